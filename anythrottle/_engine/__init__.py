@@ -1,0 +1,1 @@
+"""Jobs: where they come from, how they run under a limiter, where they go."""

@@ -1,0 +1,51 @@
+"""Is this a cancellation of the run, or something that a job has raised by itself?"""
+
+from __future__ import annotations
+
+import asyncio
+from math import inf
+from typing import final
+
+import anyio
+
+
+@final
+class RunCancellation:
+    """
+    Tells whether the run is being cancelled; made in the task that runs it.
+
+    A cancel scope is not the only way: asyncio's own ``Task.cancel()`` leaves no trace in the
+    scopes. And not every ``CancelledError`` is a cancellation: whoever awaits a task that was
+    cancelled raises it as well, as does a job whose task is cancelled natively by somebody else
+    than the run's owner.
+    """
+
+    __slots__ = ("_before", "_host")
+
+    def __init__(self) -> None:
+        try:
+            self._host = asyncio.current_task()
+        except RuntimeError:
+            self._host = None
+
+        self._before = 0 if self._host is None else self._host.cancelling()
+
+    def caused(self, error: BaseException) -> bool:
+        """Tell whether ``error``, just caught, has to leave the task, for the run is cancelled."""
+        if isinstance(error, GeneratorExit):
+            return True
+
+        if not isinstance(error, anyio.get_cancelled_exc_class()):
+            return False
+
+        return anyio.current_effective_deadline() == -inf or (
+            self._host is not None and self._host.cancelling() > self._before
+        )
+
+    @staticmethod
+    def absorb(error: BaseException) -> None:
+        """Take note that ``error``, which the run's cancellation has not caused, goes no further."""
+        if isinstance(error, asyncio.CancelledError):
+            task = asyncio.current_task()
+            while task is not None and task.cancelling():
+                task.uncancel()

@@ -1,0 +1,284 @@
+"""What the two ends of a front-of-stream channel share."""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import heappop, heappush
+from typing import Generic, TypeVar, final
+
+from anyio import BrokenResourceError, ClosedResourceError, EndOfStream, WouldBlock
+from anyio.streams.memory import MemoryObjectStreamStatistics
+
+from .._limiters.clock import RunClock
+from .._limiters.parking import Parked, Run
+
+T = TypeVar("T")
+
+
+class _Waiter(Parked):
+    """
+    A task that waits at the stream.
+
+    :ivar owner: the end of the stream that it waits at
+    :ivar settled: whether what it waits for has happened, or cannot happen any more
+    """
+
+    __slots__ = ("owner", "run", "settled")
+
+    def __init__(self, owner: object, run: Run) -> None:
+        self._parked = None
+        self.owner = owner
+        self.run = run
+        self.settled = False
+
+    def settle(self) -> None:
+        self.settled = True
+        self.run.wake(self)
+
+    async def wait(self) -> None:
+        while not self.settled:
+            await self.run.park(self)
+
+
+@final
+class _Receiver(_Waiter, Generic[T]):
+    """A task that waits for an item. ``numbered`` is what it was handed."""
+
+    __slots__ = ("numbered",)
+
+    def __init__(self, owner: object, run: Run) -> None:
+        super().__init__(owner, run)
+        self.numbered: tuple[int, T] | None = None
+
+
+@final
+class _Sender(_Waiter, Generic[T]):
+    """A task that waits for room. ``taken`` tells whether its item has found some."""
+
+    __slots__ = ("item", "taken")
+
+    def __init__(self, owner: object, run: Run, item: T) -> None:
+        super().__init__(owner, run)
+        self.item = item
+        self.taken = False
+
+
+@final
+class FrontState(Generic[T]):
+    """
+    What the ends of one stream share.
+
+    An item is in one place: with a sender that waits, in the buffer, at the front, or handed to
+    a receiver. An item that was handed over belongs to the receiver once its task has resumed;
+    if that is cancelled before, the item goes to the front. A position is given to an item when
+    it leaves the buffer, which is in the order sent.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_clock",
+        "_front",
+        "_handed",
+        "_max_buffer_size",
+        "_positions",
+        "_put_backs",
+        "_receivers",
+        "_senders",
+        "_watchers",
+        "open_receivers",
+        "open_senders",
+    )
+
+    def __init__(self, max_buffer_size: float) -> None:
+        self._max_buffer_size = max_buffer_size
+        self._buffer: deque[T] = deque()
+        #: (position, order of being put back, item)
+        self._front: list[tuple[int, int, T]] = []
+        self._put_backs = 0
+        self._positions = 0
+        #: How many items have been handed to receivers that have not resumed yet.
+        self._handed = 0
+        self._senders: deque[_Sender[T]] = deque()
+        self._receivers: deque[_Receiver[T]] = deque()
+        self._watchers: list[_Waiter] = []
+        self._clock = RunClock(self._forget_run, self)
+        self.open_senders = 0
+        self.open_receivers = 0
+
+    def __len__(self) -> int:
+        return len(self._front) + len(self._buffer)
+
+    def items(self) -> list[T]:
+        """Return what has been sent and not received, in the order in which it would be."""
+        return [item for _, _, item in sorted(self._front, key=_order)] + list(self._buffer)
+
+    def new_position(self) -> int:
+        """Return the position of an item that is put in before those not yet received."""
+        self._positions += 1
+        return self._positions - 1
+
+    def send_nowait(self, item: T) -> None:
+        """Hand ``item`` to a receiver or the buffer, or raise :exc:`~anyio.WouldBlock`."""
+        if not self.open_receivers:
+            raise BrokenResourceError
+
+        if self._receivers:
+            self._hand(self.new_position(), item)
+        elif len(self._buffer) < self._max_buffer_size:
+            self._buffer.append(item)
+            self._notify_watchers()
+        else:
+            raise WouldBlock
+
+    async def send(self, item: T, owner: object) -> None:
+        """Hand ``item`` over, and wait for room if need be; whoever is cancelled has not sent."""
+        try:
+            self.send_nowait(item)
+        except WouldBlock:
+            sender = _Sender(owner, self._clock.run(), item)
+            self._senders.append(sender)
+            self._notify_watchers()
+            try:
+                await sender.wait()
+            finally:
+                if sender in self._senders:
+                    self._senders.remove(sender)
+
+            if not sender.taken:
+                raise (
+                    BrokenResourceError if not self.open_receivers else ClosedResourceError
+                ) from None
+
+    def receive_nowait(self) -> tuple[int, T]:
+        """Return the frontmost item with its position, or raise ``WouldBlock``, ``EndOfStream``."""
+        if self._front:
+            position, _, item = heappop(self._front)
+            return position, item
+
+        if self._buffer:
+            item = self._buffer.popleft()
+            if self._senders:
+                self._buffer.append(self._take_from_sender())
+        elif self._senders:
+            item = self._take_from_sender()
+        elif self.is_at_end():
+            raise EndOfStream
+        else:
+            raise WouldBlock
+
+        return self.new_position(), item
+
+    async def receive(self, owner: object) -> tuple[int, T]:
+        """Return the frontmost item with its position, as soon as there is one."""
+        try:
+            return self.receive_nowait()
+        except WouldBlock:
+            receiver: _Receiver[T] = _Receiver(owner, self._clock.run())
+            self._receivers.append(receiver)
+            try:
+                await receiver.wait()
+            except BaseException:
+                self._withdraw(receiver)
+                raise
+
+            if receiver.numbered is not None:
+                self._handed -= 1
+                self.end_if_drained()
+                return receiver.numbered
+
+            raise (EndOfStream if self.is_at_end() else ClosedResourceError) from None
+
+    def put_back(self, item: T, position: int) -> None:
+        """Put ``item`` to the front, in its place among those there."""
+        if self._receivers:
+            self._hand(position, item)
+        else:
+            self._put_backs += 1
+            heappush(self._front, (position, self._put_backs, item))
+            self._notify_watchers()
+
+    async def ready(self) -> None:
+        """Wait until there is something to receive, without receiving it, or the end."""
+        while not (self._front or self._buffer or self._senders or self.is_at_end()):
+            watcher = _Waiter(self, self._clock.run())
+            self._watchers.append(watcher)
+            try:
+                await watcher.wait()
+            finally:
+                if watcher in self._watchers:
+                    self._watchers.remove(watcher)
+
+    def is_at_end(self) -> bool:
+        """Tell whether there is nothing to receive and never will be."""
+        empty = not (self._front or self._buffer or self._senders or self._handed)
+        return empty and not self.open_senders
+
+    def end_if_drained(self) -> None:
+        """Send away those who wait for items if there can be none any more."""
+        if self.is_at_end():
+            self._notify_watchers()
+            while self._receivers:
+                self._receivers.popleft().settle()
+
+    def close_receivers(self, owner: object) -> None:
+        """Send away the receivers that wait at an end that closes, and all senders if the last."""
+        for receiver in [r for r in self._receivers if r.owner is owner]:
+            self._receivers.remove(receiver)
+            receiver.settle()
+
+        if not self.open_receivers:
+            while self._senders:
+                self._senders.popleft().settle()
+
+    def close_senders(self, owner: object) -> None:
+        """Send away the senders that wait at an end that closes, and all receivers if the last."""
+        for sender in [s for s in self._senders if s.owner is owner]:
+            self._senders.remove(sender)
+            sender.settle()
+
+        self.end_if_drained()
+
+    def statistics(self) -> MemoryObjectStreamStatistics:
+        return MemoryObjectStreamStatistics(
+            len(self),
+            self._max_buffer_size,
+            self.open_senders,
+            self.open_receivers,
+            len(self._senders),
+            len(self._receivers),
+        )
+
+    def _hand(self, position: int, item: T) -> None:
+        receiver = self._receivers.popleft()
+        receiver.numbered = (position, item)
+        self._handed += 1
+        receiver.settle()
+
+    def _take_from_sender(self) -> T:
+        sender = self._senders.popleft()
+        sender.taken = True
+        sender.settle()
+        return sender.item
+
+    def _withdraw(self, receiver: _Receiver[T]) -> None:
+        """Let a cancelled receiver go; what it was handed goes to the front."""
+        if receiver.numbered is not None:
+            position, item = receiver.numbered
+            self._handed -= 1
+            self.put_back(item, position)
+        elif receiver in self._receivers:
+            self._receivers.remove(receiver)
+
+    def _notify_watchers(self) -> None:
+        watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            watcher.settle()
+
+    def _forget_run(self, shift: float) -> None:
+        self._senders.clear()
+        self._receivers.clear()
+        self._watchers.clear()
+
+
+def _order(entry: tuple[int, int, object]) -> tuple[int, int]:
+    return entry[:2]

@@ -1,0 +1,47 @@
+"""A handler and a level for the library's logger, for as long as a run takes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_logger = logging.getLogger("anythrottle")
+
+#: What the runs under way have asked for, and what was there before the first of them.
+_handlers: list[logging.Handler] = []
+_levels: list[int] = []
+_level_before = logging.NOTSET
+
+
+@contextmanager
+def logging_during_run(handler: logging.Handler | None, level: int | None) -> Iterator[None]:
+    """
+    Attach ``handler`` and set ``level``, and undo both at the end.
+
+    Runs may overlap: a handler is attached once, and of several levels the lowest holds.
+    """
+    global _level_before  # noqa: PLW0603 - the logger is global too
+    attached = handler is not None and (handler in _handlers or handler not in _logger.handlers)
+    if handler is not None and attached:
+        _handlers.append(handler)
+        _logger.addHandler(handler)
+
+    if level is not None:
+        if not _levels:
+            _level_before = _logger.level
+
+        _levels.append(level)
+        _logger.setLevel(min(_levels))
+
+    try:
+        yield
+    finally:
+        if handler is not None and attached:
+            _handlers.remove(handler)
+            if handler not in _handlers:
+                _logger.removeHandler(handler)
+
+        if level is not None:
+            _levels.remove(level)
+            _logger.setLevel(min(_levels, default=_level_before))

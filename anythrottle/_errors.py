@@ -1,0 +1,145 @@
+"""
+The errors of anythrottle::
+
+    Exception
+     +-- AnythrottleError
+          +-- LimitExceeded        (also anyio.WouldBlock)
+          +-- CostTooHigh          (also ValueError)
+          +-- JobInterrupted
+          +-- SourceInterrupted
+          +-- ThrottleException    the signal that a job raises
+
+Wrong arguments are plain ``ValueError`` and ``TypeError``. Each error keeps its fields in
+``args`` and builds its message from them, so that it can be pickled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from math import inf
+from typing import TypeAlias
+
+from anyio import WouldBlock
+
+from ._policies.checks import check_seconds
+from ._policies.policy import Decision
+
+#: A job: a zero-argument callable that returns an awaitable, or an awaitable.
+Job: TypeAlias = Callable[[], Awaitable[object]] | Awaitable[object]
+
+
+class AnythrottleError(Exception):
+    """The base of the errors that this library raises by itself."""
+
+
+class LimitExceeded(AnythrottleError, WouldBlock):
+    """
+    Raised where a call would have to wait and may not.
+
+    :ivar decision: why it would have to wait, and how long
+
+    """
+
+    def __init__(self, decision: Decision) -> None:
+        super().__init__(decision)
+        self.decision = decision
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds after which a call may go if nobody else comes; those in line are counted."""
+        return self.decision.retry_after
+
+    def __str__(self) -> str:
+        wait = self.retry_after
+        when = "when something is let go" if wait == inf else f"in {wait:.3f} s"
+        return f"the limit is reached ({self.decision.reason}): try again {when}"
+
+
+class CostTooHigh(AnythrottleError, ValueError):
+    """
+    Raised at once if a cost is above what a policy allows in all, so that it could never go.
+
+    :ivar cost: the amount asked for
+    :ivar limit: the most that the policy allows
+    :ivar unit: what both are counted in
+
+    """
+
+    def __init__(self, cost: int, limit: int, unit: str) -> None:
+        super().__init__(cost, limit, unit)
+        self.cost = cost
+        self.limit = limit
+        self.unit = unit
+
+    def __str__(self) -> str:
+        return (
+            f"cost {self.cost} {self.unit} is above the limit of {self.limit}: it could never go; "
+            f"split the call or raise the limit"
+        )
+
+
+class JobInterrupted(AnythrottleError):
+    """
+    The error of a job that was cut off midway and, being an awaitable, cannot run again.
+
+    :ivar job: the awaitable
+
+    """
+
+    def __init__(self, job: object) -> None:
+        super().__init__(job)
+        self.job = job
+
+    def __str__(self) -> str:
+        return (
+            f"{self.job!r} was cut off midway and cannot be awaited again; "
+            f"pass a callable that makes the awaitable, and the job can be repeated"
+        )
+
+
+class SourceInterrupted(AnythrottleError):
+    """
+    Raised by a run whose source, an async generator, was cut off inside its own step before.
+
+    Such a generator is finished, whatever it still had to give.
+
+    :ivar source: the async generator
+
+    """
+
+    def __init__(self, source: object) -> None:
+        super().__init__(source)
+        self.source = source
+
+    def __str__(self) -> str:
+        return (
+            f"{self.source!r} was cut off inside its own step and has ended there, perhaps early; "
+            f"feed jobs through a memory object stream where a run must be resumable"
+        )
+
+
+class ThrottleException(AnythrottleError):
+    """
+    Raise this from a job to say that the service asked for a pause.
+
+    The job goes back to the front, and the whole limiter pauses.
+
+    :param task: the job to run instead of the one that raised, ``None`` for the same again
+    :param retry_after: the length of the pause in seconds, 0 or more; ``None`` for the default
+        of whoever runs the job
+    :raises TypeError: if ``retry_after`` is no number
+    :raises ValueError: if ``retry_after`` is negative or NaN
+
+    """
+
+    def __init__(self, task: Job | None = None, *, retry_after: float | None = None) -> None:
+        super().__init__(task)
+        self.task = task
+        self.retry_after = retry_after
+        if retry_after is not None:
+            self.retry_after = check_seconds("retry_after", retry_after, zero=True, infinite=True)
+
+    def __str__(self) -> str:
+        pause = "" if self.retry_after is None else f" for {self.retry_after:g} s"
+        instead = "" if self.task is None else f", then run {self.task!r}"
+        return f"throttled{pause}{instead}"

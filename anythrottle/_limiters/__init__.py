@@ -1,0 +1,1 @@
+"""Waiting, fairness and cancellation on AnyIO."""

@@ -1,0 +1,87 @@
+"""The running loop's clock, and which run this is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import final
+
+from anyio import NoEventLoopError
+from anyio.lowlevel import current_token
+
+from .parking import Run, run_of
+
+
+@final
+class RunClock:
+    """
+    Tells the time of the event loop that runs, and notices when that is another one.
+
+    Loops count from different origins. At a change of runs the owner is told by how much its
+    instants have to be shifted, so that as much time has passed for them as has passed in reality.
+
+    :param on_change: called with the shift, in seconds, when another run begins to use the owner
+    :param owner: what to call the owner in an error
+
+    """
+
+    __slots__ = ("_on_change", "_owner", "latest")
+
+    def __init__(self, on_change: Callable[[float], None], owner: object) -> None:
+        self._on_change = on_change
+        self._owner = owner
+        #: The run that used the owner last.
+        self.latest: Run | None = None
+
+    def now(self) -> float:
+        """
+        Return the time of the run that the caller is in, outside of one by real elapsed time.
+
+        :raises RuntimeError: if another run uses the owner at the same time
+
+        """
+        try:
+            return self.run().time()
+        except NoEventLoopError:
+            return self.glance()
+
+    def run(self) -> Run:
+        """
+        Return the run that the caller is in; what is bound to an earlier run is let go.
+
+        :raises ~anyio.NoEventLoopError: if no event loop runs in this thread
+        :raises RuntimeError: if another run uses the owner at the same time
+
+        """
+        before = self.latest
+        if before is not None and before.is_current():
+            return before
+
+        token = current_token()
+        if before is not None and before.goes_on_here(token):
+            return before
+
+        run = run_of(token)
+        if before is not None and not before.is_over():
+            raise RuntimeError(
+                f"{self._owner!r} is in use in another event loop that is running now; "
+                f"use one limiter per loop, or one loop and anyio.from_thread"
+            )
+
+        now = run.time()
+        shift = now - self.glance()
+        self.latest = run
+        self._on_change(shift)
+        return run
+
+    def glance(self) -> float:
+        """Return the time as :meth:`now` does, for a question: no change of runs is noted."""
+        run = self.latest
+        if run is None:
+            return time.monotonic()
+
+        return run.time() if run.is_current() else time.monotonic() - run.behind
+
+    def is_here(self, run: Run | None) -> bool:
+        """Tell whether ``run`` is the one that used the owner last, and the caller is in it."""
+        return run is not None and run is self.latest and run.is_current()

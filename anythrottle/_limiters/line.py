@@ -1,0 +1,294 @@
+"""
+The only place where a task waits its turn.
+
+1. The order of the line is its keys' order: priority, then arrival. Nobody is granted a turn
+   while somebody with a lower key waits.
+2. A grant is made by whoever lets the head pass (its own timer, or a call that lets something
+   go), and made in full: :meth:`WaitLine.serve` grants all that are due, then sees to it that
+   the new head watches the clock, if time alone can help it.
+3. A grant belongs to nobody until its task has resumed. If that is cancelled before, the grant
+   is undone and the line is served again. So a turn can be neither lost nor doubled.
+4. Only the head sleeps, or waits for a slot of a capacity limiter that it shares with others.
+   All the rest are parked, without a timer. No ``await`` stands between looking at the state
+   and parking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from heapq import heapify, heappop, heappush
+from math import inf
+from typing import final
+
+from .._policies.policy import Bucket
+from .clock import RunClock
+from .gate import Gate, Turn
+from .parking import Run
+
+#: The least nap after a timer that went off early, in seconds; it doubles while that goes on, so
+#: that a clock too coarse for the instant it is asked for cannot make the head spin.
+_NAP = 1e-6
+
+_NEVER = -inf
+
+
+@final
+class WaitLine:
+    """
+    The line before a gate: first come, first served within a priority.
+
+    :param gate: what decides; the line charges the turns there
+    :param clock: the clock of the run that uses both
+
+    """
+
+    __slots__ = (
+        "_due",
+        "_gone",
+        "_heap",
+        "_slot_seeker",
+        "_slot_wanted",
+        "_wake_at",
+        "_watcher",
+        "arrivals",
+        "clock",
+        "gate",
+    )
+
+    def __init__(self, gate: Gate, clock: RunClock) -> None:
+        self.gate = gate
+        self.clock = clock
+        #: How many have come so far.
+        self.arrivals = 0
+        self._heap: list[tuple[tuple[int, int], Turn]] = []
+        #: How many in the heap have left; they stay there, without a key, until they come up.
+        self._gone = 0
+        #: What the head waits for, as last seen: an instant, or a slot of a capacity limiter.
+        self._due = inf
+        self._slot_wanted = False
+        #: The head that sleeps, and until when.
+        self._watcher: Turn | None = None
+        self._wake_at = inf
+        #: The one that waits in the capacity limiter's own line, on behalf of all of this one.
+        self._slot_seeker: Turn | None = None
+
+    def __len__(self) -> int:
+        return len(self._heap) - self._gone
+
+    def try_now(self, turn: Turn, now: float) -> bool:
+        """Grant ``turn`` if it is due and nobody is in line; tell whether it was granted."""
+        return (
+            not len(self)
+            and self.gate.delay(turn.amounts, now) <= 0
+            and self.gate.take(turn, now)
+        )
+
+    def enter_free(self) -> Run | None:
+        """
+        Return the run that the caller is in, if nobody is in line and nothing is paused.
+
+        The caller's :attr:`arrivals` is then its place, should it have to wait all the same.
+        """
+        if self._heap or self.gate.paused_until != _NEVER:
+            return None
+
+        run = self.clock.latest
+        if run is None or not run.is_current():
+            return None
+
+        self.arrivals += 1
+        return run
+
+    def leave_free(self, run: Run, bucket: Bucket, cost: int) -> None:
+        """Give back what a call that was let in by :meth:`enter_free` holds in ``bucket``."""
+        if run is self.clock.latest:
+            now = self.clock.glance()
+            bucket.give_back(now, cost, None)
+            self.serve(now)
+
+    async def wait(
+        self, turn: Turn, *, priority: int, fast: bool, arrival: int | None = None
+    ) -> float:
+        """
+        Wait until ``turn`` has been granted and its call may begin.
+
+        :param priority: lower goes first
+        :param fast: whether a turn that is due at once shall not be a checkpoint
+        :param arrival: the place that the call has been given already
+        :return: how long it has waited, in seconds
+
+        """
+        turn.run = run = self.clock.run()
+        arrived = now = run.time()
+        if arrival is None:
+            self.arrivals += 1
+            arrival = self.arrivals
+
+        turn.key = (priority, arrival)
+        try:
+            if not self.try_now(turn, now):
+                heappush(self._heap, (turn.key, turn))
+                if self._first() is turn:
+                    self.serve(now)
+
+            if turn.granted and not fast:
+                await run.checkpoint()
+
+            while True:
+                if not turn.granted:
+                    await self._wait_for_grant(turn, run)
+
+                now = run.time()
+                if self.gate.paused_until <= now:
+                    self.gate.start(turn, now)
+                    return now - arrived
+
+                # A pause has begun between the grant and now: back to its place.
+                self.gate.give_back(turn, now)
+                heappush(self._heap, (turn.key, turn))
+        except BaseException:
+            self._leave(turn)
+            raise
+
+    def serve(self, now: float, spare: object = None) -> None:
+        """
+        Grant all that are due, from the front, and see to it that the new head watches the clock.
+
+        :param spare: on whose behalf a slot of the capacity limiter has been borrowed already
+
+        """
+        self._due = inf
+        self._slot_wanted = False
+        while (head := self._first()) is not None:
+            delay = self.gate.delay(head.amounts, now)
+            if delay > 0:
+                self._due = now + delay
+                break
+
+            if not self.gate.take(head, now, spare):
+                self._slot_wanted = True
+                break
+
+            spare = None
+            heappop(self._heap)
+            _wake(head)
+
+        if spare is not None:
+            self.gate.return_slot(spare)
+
+        if head is None:
+            return
+
+        if head is self._watcher:
+            if self._due < self._wake_at:
+                _wake(head)
+        elif self._due < inf or (self._slot_wanted and self._slot_seeker is None):
+            _wake(head)
+
+    def end(self, turn: Turn) -> None:
+        """Let the call of a started turn end; what it held goes to those in line."""
+        if turn.granted and turn.run is self.clock.latest:
+            now = self.clock.glance()
+            self.gate.release(turn, now)
+            self.serve(now)
+
+    def refund(self, turn: Turn) -> None:
+        """Give back what is still out of a started turn's charge, to those in line."""
+        if turn.run is self.clock.latest:
+            now = self.clock.glance()
+            self.gate.refund(turn, now)
+            self.serve(now)
+
+    def in_order(self) -> list[Turn]:
+        """Return the turns in line, first to last."""
+        return [turn for _, turn in sorted(self._heap, key=_key) if turn.key is not None]
+
+    def forget(self) -> None:
+        """Forget all that wait: their run is over."""
+        self._heap = []
+        self._gone = 0
+        self._watcher = None
+        self._slot_seeker = None
+
+    async def _wait_for_grant(self, turn: Turn, run: Run) -> None:
+        """Be parked; as the head of the line, watch for what the line waits for."""
+        nap = 0.0
+        while not turn.granted:
+            if self._first() is not turn:
+                await run.park(turn)
+                continue
+
+            now = run.time()
+            self.serve(now)
+            if turn.granted:
+                return
+
+            if not self._slot_wanted:
+                woken = await self._sleep(turn, run, max(self._due, now + nap))
+                nap = 0.0 if woken else max(2 * nap, _NAP)
+            elif self._slot_seeker is None:
+                await self._seek_slot(turn, run)
+            else:
+                await run.park(turn)
+
+    async def _sleep(self, turn: Turn, run: Run, until: float) -> bool:
+        """Sleep as the head of the line; tell whether it was woken before the time was up."""
+        self._watcher = turn
+        self._wake_at = until
+        try:
+            return await run.park_until(turn, until)
+        finally:
+            if self._watcher is turn:
+                self._watcher = None
+
+    async def _seek_slot(self, turn: Turn, run: Run) -> None:
+        """Wait for a slot in the capacity limiter's own line, and let the head have it."""
+        assert self.gate.capacity is not None
+        slot = object()
+        self._slot_seeker = turn
+        try:
+            await self.gate.capacity.acquire_on_behalf_of(slot)
+        finally:
+            if self._slot_seeker is turn:
+                self._slot_seeker = None
+
+        # Pause and tokens are looked at again: meanwhile nothing was held.
+        self.serve(run.time(), slot)
+
+    def _first(self) -> Turn | None:
+        heap = self._heap
+        while heap and heap[0][1].key is None:
+            heappop(heap)
+            self._gone -= 1
+
+        return heap[0][1] if heap else None
+
+    def _leave(self, turn: Turn) -> None:
+        """Take a turn that was cancelled out of the line, or hand on what it was granted."""
+        if not turn.run is self.clock.latest:
+            return
+
+        now = self.clock.glance()
+        if turn.granted:
+            self.gate.give_back(turn, now)
+            self.serve(now)
+            return
+
+        was_head = self._first() is turn
+        turn.key = None
+        self._gone += 1
+        if was_head:
+            self.serve(now)
+        elif self._gone > 32 and self._gone > len(self._heap) / 2:
+            self._heap = [(key, waiting) for key, waiting in self._heap if waiting.key is not None]
+            heapify(self._heap)
+            self._gone = 0
+
+
+def _wake(turn: Turn) -> None:
+    assert turn.run is not None
+    turn.run.wake(turn)
+
+
+def _key(entry: tuple[tuple[int, int], Turn]) -> tuple[int, int]:
+    return entry[0]

@@ -1,0 +1,1 @@
+"""Pure arithmetic of limits: time comes in as an argument, nothing waits."""

@@ -1,0 +1,140 @@
+"""What a policy is, what its bucket can do, and what a decision tells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf, nextafter
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
+
+#: What a call costs: an amount of calls, or amounts by unit in which calls default to 1.
+Cost: TypeAlias = int | Mapping[str, int]
+
+#: Why a call may not go now.
+Reason: TypeAlias = Literal["rate", "concurrency", "pause", "line"]
+
+
+class Bucket(Protocol):
+    """
+    The state of one policy. It decides with the time passed in, and never waits.
+
+    A charge has up to three stations: :meth:`take` holds it, :meth:`start` says that the call
+    begins, :meth:`release` that it has ended. What is held counts at every instant, so nothing
+    that happens between the stations can crowd a window. Times are seconds of any one clock.
+    """
+
+    def delay(self, now: float, cost: int) -> float:
+        """
+        Tell how long ``cost`` has to wait: 0 if it may go now, infinity if not before something
+        is given back or released. Asking changes nothing.
+
+        :return: seconds; granted exactly at ``now + delay`` if nobody comes in between
+
+        """
+
+    def take_free(self, cost: int) -> bool:
+        """Hold ``cost`` if there is room for it whatever the time is; tell whether it was held."""
+
+    def take(self, now: float, cost: int) -> None:
+        """Hold ``cost``, which :meth:`delay` has found to be due."""
+
+    def start(self, now: float, cost: int) -> float:
+        """
+        Let the call that holds ``cost`` begin.
+
+        :return: the receipt for :meth:`give_back`: the instant at which the charge comes back
+
+        """
+
+    def release(self, now: float, cost: int, receipt: float) -> float:
+        """
+        Let the call that was charged ``cost`` end.
+
+        :param receipt: what :meth:`start` returned
+        :return: the receipt from now on
+
+        """
+
+    def give_back(self, now: float, cost: int, receipt: float | None) -> None:
+        """
+        Undo a charge: what is still out comes back at once, what has come back stays so.
+
+        :param receipt: the latest receipt; ``None`` for a call that has not begun
+
+        """
+
+    def remaining(self, now: float) -> int:
+        """Tell how much could be taken at this instant."""
+
+    def reset_after(self, now: float) -> float:
+        """Tell in how many seconds the bucket is full again, if nothing more is taken."""
+
+    def shift(self, seconds: float) -> None:
+        """Move every instant that is remembered: the clock has been exchanged."""
+
+    def forget_held(self) -> None:
+        """Let go all that is held: whoever held it is no more."""
+
+    def copy(self) -> Bucket:
+        """Return a copy to think ahead with."""
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """A limit, described: a frozen value that makes the buckets which keep to it."""
+
+    @property
+    def limit(self) -> int:
+        """The most that can be charged at once, in :attr:`unit`."""
+
+    @property
+    def window(self) -> float:
+        """The time in which a full charge comes back, in seconds."""
+
+    @property
+    def unit(self) -> str:
+        """What is counted: ``"calls"``, or a unit that each cost has to name."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether a charge is held for as long as its call runs."""
+
+    def bucket(self) -> Bucket:
+        """Return a new, full bucket."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """
+    The answer to "may a call go now, and if not, when?".
+
+    :ivar allowed: whether it may go now
+    :ivar reason: why it may not: ``"pause"``, ``"line"`` (others are waiting), ``"concurrency"``
+        or ``"rate"``; ``None`` if it may
+    :ivar retry_after: seconds until it may go if nobody else comes; those in line are counted.
+        Infinity: not before something is let go or :meth:`~anythrottle.RateLimiter.resume` is
+        called
+    :ivar remaining: what the binding policy has left now, ``None`` without a policy
+    :ivar reset_after: seconds until the binding policy's bucket is full again
+    :ivar limit: the binding policy's limit, ``None`` without a policy
+    :ivar policy: the policy that binds: the one that makes the call wait longest, else the one
+        with the least left; ``None`` if the limiter has no policy
+
+    """
+
+    allowed: bool
+    reason: Reason | None
+    retry_after: float
+    remaining: int | None
+    reset_after: float
+    limit: int | None
+    policy: Policy | None
+
+
+def seconds_until(now: float, instant: float) -> float:
+    """Return the least delay, 0 or more, for which ``now + delay`` is not before ``instant``."""
+    delay = max(instant - now, 0.0)
+    while now + delay < instant:
+        delay = nextafter(delay, inf)
+
+    return delay

@@ -1,0 +1,202 @@
+"""The exact window: no window of its length, wherever it starts, holds more than the limit."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import KW_ONLY, dataclass
+from math import inf, nextafter
+from typing import Literal, final
+
+from .checks import check_count, check_seconds
+from .policy import seconds_until
+
+#: How many charges are remembered one by one; beyond, neighbours are merged.
+_EXACT_ENTRIES = 1000
+
+#: The part of the window by which merging may delay a return.
+_GRAIN = 1 / 1000
+
+
+@dataclass(frozen=True, slots=True)
+class WindowTokenBucket:
+    """
+    At most ``limit`` in any ``window`` seconds, wherever the window starts.
+
+    A token counts from the instant the call may begin and comes back ``window`` seconds later.
+    So a full burst is allowed, and after it the bucket refills in the same rhythm. This is the
+    "sliding window log" of the literature, kept in bounded memory: beyond about a thousand
+    charges, neighbours are merged so that they come back *later* by at most a thousandth of the
+    window, never earlier.
+
+    With ``measure="end"`` a token comes back ``window`` seconds after the call *ended*. Whatever
+    instant within the call the server counts it at, no window of the server's own clock then
+    holds more than ``limit``.
+
+    >>> WindowTokenBucket(20, 10)
+    WindowTokenBucket(limit=20, window=10.0, measure='start', unit='calls')
+
+    :param limit: the most that is charged in one window, in ``unit``, at least 1
+    :param window: the length of the window in seconds, above 0
+    :param measure: ``"start"``: the window runs from the call's start; ``"end"``: from its end
+    :param unit: what is counted; any other than ``"calls"`` has to be named in each cost
+    :raises TypeError: if a parameter is of the wrong type
+    :raises ValueError: if a parameter is out of its range
+
+    """
+
+    limit: int
+    window: float
+    _: KW_ONLY
+    measure: Literal["start", "end"] = "start"
+    unit: str = "calls"
+
+    def __post_init__(self) -> None:
+        check_count("limit", self.limit)
+        object.__setattr__(self, "window", check_seconds("window", self.window))
+        if self.measure not in ("start", "end"):
+            raise ValueError(f"measure must be 'start' or 'end', not {self.measure!r}")
+
+        if not isinstance(self.unit, str):
+            raise TypeError(f"unit must be a str, not {self.unit!r}")
+
+        if not self.unit:
+            raise ValueError("unit must not be empty")
+
+    @property
+    def holds(self) -> bool:
+        """Whether a charge is held for as long as its call runs."""
+        return self.measure == "end"
+
+    def bucket(self) -> WindowBucket:
+        """Return a new, full bucket."""
+        return WindowBucket(self)
+
+
+@final
+class WindowBucket:
+    """
+    The state of a :class:`WindowTokenBucket`.
+
+    Invariant: the limit is what is free, plus what is held, plus the sum of the entries. Entries
+    stand in the order in which they come back; one that is due is free when that is next noted.
+    """
+
+    __slots__ = ("_entries", "_free", "_holds", "_limit", "_merge_until", "_window")
+
+    def __init__(self, policy: WindowTokenBucket) -> None:
+        self._limit = policy.limit
+        self._window = policy.window
+        self._holds = policy.holds
+        self._free = policy.limit
+        #: [instant of return, amount]
+        self._entries: deque[tuple[float, int]] = deque()
+        #: Up to which instant the last entry's return may be moved, to merge later charges in it.
+        self._merge_until = -inf
+
+    def delay(self, now: float, cost: int) -> float:
+        missing = cost - self._free
+        if missing <= 0:
+            return 0.0
+
+        for back_at, amount in self._entries:
+            missing -= amount
+            if missing <= 0:
+                return seconds_until(now, back_at)
+
+        return inf
+
+    def take_free(self, cost: int) -> bool:
+        free = self._free - cost
+        if free < 0:
+            return False
+
+        self._free = free
+        return True
+
+    def take(self, now: float, cost: int) -> None:
+        self._note_returns(now)
+        self._free -= cost
+
+    def start(self, now: float, cost: int) -> float:
+        return inf if self._holds else self._count_from(now, cost)
+
+    def release(self, now: float, cost: int, receipt: float) -> float:
+        return self._count_from(now, cost) if receipt == inf else receipt
+
+    def give_back(self, now: float, cost: int, receipt: float | None) -> None:
+        self._note_returns(now)
+        if receipt is None or receipt == inf:
+            self._free += cost
+            return
+
+        # Merging may have moved the return, but only to the next entry that is not earlier.
+        for index, (back_at, amount) in enumerate(self._entries):
+            if back_at >= receipt > now:
+                self._entries[index] = (back_at, amount - cost)
+                self._free += cost
+                break
+
+    def remaining(self, now: float) -> int:
+        return self._free + sum(amount for back_at, amount in self._entries if back_at <= now)
+
+    def reset_after(self, now: float) -> float:
+        last = self._entries[-1][0] if self._entries else now
+        if self._held():
+            last = max(last, now + self._window)
+
+        return seconds_until(now, last)
+
+    def shift(self, seconds: float) -> None:
+        # Rounded up, for a token must not come back early.
+        self._entries = deque(
+            (nextafter(back_at + seconds, inf), amount) for back_at, amount in self._entries
+        )
+        self._merge_until += seconds
+
+    def forget_held(self) -> None:
+        self._free += self._held()
+
+    def copy(self) -> WindowBucket:
+        copy = object.__new__(WindowBucket)
+        copy._limit = self._limit
+        copy._window = self._window
+        copy._holds = self._holds
+        copy._free = self._free
+        copy._entries = self._entries.copy()
+        copy._merge_until = self._merge_until
+        return copy
+
+    def _held(self) -> int:
+        return self._limit - self._free - sum(amount for _, amount in self._entries)
+
+    def _note_returns(self, now: float) -> None:
+        entries = self._entries
+        while entries and entries[0][0] <= now:
+            self._free += entries.popleft()[1]
+
+    def _count_from(self, now: float, cost: int) -> float:
+        """Count ``cost``, which was held, for one window from ``now`` on; return its end."""
+        entries = self._entries
+        while entries and entries[0][0] <= now:
+            self._free += entries.popleft()[1]
+
+        window = self._window
+        back_at = now + window
+        if back_at - now < window:
+            # The sum was rounded down: whoever measures must not find the window too short.
+            back_at = nextafter(back_at, inf)
+
+        if entries:
+            last, amount = entries[-1]
+            if back_at <= last:
+                # The same instant; or a clock that went back, for which later is the safe side.
+                entries[-1] = (last, amount + cost)
+                return last
+
+            if back_at <= self._merge_until and len(entries) >= _EXACT_ENTRIES:
+                entries[-1] = (back_at, amount + cost)
+                return back_at
+
+        entries.append((back_at, cost))
+        self._merge_until = back_at + window * _GRAIN
+        return back_at

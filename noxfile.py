@@ -1,0 +1,165 @@
+"""The project's checks: ``nox`` alone runs all that must hold, ``nox -s bench`` the benchmarks."""
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import zipfile
+from pathlib import Path
+
+import nox
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PYPROJECT)
+
+nox.needs_version = ">=2025.10.16"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.download_python = "never"
+# a Python that is not installed is reported as skipped, under CI=true as well
+nox.options.error_on_missing_interpreters = False
+nox.options.error_on_external_run = True
+nox.options.sessions = ["lint", "typing", "tests", "docs", "build"]
+
+
+def reveal_pyenv_interpreters() -> None:
+    """
+    Put on the PATH what pyenv has installed but not activated.
+
+    Its shims stand on the PATH for every version and fail for those that are not active.
+    """
+    root = os.environ.get("PYENV_ROOT") or output_of("pyenv", "root")
+    if not root:
+        return
+
+    for version in PYTHONS:
+        name = f"python{version}"
+        if output_of(name, "-c", "print('runs')"):
+            continue
+
+        found = Path(root, "versions").glob(f"{version}.*/bin/{name}")
+        newest = max(found, key=lambda path: version_numbers(path.parts[-3]), default=None)
+        if newest:
+            os.environ["PATH"] = f"{newest.parent}{os.pathsep}{os.environ['PATH']}"
+
+
+def version_numbers(version: str) -> list[int]:
+    """Return what orders versions by age: ``3.13.10`` comes after ``3.13.9``."""
+    return [int(digits) for digits in re.findall(r"\d+", version)]
+
+
+def output_of(*command: str) -> str:
+    """Return what a command prints, or nothing where it is missing or fails."""
+    if not shutil.which(command[0]):
+        return ""
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return "" if result.returncode else result.stdout.strip()
+
+
+reveal_pyenv_interpreters()
+
+
+def group(name: str) -> tuple[str, ...]:
+    """Return the requirements of a dependency group; pip only learnt ``--group`` in 25.1."""
+    return nox.project.dependency_groups(PYPROJECT, name)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, format, spelling, and the direction of imports."""
+    session.install(*group("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("lint-imports")
+    session.run("codespell")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check the package and its tests with two type checkers."""
+    session.install("-e", ".", *group("typing"))
+    session.run("mypy")
+    session.run("basedpyright")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests; the whole suite must cover every branch, a selection need not."""
+    session.install("-e", ".", *group("test"))
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
+
+    env = {"COVERAGE_FILE": str(Path(session.create_tmp(), "coverage").resolve())}
+    session.run("coverage", "erase", env=env)
+    session.run("coverage", "run", "-m", "pytest", env=env)
+    session.run("coverage", "combine", "--quiet", env=env)
+    session.run("coverage", "report", env=env)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation, and run what README, pages and docstrings show."""
+    session.install("-e", ".", *group("docs"))
+    out = Path(session.create_tmp())
+    session.run(
+        *("sphinx-build", "-W", "-n", "-E", "--keep-going", "-b", "html"),
+        *("-d", str(out / "doctrees"), "docs", str(out / "html")),
+    )
+    session.run(
+        *("python", "-m", "pytest", "-p", "docs.run_examples"),
+        *("README.md", "docs", "anythrottle"),
+    )
+
+
+@nox.session(reuse_venv=False)
+def build(session: nox.Session) -> None:
+    """Build the distributions, and test the installed wheel away from its source."""
+    session.install("build", *PYPROJECT["build-system"]["requires"])
+    with tempfile.TemporaryDirectory() as tmp:
+        # the wheel is built from the sdist, which so proves to be complete
+        session.run("python", "-m", "build", "--no-isolation", "--outdir", tmp)
+        (wheel,) = Path(tmp).glob("*.whl")
+        check_contents(session, wheel)
+        session.install(str(wheel), *group("test"))
+
+        away = Path(tmp, "away")
+        away.mkdir()
+        shutil.copy("pyproject.toml", away)
+        for name in ("tests", "docs/examples"):
+            if Path(name).is_dir():
+                ignore = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(name, away / name, ignore=ignore)
+        with session.chdir(away):
+            session.run("python", "-c", OUT_OF_THE_WAY)
+            session.run("python", "-m", "pytest")
+
+
+OUT_OF_THE_WAY = """
+import anythrottle, sysconfig
+assert anythrottle.__file__.startswith(sysconfig.get_path("purelib")), anythrottle.__file__
+"""
+
+
+def check_contents(session: nox.Session, wheel: Path) -> None:
+    """Fail unless the wheel holds all of the package and the licence, and nothing else."""
+    held = set(zipfile.ZipFile(wheel).namelist())
+    wanted = {
+        path.as_posix()
+        for path in Path("anythrottle").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    wanted |= {"anythrottle/py.typed"}
+    wanted |= {f"{'-'.join(wheel.name.split('-')[:2])}.dist-info/licenses/LICENSE"}
+    if missing := sorted(wanted - held):
+        session.error(f"{wheel.name} lacks {', '.join(missing)}")
+    strangers = {name for name in held if not name.startswith("anythrottle")}
+    if strangers:
+        session.error(f"{wheel.name} holds {', '.join(sorted(strangers))}")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure the library and its peers."""
+    session.install(".", *group("bench"))
+    session.run("python", "-m", "benchmarks", *session.posargs)

@@ -1,0 +1,58 @@
+"""
+On which event loops the tests run.
+
+An async test runs on asyncio and Trio with a virtual clock, and on uvloop. One marked ``timing``
+stays away from uvloop, which has no virtual clock. A sync test that starts runs of its own takes
+the fixture ``run``: each call is a new run with a new virtual clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, TypeAlias
+
+import anyio
+import pytest
+
+from anythrottle.testing import virtual_backends
+
+#: Calls an async function in a run of its own, and returns what it returns.
+Run: TypeAlias = Callable[..., Any]
+
+_VIRTUAL = [pytest.param(backend, id=f"{backend[0]}-virtual") for backend in virtual_backends()]
+
+_UVLOOP = pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "anyio_backend" in metafunc.fixturenames and not _overridden(metafunc):
+        timing = metafunc.definition.get_closest_marker("timing")
+        backends = _VIRTUAL if timing else [*_VIRTUAL, _UVLOOP]
+        metafunc.parametrize("anyio_backend", backends, indirect=True)
+
+    if "run" in metafunc.fixturenames:
+        metafunc.parametrize("run", _VIRTUAL, indirect=True)
+
+
+def _overridden(metafunc: pytest.Metafunc) -> bool:
+    """Tell whether the test's module brings its own ``anyio_backend``, or parametrises it."""
+    marks = metafunc.definition.iter_markers("parametrize")
+    by_mark = any("anyio_backend" in str(mark.args[0]) for mark in marks)
+    fixtures = metafunc.definition._fixtureinfo.name2fixturedefs["anyio_backend"]  # noqa: SLF001
+    return by_mark or fixtures[-1].func is not anyio_backend.__wrapped__  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def anyio_backend(request: pytest.FixtureRequest) -> object:
+    return request.param
+
+
+@pytest.fixture
+def run(request: pytest.FixtureRequest) -> Run:
+    name, options = request.param
+
+    def run(function: Callable[..., Awaitable[object]], *args: Any, **kwargs: Any) -> Any:
+        return anyio.run(partial(function, *args, **kwargs), backend=name, backend_options=options)
+
+    return run
