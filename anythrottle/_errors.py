@@ -1,5 +1,7 @@
 """
-The errors of anythrottle::
+The errors of anythrottle.
+
+Their tree::
 
     Exception
      +-- AnythrottleError

@@ -6,9 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Protocol, runtime_checkable
 
-from ._policies.policy import Bucket as Bucket
-from ._policies.policy import Cost
-from ._policies.policy import Policy as Policy
+from ._policies.policy import Bucket, Cost, Policy
 
 __all__ = ("Bucket", "Limiter", "Permit", "Policy")
 
@@ -19,9 +17,11 @@ class Permit(Protocol):
     @property
     def waited(self) -> float:
         """How long the call has waited for its turn, in seconds."""
+        ...
 
     def refund(self) -> None:
         """Give the whole charge back; what the call holds is kept until it ends."""
+        ...
 
 
 @runtime_checkable
@@ -34,12 +34,15 @@ class Limiter(Protocol):
 
     def permit(self, cost: Cost = 1, *, priority: int = 0) -> AbstractAsyncContextManager[Permit]:
         """Return the permit for one call: entering it waits for the turn."""
+        ...
 
     def pause(self, seconds: float | None = None) -> None:
         """Let nobody pass for so many seconds, ``None`` for the limiter's own choice."""
+        ...
 
     async def __aenter__(self) -> None:
         """Wait for the turn of a call of cost 1."""
+        ...
 
     async def __aexit__(
         self,
@@ -48,3 +51,4 @@ class Limiter(Protocol):
         traceback: TracebackType | None,
     ) -> None:
         """End the call."""
+        ...

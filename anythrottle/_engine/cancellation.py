@@ -1,4 +1,4 @@
-"""Is this a cancellation of the run, or something that a job has raised by itself?"""
+"""Tells a cancellation of the run from what a job has raised by itself."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class RunCancellation:
 
     @staticmethod
     def absorb(error: BaseException) -> None:
-        """Take note that ``error``, which the run's cancellation has not caused, goes no further."""
+        """Take note that ``error``, which the run's cancellation has not caused, ends here."""
         if isinstance(error, asyncio.CancelledError):
             task = asyncio.current_task()
             while task is not None and task.cancelling():

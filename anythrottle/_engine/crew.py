@@ -37,7 +37,6 @@ class Crew(Generic[T]):
     """
     The tasks of one run; made in the task that runs them.
 
-    :param task_group: what they live in
     :param backlog: the jobs
     :param limiter: what lets a job pass
     :param concurrency: how many jobs run at once at most, or infinity
@@ -46,6 +45,8 @@ class Crew(Generic[T]):
     :param clock: what the jobs are timed with
 
     """
+
+    _task_group: TaskGroup
 
     __slots__ = (
         "_backlog",
@@ -69,7 +70,6 @@ class Crew(Generic[T]):
 
     def __init__(
         self,
-        task_group: TaskGroup,
         backlog: Backlog[T],
         *,
         limiter: Limiter,
@@ -78,7 +78,6 @@ class Crew(Generic[T]):
         consumer: Callable[[T], Awaitable[object]] | None,
         clock: RunClock,
     ) -> None:
-        self._task_group = task_group
         self._backlog = backlog
         self._limiter = limiter
         self._concurrency = concurrency
@@ -100,8 +99,9 @@ class Crew(Generic[T]):
         #: Whether all is done, or all that was to be done after :meth:`stop`.
         self.finished = False
 
-    def begin(self) -> None:
-        """Start the tasks."""
+    def begin(self, task_group: TaskGroup) -> None:
+        """Start the tasks, in a task group that nobody else uses."""
+        self._task_group = task_group
         self._backlog.begin_run()
         self._task_group.start_soon(self._pull, name="anythrottle source")
         self._add_worker()
@@ -121,9 +121,8 @@ class Crew(Generic[T]):
             except anyio.EndOfStream:
                 return
 
-            value: T = errand.value  # type: ignore[assignment] - it has ended
             try:
-                awaitable: object = consumer(value)
+                awaitable = consumer(errand.value)
                 if isawaitable(awaitable):
                     await awaitable
             except BaseException as exc:

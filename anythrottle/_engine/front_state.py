@@ -26,7 +26,7 @@ class _Waiter(Parked):
     __slots__ = ("owner", "run", "settled")
 
     def __init__(self, owner: object, run: Run) -> None:
-        self._parked = None
+        self.parked = None
         self.owner = owner
         self.run = run
         self.settled = False
@@ -274,7 +274,7 @@ class FrontState(Generic[T]):
         for watcher in watchers:
             watcher.settle()
 
-    def _forget_run(self, shift: float) -> None:
+    def _forget_run(self, _shift: float) -> None:
         self._senders.clear()
         self._receivers.clear()
         self._watchers.clear()

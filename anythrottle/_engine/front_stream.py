@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import warnings
 from types import TracebackType
-from typing import Generic, Self, TypeVar, cast, final
+from typing import Self, TypeVar, final
 
-from anyio import BrokenResourceError, ClosedResourceError
+from anyio import ClosedResourceError
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
 from anyio.lowlevel import checkpoint
 from anyio.streams.memory import MemoryObjectStreamStatistics
@@ -253,6 +253,8 @@ class create_front_stream(  # noqa: N801 - a function to its users, as AnyIO's i
     :raises ValueError: if it is negative
 
     """
+
+    __slots__ = ()
 
     def __new__(  # type: ignore[misc]
         cls, max_buffer_size: float = 0

@@ -31,6 +31,8 @@ class Errand(Generic[T]):
 
     __slots__ = ("attempts", "duration", "ended", "job", "position", "value", "waited")
 
+    value: T
+
     def __init__(self, job: JobOf[T], position: int = -1) -> None:
         self.job = job
         self.position = position
@@ -38,7 +40,6 @@ class Errand(Generic[T]):
         self.waited = 0.0
         self.duration = 0.0
         self.ended = False
-        self.value: T | None = None
 
     async def attempt(self) -> T:
         """
@@ -51,14 +52,14 @@ class Errand(Generic[T]):
         if not callable(job):
             return await job
 
-        awaitable: object = job()
+        awaitable = job()
         if not isawaitable(awaitable):
             raise TypeError(
                 f"job {self.position}, {job!r}, returned {awaitable!r}, which cannot be awaited: "
                 f"a job must be an async function without arguments, or an awaitable"
             )
 
-        return cast("T", await awaitable)
+        return await awaitable
 
     def outcome(self, error: BaseException) -> Outcome[JobOf[T], T]:
         """Return how the job has failed."""
@@ -94,5 +95,6 @@ def throttles_in(error: BaseException) -> tuple[list[ThrottleException], bool]:
     if not isinstance(error, BaseExceptionGroup):
         return [], False
 
-    found = [throttles_in(part) for part in error.exceptions]
+    group = cast("BaseExceptionGroup[BaseException]", error)
+    found = [throttles_in(part) for part in group.exceptions]
     return [signal for signals, _ in found for signal in signals], all(pure for _, pure in found)

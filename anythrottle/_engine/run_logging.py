@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 _logger = logging.getLogger("anythrottle")
@@ -15,7 +15,7 @@ _level_before = logging.NOTSET
 
 
 @contextmanager
-def logging_during_run(handler: logging.Handler | None, level: int | None) -> Iterator[None]:
+def logging_during_run(handler: logging.Handler | None, level: int | None) -> Generator[None]:
     """
     Attach ``handler`` and set ``level``, and undo both at the end.
 

@@ -6,9 +6,9 @@ import logging
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from inspect import iscoroutinefunction, isfunction, ismethod, unwrap
+from inspect import iscoroutinefunction, unwrap
 from math import inf
-from types import BuiltinFunctionType
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Generic, TypeVar, final, overload
 
 import anyio
@@ -215,11 +215,11 @@ class Throttler(Generic[T]):
         if self._crew is not None:
             raise anyio.BusyResourceError("running")
 
+        crew = self._crew = self._new_crew()
         with logging_during_run(self._log_handler, self._log_level):
             try:
                 async with anyio.create_task_group() as task_group:
-                    self._crew = crew = self._new_crew(task_group)
-                    crew.begin()
+                    crew.begin(task_group)
                     await crew.consume()
             finally:
                 self._crew = None
@@ -294,9 +294,8 @@ class Throttler(Generic[T]):
         if backlog is not None:
             backlog.discard()
 
-    def _new_crew(self, task_group: anyio.abc.TaskGroup) -> Crew[T]:
+    def _new_crew(self) -> Crew[T]:
         return Crew(
-            task_group,
             self._backlog,
             limiter=self._limiter,
             concurrency=self._concurrency,
@@ -344,21 +343,19 @@ def _check_consumer(consumer: object) -> None:
     if callable(function):
         function = unwrap(function)
 
-    plain = isfunction(function) or ismethod(function)
-    if not callable(function) or isinstance(function, BuiltinFunctionType):
-        certain = True
-    else:
+    if isinstance(function, (FunctionType, MethodType)):
         # A lambda, or a function that declares what it returns, may well return an awaitable.
         certain = (
-            plain
-            and not iscoroutinefunction(function)
+            not iscoroutinefunction(function)
             and function.__name__ != "<lambda>"
             and function.__annotations__.get("return") in (None, "None")
         )
+    else:
+        certain = not callable(function) or isinstance(function, BuiltinFunctionType)
 
     if certain:
         raise TypeError(f"consumer_fn must be an async function of one argument, not {consumer!r}")
 
 
 def _nothing(shift: float) -> None:
-    """The throttler keeps no instants that would have to be shifted."""
+    """Shift nothing: a throttler keeps no instants."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from typing import final
 
 from anyio import NoEventLoopError
-from anyio.lowlevel import current_token
+from anyio.lowlevel import EventLoopToken, current_token
 
-from .parking import Run, run_of
+from .parking import AsyncioRun, Run
 
 
 @final
@@ -85,3 +86,14 @@ class RunClock:
     def is_here(self, run: Run | None) -> bool:
         """Tell whether ``run`` is the one that used the owner last, and the caller is in it."""
         return run is not None and run is self.latest and run.is_current()
+
+
+def run_of(token: EventLoopToken) -> Run:
+    """Return the run that a token of the running event loop stands for."""
+    if isinstance(token.native_token, AbstractEventLoop):
+        return AsyncioRun(token.native_token)
+
+    # Needed only by who runs on Trio, and so has it.
+    from .trio_parking import TrioRun
+
+    return TrioRun(token.native_token)

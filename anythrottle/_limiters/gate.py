@@ -30,7 +30,7 @@ class Turn(Parked):
     __slots__ = ("amounts", "granted", "key", "receipts", "run", "slot")
 
     def __init__(self, amounts: Sequence[int]) -> None:
-        self._parked = None
+        self.parked = None
         self.amounts = amounts
         self.run: Run | None = None
         self.key: tuple[int, int] | None = None
@@ -42,7 +42,9 @@ class Turn(Parked):
 @final
 class Gate:
     """
-    The state of a limiter, with the time passed in. All or nothing: what is refused charges nothing.
+    The state of a limiter, with the time passed in.
+
+    All or nothing: what is refused charges nothing.
 
     :param policies: the policies, each of which must agree
     :param slots: how many may hold a slot at once, infinity for no bound; ignored with ``capacity``
@@ -83,8 +85,12 @@ class Gate:
 
     def delay(self, amounts: Sequence[int], now: float) -> float:
         """
-        Tell how long a turn has to wait: 0 if it is due, infinity if not before something is let
-        go. A capacity limiter's slots are not considered: :meth:`take` finds out.
+        Tell how long a turn has to wait.
+
+        A capacity limiter's slots are not considered: :meth:`take` finds out.
+
+        :return: seconds; 0 if it is due, infinity if not before something is let go
+
         """
         if self._borrowed >= self._slots:
             return inf
@@ -199,7 +205,9 @@ class Gate:
         """How many may hold a slot at once."""
         return self._slots if self.capacity is None else self.capacity.total_tokens
 
-    def decide(self, amounts: Sequence[int], now: float, ahead: Sequence[Sequence[int]]) -> Decision:
+    def decide(
+        self, amounts: Sequence[int], now: float, ahead: Sequence[Sequence[int]]
+    ) -> Decision:
         """
         Tell what a newcomer would meet.
 

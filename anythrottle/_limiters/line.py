@@ -15,7 +15,6 @@ The only place where a task waits its turn.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
 from math import inf
 from typing import final
@@ -28,6 +27,9 @@ from .parking import Run
 #: The least nap after a timer that went off early, in seconds; it doubles while that goes on, so
 #: that a clock too coarse for the instant it is asked for cannot make the head spin.
 _NAP = 1e-6
+
+#: So many turns that have left are not worth the clearing of the line.
+_FEW = 32
 
 _NEVER = -inf
 
@@ -45,7 +47,6 @@ class WaitLine:
     __slots__ = (
         "_due",
         "_gone",
-        "_heap",
         "_slot_seeker",
         "_slot_wanted",
         "_wake_at",
@@ -53,6 +54,7 @@ class WaitLine:
         "arrivals",
         "clock",
         "gate",
+        "turns",
     )
 
     def __init__(self, gate: Gate, clock: RunClock) -> None:
@@ -60,7 +62,8 @@ class WaitLine:
         self.clock = clock
         #: How many have come so far.
         self.arrivals = 0
-        self._heap: list[tuple[tuple[int, int], Turn]] = []
+        #: The heap of those in line.
+        self.turns: list[tuple[tuple[int, int], Turn]] = []
         #: How many in the heap have left; they stay there, without a key, until they come up.
         self._gone = 0
         #: What the head waits for, as last seen: an instant, or a slot of a capacity limiter.
@@ -73,14 +76,12 @@ class WaitLine:
         self._slot_seeker: Turn | None = None
 
     def __len__(self) -> int:
-        return len(self._heap) - self._gone
+        return len(self.turns) - self._gone
 
     def try_now(self, turn: Turn, now: float) -> bool:
         """Grant ``turn`` if it is due and nobody is in line; tell whether it was granted."""
         return (
-            not len(self)
-            and self.gate.delay(turn.amounts, now) <= 0
-            and self.gate.take(turn, now)
+            not len(self) and self.gate.delay(turn.amounts, now) <= 0 and self.gate.take(turn, now)
         )
 
     def enter_free(self) -> Run | None:
@@ -89,7 +90,7 @@ class WaitLine:
 
         The caller's :attr:`arrivals` is then its place, should it have to wait all the same.
         """
-        if self._heap or self.gate.paused_until != _NEVER:
+        if self.turns or self.gate.paused_until != _NEVER:
             return None
 
         run = self.clock.latest
@@ -127,7 +128,7 @@ class WaitLine:
         turn.key = (priority, arrival)
         try:
             if not self.try_now(turn, now):
-                heappush(self._heap, (turn.key, turn))
+                heappush(self.turns, (turn.key, turn))
                 if self._first() is turn:
                     self.serve(now)
 
@@ -141,11 +142,14 @@ class WaitLine:
                 now = run.time()
                 if self.gate.paused_until <= now:
                     self.gate.start(turn, now)
+                    if self.turns:
+                        self.note_start(now)
+
                     return now - arrived
 
                 # A pause has begun between the grant and now: back to its place.
                 self.gate.give_back(turn, now)
-                heappush(self._heap, (turn.key, turn))
+                heappush(self.turns, (turn.key, turn))
         except BaseException:
             self._leave(turn)
             raise
@@ -170,7 +174,7 @@ class WaitLine:
                 break
 
             spare = None
-            heappop(self._heap)
+            heappop(self.turns)
             _wake(head)
 
         if spare is not None:
@@ -184,6 +188,11 @@ class WaitLine:
                 _wake(head)
         elif self._due < inf or (self._slot_wanted and self._slot_seeker is None):
             _wake(head)
+
+    def note_start(self, now: float) -> None:
+        """Look again, now that a call has begun, if the head waits for what such calls hold."""
+        if self._due == inf:
+            self.serve(now)
 
     def end(self, turn: Turn) -> None:
         """Let the call of a started turn end; what it held goes to those in line."""
@@ -201,11 +210,11 @@ class WaitLine:
 
     def in_order(self) -> list[Turn]:
         """Return the turns in line, first to last."""
-        return [turn for _, turn in sorted(self._heap, key=_key) if turn.key is not None]
+        return [turn for _, turn in sorted(self.turns, key=_key) if turn.key is not None]
 
     def forget(self) -> None:
         """Forget all that wait: their run is over."""
-        self._heap = []
+        self.turns = []
         self._gone = 0
         self._watcher = None
         self._slot_seeker = None
@@ -256,7 +265,7 @@ class WaitLine:
         self.serve(run.time(), slot)
 
     def _first(self) -> Turn | None:
-        heap = self._heap
+        heap = self.turns
         while heap and heap[0][1].key is None:
             heappop(heap)
             self._gone -= 1
@@ -265,7 +274,7 @@ class WaitLine:
 
     def _leave(self, turn: Turn) -> None:
         """Take a turn that was cancelled out of the line, or hand on what it was granted."""
-        if not turn.run is self.clock.latest:
+        if turn.run is not self.clock.latest:
             return
 
         now = self.clock.glance()
@@ -279,9 +288,9 @@ class WaitLine:
         self._gone += 1
         if was_head:
             self.serve(now)
-        elif self._gone > 32 and self._gone > len(self._heap) / 2:
-            self._heap = [(key, waiting) for key, waiting in self._heap if waiting.key is not None]
-            heapify(self._heap)
+        elif self._gone > _FEW and self._gone > len(self.turns) / 2:
+            self.turns = [(key, waiting) for key, waiting in self.turns if waiting.key is not None]
+            heapify(self.turns)
             self._gone = 0
 
 

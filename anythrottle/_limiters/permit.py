@@ -54,9 +54,7 @@ class Permit:
             raise RuntimeError("a permit is for one call: ask the limiter for another one")
 
         self._entered = True
-        self._waited = await self._line.wait(
-            self._turn, priority=self._priority, fast=self._fast
-        )
+        self._waited = await self._line.wait(self._turn, priority=self._priority, fast=self._fast)
         return self
 
     async def __aexit__(

@@ -20,7 +20,6 @@ from .gate import Gate, Turn
 from .line import WaitLine
 from .permit import Permit
 
-
 _NEVER = -inf
 
 
@@ -80,7 +79,17 @@ class RateLimiter:
 
     """
 
-    __slots__ = ("__weakref__", "_anonymous", "_clock", "_fast", "_gate", "_line", "_name", "_one", "_only")
+    __slots__ = (
+        "__weakref__",
+        "_anonymous",
+        "_clock",
+        "_fast",
+        "_gate",
+        "_line",
+        "_name",
+        "_one",
+        "_only",
+    )
 
     def __init__(
         self,
@@ -144,7 +153,11 @@ class RateLimiter:
                     raise
 
             if self._gate.paused_until == _NEVER:
-                bucket.start(run.time(), cost)
+                now = run.time()
+                bucket.start(now, cost)
+                if self._line.turns:
+                    self._line.note_start(now)
+
                 return
 
             self._line.leave_free(run, bucket, cost)

@@ -22,9 +22,7 @@ def check_count(name: str, value: object, *, least: int = 1) -> int:
     return value
 
 
-def check_seconds(
-    name: str, value: object, *, zero: bool = False, infinite: bool = False
-) -> float:
+def check_seconds(name: str, value: object, *, zero: bool = False, infinite: bool = False) -> float:
     """
     Return ``value`` as a float if it is a duration in seconds.
 

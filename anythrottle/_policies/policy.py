@@ -25,18 +25,21 @@ class Bucket(Protocol):
 
     def delay(self, now: float, cost: int) -> float:
         """
-        Tell how long ``cost`` has to wait: 0 if it may go now, infinity if not before something
-        is given back or released. Asking changes nothing.
+        Tell how long ``cost`` has to wait. Asking changes nothing.
 
-        :return: seconds; granted exactly at ``now + delay`` if nobody comes in between
+        :return: seconds: 0 if it may go now, infinity if not before something is given back or
+            released, else it is due exactly at ``now + delay`` if nobody comes in between
 
         """
+        ...
 
     def take_free(self, cost: int) -> bool:
         """Hold ``cost`` if there is room for it whatever the time is; tell whether it was held."""
+        ...
 
     def take(self, now: float, cost: int) -> None:
         """Hold ``cost``, which :meth:`delay` has found to be due."""
+        ...
 
     def start(self, now: float, cost: int) -> float:
         """
@@ -45,6 +48,7 @@ class Bucket(Protocol):
         :return: the receipt for :meth:`give_back`: the instant at which the charge comes back
 
         """
+        ...
 
     def release(self, now: float, cost: int, receipt: float) -> float:
         """
@@ -54,6 +58,7 @@ class Bucket(Protocol):
         :return: the receipt from now on
 
         """
+        ...
 
     def give_back(self, now: float, cost: int, receipt: float | None) -> None:
         """
@@ -62,21 +67,27 @@ class Bucket(Protocol):
         :param receipt: the latest receipt; ``None`` for a call that has not begun
 
         """
+        ...
 
     def remaining(self, now: float) -> int:
         """Tell how much could be taken at this instant."""
+        ...
 
     def reset_after(self, now: float) -> float:
         """Tell in how many seconds the bucket is full again, if nothing more is taken."""
+        ...
 
     def shift(self, seconds: float) -> None:
         """Move every instant that is remembered: the clock has been exchanged."""
+        ...
 
     def forget_held(self) -> None:
         """Let go all that is held: whoever held it is no more."""
+        ...
 
     def copy(self) -> Bucket:
         """Return a copy to think ahead with."""
+        ...
 
 
 @runtime_checkable
@@ -86,21 +97,26 @@ class Policy(Protocol):
     @property
     def limit(self) -> int:
         """The most that can be charged at once, in :attr:`unit`."""
+        ...
 
     @property
     def window(self) -> float:
         """The time in which a full charge comes back, in seconds."""
+        ...
 
     @property
     def unit(self) -> str:
         """What is counted: ``"calls"``, or a unit that each cost has to name."""
+        ...
 
     @property
     def holds(self) -> bool:
         """Whether a charge is held for as long as its call runs."""
+        ...
 
     def bucket(self) -> Bucket:
         """Return a new, full bucket."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

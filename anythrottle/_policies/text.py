@@ -8,7 +8,13 @@ from fractions import Fraction
 from .policy import Policy
 from .window import WindowTokenBucket
 
-_SECONDS = {"ms": Fraction(1, 1000), "s": 1, "min": 60, "h": 3600, "day": 86400}
+_SECONDS = {
+    "ms": Fraction(1, 1000),
+    "s": Fraction(1),
+    "min": Fraction(60),
+    "h": Fraction(3600),
+    "day": Fraction(86400),
+}
 
 _FORM = re.compile(
     r"""\s* (?P<limit> [0-9]+ (?:_[0-9]+)* )

@@ -69,10 +69,9 @@ class WindowTokenBucket:
 
     def bucket(self) -> WindowBucket:
         """Return a new, full bucket."""
-        return WindowBucket(self)
+        return EndWindowBucket(self) if self.holds else WindowBucket(self)
 
 
-@final
 class WindowBucket:
     """
     The state of a :class:`WindowTokenBucket`.
@@ -81,12 +80,11 @@ class WindowBucket:
     stand in the order in which they come back; one that is due is free when that is next noted.
     """
 
-    __slots__ = ("_entries", "_free", "_holds", "_limit", "_merge_until", "_window")
+    __slots__ = ("_entries", "_free", "_limit", "_merge_until", "_window")
 
     def __init__(self, policy: WindowTokenBucket) -> None:
         self._limit = policy.limit
         self._window = policy.window
-        self._holds = policy.holds
         self._free = policy.limit
         #: [instant of return, amount]
         self._entries: deque[tuple[float, int]] = deque()
@@ -118,10 +116,33 @@ class WindowBucket:
         self._free -= cost
 
     def start(self, now: float, cost: int) -> float:
-        return inf if self._holds else self._count_from(now, cost)
+        entries = self._entries
+        while entries and entries[0][0] <= now:
+            self._free += entries.popleft()[1]
+
+        window = self._window
+        back_at = now + window
+        if back_at - now < window:
+            # The sum was rounded down: whoever measures must not find the window too short.
+            back_at = nextafter(back_at, inf)
+
+        if entries:
+            last, amount = entries[-1]
+            if back_at <= last:
+                # The same instant; or a clock that went back, for which later is the safe side.
+                entries[-1] = (last, amount + cost)
+                return last
+
+            if back_at <= self._merge_until and len(entries) >= _EXACT_ENTRIES:
+                entries[-1] = (back_at, amount + cost)
+                return back_at
+
+        entries.append((back_at, cost))
+        self._merge_until = back_at + window * _GRAIN
+        return back_at
 
     def release(self, now: float, cost: int, receipt: float) -> float:
-        return self._count_from(now, cost) if receipt == inf else receipt
+        return receipt
 
     def give_back(self, now: float, cost: int, receipt: float | None) -> None:
         self._note_returns(now)
@@ -157,10 +178,9 @@ class WindowBucket:
         self._free += self._held()
 
     def copy(self) -> WindowBucket:
-        copy = object.__new__(WindowBucket)
+        copy = object.__new__(type(self))
         copy._limit = self._limit
         copy._window = self._window
-        copy._holds = self._holds
         copy._free = self._free
         copy._entries = self._entries.copy()
         copy._merge_until = self._merge_until
@@ -174,29 +194,15 @@ class WindowBucket:
         while entries and entries[0][0] <= now:
             self._free += entries.popleft()[1]
 
-    def _count_from(self, now: float, cost: int) -> float:
-        """Count ``cost``, which was held, for one window from ``now`` on; return its end."""
-        entries = self._entries
-        while entries and entries[0][0] <= now:
-            self._free += entries.popleft()[1]
 
-        window = self._window
-        back_at = now + window
-        if back_at - now < window:
-            # The sum was rounded down: whoever measures must not find the window too short.
-            back_at = nextafter(back_at, inf)
+@final
+class EndWindowBucket(WindowBucket):
+    """The state of a :class:`WindowTokenBucket` that measures from the end of the call."""
 
-        if entries:
-            last, amount = entries[-1]
-            if back_at <= last:
-                # The same instant; or a clock that went back, for which later is the safe side.
-                entries[-1] = (last, amount + cost)
-                return last
+    __slots__ = ()
 
-            if back_at <= self._merge_until and len(entries) >= _EXACT_ENTRIES:
-                entries[-1] = (back_at, amount + cost)
-                return back_at
+    def start(self, now: float, cost: int) -> float:
+        return inf
 
-        entries.append((back_at, cost))
-        self._merge_until = back_at + window * _GRAIN
-        return back_at
+    def release(self, now: float, cost: int, receipt: float) -> float:
+        return super().start(now, cost) if receipt == inf else receipt

@@ -1,0 +1,93 @@
+"""Native wake-ups on Trio; imported by who runs on it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from math import inf
+from typing import final
+
+import trio
+from anyio.lowlevel import EventLoopToken
+
+from .parking import Parked
+
+
+@final
+class TrioRun:
+    """A run of Trio."""
+
+    __slots__ = ("_clock", "_current_token", "_real", "_token", "behind", "time")
+
+    time: Callable[[], float]
+
+    def __init__(self, token: object) -> None:
+        assert isinstance(token, trio.lowlevel.TrioToken)
+        self._token = token
+        self._current_token = trio.lowlevel.current_trio_token
+        self._clock = trio.lowlevel.current_clock()
+        self._real = type(self._clock).__name__ == "SystemClock"
+        self.behind = 0.0
+        # Trio's own real clock counts the same seconds, from a random origin.
+        self.time = time.monotonic if self._real else self._virtual_time
+
+    def is_current(self) -> bool:
+        try:
+            return self._current_token() is self._token
+        except RuntimeError:
+            return False
+
+    def is_over(self) -> bool:
+        try:
+            self._token.run_sync_soon(bool)
+        except trio.RunFinishedError:
+            return True
+
+        return False
+
+    def goes_on_here(self, token: EventLoopToken) -> bool:
+        return token.native_token is self._token
+
+    def _virtual_time(self) -> float:
+        now = self._clock.current_time()
+        self.behind = time.monotonic() - now
+        return now
+
+    def checkpoint(self) -> Awaitable[None]:
+        return trio.lowlevel.checkpoint()  # noqa: ASYNC105 - the caller does
+
+    def park(self, who: Parked) -> Awaitable[object]:
+        def abort(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+            who.parked = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        who.parked = trio.lowlevel.current_task()
+        return trio.lowlevel.wait_task_rescheduled(abort)  # noqa: ASYNC105 - the caller does
+
+    async def park_until(self, who: Parked, instant: float) -> bool:
+        if instant == inf:
+            deadline = inf
+        elif self._real:
+            deadline = self._clock.current_time() + (instant - self.time())
+        else:
+            deadline = instant
+
+        with trio.CancelScope(deadline=deadline) as scope:
+            await self.park(who)
+
+        return not scope.cancelled_caught
+
+    def wake(self, who: Parked) -> None:
+        if not self.is_current():
+            # From the host's side of a guest run, or after the end.
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._wake_here, who)
+        else:
+            self._wake_here(who)
+
+    def _wake_here(self, who: Parked) -> None:
+        task = who.parked
+        if isinstance(task, trio.lowlevel.Task):
+            who.parked = None
+            trio.lowlevel.reschedule(task)
