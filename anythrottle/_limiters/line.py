@@ -78,11 +78,12 @@ class WaitLine:
     def __len__(self) -> int:
         return len(self.turns) - self._gone
 
-    def try_now(self, turn: Turn, now: float) -> bool:
-        """Grant ``turn`` if it is due and nobody is in line; tell whether it was granted."""
-        return (
-            not len(self) and self.gate.delay(turn.amounts, now) <= 0 and self.gate.take(turn, now)
-        )
+    def try_now(self, turn: Turn, now: float, priority: int = 0) -> bool:
+        """Grant ``turn`` if it is due and nobody goes before it; tell whether it was granted."""
+        if self._first() is not None and self.turns[0][0][0] <= priority:
+            return False
+
+        return self.gate.delay(turn.amounts, now) <= 0 and self.gate.take(turn, now)
 
     def enter_free(self) -> Run | None:
         """
@@ -127,12 +128,9 @@ class WaitLine:
 
         turn.key = (priority, arrival)
         try:
-            if not self.try_now(turn, now):
+            if not self.try_now(turn, now, priority):
                 heappush(self.turns, (turn.key, turn))
-                if self._first() is turn:
-                    self.serve(now)
-
-            if turn.granted and not fast:
+            elif not fast:
                 await run.checkpoint()
 
             while True:
@@ -208,9 +206,10 @@ class WaitLine:
             self.gate.refund(turn, now)
             self.serve(now)
 
-    def in_order(self) -> list[Turn]:
-        """Return the turns in line, first to last."""
-        return [turn for _, turn in sorted(self.turns, key=_key) if turn.key is not None]
+    def ahead_of(self, priority: int) -> list[Turn]:
+        """Return those in line who go before a newcomer, first to last."""
+        ahead = [entry for entry in self.turns if entry[1].key and entry[0][0] <= priority]
+        return [turn for _, turn in sorted(ahead, key=_key)]
 
     def forget(self) -> None:
         """Forget all that wait: their run is over."""

@@ -48,7 +48,6 @@ class Run(Protocol):
         """Tell whether the caller is in this very run, though in another thread than before."""
         ...
 
-
     def checkpoint(self) -> Awaitable[None]:
         """Let others run, and be cancelled if that is due."""
         ...

@@ -265,7 +265,7 @@ class RateLimiter:
         :raises ~anythrottle.CostTooHigh: if a policy could never allow ``cost``
 
         """
-        ahead = [turn.amounts for turn in self._line.in_order()]
+        ahead = [turn.amounts for turn in self._line.ahead_of(0)]
         return self._gate.decide(self._amounts(cost), self._clock.glance(), ahead)
 
     def statistics(self) -> RateLimiterStatistics:
