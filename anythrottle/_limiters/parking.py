@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import time
 import types
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator
 from math import inf
 from threading import get_ident
-from typing import Protocol, cast, final
+from typing import cast, final
 
 from anyio.lowlevel import EventLoopToken
 
@@ -28,50 +29,48 @@ class Parked:
     parked: object
 
 
-class Run(Protocol):
+class Run(ABC):
     """One run of an event loop."""
+
+    __slots__ = ("behind", "checkpoint", "time")
 
     #: By how much this run's clock was behind ``time.monotonic()`` when it was last read.
     behind: float
     #: What returns the time of this run's clock, in seconds.
     time: Callable[[], float]
+    #: What lets others run, and is cancelled if that is due.
+    checkpoint: Callable[[], Awaitable[None]]
 
+    @abstractmethod
     def is_current(self) -> bool:
         """Tell whether the caller is inside this run."""
-        ...
 
+    @abstractmethod
     def is_over(self) -> bool:
         """Tell, from outside, whether this run has ended, or at least stands still."""
-        ...
 
+    @abstractmethod
     def goes_on_here(self, token: EventLoopToken) -> bool:
         """Tell whether the caller is in this very run, though in another thread than before."""
-        ...
 
-    def checkpoint(self) -> Awaitable[None]:
-        """Let others run, and be cancelled if that is due."""
-        ...
-
+    @abstractmethod
     def park(self, who: Parked) -> Awaitable[object]:
         """Wait for :meth:`wake`."""
-        ...
 
+    @abstractmethod
     async def park_until(self, who: Parked, instant: float) -> bool:
         """Wait for :meth:`wake` or an instant of this run's clock; tell whether it was a wake."""
-        ...
 
+    @abstractmethod
     def wake(self, who: Parked) -> None:
         """Wake somebody, if it is parked; more than once is the same as once."""
-        ...
 
 
 @final
-class AsyncioRun:
+class AsyncioRun(Run):
     """A run of an asyncio event loop, in the thread that it was made in."""
 
-    __slots__ = ("_loop", "_thread", "behind", "time")
-
-    time: Callable[[], float]
+    __slots__ = ("_loop", "_thread")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -80,6 +79,7 @@ class AsyncioRun:
         accelerated = type(loop).__module__.partition(".")[0] in {"uvloop", "winloop"}
         # The real clock is the loop's own too, but uvloop cuts that to milliseconds.
         self.time = time.monotonic if accelerated or not own_time else self._virtual_time
+        self.checkpoint = _yield_once
         self.behind = 0.0
 
     def is_current(self) -> bool:
@@ -100,9 +100,6 @@ class AsyncioRun:
         now = self._loop.time()
         self.behind = time.monotonic() - now
         return now
-
-    def checkpoint(self) -> Awaitable[None]:
-        return _yield_once()
 
     def park(self, who: Parked) -> Awaitable[object]:
         who.parked = future = self._loop.create_future()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from contextlib import suppress
 from math import inf
 from typing import final
@@ -11,16 +11,14 @@ from typing import final
 import trio
 from anyio.lowlevel import EventLoopToken
 
-from .parking import Parked
+from .parking import Parked, Run
 
 
 @final
-class TrioRun:
+class TrioRun(Run):
     """A run of Trio."""
 
-    __slots__ = ("_clock", "_current_token", "_real", "_token", "behind", "time")
-
-    time: Callable[[], float]
+    __slots__ = ("_clock", "_current_token", "_real", "_token")
 
     def __init__(self, token: object) -> None:
         assert isinstance(token, trio.lowlevel.TrioToken)
@@ -28,6 +26,7 @@ class TrioRun:
         self._current_token = trio.lowlevel.current_trio_token
         self._clock = trio.lowlevel.current_clock()
         self._real = type(self._clock).__name__ == "SystemClock"
+        self.checkpoint = trio.lowlevel.checkpoint
         self.behind = 0.0
         # Trio's own real clock counts the same seconds, from a random origin.
         self.time = time.monotonic if self._real else self._virtual_time
@@ -53,9 +52,6 @@ class TrioRun:
         now = self._clock.current_time()
         self.behind = time.monotonic() - now
         return now
-
-    def checkpoint(self) -> Awaitable[None]:
-        return trio.lowlevel.checkpoint()  # noqa: ASYNC105 - the caller does
 
     def park(self, who: Parked) -> Awaitable[object]:
         def abort(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
