@@ -97,6 +97,9 @@ class Backlog(Generic[T]):
     def start(self) -> Errand[T]:
         """Take the frontmost job, to be run."""
         position, errand = self.todo.receive_nowait()
+        if errand is self.ahead:
+            self.ahead = None
+
         errand.position = position
         errand.attempts += 1
         self._started[errand] = None

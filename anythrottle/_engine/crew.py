@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
-from typing import Generic, TypeVar, final
+from typing import Generic, TypeVar, cast, final
 
 import anyio
 from anyio.abc import TaskGroup
@@ -25,7 +25,7 @@ from .._limiters.clock import RunClock
 from ..abc import Limiter
 from .backlog import Backlog
 from .cancellation import RunCancellation
-from .job import Errand, check_job, discard, throttles_in
+from .job import Errand, JobOf, check_job, discard, throttles_in
 
 T = TypeVar("T")
 
@@ -167,7 +167,6 @@ class Crew(Generic[T]):
                         backlog.ahead = Errand(await backlog.source.pull())
 
                     await backlog.todo.send(backlog.ahead, self)
-                    backlog.ahead = None
             except anyio.EndOfStream:
                 pass
             except BaseException as exc:
@@ -268,44 +267,53 @@ class Crew(Generic[T]):
         else:
             errand.duration = self._clock.now() - began
             self._backlog.succeed(errand, value)
+            if self._consumer is None:
+                self._backlog.finish(errand)
 
     def _sort_out(self, errand: Errand[T], error: BaseException) -> None:
         """Put a job that was throttled back, collect the error of one that has failed."""
         signals, throttled = throttles_in(error)
-        for signal in signals:
-            _logger.info("job %d: %s", errand.position, signal)
-            self._limiter.pause(signal.retry_after)
+        if signals:
+            given = [s.retry_after for s in signals if s.retry_after is not None]
+            self._limiter.pause(max(given, default=None))
+            _logger.info("job %d is throttled: %s", errand.position, error)
 
-        replacement = next((s.task for s in signals if s.task is not None), None)
-        if not throttled:
-            self._backlog.fail(errand, error)
-        elif errand.attempts >= self._max_attempts:
-            discard(replacement)
-            error.add_note(f"It was throttled at each of its {errand.attempts} starts.")
-            self._backlog.fail(errand, error)
-        elif replacement is not None:
-            try:
-                check_job(replacement, "the task of a ThrottleException")
-            except TypeError as exc:
-                self._backlog.fail(errand, exc)
-            else:
-                self._backlog.put_back(errand, replacement)  # type: ignore[arg-type]
-        elif callable(errand.job):
-            self._backlog.put_back(errand, errand.job)
+        replacements = [s.task for s in signals if s.task is not None]
+        job = replacements[0] if replacements else errand.job
+        refusal = self._refusal(errand, job, error) if throttled else error
+        if refusal is None:
+            self._backlog.put_back(errand, cast("JobOf[T]", job))
         else:
+            self._backlog.fail(errand, refusal)
+
+        for replacement in replacements[refusal is None :]:
+            discard(replacement)
+
+    def _refusal(
+        self, errand: Errand[T], job: object, error: BaseException
+    ) -> BaseException | None:
+        """Return the error of a throttled job that cannot go again as ``job``."""
+        if errand.attempts >= self._max_attempts:
+            error.add_note(f"It was throttled at each of its {errand.attempts} starts.")
+            return error
+
+        if job is errand.job and not callable(job):
             error.add_note(
                 "An awaitable cannot run again: pass a callable that makes it, or raise "
                 "ThrottleException(task=...) with what shall run instead."
             )
-            self._backlog.fail(errand, error)
+            return error
+
+        try:
+            check_job(job, "the task of a ThrottleException")
+        except TypeError as exc:
+            return exc
+
+        return None
 
     async def _deliver(self, errand: Errand[T]) -> None:
         """Hand a result to the consumer, and wait while too many results wait for it."""
-        if not errand.ended:
-            return
-
-        if self._consumer is None:
-            self._backlog.finish(errand)
+        if self._consumer is None or not errand.ended:
             return
 
         self._delivering += 1

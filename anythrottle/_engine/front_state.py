@@ -108,6 +108,9 @@ class FrontState(Generic[T]):
     def __len__(self) -> int:
         return len(self._front) + len(self._buffer)
 
+    def __repr__(self) -> str:
+        return f"<front stream of {len(self)} items>"
+
     def items(self) -> list[T]:
         """Return what has been sent and not received, in the order in which it would be."""
         return [item for _, _, item in sorted(self._front, key=_order)] + list(self._buffer)

@@ -40,7 +40,7 @@ class ThrottlerStatistics:
 
     :ivar int started: how often a job was started, again included
     :ivar int running: how many jobs run now
-    :ivar int done: how many results the consumer has had (or none, without one)
+    :ivar int done: how many results the consumer has had, or were dropped without one
     :ivar int failed: how many jobs have ended with an error
     :ivar int throttled: how often a job went back to the front because it was throttled
 
@@ -215,6 +215,8 @@ class Throttler(Generic[T]):
         if self._crew is not None:
             raise anyio.BusyResourceError("running")
 
+        source = self._backlog.source
+        interrupted_before = source.interrupted
         crew = self._crew = self._new_crew()
         with logging_during_run(self._log_handler, self._log_level):
             try:
@@ -232,8 +234,7 @@ class Throttler(Generic[T]):
             # Cancelled, while the task group was waiting for nothing but its workers.
             await checkpoint()
 
-        source = self._backlog.source
-        if source.interrupted:
+        if interrupted_before:
             raise SourceInterrupted(source.jobs)
 
         return self.statistics()

@@ -79,7 +79,7 @@ class AsyncioRun(Run):
         accelerated = type(loop).__module__.partition(".")[0] in {"uvloop", "winloop"}
         # The real clock is the loop's own too, but uvloop cuts that to milliseconds.
         self.time = time.monotonic if accelerated or not own_time else self._virtual_time
-        self.checkpoint = _yield_once
+        self.checkpoint = _yield_once  # type: ignore[assignment] # mypy forgets what coroutine() does
         self.behind = 0.0
 
     def is_current(self) -> bool:
