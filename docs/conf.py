@@ -32,9 +32,3 @@ intersphinx_mapping = {
 # type variables have no page
 TYPE_VARIABLE = r"(.*\.)?_?([A-Z]s?(_\w+)?|PosArgsT)(\.args|\.kwargs)?"
 nitpick_ignore_regex = [("py:.*", TYPE_VARIABLE)]
-# annotations name these, which have no public module yet
-nitpick_ignore = [
-    ("py:class", "Job"),
-    ("py:class", "Policy"),
-    ("py:class", "anythrottle._limiters.permit.Permit"),
-]

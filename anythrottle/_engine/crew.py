@@ -286,8 +286,9 @@ class Crew(Generic[T]):
         else:
             self._backlog.fail(errand, refusal)
 
-        for replacement in replacements[refusal is None :]:
-            discard(replacement)
+        for replacement in replacements:
+            if refusal is not None or replacement is not job:
+                discard(replacement)
 
     def _refusal(
         self, errand: Errand[T], job: object, error: BaseException

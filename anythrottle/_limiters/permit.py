@@ -11,9 +11,9 @@ from .line import WaitLine
 
 
 @final
-class Permit:
+class TurnPermit:
     """
-    The permit of one call, from :meth:`.RateLimiter.permit`: an async context manager.
+    A :class:`~anythrottle.abc.Permit` that stands for a turn in line.
 
     Entering it waits for the turn; leaving it lets go whatever the call holds.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from math import inf
 from types import TracebackType
@@ -13,12 +14,12 @@ from .._errors import LimitExceeded
 from .._policies.checks import check_count, check_seconds
 from .._policies.policy import Cost, Decision, Policy
 from .._policies.text import as_policy
-from ..abc import Limiter
+from ..abc import Limiter, Permit
 from .clock import RunClock
 from .cost import amounts_of
 from .gate import Gate, Turn
 from .line import WaitLine
-from .permit import Permit
+from .permit import TurnPermit
 
 _NEVER = -inf
 
@@ -188,7 +189,7 @@ class RateLimiter:
 
         self._gate.start(turn, now)
 
-    def permit(self, cost: Cost = 1, *, priority: int = 0) -> Permit:
+    def permit(self, cost: Cost = 1, *, priority: int = 0) -> AbstractAsyncContextManager[Permit]:
         """
         Return the permit for one call, to be entered.
 
@@ -207,7 +208,7 @@ class RateLimiter:
         :raises ~anythrottle.CostTooHigh: if a policy could never allow ``cost``
 
         """
-        return Permit(
+        return TurnPermit(
             self._line,
             self._amounts(cost),
             priority=_check_priority(priority),
