@@ -32,3 +32,5 @@ intersphinx_mapping = {
 # type variables have no page
 TYPE_VARIABLE = r"(.*\.)?_?([A-Z]s?(_\w+)?|PosArgsT)(\.args|\.kwargs)?"
 nitpick_ignore_regex = [("py:.*", TYPE_VARIABLE)]
+# type aliases for what the text of their pages says
+nitpick_ignore = [("py:class", "Job"), ("py:class", "JobOf")]
