@@ -279,18 +279,16 @@ class WaitLine:
         now = self.clock.glance()
         if turn.granted:
             self.gate.give_back(turn, now)
-            self.serve(now)
-            return
+        else:
+            turn.key = None
+            self._gone += 1
+            if self._gone > _FEW and self._gone > len(self.turns) / 2:
+                self.turns = [entry for entry in self.turns if entry[1].key is not None]
+                heapify(self.turns)
+                self._gone = 0
 
-        was_head = self._first() is turn
-        turn.key = None
-        self._gone += 1
-        if was_head:
-            self.serve(now)
-        elif self._gone > _FEW and self._gone > len(self.turns) / 2:
-            self.turns = [(key, waiting) for key, waiting in self.turns if waiting.key is not None]
-            heapify(self.turns)
-            self._gone = 0
+        # Whether or not it was the head: it may have been the one that was on watch.
+        self.serve(now)
 
 
 def _wake(turn: Turn) -> None:
