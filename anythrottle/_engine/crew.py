@@ -276,7 +276,7 @@ class Crew(Generic[T]):
         if signals:
             given = [s.retry_after for s in signals if s.retry_after is not None]
             self._limiter.pause(max(given, default=None))
-            _logger.info("job %d is throttled: %s", errand.position, error)
+            _logger.info("job %d: %s", errand.position, error)
 
         replacements = [s.task for s in signals if s.task is not None]
         job = replacements[0] if replacements else errand.job
