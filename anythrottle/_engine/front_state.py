@@ -42,13 +42,20 @@ class _Waiter(Parked):
 
 @final
 class _Receiver(_Waiter, Generic[T]):
-    """A task that waits for an item. ``numbered`` is what it was handed."""
+    """
+    A task that waits for an item.
 
-    __slots__ = ("numbered",)
+    :ivar numbered: what it was handed
+    :ivar sent_away: whether its end was closed
+
+    """
+
+    __slots__ = ("numbered", "sent_away")
 
     def __init__(self, owner: object, run: Run) -> None:
         super().__init__(owner, run)
         self.numbered: tuple[int, T] | None = None
+        self.sent_away = False
 
 
 @final
@@ -173,23 +180,27 @@ class FrontState(Generic[T]):
 
     async def receive(self, owner: object) -> tuple[int, T]:
         """Return the frontmost item with its position, as soon as there is one."""
-        try:
-            return self.receive_nowait()
-        except WouldBlock:
-            receiver: _Receiver[T] = _Receiver(owner, self._clock.run())
-            self._receivers.append(receiver)
+        while True:
             try:
-                await receiver.wait()
-            except BaseException:
-                self._withdraw(receiver)
-                raise
+                return self.receive_nowait()
+            except WouldBlock:
+                receiver: _Receiver[T] = _Receiver(owner, self._clock.run())
+                self._receivers.append(receiver)
+                try:
+                    await receiver.wait()
+                except BaseException:
+                    self._withdraw(receiver)
+                    raise
 
             if receiver.numbered is not None:
                 self._handed -= 1
                 self.end_if_drained()
                 return receiver.numbered
 
-            raise (EndOfStream if self.is_at_end() else ClosedResourceError) from None
+            if receiver.sent_away:
+                raise ClosedResourceError
+
+            # The end was announced. Something may have been put back since then.
 
     def put_back(self, item: T, position: int) -> None:
         """Put ``item`` to the front, in its place among those there."""
@@ -227,6 +238,7 @@ class FrontState(Generic[T]):
         """Send away the receivers that wait at an end that closes, and all senders if the last."""
         for receiver in [r for r in self._receivers if r.owner is owner]:
             self._receivers.remove(receiver)
+            receiver.sent_away = True
             receiver.settle()
 
         if not self.open_receivers:

@@ -114,9 +114,10 @@ class RateLimiter:
         #: The turns of those who are inside of ``async with limiter``, all alike.
         self._anonymous: list[Turn] = []
         units = {policy.unit for policy in described}
-        self._only = self._gate.only
         #: What a call of cost 1 charges, if an int will do.
         self._one = amounts_of(1, described) if units <= {"calls"} else None
+        #: The bucket, if there is only one, of calls, and no more to ask.
+        self._only = None if self._one is None else self._gate.only
 
     async def acquire(self, cost: Cost = 1, *, priority: int = 0) -> None:
         """

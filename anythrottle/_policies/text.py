@@ -18,7 +18,7 @@ _SECONDS = {
 
 _FORM = re.compile(
     r"""\s* (?P<limit> [0-9]+ (?:_[0-9]+)* )
-        (?: \s* (?P<unit> [A-Za-z] [A-Za-z0-9_-]* ) )?
+        (?: \s+ (?P<unit> [A-Za-z] [A-Za-z0-9_-]* ) )?
         \s* / \s*
         (?P<count> [0-9]+ (?:\.[0-9]+)? )?
         \s* (?P<period> ms | s | min | h | day ) \s*""",
