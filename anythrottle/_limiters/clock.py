@@ -44,7 +44,10 @@ class RunClock:
         try:
             return self.run().time()
         except NoEventLoopError:
-            return self.glance()
+            if self.latest is not None and self.latest.has_ended():
+                self._change(None, time.monotonic())
+
+            return self.estimate()
 
     def run(self) -> Run:
         """
@@ -55,7 +58,7 @@ class RunClock:
 
         """
         before = self.latest
-        if before is not None and before.is_current():
+        if before is not None and before.is_here():
             return before
 
         token = current_token()
@@ -69,14 +72,20 @@ class RunClock:
                 f"use one limiter per loop, or one loop and anyio.from_thread"
             )
 
-        now = run.time()
-        shift = now - self.glance()
-        self.latest = run
-        self._on_change(shift)
+        self._change(run, run.time())
         return run
 
     def glance(self) -> float:
-        """Return the time as :meth:`now` does, for a question: no change of runs is noted."""
+        """
+        Return the time as :meth:`now` does, for a question: a run that may go on is not left.
+
+        What a run held that has ended is let go: asked later, it would be just the same.
+        """
+        ended = self.latest is not None and self.latest.has_ended()
+        return self.now() if ended else self.estimate()
+
+    def estimate(self) -> float:
+        """Return the time of the latest run, outside of it by real elapsed time."""
         run = self.latest
         if run is None:
             return time.monotonic()
@@ -86,6 +95,12 @@ class RunClock:
     def is_here(self, run: Run | None) -> bool:
         """Tell whether ``run`` is the one that used the owner last, and the caller is in it."""
         return run is not None and run is self.latest and run.is_current()
+
+    def _change(self, run: Run | None, now: float) -> None:
+        """Go over to another run, or to real time, by whose clock it is ``now``."""
+        shift = now - self.estimate()
+        self.latest = run
+        self._on_change(shift)
 
 
 def run_of(token: EventLoopToken) -> Run:

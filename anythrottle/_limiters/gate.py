@@ -250,7 +250,7 @@ class Gate:
 
     def _after(self, ahead: Sequence[Sequence[int]], now: float) -> tuple[list[Bucket], float]:
         """Return the buckets, and the instant, once those ahead have been served."""
-        buckets = [bucket.copy() for bucket in self._buckets]
+        buckets = [bucket.ahead(now) for bucket in self._buckets]
         instant = max(now, self.paused_until)
         for amounts in ahead:
             charges = [(b, a) for b, a in zip(buckets, amounts, strict=True) if a]

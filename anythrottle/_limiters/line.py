@@ -104,7 +104,7 @@ class WaitLine:
     def leave_free(self, run: Run, bucket: Bucket, cost: int) -> None:
         """Give back what a call that was let in by :meth:`enter_free` holds in ``bucket``."""
         if run is self.clock.latest:
-            now = self.clock.glance()
+            now = self.clock.estimate()
             bucket.give_back(now, cost, None)
             self.serve(now)
 
@@ -135,7 +135,7 @@ class WaitLine:
 
             while True:
                 if not turn.granted:
-                    await self._wait_for_grant(turn, run)
+                    await self._wait_for_grant(turn, run, now)
 
                 now = run.time()
                 if self.gate.paused_until <= now:
@@ -195,14 +195,14 @@ class WaitLine:
     def end(self, turn: Turn) -> None:
         """Let the call of a started turn end; what it held goes to those in line."""
         if turn.granted and turn.run is self.clock.latest:
-            now = self.clock.glance()
+            now = self.clock.estimate()
             self.gate.release(turn, now)
             self.serve(now)
 
     def refund(self, turn: Turn) -> None:
         """Give back what is still out of a started turn's charge, to those in line."""
         if turn.run is self.clock.latest:
-            now = self.clock.glance()
+            now = self.clock.estimate()
             self.gate.refund(turn, now)
             self.serve(now)
 
@@ -218,26 +218,30 @@ class WaitLine:
         self._watcher = None
         self._slot_seeker = None
 
-    async def _wait_for_grant(self, turn: Turn, run: Run) -> None:
+    async def _wait_for_grant(self, turn: Turn, run: Run, now: float) -> None:
         """Be parked; as the head of the line, watch for what the line waits for."""
         nap = 0.0
         while not turn.granted:
             if self._first() is not turn:
                 await run.park(turn)
+                now = run.time()
                 continue
 
-            now = run.time()
             self.serve(now)
             if turn.granted:
                 return
 
+            woken = True
+            until = max(self._due, now + nap)
             if not self._slot_wanted:
-                woken = await self._sleep(turn, run, max(self._due, now + nap))
-                nap = 0.0 if woken else max(2 * nap, _NAP)
+                woken = await self._sleep(turn, run, until)
             elif self._slot_seeker is None:
                 await self._seek_slot(turn, run)
             else:
                 await run.park(turn)
+
+            now = run.time()
+            nap = 0.0 if woken or now >= until else max(2 * nap, _NAP)
 
     async def _sleep(self, turn: Turn, run: Run, until: float) -> bool:
         """Sleep as the head of the line; tell whether it was woken before the time was up."""
@@ -276,7 +280,7 @@ class WaitLine:
         if turn.run is not self.clock.latest:
             return
 
-        now = self.clock.glance()
+        now = self.clock.estimate()
         if turn.granted:
             self.gate.give_back(turn, now)
         else:

@@ -43,11 +43,19 @@ class Run(ABC):
 
     @abstractmethod
     def is_current(self) -> bool:
-        """Tell whether the caller is inside this run."""
+        """Tell whether the caller is inside this run, or a guest's in this one."""
+
+    @abstractmethod
+    def is_here(self) -> bool:
+        """Tell whether the caller is a task of this run: slower, and certain."""
 
     @abstractmethod
     def is_over(self) -> bool:
-        """Tell, from outside, whether this run has ended, or at least stands still."""
+        """Tell, from outside, whether this run stands still, or has ended."""
+
+    @abstractmethod
+    def has_ended(self) -> bool:
+        """Tell whether this run has ended for good."""
 
     @abstractmethod
     def goes_on_here(self, token: EventLoopToken) -> bool:
@@ -86,8 +94,15 @@ class AsyncioRun(Run):
         # A fourth of what asyncio.get_running_loop() costs, which asks for the process id too.
         return self._loop.is_running() and get_ident() == self._thread
 
+    def is_here(self) -> bool:
+        # Trio may run as a guest in asyncio's callbacks.
+        return self.is_current() and asyncio.current_task() is not None
+
     def is_over(self) -> bool:
         return not self._loop.is_running()
+
+    def has_ended(self) -> bool:
+        return self._loop.is_closed()
 
     def goes_on_here(self, token: EventLoopToken) -> bool:
         if token.native_token is not self._loop:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from math import inf
@@ -186,7 +187,7 @@ class RateLimiter:
         turn = Turn(self._amounts_without_hold(cost, "acquire_nowait"))
         now = self._clock.now()
         if not self._line.try_now(turn, now):
-            raise LimitExceeded(self.peek(cost))
+            raise LimitExceeded(self._decide(turn.amounts, now))
 
         self._gate.start(turn, now)
 
@@ -267,16 +268,16 @@ class RateLimiter:
         :raises ~anythrottle.CostTooHigh: if a policy could never allow ``cost``
 
         """
-        ahead = [turn.amounts for turn in self._line.ahead_of(0)]
-        return self._gate.decide(self._amounts(cost), self._clock.glance(), ahead)
+        return self._decide(self._amounts(cost), self._clock.glance())
 
     def statistics(self) -> RateLimiterStatistics:
         """Return the state at this instant."""
+        now = self._clock.glance()
         return RateLimiterStatistics(
             tasks_waiting=len(self._line),
             borrowed_tokens=self._gate.borrowed,
             total_tokens=self._gate.slots,
-            paused_for=max(self._gate.paused_until - self._clock.glance(), 0.0),
+            paused_for=max(self._gate.paused_until - now, 0.0),
         )
 
     def __repr__(self) -> str:
@@ -293,6 +294,10 @@ class RateLimiter:
             parts.append(f"paused for {statistics.paused_for:.3g}s")
 
         return f"<RateLimiter{name} {', '.join(parts) or 'without limit'}>"
+
+    def _decide(self, amounts: Sequence[int], now: float) -> Decision:
+        ahead = [turn.amounts for turn in self._line.ahead_of(0)]
+        return self._gate.decide(amounts, now, ahead)
 
     def _amounts(self, cost: Cost) -> tuple[int, ...]:
         if self._one is not None and type(cost) is int and cost == 1:

@@ -37,7 +37,13 @@ class TrioRun(Run):
         except RuntimeError:
             return False
 
+    def is_here(self) -> bool:
+        return self.is_current()
+
     def is_over(self) -> bool:
+        return self.has_ended()
+
+    def has_ended(self) -> bool:
         try:
             self._token.run_sync_soon(bool)
         except trio.RunFinishedError:

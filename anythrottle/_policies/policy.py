@@ -85,8 +85,8 @@ class Bucket(Protocol):
         """Let go all that is held: whoever held it is no more."""
         ...
 
-    def copy(self) -> Bucket:
-        """Return a copy to think ahead with."""
+    def ahead(self, now: float) -> Bucket:
+        """Return a copy to think ahead with, as if the calls that are due to begin began now."""
         ...
 
 

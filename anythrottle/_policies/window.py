@@ -177,13 +177,17 @@ class WindowBucket:
     def forget_held(self) -> None:
         self._free += self._held()
 
-    def copy(self) -> WindowBucket:
+    def ahead(self, now: float) -> WindowBucket:
         copy = object.__new__(type(self))
         copy._limit = self._limit
         copy._window = self._window
         copy._free = self._free
         copy._entries = self._entries.copy()
         copy._merge_until = self._merge_until
+        held = copy._held()
+        if held:
+            copy.start(now, held)
+
         return copy
 
     def _held(self) -> int:
