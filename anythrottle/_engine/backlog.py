@@ -74,7 +74,8 @@ class Backlog(Generic[T]):
 
     def begin_run(self) -> None:
         """Open the streams: jobs may come from the source, results and failures from the jobs."""
-        self.todo.open_senders = 1
+        # The consumer may add jobs: there may be more as long as it has not had all results.
+        self.todo.open_senders = 1 + len(self._started)
         self.processed.open_senders = 1
         self.failures.open_senders = 1
 
@@ -105,7 +106,7 @@ class Backlog(Generic[T]):
         self._started[errand] = None
         self.starts += 1
         self.running += 1
-        # A job that runs may be put back: the stream is not at its end.
+        # It may be put back, or be followed by one that is added: the stream is not at its end.
         self.todo.open_senders += 1
         return errand
 
@@ -113,26 +114,26 @@ class Backlog(Generic[T]):
         """Put a job that runs, or the one to take its place, back to the front."""
         errand.job = job
         self.throttled += 1
-        del self._started[errand]
+        self.running -= 1
         self.todo.put_back(errand, errand.position)
-        self._stop_running()
+        self._leave(errand)
 
     def succeed(self, errand: Errand[T], value: T) -> None:
         """Note that a job that runs has ended well."""
         errand.value = value
         errand.ended = True
-        self._stop_running()
+        self.running -= 1
 
     def fail(self, errand: Errand[T], error: BaseException) -> None:
         """Collect the error of a job that runs."""
-        del self._started[errand]
+        self.running -= 1
         self._collect(errand, error)
-        self._stop_running()
+        self._leave(errand)
 
     def finish(self, errand: Errand[T]) -> None:
         """Note that the consumer has had a job's result."""
-        del self._started[errand]
         self.done += 1
+        self._leave(errand)
 
     def end_run(self) -> None:
         """Bring what a run has left under way to where the next run finds it."""
@@ -143,8 +144,8 @@ class Backlog(Generic[T]):
                 continue
 
             del self._started[errand]
+            errand.attempts -= 1
             if callable(errand.job):
-                errand.attempts -= 1
                 self.todo.put_back(errand, errand.position)
             else:
                 self._collect(errand, JobInterrupted(errand.job))
@@ -178,8 +179,8 @@ class Backlog(Generic[T]):
         if self.failures.open_receivers:
             self.failures.send_nowait(errand.outcome(error))
 
-    def _stop_running(self) -> None:
-        self.running -= 1
+    def _leave(self, errand: Errand[T]) -> None:
+        del self._started[errand]
         self.todo.open_senders -= 1
         self.todo.end_if_drained()
 

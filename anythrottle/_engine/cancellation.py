@@ -35,7 +35,12 @@ class RunCancellation:
         if isinstance(error, GeneratorExit):
             return True
 
-        if not isinstance(error, anyio.get_cancelled_exc_class()):
+        cancelled = anyio.get_cancelled_exc_class()
+        if isinstance(error, BaseExceptionGroup):
+            # Trio's nurseries raise a group, if several of their tasks were cancelled.
+            if error.split(cancelled)[1] is not None:
+                return False
+        elif not isinstance(error, cancelled):
             return False
 
         return anyio.current_effective_deadline() == -inf or (

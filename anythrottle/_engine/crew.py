@@ -212,7 +212,9 @@ class Crew(Generic[T]):
         has_lead = True
         self._leader = scope
         try:
-            await backlog.todo.ready()
+            if not self._stopping:
+                await backlog.todo.ready()
+
             if self._stopping or backlog.todo.is_at_end():
                 return False
 

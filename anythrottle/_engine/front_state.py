@@ -108,7 +108,7 @@ class FrontState(Generic[T]):
         self._senders: deque[_Sender[T]] = deque()
         self._receivers: deque[_Receiver[T]] = deque()
         self._watchers: list[_Waiter] = []
-        self._clock = RunClock(self._forget_run, self)
+        self._clock = RunClock(self._forget_run, "the front stream")
         self.open_senders = 0
         self.open_receivers = 0
 

@@ -182,7 +182,7 @@ class Throttler(Generic[T]):
         self._log_handler = _check_handler(log_handler)
         self._log_level = _check_level(log_level)
         self._crew: Crew[T] | None = None
-        self._clock = RunClock(_nothing, self)
+        self._clock = RunClock(_nothing, "the throttler")
         self._backlog: Backlog[T] = Backlog(
             jobs, _RESULTS_WAITING if self._concurrency == inf else self._concurrency
         )

@@ -28,7 +28,7 @@ class RunClock:
 
     __slots__ = ("_on_change", "_owner", "latest")
 
-    def __init__(self, on_change: Callable[[float], None], owner: object) -> None:
+    def __init__(self, on_change: Callable[[float], None], owner: str) -> None:
         self._on_change = on_change
         self._owner = owner
         #: The run that used the owner last.
@@ -68,7 +68,7 @@ class RunClock:
         run = run_of(token)
         if before is not None and not before.is_over():
             raise RuntimeError(
-                f"{self._owner!r} is in use in another event loop that is running now; "
+                f"{self._owner} is in use in another event loop that is running now; "
                 f"use one limiter per loop, or one loop and anyio.from_thread"
             )
 

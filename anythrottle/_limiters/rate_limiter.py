@@ -108,7 +108,9 @@ class RateLimiter:
         else:
             self._gate = Gate(described, check_count("concurrency", concurrency))
 
-        self._clock = RunClock(self._forget_run, self)
+        self._clock = RunClock(
+            self._forget_run, "the limiter" if name is None else f"the limiter {name!r}"
+        )
         self._line = WaitLine(self._gate, self._clock)
         self._fast = fast_acquire
         self._name = name
