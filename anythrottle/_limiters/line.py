@@ -148,6 +148,8 @@ class WaitLine:
                 # A pause has begun between the grant and now: back to its place.
                 self.gate.give_back(turn, now)
                 heappush(self.turns, (turn.key, turn))
+                # The head may have waited for what this turn held: now it waits for the pause.
+                self.serve(now)
         except BaseException:
             self._leave(turn)
             raise
