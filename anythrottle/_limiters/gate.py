@@ -19,7 +19,7 @@ class Turn(Parked):
     One call's way through a limiter: its place in line, then what it was granted.
 
     :ivar amounts: what it costs, for each policy in order
-    :ivar key: its place in line: the priority, then the order of arrival
+    :ivar key: its place in line, if it is there: the priority, then the order of arrival
     :ivar run: the event loop run in which it waits
     :ivar granted: whether it has been charged; if so it holds a slot too
     :ivar slot: on whose behalf a slot of a capacity limiter was borrowed

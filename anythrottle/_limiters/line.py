@@ -126,16 +126,23 @@ class WaitLine:
             self.arrivals += 1
             arrival = self.arrivals
 
-        turn.key = (priority, arrival)
+        place = (priority, arrival)
         try:
             if not self.try_now(turn, now, priority):
-                heappush(self.turns, (turn.key, turn))
+                self._join(turn, place)
             elif not fast:
                 await run.checkpoint()
 
             while True:
                 if not turn.granted:
                     await self._wait_for_grant(turn, run, now)
+
+                if run is not self.clock.latest:
+                    # Another loop has used the limiter while this one stood still. What was
+                    # granted here has been let go.
+                    turn.granted = False
+                    turn.key = turn.slot = None
+                    return await self.wait(turn, priority=priority, fast=True)
 
                 now = run.time()
                 if self.gate.paused_until <= now:
@@ -147,7 +154,7 @@ class WaitLine:
 
                 # A pause has begun between the grant and now: back to its place.
                 self.gate.give_back(turn, now)
-                heappush(self.turns, (turn.key, turn))
+                self._join(turn, place)
                 # The head may have waited for what this turn held: now it waits for the pause.
                 self.serve(now)
         except BaseException:
@@ -269,6 +276,10 @@ class WaitLine:
         # Pause and tokens are looked at again: meanwhile nothing was held.
         self.serve(run.time(), slot)
 
+    def _join(self, turn: Turn, place: tuple[int, int]) -> None:
+        turn.key = place
+        heappush(self.turns, (place, turn))
+
     def _first(self) -> Turn | None:
         heap = self.turns
         while heap and heap[0][1].key is None:
@@ -285,7 +296,7 @@ class WaitLine:
         now = self.clock.estimate()
         if turn.granted:
             self.gate.give_back(turn, now)
-        else:
+        elif turn.key is not None:
             turn.key = None
             self._gone += 1
             if self._gone > _FEW and self._gone > len(self.turns) / 2:

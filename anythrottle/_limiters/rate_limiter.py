@@ -157,7 +157,7 @@ class RateLimiter:
                     self._line.leave_free(run, bucket, cost)
                     raise
 
-            if self._gate.paused_until == _NEVER:
+            if self._gate.paused_until == _NEVER and run is self._clock.latest:
                 now = run.time()
                 bucket.start(now, cost)
                 if self._line.turns:
