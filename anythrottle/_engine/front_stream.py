@@ -51,6 +51,9 @@ class FrontSendStream(ObjectSendStream[T_contra]):
         """
         Send an item, and wait for room if the buffer is full.
 
+        Whoever is cancelled has not sent, with one exception that AnyIO's own streams know too:
+        asyncio's ``Task.cancel()`` in the very instant in which a receiver has taken the item.
+
         :param item: the item
         :raises ~anyio.ClosedResourceError: if this end has been closed, or is while waiting
         :raises ~anyio.BrokenResourceError: if the receiving end has been closed, or is while

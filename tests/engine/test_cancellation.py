@@ -1,0 +1,144 @@
+"""RunCancellation: is this the run's own cancellation?"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import anyio
+import pytest
+
+from anythrottle._engine.cancellation import RunCancellation
+
+
+def asyncio_run(main: Callable[[], Awaitable[object]]) -> None:
+    async def call() -> None:
+        await main()
+
+    asyncio.run(call())
+
+
+async def test_an_ordinary_error_is_none() -> None:
+    assert not RunCancellation().caused(ValueError())
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        assert not RunCancellation().caused(ValueError())
+
+
+async def test_generator_exit_always_has_to_leave() -> None:
+    assert RunCancellation().caused(GeneratorExit())
+
+
+async def test_a_cancelled_scope() -> None:
+    cancellation = RunCancellation()
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        with pytest.raises(anyio.get_cancelled_exc_class()) as caught:
+            await anyio.sleep(1)
+
+        assert cancellation.caused(caught.value)
+        raise caught.value
+
+
+async def test_a_scope_around_that_was_cancelled() -> None:
+    cancellation = RunCancellation()
+    told = False
+    with anyio.CancelScope() as scope, anyio.CancelScope():
+        scope.cancel()
+        try:
+            await anyio.sleep(1)
+        except anyio.get_cancelled_exc_class() as exc:
+            told = cancellation.caused(exc)
+            raise
+
+    assert told
+
+
+async def test_a_scope_within_that_was_cancelled_is_another_matter() -> None:
+    cancellation = RunCancellation()
+    error: BaseException | None = None
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await anyio.sleep(1)
+        except anyio.get_cancelled_exc_class() as exc:
+            error = exc
+            raise
+
+    assert error is not None
+    assert not cancellation.caused(error)
+
+
+def test_the_run_s_own_task_is_cancelled_natively() -> None:
+    async def main() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        cancellation = RunCancellation()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await asyncio.sleep(1)
+
+        assert cancellation.caused(caught.value)
+        task.uncancel()
+
+    asyncio_run(main)
+
+
+def test_it_was_cancelled_natively_before_and_went_on() -> None:
+    async def main() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.sleep(1)
+
+        cancellation = RunCancellation()
+        assert not cancellation.caused(asyncio.CancelledError())
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await asyncio.sleep(1)
+
+        assert cancellation.caused(caught.value)
+
+    asyncio_run(main)
+
+
+def test_awaiting_a_cancelled_task_is_none() -> None:
+    async def main() -> None:
+        cancellation = RunCancellation()
+        victim = asyncio.ensure_future(asyncio.sleep(1))
+        victim.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await victim
+
+        assert not cancellation.caused(caught.value)
+
+    asyncio_run(main)
+
+
+def test_another_task_that_is_cancelled_natively_absorbs_it() -> None:
+    async def main() -> None:
+        cancellation = RunCancellation()
+
+        async def worker() -> str:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            task.cancel()
+            told = True
+            try:
+                await asyncio.sleep(1)
+            except asyncio.CancelledError as exc:
+                told = cancellation.caused(exc)
+                cancellation.absorb(exc)
+
+            assert not told
+            assert not task.cancelling()
+            await asyncio.sleep(0)
+            return "went on"
+
+        assert await asyncio.create_task(worker()) == "went on"
+
+    asyncio_run(main)
+
+
+async def test_there_is_nothing_to_absorb_in_other_errors() -> None:
+    RunCancellation.absorb(ValueError())

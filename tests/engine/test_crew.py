@@ -1,0 +1,176 @@
+"""The crew: as many tasks as are needed, one of them with the lead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import anyio
+import pytest
+
+from anythrottle import RateLimiter, Throttler
+from anythrottle._engine.crew import Crew
+from anythrottle.testing import wait_idle
+from tests.engine.diary import Diary, Job, finish
+
+pytestmark = pytest.mark.timing
+
+
+@pytest.fixture
+def workers(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Count the workers that have been made."""
+    made = 0
+    add_worker = Crew._add_worker
+
+    def count(self: Crew[object]) -> None:
+        nonlocal made
+        made += 1
+        add_worker(self)
+
+    monkeypatch.setattr(Crew, "_add_worker", count)
+    return lambda: made
+
+
+class TestWorkers:
+    async def test_no_more_than_concurrency(self, workers: Callable[[], int]) -> None:
+        await finish(Throttler(Diary().jobs(20, seconds=1), concurrency=4))
+        assert workers() == 4
+
+    async def test_no_more_than_are_needed(self, workers: Callable[[], int]) -> None:
+        await finish(Throttler(Diary().jobs(20), concurrency=10))
+        # One runs a job, one waits for the next; on Trio, one may be on its way back.
+        assert workers() in (2, 3)
+
+    async def test_none_for_jobs_that_wait_for_the_window(self, workers: Callable[[], int]) -> None:
+        await finish(Throttler(Diary().jobs(20, seconds=1), limiter="1/2s"))
+        assert workers() in (2, 3)
+
+    async def test_as_many_as_run_without_concurrency(self, workers: Callable[[], int]) -> None:
+        diary = Diary()
+        await finish(Throttler(diary.jobs(20, seconds=1), limiter=RateLimiter()))
+        assert diary.most_running == 20
+        assert workers() == 21
+
+    async def test_none_while_results_wait_for_the_consumer(
+        self, workers: Callable[[], int]
+    ) -> None:
+        diary = Diary()
+        await finish(Throttler(diary.jobs(30), diary.consumer(1), concurrency=8))
+        assert workers() <= 3
+        assert diary.consumed == list(range(30))
+
+
+class TestStopInEveryState:
+    @pytest.mark.parametrize("instant", [number / 4 for number in range(40)])
+    async def test_nothing_starts_after_it(self, instant: float) -> None:
+        diary = Diary()
+        throttler = Throttler(
+            diary.jobs(12, seconds=1.5),
+            diary.consumer(0.5),
+            time_window=2,
+            per_time_window=2,
+            concurrency=3,
+        )
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(finish, throttler)
+            await wait_idle()
+            await anyio.sleep(instant)
+            throttler.stop()
+            started = len(diary.starts)
+            await wait_idle()
+            assert len(diary.starts) == started
+
+        assert len(diary.starts) == started
+        assert len(diary.consumed) == started
+        assert len(throttler.remaining()) == 12 - started
+        await finish(throttler)
+        assert set(diary.consumed) == set(range(12))
+        assert len(diary.consumed) == 12
+
+    async def test_with_a_turn_that_was_granted_in_the_same_instant(self) -> None:
+        diary = Diary()
+        limiter = RateLimiter("1/5s")
+        throttler = Throttler(diary.jobs(3), diary.consumer(), limiter=limiter)
+
+        async def stop_at_5() -> None:
+            await anyio.sleep(5)
+            throttler.stop()
+
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(stop_at_5)
+            task_group.start_soon(finish, throttler)
+
+        # Whoever comes first in that instant: what was charged and not used is given back.
+        remaining = len(throttler.remaining())
+        assert len(diary.starts) + remaining == 3
+        assert limiter.peek().allowed == (remaining == 2)
+
+
+class RefundingLimiter:
+    """A limiter that lets the run be stopped at the instant at which it grants."""
+
+    def __init__(self) -> None:
+        self.stop: Callable[[], None] = lambda: None
+        self.refunds = 0
+        self.waited = 0.0
+
+    def permit(self, cost: object = 1, *, priority: int = 0) -> RefundingLimiter:
+        return self
+
+    def pause(self, seconds: float | None = None) -> None: ...
+
+    def refund(self) -> None:
+        self.refunds += 1
+
+    async def __aenter__(self) -> Self:
+        self.stop()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+
+async def test_a_turn_for_which_there_is_no_use_is_given_back() -> None:
+    diary = Diary()
+    limiter = RefundingLimiter()
+    jobs = diary.jobs(3)
+    throttler = Throttler(jobs, diary.consumer(), limiter=limiter)  # type: ignore[call-overload]
+    limiter.stop = throttler.stop
+    await finish(throttler)
+    assert diary.starts == []
+    assert limiter.refunds == 1
+    assert throttler.remaining() == jobs
+
+
+class TestWorkConserving:
+    async def test_a_source_is_pulled_while_one_slot_is_busy(self) -> None:
+        diary = Diary()
+        jobs = [diary.job("long", seconds=100), *[diary.job(n, seconds=1) for n in range(10)]]
+        await finish(Throttler(jobs, concurrency=2))
+        assert diary.when("end")[:10] == [float(n) for n in range(1, 11)]
+
+    async def test_a_slow_consumer_alone_does_not_idle_the_slots(self) -> None:
+        diary = Diary()
+        await finish(Throttler(diary.jobs(10, seconds=1), diary.consumer(1), concurrency=2))
+        # A second for the first results, then the consumer is never without one.
+        assert anyio.current_time() == 11
+
+    async def test_slots_fill_again_after_the_consumer_was_slow(self) -> None:
+        diary = Diary()
+        slow = [True]
+
+        async def consume(result: object) -> None:
+            if slow and len(diary.consumed) < 20:
+                await anyio.sleep(1)
+
+            diary.consumed.append(result)
+
+        jobs: list[Job] = [diary.job(n) for n in range(20)]
+        jobs += [diary.job(n, seconds=10) for n in range(20, 40)]
+        await finish(Throttler(jobs, consume, limiter=RateLimiter(), concurrency=10))
+        assert diary.most_running == 10

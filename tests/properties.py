@@ -1,0 +1,21 @@
+"""How property tests are run: the same examples each time, on any machine."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+
+
+def examples(number: int) -> settings:
+    """Return the settings for a property test with so many examples."""
+    return settings(
+        max_examples=number,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=[
+            # The fixture `run` makes a new run, with a new clock, at each call.
+            HealthCheck.function_scoped_fixture,
+            # A method is called once for each backend, on a new instance.
+            HealthCheck.differing_executors,
+            HealthCheck.too_slow,
+        ],
+    )
