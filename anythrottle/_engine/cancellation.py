@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from math import inf
-from typing import final
+from typing import cast, final
 
 import anyio
 
@@ -38,7 +38,8 @@ class RunCancellation:
         cancelled = anyio.get_cancelled_exc_class()
         if isinstance(error, BaseExceptionGroup):
             # Trio's nurseries raise a group, if several of their tasks were cancelled.
-            if error.split(cancelled)[1] is not None:
+            group = cast("BaseExceptionGroup[BaseException]", error)
+            if group.split(cancelled)[1] is not None:
                 return False
         elif not isinstance(error, cancelled):
             return False
