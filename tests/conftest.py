@@ -39,7 +39,7 @@ def _overridden(metafunc: pytest.Metafunc) -> bool:
     """Tell whether the test's module brings its own ``anyio_backend``, or parametrises it."""
     marks = metafunc.definition.iter_markers("parametrize")
     by_mark = any("anyio_backend" in str(mark.args[0]) for mark in marks)
-    fixtures = metafunc.definition._fixtureinfo.name2fixturedefs["anyio_backend"]  # noqa: SLF001
+    fixtures = metafunc.definition._fixtureinfo.name2fixturedefs["anyio_backend"]
     return by_mark or fixtures[-1].func is not anyio_backend.__wrapped__  # type: ignore[attr-defined]
 
 

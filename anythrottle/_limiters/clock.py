@@ -81,8 +81,11 @@ class RunClock:
 
         What a run held that has ended is let go: asked later, it would be just the same.
         """
-        ended = self.latest is not None and self.latest.has_ended()
-        return self.now() if ended else self.estimate()
+        run = self.latest
+        if run is None or run.is_current() or not run.has_ended():
+            return self.estimate()
+
+        return self.now()
 
     def estimate(self) -> float:
         """Return the time of the latest run, outside of it by real elapsed time."""

@@ -45,7 +45,7 @@ class TrioRun(Run):
 
     def has_ended(self) -> bool:
         try:
-            self._token.run_sync_soon(bool)
+            self._token.run_sync_soon(bool, idempotent=True)
         except trio.RunFinishedError:
             return True
 
