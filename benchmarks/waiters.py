@@ -1,0 +1,137 @@
+"""What each of many waiters costs, beside one that waits for an event of its own."""
+
+import asyncio
+import gc
+import tracemalloc
+from collections import deque
+from collections.abc import Awaitable, Callable
+from statistics import median
+
+import anyio
+import trio
+
+from anythrottle import RateLimiter, WindowTokenBucket
+
+from .measuring import LOOPS, Stopwatch, median_ratios, print_table, run_on
+
+#: How many wait, and how often that is measured.
+RUNS = {1_000: 9, 10_000: 5, 100_000: 3}
+BATCH, PERIOD = 200, 0.01  # 20 000 per second
+
+#: Makes the call that each waiter makes.
+Make = Callable[[], Callable[[], Awaitable[object]]]
+
+
+class Control:
+    """Events, one for each waiter, set at the same pace."""
+
+    def __init__(self, event: type[asyncio.Event] | type[trio.Event]) -> None:
+        self.event = event
+        self.events: deque[asyncio.Event | trio.Event] = deque()
+
+    async def acquire(self) -> None:
+        """Wait until it is this waiter's turn."""
+        self.events.append(event := self.event())
+        await event.wait()
+
+    async def release(self) -> None:
+        """Let all pass, at the pace."""
+        while self.events:
+            for _ in range(min(BATCH, len(self.events))):
+                self.events.popleft().set()
+            await anyio.sleep(PERIOD)
+
+
+def limiter() -> Callable[[], Awaitable[object]]:
+    return RateLimiter(WindowTokenBucket(BATCH, PERIOD)).acquire
+
+
+def aiolimiter() -> Callable[[], Awaitable[object]]:
+    import aiolimiter
+
+    return aiolimiter.AsyncLimiter(BATCH, PERIOD).acquire
+
+
+def asynciolimiter() -> Callable[[], Awaitable[object]]:
+    import asynciolimiter
+
+    return asynciolimiter.LeakyBucketLimiter(BATCH / PERIOD, capacity=BATCH).wait
+
+
+OURS: dict[str, Make] = {"anythrottle": limiter}
+PEERS: dict[str, Make] = {"aiolimiter": aiolimiter, "asynciolimiter, leaky": asynciolimiter}
+
+
+async def spawn(
+    loop: str,
+    count: int,
+    call: Callable[[], Awaitable[object]],
+    release: Callable[[], Awaitable[object]],
+) -> None:
+    """Let ``count`` native tasks wait (a task group's would cost more than the waiting)."""
+    if loop == "trio":
+        async with trio.open_nursery() as nursery:
+            for _ in range(count):
+                nursery.start_soon(call)
+            # At the first, some of them may not have run yet: Trio shuffles tasks.
+            for _ in range(2):
+                await trio.lowlevel.checkpoint()
+            await release()
+    else:
+        tasks = [asyncio.ensure_future(call()) for _ in range(count)]
+        await asyncio.sleep(0)
+        await release()
+        await asyncio.gather(*tasks)
+
+
+async def cpu_per_waiter(loop: str, count: int, makes: dict[str, Make]) -> dict[str, float]:
+    found = {}
+    for name in ("control", *makes):
+        gc.collect()
+        control = Control(trio.Event if loop == "trio" else asyncio.Event)
+        call = control.acquire if name == "control" else makes[name]()
+        with Stopwatch() as watch:
+            await spawn(loop, count, call, control.release)
+
+        found[name] = watch.cpu / count
+
+    return found
+
+
+async def bytes_per_waiter(loop: str, count: int, make: Make | None) -> float:
+    """Return what a waiter takes with its task; without ``make``, one of the control."""
+    control = Control(trio.Event if loop == "trio" else asyncio.Event)
+    call = make() if make else control.acquire
+    held = 0
+
+    async def weigh() -> None:
+        nonlocal held
+        held, _ = tracemalloc.get_traced_memory()
+        await control.release()
+
+    tracemalloc.start()
+    await spawn(loop, count, call, weigh)
+    tracemalloc.stop()
+    return held / count
+
+
+def main() -> None:
+    head = ("20 000 per second, native tasks", "us of CPU", "x control", "bytes")
+    for loop in LOOPS:
+        makes = OURS | (PEERS if loop == "asyncio" else {})
+        weights = {
+            name: run_on(loop, bytes_per_waiter, loop, 10_000, make)
+            for name, make in {"control": None, **makes}.items()
+        }
+        rows = []
+        for count, repetitions in RUNS.items():
+            runs = [run_on(loop, cpu_per_waiter, loop, count, makes) for _ in range(repetitions)]
+            for name, ratio in median_ratios(runs, "control").items():
+                micro = median(run[name] for run in runs) * 1e6
+                rows.append((f"{count} x {name}", micro, ratio, round(weights[name])))
+
+        print_table(f"What each of many waiters costs on {loop}", head, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""Native wake-ups on asyncio, and what they have in common with Trio's."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+
+import anyio
+import pytest
+from anyio.lowlevel import current_token
+
+from anythrottle._limiters.clock import run_of
+from anythrottle._limiters.parking import AsyncioRun, Parked, Run
+from anythrottle.testing import wait_idle
+from anythrottle.testing._virtual_loop import VirtualEventLoop
+from tests import conftest
+from tests.limiters.tools import tasks, turn_back
+
+
+def sleeper() -> Parked:
+    parked = Parked()
+    parked.parked = None
+    return parked
+
+
+def this_run() -> Run:
+    return run_of(current_token())
+
+
+async def park(run: Run, who: Parked) -> None:
+    await run.park(who)
+
+
+class TestParking:
+    @pytest.mark.parametrize("times", [1, 3])
+    async def test_a_wake_ends_a_park(self, times: int) -> None:
+        run, who = this_run(), sleeper()
+        async with tasks() as task_group:
+            task_group.start_soon(park, run, who)
+            await wait_idle()
+            assert who.parked is not None
+            for _ in range(times):
+                run.wake(who)
+
+            assert who.parked is None
+
+    async def test_to_wake_who_is_not_parked_is_nothing(self) -> None:
+        run, who = this_run(), sleeper()
+        run.wake(who)
+        async with tasks() as task_group:
+            task_group.start_soon(park, run, who)
+            await wait_idle()
+            assert who.parked is not None
+            run.wake(who)
+
+    async def test_to_wake_who_was_cancelled_is_nothing(self) -> None:
+        run, who = this_run(), sleeper()
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await run.park(who)
+
+        assert scope.cancelled_caught
+        run.wake(who)
+
+    @pytest.mark.timing
+    async def test_until_an_instant(self) -> None:
+        run, who = this_run(), sleeper()
+        assert not await run.park_until(who, 2.5)
+        assert run.time() == anyio.current_time() == 2.5
+        # Too late to be woken; too late to matter.
+        run.wake(who)
+        assert not await run.park_until(who, 2.0)
+        assert run.time() == 2.5
+
+    @pytest.mark.timing
+    @pytest.mark.parametrize("instant", [5.0, math.inf])
+    async def test_a_wake_before_the_instant(self, instant: float) -> None:
+        run, who = this_run(), sleeper()
+        woken: list[bool] = []
+
+        async def parked() -> None:
+            woken.append(await run.park_until(who, instant))
+
+        async with tasks() as task_group:
+            task_group.start_soon(parked)
+            await anyio.sleep(1)
+            run.wake(who)
+
+        assert woken == [True]
+        # No timer was left behind.
+        assert run.time() == 1.0
+
+    async def test_knows_whether_it_is_current(self) -> None:
+        run = this_run()
+        assert run.is_current()
+        assert not run.is_over()
+        assert run.goes_on_here(current_token())
+        assert not await anyio.to_thread.run_sync(run.is_current)
+        assert not await anyio.to_thread.run_sync(run.is_over)
+
+    def test_knows_when_it_is_over(self, run: conftest.Run) -> None:
+        async def main() -> Run:
+            return this_run()
+
+        first = run(main)
+        assert not first.is_current()
+        assert first.is_over()
+        who = sleeper()
+        first.wake(who)
+
+        async def later() -> tuple[bool, bool, bool]:
+            return first.is_current(), first.is_over(), first.goes_on_here(current_token())
+
+        assert run(later) == (False, True, False)
+
+    @pytest.mark.timing
+    async def test_remembers_how_far_it_was_behind_the_real_clock(self) -> None:
+        run = this_run()
+        await anyio.sleep(1000)
+        assert run.time() == 1000.0
+        assert run.behind == pytest.approx(time.monotonic() - 1000.0, abs=5)
+        turn_back(10)
+        assert run.time() == 990.0
+
+    @pytest.mark.parametrize(
+        ("backend", "options"),
+        [("asyncio", {}), ("asyncio", {"use_uvloop": True}), ("trio", {})],
+        ids=["asyncio", "uvloop", "trio"],
+    )
+    def test_a_real_clock_is_read_in_full(self, backend: str, options: dict[str, object]) -> None:
+        async def main() -> None:
+            run, who = this_run(), sleeper()
+            before = time.monotonic()
+            assert before <= run.time() <= time.monotonic()
+            readings = {run.time() for _ in range(1000)}
+            # More than milliseconds apart they are not, and yet they differ.
+            assert len(readings) > 100
+            assert run.behind == 0.0
+            while run.time() < before + 0.003:
+                await run.park_until(who, before + 0.003)
+
+            assert time.monotonic() - before < 1.0
+
+        anyio.run(main, backend=backend, backend_options=options)
+
+
+class TestAsyncioRun:
+    def test_a_waiter_of_a_closed_loop_is_left_alone(self) -> None:
+        loop = VirtualEventLoop()
+        run, who = AsyncioRun(loop), sleeper()
+
+        async def main() -> None:
+            who.parked = loop.create_future()
+
+        loop.run_until_complete(main())
+        loop.close()
+        run.wake(who)
+        assert who.parked is None
+
+    def test_a_natively_cancelled_waiter(self) -> None:
+        async def main() -> None:
+            run, who = this_run(), sleeper()
+            task = asyncio.ensure_future(run.park_until(who, math.inf))
+            await asyncio.sleep(0)
+            task.cancel()
+            # Cancelled, but it has not resumed: there is nobody to wake any more.
+            run.wake(who)
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        asyncio.run(main())
+
+    def test_a_wake_leaves_no_timer_behind(self) -> None:
+        loop = VirtualEventLoop()
+
+        async def main() -> None:
+            run, who = this_run(), sleeper()
+            loop.call_soon(run.wake, who)
+            assert await run.park_until(who, 1e6)
+            assert all(timer.cancelled() for timer in loop._scheduled)
+
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(main())
+
+    def test_a_timer_and_a_wake_in_one_instant(self) -> None:
+        async def main() -> None:
+            run, who = this_run(), sleeper()
+            for first in ("timer", "wake"):
+                instant = run.time() + 1.0
+                task = asyncio.ensure_future(run.park_until(who, instant))
+                if first == "wake":
+                    asyncio.get_running_loop().call_at(instant, run.wake, who)
+
+                await asyncio.sleep(0)
+                if first == "timer":
+                    asyncio.get_running_loop().call_at(instant, run.wake, who)
+
+                assert await task == (first == "wake")
+                assert run.time() == instant
+
+        with asyncio.Runner(loop_factory=VirtualEventLoop) as runner:
+            runner.run(main())

@@ -1,0 +1,124 @@
+"""Limits as text."""
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anythrottle import WindowTokenBucket
+from anythrottle._policies.text import as_policy, parse_policy
+from tests.properties import examples
+
+GOOD = {
+    "20/10s": WindowTokenBucket(20, 10),
+    "5/s": WindowTokenBucket(5, 1),
+    "100/min": WindowTokenBucket(100, 60),
+    "1000/h": WindowTokenBucket(1000, 3600),
+    "10_000/day": WindowTokenBucket(10_000, 86_400),
+    "10/100ms": WindowTokenBucket(10, 0.1),
+    "200_000 tokens/min": WindowTokenBucket(200_000, 60, unit="tokens"),
+    "3/0.3s": WindowTokenBucket(3, 0.3),
+    "1/2.5min": WindowTokenBucket(1, 150),
+    "7 input-tokens_2/s": WindowTokenBucket(7, 1, unit="input-tokens_2"),
+    " 20 / 10 s ": WindowTokenBucket(20, 10),
+    "5 calls/s": WindowTokenBucket(5, 1),
+    "1/30day": WindowTokenBucket(1, 30 * 86_400),
+}
+
+BAD = [
+    "",
+    " ",
+    "/",
+    "20",
+    "20/",
+    "/10s",
+    "20 per 10s",
+    "0/s",
+    "000/s",
+    "20/0s",
+    "20/0.0s",
+    "-1/s",
+    "20/-10s",
+    "+20/s",
+    "1.5/s",
+    "1e3/s",
+    "100k/min",
+    "nan/s",
+    "inf/s",
+    "20/infs",
+    "20/nans",
+    "20/10",
+    "20/10S",
+    "20/10sec",
+    "20/10m",
+    "20/1_0s",
+    "_20/s",
+    "20_/s",
+    "2__0/s",
+    "20//s",
+    "20/s/s",
+    "20/.5s",
+    "20/5.s",
+    "20 tokens calls/s",
+    "20 2tokens/s",
+    "٣/s",
+    "20/10s;",
+    "20/10s 5/s",
+    "1/" + "9" * 400 + "s",
+    "9" * 5000 + "/s",
+    "1/" + "9" * 5000 + "s",
+]
+
+
+class TestParsePolicy:
+    @pytest.mark.parametrize("text", GOOD)
+    def test_good(self, text: str) -> None:
+        assert parse_policy(text) == GOOD[text]
+
+    @pytest.mark.parametrize("text", BAD, ids=lambda text: text[:20] or "empty")
+    def test_a_bad_one_is_quoted_and_a_right_one_shown(self, text: str) -> None:
+        with pytest.raises(ValueError, match="is not a limit") as raised:
+            parse_policy(text)
+
+        assert str(raised.value).startswith(repr(text))
+        assert "'20/10s'" in str(raised.value)
+        assert raised.value.__cause__ is None
+
+    def test_names_what_is_zero(self) -> None:
+        with pytest.raises(ValueError, match=r"'0/s' .*limit must be at least 1, not 0"):
+            parse_policy("0/s")
+
+        with pytest.raises(ValueError, match=r"'20/0s' .*window must be above 0"):
+            parse_policy("20/0s")
+
+    @examples(100)
+    @given(st.text(max_size=20))
+    def test_never_fails_otherwise(self, text: str) -> None:
+        with suppress(ValueError):
+            policy = parse_policy(text)
+            assert policy.limit >= 1
+            assert policy.window > 0
+
+    @examples(100)
+    @given(st.integers(1, 10**12), st.integers(1, 10**6))
+    def test_tenths_are_exact(self, limit: int, milliseconds: int) -> None:
+        assert parse_policy(f"{limit:_}/{milliseconds}ms").window == milliseconds / 1000
+        assert parse_policy(f"{limit}/{milliseconds}ms").limit == limit
+
+
+class TestAsPolicy:
+    def test_text(self) -> None:
+        assert as_policy("20/10s") == WindowTokenBucket(20, 10)
+
+    def test_a_policy_stays_as_it_is(self) -> None:
+        policy = WindowTokenBucket(20, 10)
+        assert as_policy(policy) is policy
+
+    @pytest.mark.parametrize("value", [20, None, ("20", 10), b"20/10s", WindowTokenBucket])
+    def test_anything_else_is_refused(self, value: object) -> None:
+        with pytest.raises(TypeError) as raised:
+            as_policy(value)
+
+        assert repr(value) in str(raised.value)
+        assert "'20/10s'" in str(raised.value)

@@ -1,0 +1,118 @@
+"""The root: its names, their types, and what importing it imports."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import logging
+import pkgutil
+import subprocess
+import sys
+import types
+import typing
+
+import pytest
+
+import anythrottle
+import anythrottle.abc
+import anythrottle.testing
+
+PUBLIC_MODULES = [anythrottle, anythrottle.abc, anythrottle.testing]
+
+
+def public_names(module: types.ModuleType) -> set[str]:
+    """Return what a user sees of a module: no underscore, no submodule, nothing of others."""
+    return {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and not inspect.ismodule(value)
+        and not isinstance(value, getattr(typing, "_Feature", ()) or ())
+    }
+
+
+class TestAll:
+    @pytest.mark.parametrize("module", PUBLIC_MODULES, ids=lambda module: module.__name__)
+    def test_everything_in_all_is_there(self, module: types.ModuleType) -> None:
+        missing = [name for name in module.__all__ if not hasattr(module, name)]
+        assert not missing
+
+    @pytest.mark.parametrize("module", PUBLIC_MODULES[:1], ids=lambda module: module.__name__)
+    def test_everything_that_is_there_is_in_all(self, module: types.ModuleType) -> None:
+        assert public_names(module) == set(module.__all__)
+
+    @pytest.mark.parametrize("module", PUBLIC_MODULES, ids=lambda module: module.__name__)
+    def test_all_is_a_tuple_without_doubles_and_in_order(self, module: types.ModuleType) -> None:
+        names = module.__all__
+        assert isinstance(names, tuple)
+        assert list(names) == sorted(set(names))
+
+    def test_the_names_of_the_contract(self) -> None:
+        assert {
+            "AnythrottleError",
+            "Cost",
+            "CostTooHigh",
+            "Decision",
+            "JobInterrupted",
+            "LimitExceeded",
+            "Outcome",
+            "RateLimiter",
+            "RateLimiterStatistics",
+            "SourceInterrupted",
+            "ThrottleException",
+            "Throttler",
+            "ThrottlerStatistics",
+            "WindowTokenBucket",
+            "create_front_stream",
+        } <= set(anythrottle.__all__)
+
+    @pytest.mark.parametrize("name", anythrottle.__all__)
+    def test_type_hints_can_be_resolved(self, name: str) -> None:
+        value = getattr(anythrottle, name)
+        if name == "Cost":
+            assert typing.get_args(value)
+            return
+
+        typing.get_type_hints(value)
+        if inspect.isclass(value):
+            for member in vars(value).values():
+                function = member.fget if isinstance(member, property) else member
+                if inspect.isfunction(function):
+                    typing.get_type_hints(function)
+
+    @pytest.mark.parametrize("name", anythrottle.__all__)
+    def test_everything_public_has_a_docstring(self, name: str) -> None:
+        value = getattr(anythrottle, name)
+        if name != "Cost":
+            assert inspect.getdoc(value)
+
+
+class TestImport:
+    @pytest.mark.parametrize("module", ["anythrottle", "anythrottle.abc", "anythrottle.testing"])
+    def test_needs_no_trio(self, module: str) -> None:
+        program = (
+            f"import {module}, sys; assert not {{'trio', 'pytest', 'uvloop'}} & {{*sys.modules}}"
+        )
+        subprocess.run([sys.executable, "-c", program], check=True)
+
+    def test_works_without_trio(self) -> None:
+        program = """if True:
+            import sys
+            sys.modules["trio"] = None
+            import anyio, anythrottle
+            limiter = anythrottle.RateLimiter("5/s", concurrency=1)
+            async def main():
+                async with limiter:
+                    pass
+            anyio.run(main)
+            """
+        subprocess.run([sys.executable, "-c", program], check=True)
+
+    def test_every_module_can_be_imported(self) -> None:
+        for module in pkgutil.walk_packages(anythrottle.__path__, "anythrottle."):
+            if not module.name.endswith("__main__"):
+                importlib.import_module(module.name)
+
+    def test_it_is_silent_where_nobody_logs(self) -> None:
+        handlers = logging.getLogger("anythrottle").handlers
+        assert [type(handler) for handler in handlers].count(logging.NullHandler) == 1

@@ -1,0 +1,148 @@
+"""The errors: their tree, their fields, their messages."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+from typing import Any
+
+import anyio
+import pytest
+
+import anythrottle
+from anythrottle import (
+    AnythrottleError,
+    CostTooHigh,
+    Decision,
+    JobInterrupted,
+    LimitExceeded,
+    SourceInterrupted,
+    ThrottleException,
+    WindowTokenBucket,
+)
+
+POLICY = WindowTokenBucket(20, 10)
+REFUSED = Decision(False, "rate", 2.5, 0, 10.0, 20, POLICY)
+ENDLESS = Decision(False, "concurrency", math.inf, None, 0.0, None, None)
+
+ERRORS: list[tuple[AnythrottleError, dict[str, object], str]] = [
+    (
+        LimitExceeded(REFUSED),
+        {"decision": REFUSED, "retry_after": 2.5},
+        "the limit is reached (rate): try again in 2.500 s",
+    ),
+    (
+        LimitExceeded(ENDLESS),
+        {"decision": ENDLESS, "retry_after": math.inf},
+        "the limit is reached (concurrency): try again when something is let go",
+    ),
+    (
+        CostTooHigh(30, 20, "tokens"),
+        {"cost": 30, "limit": 20, "unit": "tokens"},
+        (
+            "cost 30 tokens is above the limit of 20: it could never go; "
+            "split the call or raise the limit"
+        ),
+    ),
+    (
+        JobInterrupted("job 7"),
+        {"job": "job 7"},
+        (
+            "'job 7' was cut off midway and cannot be awaited again; "
+            "pass a callable that makes the awaitable, and the job can be repeated"
+        ),
+    ),
+    (
+        SourceInterrupted("the source"),
+        {"source": "the source"},
+        (
+            "'the source' was cut off inside its own step and has ended there, perhaps early; "
+            "feed jobs through a memory object stream where a run must be resumable"
+        ),
+    ),
+    (ThrottleException(), {"task": None, "retry_after": None}, "throttled"),
+    (
+        ThrottleException(retry_after=2),
+        {"task": None, "retry_after": 2.0},
+        "throttled for 2 s",
+    ),
+    (
+        ThrottleException(print, retry_after=math.inf),  # type: ignore[arg-type]
+        {"task": print, "retry_after": math.inf},
+        "throttled for inf s, then run <built-in function print>",
+    ),
+]
+
+IDS = [f"{type(error).__name__}{number}" for number, (error, _, _) in enumerate(ERRORS)]
+
+
+@pytest.mark.parametrize(("error", "fields", "message"), ERRORS, ids=IDS)
+class TestEveryError:
+    def test_keeps_its_fields(
+        self, error: AnythrottleError, fields: dict[str, object], message: str
+    ) -> None:
+        assert {name: getattr(error, name) for name in fields} == fields
+
+    def test_builds_its_message(
+        self, error: AnythrottleError, fields: dict[str, object], message: str
+    ) -> None:
+        assert str(error) == message
+
+    @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+    def test_pickles(
+        self, error: AnythrottleError, fields: dict[str, object], message: str, protocol: int
+    ) -> None:
+        again = pickle.loads(pickle.dumps(error, protocol))  # noqa: S301
+        assert type(again) is type(error)
+        assert str(again) == message
+        assert {name: getattr(again, name) for name in fields} == fields
+
+    def test_copies(self, error: AnythrottleError, fields: dict[str, object], message: str) -> None:
+        again = copy.copy(error)
+        assert {name: getattr(again, name) for name in fields} == fields
+
+
+class TestTree:
+    def test_all_have_one_base(self) -> None:
+        errors = [
+            getattr(anythrottle, name)
+            for name in anythrottle.__all__
+            if isinstance(getattr(anythrottle, name), type)
+            and issubclass(getattr(anythrottle, name), BaseException)
+        ]
+        assert all(issubclass(error, AnythrottleError) for error in errors)
+        assert all(issubclass(error, Exception) for error in errors)
+        assert {type(error) for error, _, _ in ERRORS} | {AnythrottleError} == set(errors)
+
+    def test_what_they_also_are(self) -> None:
+        assert issubclass(LimitExceeded, anyio.WouldBlock)
+        assert issubclass(CostTooHigh, ValueError)
+
+
+class TestThrottleException:
+    def test_the_task_is_positional_as_the_ancestor_s(self) -> None:
+        async def job() -> None: ...
+
+        assert ThrottleException(job).task is job
+        assert ThrottleException(task=job).task is job
+        with pytest.raises(TypeError):
+            ThrottleException(job, 5)  # type: ignore[call-arg]
+
+    @pytest.mark.parametrize("value", [0, 0.0, 5, 1e9, math.inf])
+    def test_retry_after(self, value: float) -> None:
+        error = ThrottleException(retry_after=value)
+        assert error.retry_after == value
+        assert type(error.retry_after) is float
+
+    @pytest.mark.parametrize("value", [-1, -0.5, math.nan, -math.inf])
+    def test_retry_after_out_of_range(self, value: float) -> None:
+        with pytest.raises(ValueError, match=r"^retry_after must be at least 0") as raised:
+            ThrottleException(retry_after=value)
+
+        assert repr(value) in str(raised.value)
+
+    @pytest.mark.parametrize("value", ["5", True, 1j])
+    def test_retry_after_that_is_no_number(self, value: Any) -> None:
+        with pytest.raises(TypeError, match=r"^retry_after must be a number of seconds, not"):
+            ThrottleException(retry_after=value)
