@@ -148,7 +148,7 @@ class Decision:
 
 
 def seconds_until(now: float, instant: float) -> float:
-    """Return the least delay, 0 or more, for which ``now + delay`` is not before ``instant``."""
+    """Return the delay until ``instant``, such that ``now + delay`` is not before it, or 0."""
     delay = max(instant - now, 0.0)
     while now + delay < instant:
         delay = nextafter(delay, inf)

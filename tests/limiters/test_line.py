@@ -33,6 +33,7 @@ from tests.limiters.tools import (
     tasks,
 )
 from tests.properties import examples
+from tests.sweep import Strike
 
 windows = st.one_of(st.sampled_from([0.1, 0.3, 1.0, 10.0, 1 / 3]), st.floats(1e-3, 1e3))
 
@@ -346,6 +347,23 @@ class TestWorkConservation:
                 permit.refund()
                 await wait_idle()
                 assert crowd.granted == {"next": 0.5}
+
+    async def test_a_pause_that_takes_a_grant_back_wakes_the_head_when_it_ends(self) -> None:
+        limiter = RateLimiter("1/s")
+        await limiter.acquire()
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(partial(limiter.acquire, priority=5))
+            await wait_idle()
+            stall(1.5)
+            # Granted to the one in line, which does not resume before the pause. Meanwhile
+            # somebody comes who goes first, and waits for what that one holds.
+            limiter.resume()
+            strike = Strike(1)
+            strike.blow = partial(limiter.pause, 10)
+            with anyio.fail_after(100):
+                await strike.wrap(limiter.acquire(priority=-1))
+
+            assert anyio.current_time() == 11.5
 
 
 async def take(limiter: RateLimiter, seconds: float) -> None:
