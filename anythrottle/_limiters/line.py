@@ -203,7 +203,9 @@ class WaitLine:
 
     def end(self, turn: Turn) -> None:
         """Let the call of a started turn end; what it held goes to those in line."""
-        if turn.granted and turn.run is self.clock.latest:
+        if not self.gate.holds:
+            turn.granted = False
+        elif turn.granted and turn.run is self.clock.latest:
             now = self.clock.estimate()
             self.gate.release(turn, now)
             self.serve(now)
