@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from math import inf
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 from anyio import WouldBlock
 
@@ -84,7 +84,7 @@ class JobInterrupted(AnythrottleError):
     """
     The error of a job that was cut off midway and, being an awaitable, cannot run again.
 
-    :ivar job: the awaitable
+    :ivar job: the awaitable; after pickling, its description
 
     """
 
@@ -92,9 +92,13 @@ class JobInterrupted(AnythrottleError):
         super().__init__(job)
         self.job = job
 
+    def __reduce__(self) -> tuple[type[Self], tuple[str]]:
+        # An awaitable cannot be pickled. What it was can.
+        return type(self), (_described(self.job),)
+
     def __str__(self) -> str:
         return (
-            f"{self.job!r} was cut off midway and cannot be awaited again; "
+            f"{_described(self.job)} was cut off midway and cannot be awaited again; "
             f"pass a callable that makes the awaitable, and the job can be repeated"
         )
 
@@ -105,7 +109,7 @@ class SourceInterrupted(AnythrottleError):
 
     Such a generator is finished, whatever it still had to give.
 
-    :ivar source: the async generator
+    :ivar source: the async generator; after pickling, its description
 
     """
 
@@ -113,10 +117,14 @@ class SourceInterrupted(AnythrottleError):
         super().__init__(source)
         self.source = source
 
+    def __reduce__(self) -> tuple[type[Self], tuple[str]]:
+        # An async generator cannot be pickled. What it was can.
+        return type(self), (_described(self.source),)
+
     def __str__(self) -> str:
         return (
-            f"{self.source!r} was cut off inside its own step and has ended there, perhaps early; "
-            f"feed jobs through a memory object stream where a run must be resumable"
+            f"{_described(self.source)} was cut off inside its own step and has ended there, "
+            f"perhaps early; feed jobs through a memory object stream where a run must be resumable"
         )
 
 
@@ -145,3 +153,7 @@ class ThrottleException(AnythrottleError):
         pause = "" if self.retry_after is None else f" for {self.retry_after:g} s"
         instead = "" if self.task is None else f", then run {self.task!r}"
         return f"throttled{pause}{instead}"
+
+
+def _described(what: object) -> str:
+    return what if isinstance(what, str) else repr(what)

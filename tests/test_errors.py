@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import anyio
@@ -49,7 +50,7 @@ ERRORS: list[tuple[AnythrottleError, dict[str, object], str]] = [
         JobInterrupted("job 7"),
         {"job": "job 7"},
         (
-            "'job 7' was cut off midway and cannot be awaited again; "
+            "job 7 was cut off midway and cannot be awaited again; "
             "pass a callable that makes the awaitable, and the job can be repeated"
         ),
     ),
@@ -57,7 +58,7 @@ ERRORS: list[tuple[AnythrottleError, dict[str, object], str]] = [
         SourceInterrupted("the source"),
         {"source": "the source"},
         (
-            "'the source' was cut off inside its own step and has ended there, perhaps early; "
+            "the source was cut off inside its own step and has ended there, perhaps early; "
             "feed jobs through a memory object stream where a run must be resumable"
         ),
     ),
@@ -146,3 +147,23 @@ class TestThrottleException:
     def test_retry_after_that_is_no_number(self, value: Any) -> None:
         with pytest.raises(TypeError, match=r"^retry_after must be a number of seconds, not"):
             ThrottleException(retry_after=value)
+
+
+class TestPicklesWhatCannotBe:
+    def test_an_awaitable(self) -> None:
+        async def job() -> None: ...
+
+        coroutine = job()
+        error = pickle.loads(pickle.dumps(JobInterrupted(coroutine)))
+        assert error.job == repr(coroutine)
+        assert str(error) == str(JobInterrupted(coroutine))
+        coroutine.close()
+
+    def test_an_async_generator(self) -> None:
+        async def jobs() -> AsyncGenerator[None]:
+            yield
+
+        source = jobs()
+        error = pickle.loads(pickle.dumps(SourceInterrupted(source)))
+        assert error.source == repr(source)
+        assert str(error) == str(SourceInterrupted(source))

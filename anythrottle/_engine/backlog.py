@@ -124,6 +124,11 @@ class Backlog(Generic[T]):
         errand.ended = True
         self.running -= 1
 
+    def deliver(self, errand: Errand[T]) -> None:
+        """Put a result in the processed stream, room or not, unless it has been sent."""
+        if not errand.received and errand not in self.processed.items():
+            self.processed.put_back(errand, errand.position)
+
     def fail(self, errand: Errand[T], error: BaseException) -> None:
         """Collect the error of a job that runs."""
         self.running -= 1
@@ -137,10 +142,10 @@ class Backlog(Generic[T]):
 
     def end_run(self) -> None:
         """Bring what a run has left under way to where the next run finds it."""
-        with_results = set(self.processed.items())
-        for errand in [e for e in self._started if e not in with_results]:
+        for errand in list(self._started):
             if errand.ended:
-                self.processed.put_back(errand, errand.position)
+                errand.received = False
+                self.deliver(errand)
                 continue
 
             del self._started[errand]
@@ -178,6 +183,10 @@ class Backlog(Generic[T]):
         self.failed += 1
         if self.failures.open_receivers:
             self.failures.send_nowait(errand.outcome(error))
+        else:
+            _logger.error(
+                "job %d has failed, and exceptions is closed", errand.position, exc_info=error
+            )
 
     def _leave(self, errand: Errand[T]) -> None:
         del self._started[errand]

@@ -9,6 +9,16 @@ from typing import cast, final
 import anyio
 
 
+def bare(error: BaseException) -> BaseException:
+    """Return the first error of a task group's, cancellations apart; else what is given."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+
+    group = cast("BaseExceptionGroup[BaseException]", error)
+    rest = group.split(anyio.get_cancelled_exc_class())[1]
+    return group if rest is None else bare(rest.exceptions[0])
+
+
 @final
 class RunCancellation:
     """
@@ -44,6 +54,10 @@ class RunCancellation:
         elif not isinstance(error, cancelled):
             return False
 
+        return self.is_under_way()
+
+    def is_under_way(self) -> bool:
+        """Tell whether the run is being cancelled, or at least the task that asks."""
         return anyio.current_effective_deadline() == -inf or (
             self._host is not None and self._host.cancelling() > self._before
         )

@@ -26,6 +26,7 @@ from ..abc import Limiter
 from .backlog import Backlog
 from .cancellation import RunCancellation
 from .job import Errand, JobOf, check_job, discard, throttles_in
+from .source import SourceEnd
 
 T = TypeVar("T")
 
@@ -121,26 +122,15 @@ class Crew(Generic[T]):
             except anyio.EndOfStream:
                 return
 
+            errand.received = True
             try:
-                awaitable = consumer(errand.value)
-                if isawaitable(awaitable):
-                    await awaitable
+                await _awaitable(consumer(errand.value), consumer)
             except BaseException as exc:
                 if self._cancellation.caused(exc):
                     raise
 
                 self._backlog.finish(errand)
                 self.fail(exc)
-                return
-
-            if not isawaitable(awaitable):
-                # The result is kept: no consumer has waited for it.
-                self.fail(
-                    TypeError(
-                        f"consumer_fn must be an async function, but {consumer!r} returned "
-                        f"{awaitable!r}, which cannot be awaited"
-                    )
-                )
                 return
 
             self._backlog.finish(errand)
@@ -153,6 +143,11 @@ class Crew(Generic[T]):
         else:
             self.failure.add_note(f"While the run ended because of this, another error: {error!r}")
             _logger.error("another error while the run ended: %r", error, exc_info=error)
+
+    def log_failure(self) -> None:
+        """Log what would have ended the run, had it not been cancelled as well."""
+        if self.failure is not None:
+            _logger.error("error in a run that was cancelled", exc_info=self.failure)
 
     async def _pull(self) -> None:
         """Offer the jobs of the source to the workers, one ahead; always in this task."""
@@ -167,9 +162,12 @@ class Crew(Generic[T]):
                         backlog.ahead = Errand(await backlog.source.pull())
 
                     await backlog.todo.send(backlog.ahead, self)
-            except anyio.EndOfStream:
+            except SourceEnd:
                 pass
             except BaseException as exc:
+                if self._cancellation.is_under_way():
+                    backlog.source.note_cut_off()
+
                 if self._cancellation.caused(exc):
                     raise
 
@@ -184,15 +182,20 @@ class Crew(Generic[T]):
 
     async def _work(self) -> None:
         with anyio.CancelScope() as scope:
-            try:
-                while await self._lead_and_run(scope):
-                    pass
-            except BaseException as exc:
-                if self._cancellation.caused(exc):
-                    raise
+            more = True
+            while more:
+                try:
+                    more = await self._lead_and_run(scope)
+                except BaseException as exc:
+                    if self._cancellation.caused(exc):
+                        raise
 
-                self.fail(exc)
-                return
+                    if not isinstance(exc, anyio.get_cancelled_exc_class()):
+                        self.fail(exc)
+                        return
+
+                    # Somebody has cancelled this task natively, and meant a job that is over.
+                    self._cancellation.absorb(exc)
 
         self._workers -= 1
         if not self._workers:
@@ -322,5 +325,21 @@ class Crew(Generic[T]):
         self._delivering += 1
         try:
             await self._backlog.processed.send(errand, self)
+        except anyio.get_cancelled_exc_class() as exc:
+            if self._cancellation.caused(exc):
+                raise
+
+            self._cancellation.absorb(exc)
+            self._backlog.deliver(errand)
         finally:
             self._delivering -= 1
+
+
+def _awaitable(result: Awaitable[object], consumer: object) -> Awaitable[object]:
+    if not isawaitable(result):
+        raise TypeError(
+            f"consumer_fn must be an async function, but {consumer!r} returned {result!r}, "
+            f"which cannot be awaited"
+        )
+
+    return result

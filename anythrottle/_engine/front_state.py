@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from heapq import heappop, heappush
 from typing import Generic, TypeVar, final
 
@@ -105,9 +105,10 @@ class FrontState(Generic[T]):
         self._positions = 0
         #: How many items have been handed to receivers that have not resumed yet.
         self._handed = 0
-        self._senders: deque[_Sender[T]] = deque()
-        self._receivers: deque[_Receiver[T]] = deque()
-        self._watchers: list[_Waiter] = []
+        #: Those who wait, in their order; whoever leaves is found at once.
+        self._senders: OrderedDict[_Sender[T], None] = OrderedDict()
+        self._receivers: OrderedDict[_Receiver[T], None] = OrderedDict()
+        self._watchers: dict[_Waiter, None] = {}
         self._clock = RunClock(self._forget_run, "the front stream")
         self.open_senders = 0
         self.open_receivers = 0
@@ -146,13 +147,12 @@ class FrontState(Generic[T]):
             self.send_nowait(item)
         except WouldBlock:
             sender = _Sender(owner, self._clock.run(), item)
-            self._senders.append(sender)
+            self._senders[sender] = None
             self._notify_watchers()
             try:
                 await sender.wait()
             finally:
-                if sender in self._senders:
-                    self._senders.remove(sender)
+                self._senders.pop(sender, None)
 
             if not sender.taken:
                 raise (
@@ -185,7 +185,7 @@ class FrontState(Generic[T]):
                 return self.receive_nowait()
             except WouldBlock:
                 receiver: _Receiver[T] = _Receiver(owner, self._clock.run())
-                self._receivers.append(receiver)
+                self._receivers[receiver] = None
                 try:
                     await receiver.wait()
                 except BaseException:
@@ -215,12 +215,11 @@ class FrontState(Generic[T]):
         """Wait until there is something to receive, without receiving it, or the end."""
         while not (self._front or self._buffer or self._senders or self.is_at_end()):
             watcher = _Waiter(self, self._clock.run())
-            self._watchers.append(watcher)
+            self._watchers[watcher] = None
             try:
                 await watcher.wait()
             finally:
-                if watcher in self._watchers:
-                    self._watchers.remove(watcher)
+                self._watchers.pop(watcher, None)
 
     def is_at_end(self) -> bool:
         """Tell whether there is nothing to receive and never will be."""
@@ -232,23 +231,23 @@ class FrontState(Generic[T]):
         if self.is_at_end():
             self._notify_watchers()
             while self._receivers:
-                self._receivers.popleft().settle()
+                self._receivers.popitem(last=False)[0].settle()
 
     def close_receivers(self, owner: object) -> None:
         """Send away the receivers that wait at an end that closes, and all senders if the last."""
         for receiver in [r for r in self._receivers if r.owner is owner]:
-            self._receivers.remove(receiver)
+            del self._receivers[receiver]
             receiver.sent_away = True
             receiver.settle()
 
         if not self.open_receivers:
             while self._senders:
-                self._senders.popleft().settle()
+                self._senders.popitem(last=False)[0].settle()
 
     def close_senders(self, owner: object) -> None:
         """Send away the senders that wait at an end that closes, and all receivers if the last."""
         for sender in [s for s in self._senders if s.owner is owner]:
-            self._senders.remove(sender)
+            del self._senders[sender]
             sender.settle()
 
         self.end_if_drained()
@@ -264,13 +263,13 @@ class FrontState(Generic[T]):
         )
 
     def _hand(self, position: int, item: T) -> None:
-        receiver = self._receivers.popleft()
+        receiver, _ = self._receivers.popitem(last=False)
         receiver.numbered = (position, item)
         self._handed += 1
         receiver.settle()
 
     def _take_from_sender(self) -> T:
-        sender = self._senders.popleft()
+        sender, _ = self._senders.popitem(last=False)
         sender.taken = True
         sender.settle()
         return sender.item
@@ -281,11 +280,11 @@ class FrontState(Generic[T]):
             position, item = receiver.numbered
             self._handed -= 1
             self.put_back(item, position)
-        elif receiver in self._receivers:
-            self._receivers.remove(receiver)
+        else:
+            self._receivers.pop(receiver, None)
 
     def _notify_watchers(self) -> None:
-        watchers, self._watchers = self._watchers, []
+        watchers, self._watchers = self._watchers, {}
         for watcher in watchers:
             watcher.settle()
 

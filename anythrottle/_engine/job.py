@@ -26,10 +26,20 @@ class Errand(Generic[T]):
     :ivar waited: how long it has waited for its turns, in seconds
     :ivar duration: how long the last attempt took, in seconds
     :ivar ended: whether it has succeeded: then :attr:`value` is what it returned
+    :ivar received: whether the result has come to the consumer
 
     """
 
-    __slots__ = ("attempts", "duration", "ended", "job", "position", "value", "waited")
+    __slots__ = (
+        "attempts",
+        "duration",
+        "ended",
+        "job",
+        "position",
+        "received",
+        "value",
+        "waited",
+    )
 
     value: T
 
@@ -40,6 +50,7 @@ class Errand(Generic[T]):
         self.waited = 0.0
         self.duration = 0.0
         self.ended = False
+        self.received = False
 
     async def attempt(self) -> T:
         """

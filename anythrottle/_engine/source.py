@@ -7,11 +7,13 @@ from inspect import isasyncgen
 from itertools import islice
 from typing import Generic, TypeVar, final
 
-from anyio import EndOfStream, get_cancelled_exc_class
-
 from .job import JobOf, check_job
 
 T = TypeVar("T")
+
+
+class SourceEnd(Exception):
+    """The source has no more jobs. An exception of our own: a source may raise any other."""
 
 
 @final
@@ -40,29 +42,26 @@ class Source(Generic[T]):
         """
         Return the next job.
 
-        :raises ~anyio.EndOfStream: if there is none
+        :raises SourceEnd: if there is none
         :raises TypeError: if what comes is no job
 
         """
-        if self._iterator is None:
-            jobs = self._jobs
-            self._iterator = aiter(jobs) if isinstance(jobs, AsyncIterable) else iter(jobs)
+        jobs = self._jobs
+        if isinstance(jobs, Sequence):
+            if self._pulled >= len(jobs):
+                raise SourceEnd
 
-        try:
-            if isinstance(self._iterator, Iterator):
-                job = next(self._iterator)
-            else:
-                job = await anext(self._iterator)
-        except (StopIteration, StopAsyncIteration):
-            raise EndOfStream from None
-        except get_cancelled_exc_class():
-            iterator = self._iterator
-            self.interrupted = isasyncgen(iterator) and iterator.ag_frame is None
-            raise
+            job: JobOf[T] = jobs[self._pulled]
+        else:
+            job = await self._step(jobs)
 
         self._pulled += 1
         check_job(job, f"jobs[{self._pulled - 1}]")
         return job
+
+    def note_cut_off(self) -> None:
+        """Look what has become of the source, if a step of it was cut off."""
+        self.interrupted = isasyncgen(self._iterator) and self._iterator.ag_frame is None
 
     @property
     def jobs(self) -> object:
@@ -75,3 +74,17 @@ class Source(Generic[T]):
             return list(islice(self._jobs, self._pulled, None))
 
         return []
+
+    async def _step(self, jobs: Iterable[JobOf[T]] | AsyncIterable[JobOf[T]]) -> JobOf[T]:
+        if self._iterator is None:
+            self._iterator = aiter(jobs) if isinstance(jobs, AsyncIterable) else iter(jobs)
+
+        try:
+            if isinstance(self._iterator, AsyncIterator):
+                return await anext(self._iterator)
+
+            job: JobOf[T] = next(self._iterator)
+        except (StopIteration, StopAsyncIteration):
+            raise SourceEnd from None
+        else:
+            return job

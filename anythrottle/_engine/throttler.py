@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from inspect import iscoroutinefunction, unwrap
 from math import inf
-from types import BuiltinFunctionType, FunctionType, MethodType
+from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodType
 from typing import Generic, TypeVar, final, overload
 
 import anyio
@@ -21,6 +22,7 @@ from .._policies.checks import check_count, check_seconds
 from .._policies.window import WindowTokenBucket
 from ..abc import Limiter
 from .backlog import Backlog
+from .cancellation import bare
 from .crew import Crew
 from .front_stream import FrontReceiveStream
 from .job import JobOf
@@ -28,6 +30,11 @@ from .outcome import Outcome
 from .run_logging import logging_during_run
 
 T = TypeVar("T")
+
+_FUNCTIONS = (FunctionType, MethodType, BuiltinFunctionType, MethodDescriptorType)
+
+#: What an annotation names if it promises an awaitable.
+_AWAITABLE = re.compile("Awaitable|Coroutine|Future|Task|Any|object")
 
 #: How many results may wait for the consumer if there is no concurrency to go by.
 _RESULTS_WAITING = 100
@@ -223,6 +230,14 @@ class Throttler(Generic[T]):
                 async with anyio.create_task_group() as task_group:
                     crew.begin(task_group)
                     await crew.consume()
+            except BaseException as exc:
+                crew.log_failure()
+                error = bare(exc)
+                if error is exc:
+                    raise
+
+                # On Trio, Ctrl-C comes in a group of the task group's.
+                raise error from None
             finally:
                 self._crew = None
                 self._backlog.end_run()
@@ -256,6 +271,7 @@ class Throttler(Generic[T]):
         """
         Start nothing more; the run ends when the jobs that run have ended.
 
+        A source that is in its own step by then is cut off, which ends an async generator.
         Without a run under way, there is nothing to stop.
         """
         if self._crew is not None:
@@ -344,15 +360,17 @@ def _check_consumer(consumer: object) -> None:
     if callable(function):
         function = unwrap(function)
 
-    if isinstance(function, (FunctionType, MethodType)):
-        # A lambda, or a function that declares what it returns, may well return an awaitable.
-        certain = (
-            not iscoroutinefunction(function)
-            and function.__name__ != "<lambda>"
-            and function.__annotations__.get("return") in (None, "None")
-        )
-    else:
-        certain = not callable(function) or isinstance(function, BuiltinFunctionType)
+    if not isinstance(function, _FUNCTIONS) and not isinstance(function, type):
+        # An object that can be called: its class tells how.
+        function = type(function).__call__ if callable(function) else None
+
+    certain = not callable(function) or isinstance(
+        function, (BuiltinFunctionType, MethodDescriptorType, type)
+    )
+    if isinstance(function, (FunctionType, MethodType)) and not iscoroutinefunction(function):
+        # A lambda, or a function that declares so, may well return an awaitable.
+        declared = str(function.__annotations__.get("return"))
+        certain = function.__name__ != "<lambda>" and not _AWAITABLE.search(declared)
 
     if certain:
         raise TypeError(f"consumer_fn must be an async function of one argument, not {consumer!r}")

@@ -190,10 +190,9 @@ class WaitLine:
         if head is None:
             return
 
-        if head is self._watcher:
-            if self._due < self._wake_at:
-                _wake(head)
-        elif self._due < inf or (self._slot_wanted and self._slot_seeker is None):
+        # Unless it sleeps no longer than it has to, the head must see for itself.
+        wake_at = self._wake_at if head is self._watcher else inf
+        if self._due < wake_at or (self._slot_wanted and self._slot_seeker is None):
             _wake(head)
 
     def note_start(self, now: float) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Callable
 from math import inf
 
@@ -502,10 +501,3 @@ def test_a_new_position_comes_before_those_not_yet_received() -> None:
     assert state.receive_nowait() == (0, "a")
     assert state.new_position() == 1
     assert state.receive_nowait() == (2, "b")
-
-
-def test_the_waiters_are_a_queue() -> None:
-    # Taking one out in the middle is linear, at both ends it is not.
-    state: FrontState[int] = FrontState(0)
-    assert isinstance(state._receivers, deque)
-    assert isinstance(state._senders, deque)

@@ -6,13 +6,16 @@ One test for each, named after it; most promise has tests of its own elsewhere.
 
 from __future__ import annotations
 
+import asyncio
 import gc
-from collections.abc import Iterator
+import signal
+from collections.abc import AsyncIterator, Iterator
 
 import anyio
 import pytest
 
-from anythrottle import RateLimiter, ThrottleException, Throttler
+from anythrottle import RateLimiter, SourceInterrupted, ThrottleException, Throttler
+from anythrottle.testing._virtual_loop import VirtualEventLoop
 from tests.conftest import Run
 from tests.engine.diary import Diary, Job, failures, finish, most_in_any_window
 
@@ -203,3 +206,123 @@ async def test_an_empty_task_group_swallows_a_cancellation() -> None:
     assert scope.cancelled_caught
     assert not ended
     gc.collect()
+
+
+class TestOwnPast:
+    """What this library has done wrong itself."""
+
+    async def test_a_source_s_own_end_of_stream_is_its_error(self) -> None:
+        diary = Diary()
+
+        def jobs() -> Iterator[Job]:
+            yield diary.job(0)
+            raise anyio.EndOfStream
+
+        with pytest.raises(anyio.EndOfStream):
+            await finish(Throttler(jobs()))
+
+    async def test_a_generator_that_is_cut_off_and_raises_something_else(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        diary = Diary()
+
+        async def jobs() -> AsyncIterator[Job]:
+            yield diary.job(0)
+            try:
+                await anyio.sleep(100)
+            finally:
+                raise ValueError("cleanup")
+
+        throttler = Throttler(jobs(), diary.consumer())
+        with anyio.move_on_after(1):
+            await throttler.run()
+
+        assert [record.exc_info[1].args for record in caplog.records if record.exc_info] == [
+            ("cleanup",)
+        ]
+        with pytest.raises(SourceInterrupted):
+            await finish(throttler)
+
+    async def test_a_generator_with_several_tasks_that_is_cut_off(self) -> None:
+        diary = Diary()
+
+        async def jobs() -> AsyncIterator[Job]:
+            yield diary.job(0)
+            async with anyio.create_task_group() as task_group:
+                task_group.start_soon(anyio.sleep, 100)
+                task_group.start_soon(anyio.sleep, 100)
+                await anyio.sleep(100)
+
+        throttler = Throttler(jobs(), diary.consumer())
+        with anyio.move_on_after(1):
+            await throttler.run()
+
+        with pytest.raises(SourceInterrupted):
+            await finish(throttler)
+
+    async def test_a_consumer_s_error_in_a_run_that_is_cancelled_is_logged(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def consume(result: object) -> None:
+            try:
+                await anyio.sleep(100)
+            finally:
+                raise ValueError("cleanup")
+
+        throttler = Throttler(Diary().jobs(1), consume)
+        with anyio.move_on_after(1):
+            await throttler.run()
+
+        assert [record.exc_info[1].args for record in caplog.records if record.exc_info] == [
+            ("cleanup",)
+        ]
+
+    def test_ctrl_c_comes_in_a_group(self, run: Run) -> None:
+        diary = Diary()
+        throttler = Throttler(diary.jobs(3, seconds=5), diary.consumer(), concurrency=1)
+
+        async def main() -> None:
+            async with anyio.create_task_group() as task_group:
+                task_group.start_soon(interrupt)
+                await throttler.run()
+
+        async def interrupt() -> None:
+            await anyio.sleep(7)
+            signal.raise_signal(signal.SIGINT)
+
+        # The test's own task group gives a group as well.
+        with pytest.raises((KeyboardInterrupt, BaseExceptionGroup)) as raised:
+            run(main)
+
+        assert not isinstance(raised.value, BaseExceptionGroup) or (
+            not any(isinstance(error, BaseExceptionGroup) for error in raised.value.exceptions)
+        )
+        assert len(throttler.remaining()) == 2
+        run(throttler.run)
+        assert diary.consumed == [0, 1, 2]
+
+    @pytest.mark.parametrize("seconds", [0.0, 0.5, 1.0, 2.5])
+    def test_a_worker_is_cancelled_natively_after_its_job(self, seconds: float) -> None:
+        diary = Diary()
+
+        async def job() -> str:
+            task = asyncio.current_task()
+            assert task is not None
+            if seconds:
+                asyncio.get_running_loop().call_later(seconds, task.cancel)
+            else:
+                task.cancel()
+
+            return "watched"
+
+        async def main() -> None:
+            jobs = [job, diary.job(1, seconds=1), job, diary.job(3), diary.job(4)]
+            throttler = Throttler(
+                jobs, diary.consumer(1), time_window=1, per_time_window=2, concurrency=2
+            )
+            await finish(throttler)
+            failed = [outcome.item for outcome in failures(throttler)]
+            assert len(diary.consumed) + len(failed) == 5
+
+        anyio.run(main, backend_options={"loop_factory": VirtualEventLoop})
+        assert len(diary.consumed) == len(set(diary.consumed)) + diary.consumed.count("watched") - 1

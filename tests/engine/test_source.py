@@ -7,7 +7,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from anythrottle._engine.source import Source
+from anythrottle._engine.source import Source, SourceEnd
 from tests.conftest import Run
 
 
@@ -24,7 +24,7 @@ async def drain(source: Source[int]) -> list[object]:
     while True:
         try:
             pulled.append(await source.pull())
-        except anyio.EndOfStream:
+        except SourceEnd:
             return pulled
 
 
@@ -76,7 +76,7 @@ async def test_a_memory_object_stream() -> None:
 async def test_the_end_stays_the_end() -> None:
     source: Source[int] = Source([])
     for _ in range(2):
-        with pytest.raises(anyio.EndOfStream):
+        with pytest.raises(SourceEnd):
             await source.pull()
 
 
@@ -142,6 +142,7 @@ class TestInterrupted:
             await source.pull()
 
         assert scope.cancelled_caught
+        source.note_cut_off()
         assert source.interrupted
 
     async def test_an_async_generator_that_saves_itself_is_not(self) -> None:
@@ -156,6 +157,7 @@ class TestInterrupted:
         with anyio.move_on_after(1):
             assert await source.pull() is job
 
+        source.note_cut_off()
         assert not source.interrupted
         await jobs.aclose()
 
@@ -165,6 +167,7 @@ class TestInterrupted:
             await source.pull()
 
         assert scope.cancelled_caught
+        source.note_cut_off()
         assert not source.interrupted
         assert await source.pull() is job
 
@@ -195,9 +198,19 @@ def test_an_async_generator_cut_off_by_asyncio_itself() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
 
+        source.note_cut_off()
         return source.interrupted
 
     assert asyncio.run(main())
+
+
+async def test_a_sequence_may_grow() -> None:
+    jobs = [job]
+    source = Source(jobs)
+    assert await drain(source) == [job]
+    jobs.append(other)
+    assert source.rest() == [other]
+    assert await drain(source) == [other]
 
 
 def test_a_source_lasts_over_two_runs(run: Run) -> None:

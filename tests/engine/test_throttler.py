@@ -490,7 +490,7 @@ class TestT6Exceptions:
         del throttler, stream, clone
         gc.collect()
 
-    async def test_whoever_closes_it_has_no_interest(
+    async def test_whoever_closes_it_finds_the_failures_in_the_log(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         diary = Diary()
@@ -499,7 +499,9 @@ class TestT6Exceptions:
         statistics = await finish(throttler)
         assert statistics.failed == 1
         assert diary.consumed == [1]
-        assert not caplog.records
+        assert [record.getMessage() for record in caplog.records] == [
+            "job 0 has failed, and exceptions is closed"
+        ]
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt("mine"), SystemExit(3)], ids=repr)
     async def test_other_base_exceptions_of_a_job_are_not_swallowed(

@@ -91,24 +91,73 @@ class SyncMethods:
         pass
 
 
+def sync_with_a_result(result: object) -> int:
+    return 1
+
+
+class SyncCallable:
+    def __call__(self, result: object) -> None:
+        pass
+
+
+class AsyncCallable:
+    async def __call__(self, result: object) -> None:
+        pass
+
+
+async def asynchronous(result: object, more: int = 0) -> None:
+    pass
+
+
+def declared(result: object) -> Awaitable[None]:
+    return asynchronous(result)
+
+
 class TestConsumer:
     @pytest.mark.parametrize(
         "consumer",
-        [5, "consume", [], sync_consumer, unannotated, print, [].append, SyncMethods().consume],
+        [
+            5,
+            "consume",
+            [],
+            str,
+            print,
+            list.append,
+            [].append,
+            sync_consumer,
+            sync_with_a_result,
+            unannotated,
+            SyncCallable(),
+            SyncMethods().consume,
+        ],
         ids=repr,
     )
     def test_not_an_async_function(self, consumer: object) -> None:
         with pytest.raises(TypeError, match="consumer_fn must be an async function of one arg"):
             construct(consumer_fn=consumer)
 
-    @pytest.mark.parametrize("make", [lambda: lambda result: 5, lambda: str])
-    async def test_one_that_turns_out_not_to_be(self, make: Callable[[], object]) -> None:
-        throttler: Throttler[Any] = Throttler([job], make())  # type: ignore[call-overload]
+    @pytest.mark.parametrize(
+        "consumer",
+        [
+            asynchronous,
+            partial(asynchronous, more=1),
+            declared,
+            lambda result: asynchronous(result),
+            AsyncCallable(),
+            AsyncCallable().__call__,
+        ],
+        ids=repr,
+    )
+    async def test_async_in_every_form(self, consumer: Any) -> None:
+        await finish(Throttler([job], consumer))
+
+    async def test_one_that_turns_out_not_to_be(self) -> None:
+        throttler: Throttler[Any] = Throttler([job], lambda _: 5)  # type: ignore[call-overload]
         with pytest.raises(TypeError, match=r"consumer_fn must be an async function, but "):
             await finish(throttler)
 
-        # The result is kept.
-        assert throttler.remaining() == [job]
+        # Even so, it has had the result.
+        assert not throttler.remaining()
 
 
 class TestJobs:

@@ -348,6 +348,21 @@ class TestWorkConservation:
                 await wait_idle()
                 assert crowd.granted == {"next": 0.5}
 
+    @pytest.mark.parametrize("seconds", [3600, math.inf])
+    async def test_a_head_that_sleeps_is_woken_to_seek_a_shared_slot(self, seconds: float) -> None:
+        shared = anyio.CapacityLimiter(1)
+        limiter = RateLimiter(concurrency=shared)
+        limiter.pause(seconds)
+        async with tasks() as task_group:
+            crowd = Crowd(limiter, task_group)
+            await crowd.join("head")
+            async with shared:
+                limiter.resume()
+                await anyio.sleep(1)
+
+            await wait_idle()
+            assert crowd.granted == {"head": 1.0}
+
     async def test_a_pause_that_takes_a_grant_back_wakes_the_head_when_it_ends(self) -> None:
         limiter = RateLimiter("1/s")
         await limiter.acquire()
