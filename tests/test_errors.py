@@ -154,7 +154,7 @@ class TestPicklesWhatCannotBe:
         async def job() -> None: ...
 
         coroutine = job()
-        error = pickle.loads(pickle.dumps(JobInterrupted(coroutine)))
+        error = pickle.loads(pickle.dumps(JobInterrupted(coroutine)))  # noqa: S301 - it is our own
         assert error.job == repr(coroutine)
         assert str(error) == str(JobInterrupted(coroutine))
         coroutine.close()
@@ -164,6 +164,6 @@ class TestPicklesWhatCannotBe:
             yield
 
         source = jobs()
-        error = pickle.loads(pickle.dumps(SourceInterrupted(source)))
+        error = pickle.loads(pickle.dumps(SourceInterrupted(source)))  # noqa: S301 - it is our own
         assert error.source == repr(source)
         assert str(error) == str(SourceInterrupted(source))

@@ -232,12 +232,11 @@ class Throttler(Generic[T]):
                     await crew.consume()
             except BaseException as exc:
                 crew.log_failure()
-                error = bare(exc)
-                if error is exc:
+                if bare(exc) is exc:
                     raise
 
                 # On Trio, Ctrl-C comes in a group of the task group's.
-                raise error from None
+                raise bare(exc) from None
             finally:
                 self._crew = None
                 self._backlog.end_run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from math import inf, nan
 from typing import Any
 
@@ -142,7 +143,7 @@ class TestConsumer:
             asynchronous,
             partial(asynchronous, more=1),
             declared,
-            lambda result: asynchronous(result),
+            lambda result: asynchronous(result, 1),
             AsyncCallable(),
             AsyncCallable().__call__,
         ],
@@ -152,7 +153,7 @@ class TestConsumer:
         await finish(Throttler([job], consumer))
 
     async def test_one_that_turns_out_not_to_be(self) -> None:
-        throttler: Throttler[Any] = Throttler([job], lambda _: 5)  # type: ignore[call-overload]
+        throttler: Throttler[Any] = Throttler([job], lambda _: 5)  # type: ignore[call-overload,return-value]
         with pytest.raises(TypeError, match=r"consumer_fn must be an async function, but "):
             await finish(throttler)
 
