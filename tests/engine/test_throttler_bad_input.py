@@ -153,7 +153,7 @@ class TestConsumer:
         await finish(Throttler([job], consumer))
 
     async def test_one_that_turns_out_not_to_be(self) -> None:
-        throttler: Throttler[Any] = Throttler([job], lambda _: 5)  # type: ignore[call-overload,return-value]
+        throttler: Throttler[Any] = Throttler([job], lambda _: 5)  # type: ignore[arg-type,return-value]
         with pytest.raises(TypeError, match=r"consumer_fn must be an async function, but "):
             await finish(throttler)
 
