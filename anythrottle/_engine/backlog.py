@@ -142,10 +142,13 @@ class Backlog(Generic[T]):
 
     def end_run(self) -> None:
         """Bring what a run has left under way to where the next run finds it."""
+        waiting = set(self.processed.items())
         for errand in list(self._started):
             if errand.ended:
                 errand.received = False
-                self.deliver(errand)
+                if errand not in waiting:
+                    self.processed.put_back(errand, errand.position)
+
                 continue
 
             del self._started[errand]

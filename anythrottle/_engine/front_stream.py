@@ -166,7 +166,7 @@ class FrontReceiveStream(ObjectReceiveStream[T_co]):
         self._check_open()
         return await self._state.receive(self)
 
-    def put_back(self, item: T_co, position: int) -> None:  # type: ignore[misc]
+    def put_back(self, item: T_co, position: int) -> None:  # type: ignore[misc] # it was received here
         """
         Put an item to the front: it is received before any that was not put back.
 
@@ -259,7 +259,7 @@ class create_front_stream(  # noqa: N801 - a function to its users, as AnyIO's i
 
     __slots__ = ()
 
-    def __new__(  # type: ignore[misc]
+    def __new__(  # type: ignore[misc] # a plain tuple, as AnyIO's
         cls, max_buffer_size: float = 0
     ) -> tuple[FrontSendStream[T], FrontReceiveStream[T]]:
         if max_buffer_size != float("inf"):

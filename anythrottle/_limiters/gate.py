@@ -12,6 +12,9 @@ import anyio
 from .._policies.policy import Bucket, Decision, Policy, Reason, seconds_until
 from .parking import Parked, Run
 
+#: The end of a pause that there is not.
+NEVER = -inf
+
 
 @final
 class Turn(Parked):
@@ -72,7 +75,7 @@ class Gate:
     ) -> None:
         self.policies = policies
         self.capacity = capacity
-        self.paused_until = -inf
+        self.paused_until = NEVER
         self._buckets: list[Bucket] = [policy.bucket() for policy in policies]
         self._slots = slots
         self._borrowed = 0
@@ -127,7 +130,7 @@ class Gate:
             self._borrowed += 1
 
         # What is due is past any pause. Noted, so that the short way is open again.
-        self.paused_until = -inf
+        self.paused_until = NEVER
         for bucket, amount in zip(self._buckets, turn.amounts, strict=True):
             if amount:
                 bucket.take(now, amount)

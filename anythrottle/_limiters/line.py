@@ -21,7 +21,7 @@ from typing import final
 
 from .._policies.policy import Bucket
 from .clock import RunClock
-from .gate import Gate, Turn
+from .gate import NEVER, Gate, Turn
 from .parking import Run
 
 #: The least nap after a timer that went off early, in seconds; it doubles while that goes on, so
@@ -30,8 +30,6 @@ _NAP = 1e-6
 
 #: So many turns that have left are not worth the clearing of the line.
 _FEW = 32
-
-_NEVER = -inf
 
 
 @final
@@ -91,7 +89,7 @@ class WaitLine:
 
         The caller's :attr:`arrivals` is then its place, should it have to wait all the same.
         """
-        if self.turns or self.gate.paused_until != _NEVER:
+        if self.turns or self.gate.paused_until != NEVER:
             return None
 
         run = self.clock.latest

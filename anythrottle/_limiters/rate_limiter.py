@@ -18,11 +18,9 @@ from .._policies.text import as_policy
 from ..abc import Limiter, Permit
 from .clock import RunClock
 from .cost import amounts_of
-from .gate import Gate, Turn
+from .gate import NEVER, Gate, Turn
 from .line import WaitLine
 from .permit import TurnPermit
-
-_NEVER = -inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +155,7 @@ class RateLimiter:
                     self._line.leave_free(run, bucket, cost)
                     raise
 
-            if self._gate.paused_until == _NEVER and run is self._clock.latest:
+            if self._gate.paused_until == NEVER and run is self._clock.latest:
                 now = run.time()
                 bucket.start(now, cost)
                 if self._line.turns:
@@ -257,7 +255,7 @@ class RateLimiter:
     def resume(self) -> None:
         """End any pause at once."""
         now = self._clock.now()
-        self._gate.paused_until = -inf
+        self._gate.paused_until = NEVER
         self._line.serve(now)
 
     def peek(self, cost: Cost = 1) -> Decision:

@@ -117,6 +117,7 @@ class WindowBucket:
 
     def start(self, now: float, cost: int) -> float:
         entries = self._entries
+        # _note_returns(), without the call: this is the way of each uncontended acquire().
         while entries and entries[0][0] <= now:
             self._free += entries.popleft()[1]
 

@@ -24,7 +24,7 @@ def test_the_value_of_one_that_failed_raises_its_own_error() -> None:
     error = KeyError("mine")
     outcome: Outcome[str, int] = Outcome(0, "item", None, error, 1, 0.0, 0.0)
     with pytest.raises(KeyError) as caught:
-        outcome.value  # noqa: B018
+        outcome.value  # noqa: B018 - it raises
 
     assert caught.value is error
 
