@@ -179,3 +179,18 @@ def test_remaining_has_the_rest_of_a_sequence() -> None:
     backlog = Backlog([job, other], 5)
     backlog.add(third)
     assert backlog.remaining() == [third, job, other]
+
+
+async def test_a_result_is_delivered_once() -> None:
+    backlog = begun([job, other, third])
+    lost, sent, received = (backlog.start() for _ in range(3))
+    for value, errand in enumerate([lost, sent, received]):
+        backlog.succeed(errand, value)
+
+    # Their workers were cancelled at the hand-over, before it, in it, and after it.
+    backlog.processed.send_nowait(sent)
+    received.received = True
+    for errand in (lost, sent, received):
+        backlog.deliver(errand)
+
+    assert backlog.processed.items() == [lost, sent]
