@@ -13,28 +13,55 @@ from ._errors import (
     SourceInterrupted,
     ThrottleException,
 )
-from ._limiters.rate_limiter import RateLimiter, RateLimiterStatistics
+from ._events import (
+    Abandoned,
+    Failed,
+    Finished,
+    Granted,
+    Paused,
+    Refused,
+    Resumed,
+    Started,
+    Throttled,
+)
+from ._limiters.controls import RateLimiterStatistics
+from ._limiters.current import current_permit
+from ._limiters.rate_limiter import RateLimiter
+from ._policies.fixed_window import FixedWindow
 from ._policies.policy import Cost, Decision
+from ._policies.token_bucket import TokenBucket
 from ._policies.window import WindowTokenBucket
 
 __all__ = (
+    "Abandoned",
     "AnythrottleError",
     "Cost",
     "CostTooHigh",
     "Decision",
+    "Failed",
+    "Finished",
+    "FixedWindow",
     "FrontReceiveStream",
     "FrontSendStream",
+    "Granted",
     "JobInterrupted",
     "LimitExceeded",
     "Outcome",
+    "Paused",
     "RateLimiter",
     "RateLimiterStatistics",
+    "Refused",
+    "Resumed",
     "SourceInterrupted",
+    "Started",
     "ThrottleException",
+    "Throttled",
     "Throttler",
     "ThrottlerStatistics",
+    "TokenBucket",
     "WindowTokenBucket",
     "create_front_stream",
+    "current_permit",
 )
 
 _logging.getLogger(__name__).addHandler(_logging.NullHandler())

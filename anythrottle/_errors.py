@@ -67,7 +67,7 @@ class CostTooHigh(AnythrottleError, ValueError):
 
     """
 
-    def __init__(self, cost: int, limit: int, unit: str) -> None:
+    def __init__(self, cost: int, limit: float, unit: str) -> None:
         super().__init__(cost, limit, unit)
         self.cost = cost
         self.limit = limit

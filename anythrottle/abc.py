@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Protocol, runtime_checkable
+from typing import Literal, ParamSpec, Protocol, TypeVar, TypeVarTuple, runtime_checkable
 
+from ._events import Event, Observer
 from ._policies.policy import Bucket, Cost, Policy
 
-__all__ = ("Bucket", "Limiter", "Permit", "Policy")
+__all__ = ("Bucket", "Event", "Limiter", "Observer", "Permit", "Policy")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+PosArgsT = TypeVarTuple("PosArgsT")
 
 
 class Permit(Protocol):
@@ -17,6 +23,10 @@ class Permit(Protocol):
     @property
     def waited(self) -> float:
         """How long the call has waited for its turn, in seconds."""
+        ...
+
+    def settle(self, cost: Cost) -> None:
+        """Correct the charge to what the call has really cost; units not named stay as they are."""
         ...
 
     def refund(self) -> None:
@@ -29,11 +39,34 @@ class Limiter(Protocol):
     """
     What engine, integrations and libraries accept as a limiter.
 
-    :class:`~anythrottle.RateLimiter` is the one that comes with this library.
+    :class:`~anythrottle.RateLimiter` is the one that comes with this library, and its methods say
+    in full what each of these promises. :class:`~anythrottle.testing.LimiterConformance` tests
+    whether another one keeps it.
     """
 
-    def permit(self, cost: Cost = 1, *, priority: int = 0) -> AbstractAsyncContextManager[Permit]:
+    def permit(
+        self,
+        cost: Cost = 1,
+        *,
+        priority: int = 0,
+        max_wait: float | Literal["deadline"] | None = None,
+    ) -> AbstractAsyncContextManager[Permit]:
         """Return the permit for one call: entering it waits for the turn."""
+        ...
+
+    async def run(
+        self,
+        func: Callable[[*PosArgsT], Awaitable[T]],
+        *args: *PosArgsT,
+        cost: Cost = 1,
+        priority: int = 0,
+        max_attempts: int | None = None,
+    ) -> T:
+        """Wait for a turn and call a function, again if it was throttled."""
+        ...
+
+    def wrap(self, func: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[object, object, T]]:
+        """Return a function that calls ``func`` by :meth:`run`."""
         ...
 
     def pause(self, seconds: float | None = None) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
+from typing import Literal, ParamSpec, TypeVar, TypeVarTuple
 
 import pytest
 
@@ -13,8 +15,15 @@ from anythrottle import Cost, RateLimiter, WindowTokenBucket, abc
 from anythrottle._policies.policy import Bucket, Policy
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+PosArgsT = TypeVarTuple("PosArgsT")
+
+
 class OwnPermit:
     waited = 0.0
+
+    def settle(self, cost: Cost) -> None: ...
 
     def refund(self) -> None: ...
 
@@ -32,9 +41,30 @@ class OwnLimiter:
             yield OwnPermit()
 
     def permit(
-        self, cost: Cost = 1, *, priority: int = 0
+        self,
+        cost: Cost = 1,
+        *,
+        priority: int = 0,
+        max_wait: float | Literal["deadline"] | None = None,
     ) -> AbstractAsyncContextManager[abc.Permit]:
         return self._permit()
+
+    async def run(
+        self,
+        func: Callable[[*PosArgsT], Awaitable[T]],
+        *args: *PosArgsT,
+        cost: Cost = 1,
+        priority: int = 0,
+        max_attempts: int | None = None,
+    ) -> T:
+        async with self:
+            return await func(*args)
+
+    def wrap(self, func: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[object, object, T]]:
+        async def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+            return await self.run(partial(func, *args, **kwargs))
+
+        return wrapped
 
     def pause(self, seconds: float | None = None) -> None:
         self.paused.append(seconds)
@@ -66,7 +96,7 @@ class Halved:
 
 class TestAbc:
     def test_all(self) -> None:
-        assert set(abc.__all__) == {"Bucket", "Limiter", "Permit", "Policy"}
+        assert set(abc.__all__) == {"Bucket", "Event", "Limiter", "Observer", "Permit", "Policy"}
         assert abc.Policy is Policy
         assert abc.Bucket is Bucket
 

@@ -19,8 +19,9 @@ from math import inf
 from typing import Generic, TypeVar, final
 
 from .._errors import JobInterrupted
+from .._limiters.throttle import JobOf, check_job, discard
 from .front_state import FrontState
-from .job import Errand, JobOf, check_job, discard
+from .job import Errand
 from .outcome import Outcome
 from .source import Source
 

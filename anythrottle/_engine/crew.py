@@ -16,16 +16,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
-from typing import Generic, TypeVar, cast, final
+from typing import Generic, TypeVar, final
 
 import anyio
 from anyio.abc import TaskGroup
 
+from .._events import Event, Failed, Finished, Observer, Started, Throttled, tell
 from .._limiters.clock import RunClock
+from .._limiters.current import as_current
+from .._limiters.throttle import go_again, throttle_in
 from ..abc import Limiter
 from .backlog import Backlog
 from .cancellation import RunCancellation
-from .job import Errand, JobOf, check_job, discard, throttles_in
+from .job import Errand
 from .source import SourceEnd
 
 T = TypeVar("T")
@@ -44,6 +47,7 @@ class Crew(Generic[T]):
     :param max_attempts: how often one job is started at most, or infinity
     :param consumer: what takes the results
     :param clock: what the jobs are timed with
+    :param observer: who is told what becomes of the jobs
 
     """
 
@@ -61,6 +65,7 @@ class Crew(Generic[T]):
         "_leader",
         "_limiter",
         "_max_attempts",
+        "_observer",
         "_puller",
         "_stopping",
         "_task_group",
@@ -78,6 +83,7 @@ class Crew(Generic[T]):
         max_attempts: float,
         consumer: Callable[[T], Awaitable[object]] | None,
         clock: RunClock,
+        observer: Observer | None,
     ) -> None:
         self._backlog = backlog
         self._limiter = limiter
@@ -85,6 +91,7 @@ class Crew(Generic[T]):
         self._max_attempts = max_attempts
         self._consumer = consumer
         self._clock = clock
+        self._observer = observer
         self._cancellation = RunCancellation()
         self._workers = 0
         #: How many workers wait for the lead, and how many for the consumer.
@@ -230,7 +237,9 @@ class Crew(Generic[T]):
                 has_lead = False
                 self._pass_lead()
                 self._see_to_successor()
-                await self._attempt(errand, permit.waited)
+                errand.waited += permit.waited
+                with as_current(permit):
+                    await self._attempt(errand)
         finally:
             if has_lead:
                 self._pass_lead()
@@ -253,9 +262,14 @@ class Crew(Generic[T]):
         ):
             self._add_worker()
 
-    async def _attempt(self, errand: Errand[T], waited: float) -> None:
+    async def _attempt(self, errand: Errand[T]) -> None:
         """Run a job once, and see to it that it is where it belongs before its slot is free."""
-        errand.waited += waited
+        if self._observer is not None:
+            tell(
+                self._observer,
+                Started(errand.position, errand.job, errand.attempts, errand.waited),
+            )
+
         began = self._clock.now()
         try:
             value = await errand.attempt()
@@ -272,50 +286,38 @@ class Crew(Generic[T]):
         else:
             errand.duration = self._clock.now() - began
             self._backlog.succeed(errand, value)
+            if self._observer is not None:
+                tell(
+                    self._observer,
+                    Finished(errand.position, errand.job, errand.attempts, errand.duration),
+                )
+
             if self._consumer is None:
                 self._backlog.finish(errand)
 
     def _sort_out(self, errand: Errand[T], error: BaseException) -> None:
         """Put a job that was throttled back, collect the error of one that has failed."""
-        signals, throttled = throttles_in(error)
-        if signals:
-            given = [s.retry_after for s in signals if s.retry_after is not None]
-            self._limiter.pause(max(given, default=None))
+        refusal: BaseException | None = error
+        throttle = throttle_in(error)
+        if throttle is not None:
+            self._limiter.pause(throttle.retry_after)
             _logger.info("job %d: %s", errand.position, error)
-
-        replacements = [s.task for s in signals if s.task is not None]
-        job = replacements[0] if replacements else errand.job
-        refusal = self._refusal(errand, job, error) if throttled else error
-        if refusal is None:
-            self._backlog.put_back(errand, cast("JobOf[T]", job))
-        else:
-            self._backlog.fail(errand, refusal)
-
-        for replacement in replacements:
-            if refusal is not None or replacement is not job:
-                discard(replacement)
-
-    def _refusal(
-        self, errand: Errand[T], job: object, error: BaseException
-    ) -> BaseException | None:
-        """Return the error of a throttled job that cannot go again as ``job``."""
-        if errand.attempts >= self._max_attempts:
-            error.add_note(f"It was throttled at each of its {errand.attempts} starts.")
-            return error
-
-        if job is errand.job and not callable(job):
-            error.add_note(
-                "An awaitable cannot run again: pass a callable that makes it, or raise "
-                "ThrottleException(task=...) with what shall run instead."
+            job, refusal = go_again(
+                throttle, error, errand.job, errand.attempts, self._max_attempts
             )
-            return error
+            if refusal is None:
+                self._backlog.put_back(errand, job)
+                self._tell(Throttled(None, errand.position, errand.attempts, error))
 
-        try:
-            check_job(job, "the task of a ThrottleException")
-        except TypeError as exc:
-            return exc
+        if refusal is not None:
+            self._backlog.fail(errand, refusal)
+            self._tell(
+                Failed(errand.position, errand.job, errand.attempts, errand.duration, refusal)
+            )
 
-        return None
+    def _tell(self, event: Event) -> None:
+        if self._observer is not None:
+            tell(self._observer, event)
 
     async def _deliver(self, errand: Errand[T]) -> None:
         """Hand a result to the consumer, and wait while too many results wait for it."""

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from inspect import CORO_CREATED, getcoroutinestate, isawaitable, iscoroutine
-from typing import Generic, TypeAlias, TypeVar, cast, final
+from typing import Generic, TypeVar, final
 
-from .._errors import ThrottleException
+from .._limiters.throttle import JobOf, awaitable_of
 from .outcome import Outcome
 
 T = TypeVar("T")
-
-#: A job whose result is a ``T``: a zero-argument async callable, or an awaitable.
-JobOf: TypeAlias = Callable[[], Awaitable[T]] | Awaitable[T]
 
 
 @final
@@ -59,53 +54,10 @@ class Errand(Generic[T]):
         :raises TypeError: if a callable returns what cannot be awaited
 
         """
-        job = self.job
-        if not callable(job):
-            return await job
-
-        awaitable = job()
-        if not isawaitable(awaitable):
-            raise TypeError(
-                f"job {self.position}, {job!r}, returned {awaitable!r}, which cannot be awaited: "
-                f"a job must be an async function without arguments, or an awaitable"
-            )
-
-        return await awaitable
+        return await awaitable_of(self.job, f"job {self.position}")
 
     def outcome(self, error: BaseException) -> Outcome[JobOf[T], T]:
         """Return how the job has failed."""
         return Outcome(
             self.position, self.job, None, error, self.attempts, self.waited, self.duration
         )
-
-
-def check_job(job: object, name: str) -> None:
-    """
-    Raise if ``job`` cannot be one.
-
-    :raises TypeError: if it is neither callable nor awaitable
-
-    """
-    if not callable(job) and not isawaitable(job):
-        raise TypeError(
-            f"{name} must be an async function without arguments, or an awaitable, not {job!r}"
-        )
-
-
-def discard(job: object) -> None:
-    """Close a coroutine that nobody will await, so that Python doesn't complain that nobody has."""
-    if iscoroutine(job) and getcoroutinestate(job) == CORO_CREATED:
-        job.close()
-
-
-def throttles_in(error: BaseException) -> tuple[list[ThrottleException], bool]:
-    """Return the throttle signals in an error or group of errors, and whether it is all of them."""
-    if isinstance(error, ThrottleException):
-        return [error], True
-
-    if not isinstance(error, BaseExceptionGroup):
-        return [], False
-
-    group = cast("BaseExceptionGroup[BaseException]", error)
-    found = [throttles_in(part) for part in group.exceptions]
-    return [signal for signals, _ in found for signal in signals], all(pure for _, pure in found)

@@ -7,7 +7,7 @@ from inspect import isasyncgen
 from itertools import islice
 from typing import Generic, TypeVar, final
 
-from .job import JobOf, check_job
+from .._limiters.throttle import JobOf, check_job
 
 T = TypeVar("T")
 

@@ -16,8 +16,10 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from .._errors import SourceInterrupted
+from .._events import Observer, check_observer
 from .._limiters.clock import RunClock
 from .._limiters.rate_limiter import RateLimiter, as_limiter
+from .._limiters.throttle import JobOf
 from .._policies.checks import check_count, check_seconds
 from .._policies.window import WindowTokenBucket
 from ..abc import Limiter
@@ -25,7 +27,6 @@ from .backlog import Backlog
 from .cancellation import bare
 from .crew import Crew
 from .front_stream import FrontReceiveStream
-from .job import JobOf
 from .outcome import Outcome
 from .run_logging import logging_during_run
 
@@ -107,6 +108,8 @@ class Throttler(Generic[T]):
         ``None``, the default, leaves that to the limiter.
     :param max_attempts: how often one job is started, at least 1, before its throttling is
         collected as its error; ``None`` for no bound
+    :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`: what
+        becomes of the jobs
     :param log_handler: attached to the library's logger (``"anythrottle"``) while it runs
     :param log_level: the level of that logger while it runs
     :raises TypeError: if a parameter is of the wrong type, or ``limiter`` comes together with a
@@ -127,6 +130,7 @@ class Throttler(Generic[T]):
         "_log_handler",
         "_log_level",
         "_max_attempts",
+        "_observer",
     )
 
     @overload
@@ -139,6 +143,7 @@ class Throttler(Generic[T]):
         per_time_window: int = 100,
         concurrency: int = 5,
         max_attempts: int | None = None,
+        observer: Observer | None = None,
         log_handler: logging.Handler | None = None,
         log_level: int | str | None = None,
     ) -> None: ...
@@ -152,6 +157,7 @@ class Throttler(Generic[T]):
         limiter: Limiter | str,
         concurrency: int | None = None,
         max_attempts: int | None = None,
+        observer: Observer | None = None,
         log_handler: logging.Handler | None = None,
         log_level: int | str | None = None,
     ) -> None: ...
@@ -166,6 +172,7 @@ class Throttler(Generic[T]):
         limiter: Limiter | str | None = None,
         concurrency: int | None = None,
         max_attempts: int | None = None,
+        observer: Observer | None = None,
         log_handler: logging.Handler | None = None,
         log_level: int | str | None = None,
     ) -> None:
@@ -188,6 +195,8 @@ class Throttler(Generic[T]):
         self._consumer = consumer_fn
         self._log_handler = _check_handler(log_handler)
         self._log_level = _check_level(log_level)
+        check_observer(observer)
+        self._observer = observer
         self._crew: Crew[T] | None = None
         self._clock = RunClock(_nothing, "the throttler")
         self._backlog: Backlog[T] = Backlog(
@@ -318,6 +327,7 @@ class Throttler(Generic[T]):
             max_attempts=self._max_attempts,
             consumer=self._consumer,
             clock=self._clock,
+            observer=self._observer,
         )
 
 

@@ -9,39 +9,85 @@ from .._policies.checks import check_count
 from .._policies.policy import Cost, Policy
 
 
-def amounts_of(cost: Cost, policies: Sequence[Policy]) -> tuple[int, ...]:
+def by_unit(cost: Cost) -> dict[str, int]:
+    """
+    Return the amounts of a cost by unit; an int is calls.
+
+    :raises TypeError: if ``cost`` is neither an int nor a mapping of units to ints
+    :raises ValueError: if an amount is negative
+
+    """
+    if isinstance(cost, Mapping):
+        return {unit: check_count(f"cost[{unit!r}]", cost[unit], least=0) for unit in cost}
+
+    return {"calls": check_count("cost", cost, least=0)}
+
+
+def amounts_of(
+    cost: Cost, policies: Sequence[Policy], capacities: Sequence[float]
+) -> tuple[int, ...]:
     """
     Return the amount that ``cost`` charges to each policy, in their order.
 
     Limits never fail open: every unit but calls that is counted must be named, and nothing else
     may be. Without a policy nothing is counted, so any cost will do.
 
+    :param capacities: the most that can be charged to each policy at once
     :raises TypeError: if ``cost`` is neither an int nor a mapping of units to ints
     :raises ValueError: if an amount is negative, or a unit is missing or unknown
     :raises ~anythrottle.CostTooHigh: if a policy could never allow it
 
     """
-    if isinstance(cost, Mapping):
-        by_unit = {unit: check_count(f"cost[{unit!r}]", cost[unit], least=0) for unit in cost}
-    else:
-        by_unit = {"calls": check_count("cost", cost, least=0)}
-
+    amounts = by_unit(cost)
     if not policies:
         return ()
 
     units = {policy.unit for policy in policies}
     if isinstance(cost, Mapping) and "calls" in units:
-        by_unit.setdefault("calls", 1)
+        amounts.setdefault("calls", 1)
 
-    if units != by_unit.keys():
-        wanted = ", ".join(repr(unit) for unit in sorted(units))
+    if units != amounts.keys():
         raise ValueError(
-            f"cost {cost!r} does not fit this limiter, which counts {wanted}: name each of its "
-            f"units, and no other, in a mapping (calls default to 1)"
+            f"cost {cost!r} does not fit this limiter, which counts {_listed(units)}: name each of "
+            f"its units, and no other, in a mapping (calls default to 1)"
         )
 
-    for policy in policies:
-        if by_unit[policy.unit] > policy.limit:
-            raise CostTooHigh(by_unit[policy.unit], policy.limit, policy.unit)
+    for policy, capacity in zip(policies, capacities, strict=True):
+        if amounts[policy.unit] > capacity:
+            raise CostTooHigh(amounts[policy.unit], capacity, policy.unit)
 
-    return tuple(by_unit[policy.unit] for policy in policies)
+    return tuple(amounts[policy.unit] for policy in policies)
+
+
+def named_amounts(cost: Cost, policies: Sequence[Policy]) -> dict[str, int]:
+    """
+    Return the amounts that a correction or a penalty names: those of some units, or of all.
+
+    :raises TypeError: if ``cost`` is neither an int nor a mapping of units to ints
+    :raises ValueError: if an amount is negative, or a unit is not counted
+
+    """
+    amounts = by_unit(cost)
+    if policies:
+        for unit in amounts:
+            check_unit(unit, policies)
+
+    return amounts
+
+
+def check_unit(unit: str, policies: Sequence[Policy]) -> None:
+    """
+    Raise if no policy counts a unit.
+
+    :raises ValueError: if none does
+
+    """
+    units = {policy.unit for policy in policies}
+    if unit not in units:
+        raise ValueError(
+            f"unit {unit!r} is not counted by this limiter, which counts {_listed(units)}"
+        )
+
+
+def _listed(units: set[str]) -> str:
+    return ", ".join(repr(unit) for unit in sorted(units)) or "nothing"

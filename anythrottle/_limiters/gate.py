@@ -2,44 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from math import inf
 from typing import final
 
 import anyio
 
-from .._policies.policy import Bucket, Decision, Policy, Reason, seconds_until
-from .parking import Parked, Run
+from .._policies.fixed_window import FixedWindowBucket, UtcWindowBucket
+from .._policies.policy import Bucket, Cost, Policy, seconds_until
+from .._policies.window import WindowBucket
+from .cost import amounts_of
+from .turn import Charge, Turn
 
 #: The end of a pause that there is not.
 NEVER = -inf
-
-
-@final
-class Turn(Parked):
-    """
-    One call's way through a limiter: its place in line, then what it was granted.
-
-    :ivar amounts: what it costs, for each policy in order
-    :ivar key: its place in line, if it is there: the priority, then the order of arrival
-    :ivar run: the event loop run in which it waits
-    :ivar granted: whether it has been charged; if so it holds a slot too
-    :ivar slot: on whose behalf a slot of a capacity limiter was borrowed
-    :ivar receipts: what each bucket gave when the call began; ``None`` before
-
-    """
-
-    __slots__ = ("amounts", "granted", "key", "receipts", "run", "slot")
-
-    def __init__(self, amounts: Sequence[int]) -> None:
-        self.parked = None
-        self.amounts = amounts
-        self.run: Run | None = None
-        self.key: tuple[int, int] | None = None
-        self.granted = False
-        self.slot: object = None
-        self.receipts: list[float] | None = None
 
 
 @final
@@ -56,16 +33,31 @@ class Gate:
     """
 
     __slots__ = (
-        "_borrowed",
-        "_borrowers",
-        "_buckets",
+        "_credits",
         "_slots",
+        "buckets",
+        "capacities",
         "capacity",
+        "charged",
         "holds",
+        "holds_charges",
         "only",
         "paused_until",
         "policies",
+        "utc_buckets",
     )
+
+    policies: tuple[Policy, ...]
+    buckets: list[Bucket]
+    #: The most that can be charged at once, for each policy.
+    capacities: list[float]
+    #: Whether a charge is held while a call runs, and whether anything is.
+    holds_charges: bool
+    holds: bool
+    #: The bucket, if it alone decides, and nothing is held.
+    only: Bucket | None
+    #: Those which have to be told what UTC is.
+    utc_buckets: list[UtcWindowBucket]
 
     def __init__(
         self,
@@ -73,18 +65,45 @@ class Gate:
         slots: float = inf,
         capacity: anyio.CapacityLimiter | None = None,
     ) -> None:
-        self.policies = policies
-        self.capacity = capacity
         self.paused_until = NEVER
-        self._buckets: list[Bucket] = [policy.bucket() for policy in policies]
+        self.capacity: anyio.CapacityLimiter | None = None
+        #: The turns that hold what they were charged, and a slot: granted, and not ended yet.
+        self.charged: set[Turn] = set()
+        self.set_slots(slots, capacity)
+        self.set_policies(policies, [policy.bucket() for policy in policies])
+
+    def set_slots(self, slots: float, capacity: anyio.CapacityLimiter | None) -> None:
+        """
+        Bound how many may hold a slot from now on; :meth:`set_policies` is to be called next.
+
+        Calls that run hold a slot of the new ones, as far as there are enough.
+        """
         self._slots = slots
-        self._borrowed = 0
-        #: On whose behalf slots of ``capacity`` are borrowed.
-        self._borrowers: set[object] = set()
-        #: Whether something is held while a call runs.
-        self.holds = slots < inf or capacity is not None or any(p.holds for p in policies)
-        #: The bucket, if it alone decides, and nothing is held.
-        self.only = self._buckets[0] if len(policies) == 1 and not self.holds else None
+        if capacity is self.capacity:
+            return
+
+        for turn in self.charged:
+            self._return_slot_of(turn)
+
+        self.capacity = capacity
+        for turn in self.charged:
+            self._borrow_slot(turn)
+
+    def set_policies(self, policies: tuple[Policy, ...], buckets: list[Bucket]) -> None:
+        """Decide by these from now on."""
+        self.policies = policies
+        self.buckets = buckets
+        self.capacities = [bucket.capacity for bucket in buckets]
+        self.holds_charges = any(policy.holds for policy in policies)
+        self.holds = self._slots < inf or self.capacity is not None or self.holds_charges
+        self.only = buckets[0] if len(buckets) == 1 and not self.holds else None
+        self.utc_buckets = [b for b in buckets if isinstance(b, UtcWindowBucket)]
+        # To these it is all the same since when a charge has been due.
+        self._credits = not all(isinstance(b, (WindowBucket, FixedWindowBucket)) for b in buckets)
+
+    def amounts(self, cost: Cost) -> tuple[int, ...]:
+        """Return what a cost charges to each policy; raises as :func:`amounts_of`."""
+        return amounts_of(cost, self.policies, self.capacities)
 
     def delay(self, amounts: Sequence[int], now: float) -> float:
         """
@@ -95,11 +114,11 @@ class Gate:
         :return: seconds; 0 if it is due, infinity if not before something is let go
 
         """
-        if self._borrowed >= self._slots:
+        if len(self.charged) >= self._slots:
             return inf
 
         longest = 0.0 if self.paused_until <= now else seconds_until(now, self.paused_until)
-        for bucket, amount in zip(self._buckets, amounts, strict=True):
+        for bucket, amount in zip(self.buckets, amounts, strict=True):
             if amount:
                 delay = bucket.delay(now, amount)
                 if delay > longest:
@@ -107,83 +126,124 @@ class Gate:
 
         return longest
 
-    def take(self, turn: Turn, now: float, spare: object = None) -> bool:
+    def due_since(self, amounts: Sequence[int], earliest: float, now: float) -> float:
+        """
+        Tell since when a turn that is due has been due by all the buckets.
+
+        :param earliest: before which it could not have gone for other reasons
+        :return: an instant, at most ``now``
+
+        """
+        if not self._credits or earliest >= now:
+            return now
+
+        since = earliest
+        for bucket, amount in zip(self.buckets, amounts, strict=True):
+            if amount:
+                since = max(since, earliest + bucket.delay(earliest, amount))
+
+        return min(since, now)
+
+    def take(self, turn: Turn, now: float, since: float, spare: object = None) -> bool:
         """
         Charge a turn that is due; nothing is charged if a capacity limiter has no slot left.
 
+        :param since: since when it has been due
         :param spare: on whose behalf a slot has been borrowed already, for this turn to have
         :return: whether the turn was charged
 
         """
-        if self.capacity is not None:
-            slot = object() if spare is None else spare
-            if spare is None:
-                try:
-                    self.capacity.acquire_on_behalf_of_nowait(slot)
-                except anyio.WouldBlock:
-                    return False
-
-            turn.slot = slot
-            self._borrowers.add(slot)
-
-        if self.holds:
-            self._borrowed += 1
+        if spare is not None:
+            turn.slot = spare
+        elif not self._borrow_slot(turn):
+            return False
 
         # What is due is past any pause. Noted, so that the short way is open again.
         self.paused_until = NEVER
-        for bucket, amount in zip(self._buckets, turn.amounts, strict=True):
+        for bucket, amount in zip(self.buckets, turn.amounts, strict=True):
             if amount:
-                bucket.take(now, amount)
+                bucket.take(now, amount, since)
 
+        self.charged.add(turn)
         turn.granted = True
         return True
 
     def start(self, turn: Turn, now: float) -> None:
         """Let the call of a charged turn begin."""
-        turn.receipts = [
-            bucket.start(now, amount) if amount else now
-            for bucket, amount in zip(self._buckets, turn.amounts, strict=True)
-        ]
+        turn.began = now
+        if not turn.ends:
+            self.charged.discard(turn)
+            turn.granted = False
+            for bucket, amount in zip(self.buckets, turn.amounts, strict=True):
+                if amount:
+                    bucket.start(now, amount)
+        else:
+            turn.charges = [
+                Charge(bucket, amount, bucket.start(now, amount))
+                for bucket, amount in zip(self.buckets, turn.amounts, strict=True)
+                if amount
+            ]
 
     def release(self, turn: Turn, now: float) -> None:
         """Let the call of a started turn end: what it holds is let go."""
-        assert turn.receipts is not None
-        turn.receipts = [
-            bucket.release(now, amount, receipt) if amount else receipt
-            for bucket, amount, receipt in zip(
-                self._buckets, turn.amounts, turn.receipts, strict=True
-            )
-        ]
+        if self.holds_charges:
+            for charge in turn.charges:
+                charge.receipt = charge.bucket.release(now, charge.amount, charge.receipt)
+
         self._let_go(turn)
 
     def give_back(self, turn: Turn, now: float) -> None:
         """Undo the charge of a turn whose call has not begun, and let go its slot."""
-        self.refund(turn, now)
+        for bucket, amount in zip(self.buckets, turn.amounts, strict=True):
+            if amount:
+                bucket.give_back(now, amount, None)
+
         self._let_go(turn)
 
-    def refund(self, turn: Turn, now: float) -> None:
-        """Give back all that is still out of a turn's charge; its slot stays."""
-        for index, (bucket, amount) in enumerate(zip(self._buckets, turn.amounts, strict=True)):
-            if amount:
-                receipt = None if turn.receipts is None else turn.receipts[index]
-                bucket.give_back(now, amount, receipt)
+    def settle(self, turn: Turn, now: float, unit: str, change: int) -> None:
+        """
+        Correct the charge of a turn whose call has begun; its slot stays.
 
-        if turn.receipts is not None:
-            turn.amounts = (0,) * len(self._buckets)
+        :param change: by how much; below zero, what is still out comes back, the latest first
+
+        """
+        for policy, bucket in zip(self.policies, self.buckets, strict=True):
+            if policy.unit == unit and change > 0:
+                turn.charges.append(self.charge(bucket, now, change, ended=not turn.granted))
+            elif policy.unit == unit:
+                excess = -change
+                for charge in reversed([c for c in turn.charges if c.bucket is bucket]):
+                    part = min(excess, charge.amount)
+                    if part:
+                        bucket.give_back(now, part, charge.receipt)
+                        charge.amount -= part
+                        excess -= part
+
+    @staticmethod
+    def charge(bucket: Bucket, now: float, amount: int, *, ended: bool = True) -> Charge:
+        """Charge an amount at once, due or not, to a call that runs or to none."""
+        bucket.take(now, amount)
+        receipt = bucket.start(now, amount)
+        return Charge(bucket, amount, bucket.release(now, amount, receipt) if ended else receipt)
+
+    def penalize(self, now: float, amounts: Mapping[str, int]) -> None:
+        """Charge amounts by unit at once, due or not."""
+        for policy, bucket in zip(self.policies, self.buckets, strict=True):
+            if amount := amounts.get(policy.unit):
+                self.charge(bucket, now, amount)
 
     def forget_run(self, shift: float) -> None:
         """Go over to another run: its clock is ahead by ``shift``, and nobody holds anything."""
         self.paused_until += shift
-        for bucket in self._buckets:
+        for bucket in self.buckets:
             bucket.forget_held()
             bucket.shift(shift)
 
-        self._borrowed = 0
-        borrowers, self._borrowers = self._borrowers, set()
-        for slot in borrowers:
+        dead, self.charged = self.charged, set()
+        for turn in dead:
             # A capacity limiter of a loop that is closed cannot wake its waiters any more.
             with suppress(RuntimeError):
-                self.return_slot(slot)
+                self._return_slot_of(turn)
 
     def return_slot(self, slot: object) -> None:
         """Return a capacity limiter's slot that no turn has got."""
@@ -193,83 +253,52 @@ class Gate:
     def full(self) -> bool:
         """Tell whether no slot could be had now."""
         if self.capacity is None:
-            return self._borrowed >= self._slots
+            return len(self.charged) >= self._slots
 
         statistics = self.capacity.statistics()
         return statistics.borrowed_tokens >= statistics.total_tokens or statistics.tasks_waiting > 0
 
+    def starved(self, ahead: int) -> bool:
+        """Tell whether there is no slot left for who comes after so many others."""
+        return len(self.charged) + ahead >= self._slots
+
     @property
     def borrowed(self) -> int:
-        """How many hold a slot now."""
-        return self._borrowed
+        """How many hold a slot, or a charge, now."""
+        return len(self.charged) if self.holds else 0
 
     @property
     def slots(self) -> float:
         """How many may hold a slot at once."""
         return self._slots if self.capacity is None else self.capacity.total_tokens
 
-    def decide(
-        self, amounts: Sequence[int], now: float, ahead: Sequence[Sequence[int]]
-    ) -> Decision:
-        """
-        Tell what a newcomer would meet.
+    def idle_in(self, now: float) -> float:
+        """Tell in how many seconds there is nothing left to remember, if nobody comes."""
+        if self.charged:
+            return inf
 
-        :param amounts: what it costs, for each policy in order
-        :param ahead: what those cost who go before it, in their order
+        resets = (bucket.reset_after(now) for bucket in self.buckets)
+        return max([seconds_until(now, self.paused_until), *resets])
 
-        """
-        paused = self.paused_until > now
-        full = self.full()
-        buckets, instant = self._after(ahead, now)
-        delays = [b.delay(instant, a) if a else 0.0 for b, a in zip(buckets, amounts, strict=True)]
-        longest = max(delays, default=0.0)
-        reason: Reason | None = None
-        if paused:
-            reason = "pause"
-        elif ahead:
-            reason = "line"
-        elif full:
-            reason = "concurrency"
-        elif longest > 0:
-            reason = "rate"
+    def _borrow_slot(self, turn: Turn) -> bool:
+        """Borrow a slot for a turn, if slots are shared; tell whether there was one."""
+        if self.capacity is not None:
+            slot = object()
+            try:
+                self.capacity.acquire_on_behalf_of_nowait(slot)
+            except anyio.WouldBlock:
+                return False
 
-        starved = self.holds and self._borrowed + len(ahead) >= self._slots
-        wait = inf if full or starved else seconds_until(now, instant + longest)
-        if not self.policies:
-            return Decision(reason is None, reason, wait, None, 0.0, None, None)
+            turn.slot = slot
 
-        left = [bucket.remaining(now) for bucket in self._buckets]
-        _, _, binding = min(
-            (-delay, remaining / policy.limit, index)
-            for index, (delay, remaining, policy) in enumerate(
-                zip(delays, left, self.policies, strict=True)
-            )
-        )
-        policy = self.policies[binding]
-        reset_after = self._buckets[binding].reset_after(now)
-        return Decision(
-            reason is None, reason, wait, left[binding], reset_after, policy.limit, policy
-        )
+        return True
 
-    def _after(self, ahead: Sequence[Sequence[int]], now: float) -> tuple[list[Bucket], float]:
-        """Return the buckets, and the instant, once those ahead have been served."""
-        buckets = [bucket.ahead(now) for bucket in self._buckets]
-        instant = max(now, self.paused_until)
-        for amounts in ahead:
-            charges = [(b, a) for b, a in zip(buckets, amounts, strict=True) if a]
-            instant += max((b.delay(instant, a) for b, a in charges), default=0.0)
-            for bucket, amount in charges:
-                bucket.take(instant, amount)
-                bucket.start(instant, amount)
-
-        return buckets, instant
+    def _return_slot_of(self, turn: Turn) -> None:
+        if turn.slot is not None:
+            slot, turn.slot = turn.slot, None
+            self.return_slot(slot)
 
     def _let_go(self, turn: Turn) -> None:
         turn.granted = False
-        if self.holds:
-            self._borrowed -= 1
-
-        if turn.slot is not None:
-            slot, turn.slot = turn.slot, None
-            self._borrowers.discard(slot)
-            self.return_slot(slot)
+        self.charged.discard(turn)
+        self._return_slot_of(turn)

@@ -15,21 +15,35 @@ The only place where a task waits its turn.
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heappush
+import weakref
+from collections.abc import Awaitable, Callable
 from math import inf
 from typing import final
 
+import anyio
+
+from .._errors import LimitExceeded
+from .._events import Abandoned, Granted, Observer, Refused, tell
 from .._policies.policy import Bucket
 from .clock import RunClock
-from .gate import NEVER, Gate, Turn
+from .current import current_permits
+from .forecast import Outlook
+from .gate import NEVER, Gate
 from .parking import Run
+from .patience import Patience, latest_turn
+from .queue import TurnQueue
+from .turn import Place, Turn, TurnHolder
 
 #: The least nap after a timer that went off early, in seconds; it doubles while that goes on, so
 #: that a clock too coarse for the instant it is asked for cannot make the head spin.
 _NAP = 1e-6
 
-#: So many turns that have left are not worth the clearing of the line.
-_FEW = 32
+
+#: Says how to enter a limiter that wants to know when a call has ended.
+HOLDS = (
+    "{verb}() is for limiters that hold nothing while a call runs; {limiter} does hold something: "
+    "use 'async with limiter.permit(cost):'"
+)
 
 
 @final
@@ -38,13 +52,16 @@ class WaitLine:
     The line before a gate: first come, first served within a priority.
 
     :param gate: what decides; the line charges the turns there
-    :param clock: the clock of the run that uses both
+    :param name: the limiter's name
+    :param max_waiting: how many may wait, infinity for no bound
+    :param observer: who is told what happens here
 
     """
 
     __slots__ = (
+        "__weakref__",
         "_due",
-        "_gone",
+        "_seek_scope",
         "_slot_seeker",
         "_slot_wanted",
         "_wake_at",
@@ -52,18 +69,26 @@ class WaitLine:
         "arrivals",
         "clock",
         "gate",
-        "turns",
+        "max_waiting",
+        "name",
+        "observer",
+        "outlook",
+        "queue",
     )
 
-    def __init__(self, gate: Gate, clock: RunClock) -> None:
+    def __init__(
+        self, gate: Gate, name: str | None, *, max_waiting: float, observer: Observer | None
+    ) -> None:
         self.gate = gate
-        self.clock = clock
+        self.name = name
+        self.max_waiting = max_waiting
+        self.observer = observer
+        owner = "the limiter" if name is None else f"the limiter {name!r}"
+        self.clock = RunClock(_weakly(self.forget_run), owner)
         #: How many have come so far.
         self.arrivals = 0
-        #: The heap of those in line.
-        self.turns: list[tuple[tuple[int, int], Turn]] = []
-        #: How many in the heap have left; they stay there, without a key, until they come up.
-        self._gone = 0
+        self.queue = TurnQueue()
+        self.outlook = Outlook(gate, self.queue)
         #: What the head waits for, as last seen: an instant, or a slot of a capacity limiter.
         self._due = inf
         self._slot_wanted = False
@@ -72,16 +97,24 @@ class WaitLine:
         self._wake_at = inf
         #: The one that waits in the capacity limiter's own line, on behalf of all of this one.
         self._slot_seeker: Turn | None = None
+        self._seek_scope: anyio.CancelScope | None = None
 
-    def __len__(self) -> int:
-        return len(self.turns) - self._gone
-
-    def try_now(self, turn: Turn, now: float, priority: int = 0) -> bool:
+    def try_now(self, turn: Turn, now: float) -> bool:
         """Grant ``turn`` if it is due and nobody goes before it; tell whether it was granted."""
-        if self._first() is not None and self.turns[0][0][0] <= priority:
+        assert turn.place is not None
+        first = self.queue.first()
+        if first is None:
+            self.outlook.read_utc(now)
+        elif first.place is not None and first.place <= turn.place:
             return False
 
-        return self.gate.delay(turn.amounts, now) <= 0 and self.gate.take(turn, now)
+        self.outlook.void()
+        return self.gate.delay(turn.amounts, now) <= 0 and self.gate.take(turn, now, now)
+
+    def new_place(self, priority: float) -> Place:
+        """Return the place of somebody who comes now."""
+        self.arrivals += 1
+        return (priority, self.arrivals)
 
     def enter_free(self) -> Run | None:
         """
@@ -89,7 +122,7 @@ class WaitLine:
 
         The caller's :attr:`arrivals` is then its place, should it have to wait all the same.
         """
-        if self.turns or self.gate.paused_until != NEVER:
+        if self.queue or self.gate.paused_until != NEVER:
             return None
 
         run = self.clock.latest
@@ -99,65 +132,79 @@ class WaitLine:
         self.arrivals += 1
         return run
 
+    def may_start(self, run: Run, bucket: Bucket) -> bool:
+        """Tell whether a call that was let in by :meth:`enter_free` may begin by now."""
+        gate = self.gate
+        return gate.paused_until == NEVER and bucket is gate.only and run is self.clock.latest
+
     def leave_free(self, run: Run, bucket: Bucket, cost: int) -> None:
         """Give back what a call that was let in by :meth:`enter_free` holds in ``bucket``."""
-        if run is self.clock.latest:
+        if run is self.clock.latest and bucket is self.gate.only:
             now = self.clock.estimate()
             bucket.give_back(now, cost, None)
-            self.serve(now)
+            self.disturb(now)
 
-    async def wait(
-        self, turn: Turn, *, priority: int, fast: bool, arrival: int | None = None
-    ) -> float:
+    def take_now(self, turn: Turn) -> None:
         """
-        Wait until ``turn`` has been granted and its call may begin.
+        Let the call of a turn begin at once.
 
-        :param priority: lower goes first
+        :raises ~anythrottle.LimitExceeded: if it would have to wait
+
+        """
+        now = self.clock.now()
+        turn.place = self.new_place(0)
+        if not self.try_now(turn, now):
+            raise self.refuse(turn, now)
+
+        self._begin(turn, now, now)
+
+    async def wait(self, turn: Turn, *, fast: bool, max_wait: Patience = None) -> float:
+        """
+        Wait until ``turn``, which has its place, has been granted and its call may begin.
+
         :param fast: whether a turn that is due at once shall not be a checkpoint
-        :param arrival: the place that the call has been given already
+        :param max_wait: how long to wait at most
         :return: how long it has waited, in seconds
+        :raises ~anythrottle.LimitExceeded: if it would have to wait too long, or for too many
 
         """
         turn.run = run = self.clock.run()
-        arrived = now = run.time()
-        if arrival is None:
-            self.arrivals += 1
-            arrival = self.arrivals
-
-        place = (priority, arrival)
+        arrived = turn.came = now = run.time()
         try:
-            if not self.try_now(turn, now, priority):
-                self._join(turn, place)
+            if not self.try_now(turn, now):
+                self._admit(turn, now, max_wait)
+                self.outlook.note_newcomer(turn)
+                self.queue.add(turn)
             elif not fast:
                 await run.checkpoint()
-
-            while True:
-                if not turn.granted:
-                    await self._wait_for_grant(turn, run, now)
-
-                if run is not self.clock.latest:
-                    # Another loop has used the limiter while this one stood still. What was
-                    # granted here has been let go.
-                    turn.granted = False
-                    turn.key = turn.slot = None
-                    return await self.wait(turn, priority=priority, fast=True)
-
                 now = run.time()
-                if self.gate.paused_until <= now:
-                    self.gate.start(turn, now)
-                    if self.turns:
-                        self.note_start(now)
 
-                    return now - arrived
+            while run is self.clock.latest:
+                if turn.granted and self.gate.paused_until <= now:
+                    return self._begin(turn, now, arrived)
 
-                # A pause has begun between the grant and now: back to its place.
-                self.gate.give_back(turn, now)
-                self._join(turn, place)
-                # The head may have waited for what this turn held: now it waits for the pause.
-                self.serve(now)
-        except BaseException:
+                if turn.granted:
+                    # A pause has begun between the grant and now: back to its place.
+                    self.gate.give_back(turn, now)
+                    self.queue.add(turn)
+                    # The head may have waited for what this turn held: now it waits for the pause.
+                    self.disturb(now)
+
+                await self._next_news(turn, run, now)
+                now = run.time()
+                self._check_patience(turn, run, now)
+        except BaseException as exc:
             self._leave(turn)
+            if self.observer is not None and not isinstance(exc, Exception):
+                tell(self.observer, Abandoned(self.name, turn.cost, run.time() - arrived))
+
             raise
+
+        # Another loop has used the limiter while this one stood still. What was granted here has
+        # been let go.
+        turn.granted = turn.in_line = False
+        turn.slot = None
+        return await self.wait(turn, fast=True)
 
     def serve(self, now: float, spare: object = None) -> None:
         """
@@ -166,25 +213,31 @@ class WaitLine:
         :param spare: on whose behalf a slot of the capacity limiter has been borrowed already
 
         """
+        gate = self.gate
+        # Unless something has just happened, the head is due since it was to be: timers are late.
+        since = min(self._due, now)
+        late = now - since
         self._due = inf
         self._slot_wanted = False
-        while (head := self._first()) is not None:
-            delay = self.gate.delay(head.amounts, now)
+        while (head := self.queue.first()) is not None:
+            delay = gate.delay(head.amounts, now)
             if delay > 0:
                 self._due = now + delay
                 break
 
-            if not self.gate.take(head, now, spare):
+            since = gate.due_since(head.amounts, max(since, head.came), now)
+            if not gate.take(head, now, since, spare):
                 self._slot_wanted = True
                 break
 
             spare = None
-            heappop(self.turns)
+            self.queue.pop()
             _wake(head)
 
         if spare is not None:
-            self.gate.return_slot(spare)
+            gate.return_slot(spare)
 
+        self.outlook.note_grants(now, late)
         if head is None:
             return
 
@@ -193,6 +246,11 @@ class WaitLine:
         if self._due < wake_at or (self._slot_wanted and self._slot_seeker is None):
             _wake(head)
 
+    def disturb(self, now: float) -> None:
+        """Serve those in line, now that something has happened that nobody could foresee."""
+        self.outlook.void()
+        self.serve(now)
+
     def note_start(self, now: float) -> None:
         """Look again, now that a call has begun, if the head waits for what such calls hold."""
         if self._due == inf:
@@ -200,53 +258,150 @@ class WaitLine:
 
     def end(self, turn: Turn) -> None:
         """Let the call of a started turn end; what it held goes to those in line."""
-        if not self.gate.holds:
-            turn.granted = False
-        elif turn.granted and turn.run is self.clock.latest:
+        if turn.granted and turn.run is self.clock.latest:
             now = self.clock.estimate()
             self.gate.release(turn, now)
-            self.serve(now)
+            if self.queue:
+                self.serve(now)
 
-    def refund(self, turn: Turn) -> None:
-        """Give back what is still out of a started turn's charge, to those in line."""
+    def settle(self, turn: Turn, changes: dict[str, int]) -> None:
+        """Correct the charge of a started turn, by unit; what comes back goes to those in line."""
         if turn.run is self.clock.latest:
             now = self.clock.estimate()
-            self.gate.refund(turn, now)
-            self.serve(now)
+            for unit, change in changes.items():
+                self.gate.settle(turn, now, unit, change)
 
-    def ahead_of(self, priority: int) -> list[Turn]:
-        """Return those in line who go before a newcomer, first to last."""
-        ahead = [entry for entry in self.turns if entry[1].key and entry[0][0] <= priority]
-        return [turn for _, turn in sorted(ahead, key=_key)]
+            self.disturb(now)
 
-    def forget(self) -> None:
-        """Forget all that wait: their run is over."""
-        self.turns = []
-        self._gone = 0
+    def refuse(self, turn: Turn, now: float) -> LimitExceeded:
+        """Return the error of a turn that would have to wait and may not."""
+        assert turn.place is not None
+        decision = self.outlook.decide(turn.amounts, now, turn.place[0])
+        if self.observer is not None:
+            tell(self.observer, Refused(self.name, turn.cost, decision))
+
+        return LimitExceeded(decision)
+
+    def recall(self, now: float) -> None:
+        """Take back what was granted to calls that have not begun: they are in line again."""
+        for turn in [turn for turn in self.gate.charged if turn.began == inf]:
+            self.gate.give_back(turn, now)
+            self.queue.add(turn)
+
+    def recount(self) -> None:
+        """Count anew what those in line cost; who can never be granted any more is let go."""
+        for turn in self.queue.ahead_of():
+            try:
+                turn.amounts = self.gate.amounts(turn.cost)
+            except ValueError as exc:
+                turn.error = exc
+
+            if self.gate.holds and not turn.ends:
+                turn.error = RuntimeError(
+                    HOLDS.format(verb="acquire", limiter="it has changed and")
+                )
+
+            if turn.error is not None:
+                self.queue.remove(turn)
+                _wake(turn)
+
+    def stop_seeking(self) -> None:
+        """Leave the line of a capacity limiter that is not the gate's any more."""
+        if self._seek_scope is not None:
+            self._seek_scope.cancel()
+
+    def forget_run(self, shift: float) -> None:
+        """Forget who waits and what is held, for their run is over: go over to another clock."""
+        self.queue.clear()
         self._watcher = None
         self._slot_seeker = None
+        self.outlook.forget_run()
+        self.gate.forget_run(shift)
 
-    async def _wait_for_grant(self, turn: Turn, run: Run, now: float) -> None:
-        """Be parked; as the head of the line, watch for what the line waits for."""
-        nap = 0.0
-        while not turn.granted:
-            if self._first() is not turn:
-                await run.park(turn)
-                now = run.time()
-                continue
+    def _admit(self, turn: Turn, now: float, max_wait: Patience) -> None:
+        """Refuse a newcomer that would wait for too many, or too long for sure."""
+        if self.gate.slots < inf:
+            self._check_own_slots(turn)
 
+        if len(self.queue) >= self.max_waiting:
+            raise self.refuse(turn, now)
+
+        if max_wait is None:
+            return
+
+        latest, turn.give_up = latest_turn(max_wait, now)
+        assert turn.place is not None
+        if latest <= now or self.outlook.earliest(turn.amounts, now, turn.place[0]) > latest:
+            raise self.refuse(turn, now)
+
+    def _check_own_slots(self, turn: Turn) -> None:
+        """Raise if a job waits for the slot that it holds itself, and so do all that hold one."""
+        assert turn.run is not None
+        task = turn.run.task()
+        own = [
+            permit.turn
+            for permit in current_permits()
+            if isinstance(permit, TurnHolder) and permit.turn in self.gate.charged
+        ]
+        turn.task = task
+        if not any(held.task is task for held in own):
+            return
+
+        waiting = {task, *(other.task for other in self.queue.ahead_of())}
+        holding = [held for held in self.gate.charged if held.task in waiting]
+        if len(holding) >= self.gate.slots:
+            raise RuntimeError(
+                "a job waits for the limiter that runs it, whose slots are all held by jobs which "
+                "do so: a slot could never come; call it without the limiter inside of the job"
+            )
+
+    def _begin(self, turn: Turn, now: float, arrived: float) -> float:
+        self.gate.start(turn, now)
+        if self.gate.holds:
+            assert turn.run is not None
+            turn.task = turn.run.task()
+
+        if self.queue:
+            self.note_start(now)
+
+        if self.observer is not None:
+            tell(self.observer, Granted(self.name, turn.cost, now - arrived))
+
+        return now - arrived
+
+    def _next_news(self, turn: Turn, run: Run, now: float) -> Awaitable[object]:
+        """Wait until something may have changed for a turn in line."""
+        if self.queue.first() is turn:
+            return self._watch(turn, run, now)
+
+        return run.park(turn) if turn.give_up == inf else run.park_until(turn, turn.give_up)
+
+    def _check_patience(self, turn: Turn, run: Run, now: float) -> None:
+        """Raise if a turn in line has come to the end of its patience, or can never be granted."""
+        if turn.error is not None:
+            raise turn.error
+
+        if now >= turn.give_up and not turn.granted and run is self.clock.latest:
+            # Perhaps it is due just now.
             self.serve(now)
-            if turn.granted:
+            if not turn.granted:
+                self._leave(turn)
+                raise self.refuse(turn, now)
+
+    async def _watch(self, turn: Turn, run: Run, now: float) -> None:
+        """As the head of the line, wait for what the line waits for."""
+        nap = 0.0
+        while self.queue.first() is turn:
+            self.serve(now)
+            if turn.granted or now >= turn.give_up:
                 return
 
             woken = True
-            until = max(self._due, now + nap)
-            if not self._slot_wanted:
-                woken = await self._sleep(turn, run, until)
-            elif self._slot_seeker is None:
+            until = max(min(self._due, turn.give_up), now + nap)
+            if self._slot_wanted and self._slot_seeker is None:
                 await self._seek_slot(turn, run)
             else:
-                await run.park(turn)
+                woken = await self._sleep(turn, run, until)
 
             now = run.time()
             nap = 0.0 if woken or now >= until else max(2 * nap, _NAP)
@@ -263,29 +418,25 @@ class WaitLine:
 
     async def _seek_slot(self, turn: Turn, run: Run) -> None:
         """Wait for a slot in the capacity limiter's own line, and let the head have it."""
-        assert self.gate.capacity is not None
+        capacity = self.gate.capacity
+        assert capacity is not None
         slot = object()
         self._slot_seeker = turn
+        borrowed = False
         try:
-            await self.gate.capacity.acquire_on_behalf_of(slot)
+            with anyio.move_on_after(turn.give_up - run.time()) as self._seek_scope:
+                await capacity.acquire_on_behalf_of(slot)
+                borrowed = True
         finally:
+            self._seek_scope = None
             if self._slot_seeker is turn:
                 self._slot_seeker = None
 
-        # Pause and tokens are looked at again: meanwhile nothing was held.
-        self.serve(run.time(), slot)
-
-    def _join(self, turn: Turn, place: tuple[int, int]) -> None:
-        turn.key = place
-        heappush(self.turns, (place, turn))
-
-    def _first(self) -> Turn | None:
-        heap = self.turns
-        while heap and heap[0][1].key is None:
-            heappop(heap)
-            self._gone -= 1
-
-        return heap[0][1] if heap else None
+        if borrowed and capacity is not self.gate.capacity:
+            capacity.release_on_behalf_of(slot)
+        elif borrowed:
+            # Pause and tokens are looked at again: meanwhile nothing was held.
+            self.serve(run.time(), slot)
 
     def _leave(self, turn: Turn) -> None:
         """Take a turn that was cancelled out of the line, or hand on what it was granted."""
@@ -295,16 +446,11 @@ class WaitLine:
         now = self.clock.estimate()
         if turn.granted:
             self.gate.give_back(turn, now)
-        elif turn.key is not None:
-            turn.key = None
-            self._gone += 1
-            if self._gone > _FEW and self._gone > len(self.turns) / 2:
-                self.turns = [entry for entry in self.turns if entry[1].key is not None]
-                heapify(self.turns)
-                self._gone = 0
+        elif turn.in_line:
+            self.queue.remove(turn)
 
         # Whether or not it was the head: it may have been the one that was on watch.
-        self.serve(now)
+        self.disturb(now)
 
 
 def _wake(turn: Turn) -> None:
@@ -312,5 +458,13 @@ def _wake(turn: Turn) -> None:
     turn.run.wake(turn)
 
 
-def _key(entry: tuple[tuple[int, int], Turn]) -> tuple[int, int]:
-    return entry[0]
+def _weakly(method: Callable[[float], None]) -> Callable[[float], None]:
+    """Return a function that calls a method, but does not keep its object alive."""
+    reference = weakref.WeakMethod(method)
+
+    def call(shift: float) -> None:
+        alive = reference()
+        if alive is not None:
+            alive(shift)
+
+    return call

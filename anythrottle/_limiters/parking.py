@@ -50,6 +50,10 @@ class Run(ABC):
         """Tell whether the caller is a task of this run: slower, and certain."""
 
     @abstractmethod
+    def task(self) -> object:
+        """Return the task that runs now."""
+
+    @abstractmethod
     def is_over(self) -> bool:
         """Tell, from outside, whether this run stands still, or has ended."""
 
@@ -97,6 +101,9 @@ class AsyncioRun(Run):
     def is_here(self) -> bool:
         # Trio may run as a guest in asyncio's callbacks.
         return self.is_current() and asyncio.current_task() is not None
+
+    def task(self) -> object:
+        return asyncio.current_task(self._loop)
 
     def is_over(self) -> bool:
         return not self._loop.is_running()

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from math import inf
 from types import TracebackType
 from typing import Self, final
 
-from .gate import Turn
+from .._policies.policy import Cost
+from .cost import by_unit, named_amounts
 from .line import WaitLine
+from .patience import Patience
+from .turn import Turn, TurnHolder
 
 
 @final
-class TurnPermit:
+class TurnPermit(TurnHolder):
     """
     A :class:`~anythrottle.abc.Permit` that stands for a turn in line.
 
     Entering it waits for the turn; leaving it lets go whatever the call holds.
     """
 
-    __slots__ = ("_entered", "_fast", "_line", "_priority", "_turn", "_waited")
+    __slots__ = ("_entered", "_fast", "_line", "_max_wait", "_priority", "_waited")
 
     def __init__(
-        self, line: WaitLine, amounts: Sequence[int], *, priority: int, fast: bool
+        self, line: WaitLine, turn: Turn, *, priority: float, max_wait: Patience, fast: bool
     ) -> None:
         self._line = line
-        self._turn = Turn(amounts)
+        self.turn = turn
         self._priority = priority
+        self._max_wait: Patience = max_wait
         self._fast = fast
         self._entered = False
         self._waited = 0.0
@@ -34,6 +38,30 @@ class TurnPermit:
     def waited(self) -> float:
         """How long the call has waited for its turn, in seconds."""
         return self._waited
+
+    def settle(self, cost: Cost) -> None:
+        """
+        Correct what the call is charged to what it has really cost.
+
+        If that is more, the difference is charged at this instant, into debt if need be, and
+        later calls wait. If it is less, what is still out of the difference comes back at once,
+        and what had come back already stays so. It may be called as often as one likes, during
+        the call and after it; each time the charge becomes what is said.
+
+        :param cost: what the call has cost, 0 or more, or amounts by unit; units that are not
+            named stay as they are
+        :raises RuntimeError: if the call has not begun
+        :raises TypeError: if ``cost`` is of the wrong type
+        :raises ValueError: if ``cost`` is negative or names a unit that the limiter doesn't count
+
+        """
+        self._check_begun()
+        amounts = named_amounts(cost, self._line.gate.policies)
+        before = by_unit(self.turn.cost)
+        before.setdefault("calls", 1)
+        changes = {unit: amount - before.get(unit, 0) for unit, amount in amounts.items()}
+        self._line.settle(self.turn, {unit: change for unit, change in changes.items() if change})
+        self.turn.cost = before | amounts
 
     def refund(self) -> None:
         """
@@ -44,17 +72,20 @@ class TurnPermit:
         :raises RuntimeError: if the call has not begun
 
         """
-        if self._turn.receipts is None:
-            raise RuntimeError("nothing has been charged yet: enter the permit first")
-
-        self._line.refund(self._turn)
+        self._check_begun()
+        units = {policy.unit for policy in self._line.gate.policies}
+        self.settle(dict.fromkeys(units, 0))
 
     async def __aenter__(self) -> Self:
         if self._entered:
             raise RuntimeError("a permit is for one call: ask the limiter for another one")
 
         self._entered = True
-        self._waited = await self._line.wait(self._turn, priority=self._priority, fast=self._fast)
+        turn = self.turn
+        if turn.place is None:
+            turn.place = self._line.new_place(self._priority)
+
+        self._waited = await self._line.wait(turn, fast=self._fast, max_wait=self._max_wait)
         return self
 
     async def __aexit__(
@@ -63,12 +94,16 @@ class TurnPermit:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._line.end(self._turn)
+        self._line.end(self.turn)
+
+    def _check_begun(self) -> None:
+        if self.turn.began == inf:
+            raise RuntimeError("nothing has been charged yet: enter the permit first")
 
     def __repr__(self) -> str:
-        if self._turn.receipts is None:
+        if self.turn.began == inf:
             state = "waiting" if self._entered else "new"
         else:
-            state = "held" if self._turn.granted else "ended"
+            state = "held" if self.turn.granted else "ended"
 
         return f"<Permit {state}>"

@@ -2,47 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from functools import partial, wraps
 from math import inf
 from types import TracebackType
-from typing import final
+from typing import ParamSpec, TypeVar, TypeVarTuple, final
 
-import anyio
-
-from .._errors import LimitExceeded
-from .._policies.checks import check_count, check_seconds
-from .._policies.policy import Cost, Decision, Policy
-from .._policies.text import as_policy
+from .._events import Observer, Throttled
+from .._policies.checks import check_count
+from .._policies.policy import Cost, Policy
 from ..abc import Limiter, Permit
-from .clock import RunClock
-from .cost import amounts_of
-from .gate import NEVER, Gate, Turn
-from .line import WaitLine
+from .controls import Concurrency, LimiterControls
+from .current import as_current
+from .line import HOLDS
+from .patience import Patience, check_patience
 from .permit import TurnPermit
+from .throttle import JobOf, awaitable_of, discard, go_again, throttle_in
+from .turn import FRONT, Place, Turn
 
-
-@dataclass(frozen=True, slots=True)
-class RateLimiterStatistics:
-    """
-    The state of a :class:`RateLimiter` at one instant.
-
-    :ivar int tasks_waiting: how many tasks wait for their turn
-    :ivar int borrowed_tokens: how many calls hold a slot (or a charge) while they run
-    :ivar float total_tokens: how many may, at most: the concurrency; infinity without one
-    :ivar float paused_for: for how many seconds the limiter is still paused
-
-    """
-
-    tasks_waiting: int
-    borrowed_tokens: int
-    total_tokens: float
-    paused_for: float
+P = ParamSpec("P")
+T = TypeVar("T")
+PosArgsT = TypeVarTuple("PosArgsT")
 
 
 @final
-class RateLimiter:
+class RateLimiter(LimiterControls):
     """
     Lets calls pass in order, when all its policies and its concurrency allow it.
 
@@ -71,56 +56,37 @@ class RateLimiter:
         agree to each call
     :param concurrency: how many calls may run at once, at least 1, or a capacity limiter that
         is shared with others; ``None`` for no bound
+    :param max_waiting: how many may wait in line, at least 0; whoever comes on top is refused.
+        ``None`` for no bound
     :param fast_acquire: whether a turn that needn't be waited for is granted without a
         checkpoint; then whoever loops over it has to yield by itself
-    :param name: how ``repr`` and errors call the limiter
+    :param name: how ``repr``, errors and events call the limiter
+    :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`
     :raises TypeError: if a parameter is of the wrong type
-    :raises ValueError: if a text is not a limit or ``concurrency`` is below 1
+    :raises ValueError: if a text is not a limit, ``concurrency`` is below 1 or ``max_waiting``
+        below 0
 
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_anonymous",
-        "_clock",
-        "_fast",
-        "_gate",
-        "_line",
-        "_name",
-        "_one",
-        "_only",
-    )
+    __slots__ = ("_anonymous", "_fast")
 
     def __init__(
         self,
         *policies: Policy | str,
-        concurrency: int | anyio.CapacityLimiter | None = None,
+        concurrency: Concurrency = None,
+        max_waiting: int | None = None,
         fast_acquire: bool = False,
         name: str | None = None,
+        observer: Observer | None = None,
     ) -> None:
-        described = tuple(as_policy(policy) for policy in policies)
-        if concurrency is None:
-            self._gate = Gate(described)
-        elif isinstance(concurrency, anyio.CapacityLimiter):
-            self._gate = Gate(described, capacity=concurrency)
-        else:
-            self._gate = Gate(described, check_count("concurrency", concurrency))
-
-        self._clock = RunClock(
-            self._forget_run, "the limiter" if name is None else f"the limiter {name!r}"
-        )
-        self._line = WaitLine(self._gate, self._clock)
+        super().__init__(policies, concurrency, max_waiting, name, observer)
         self._fast = fast_acquire
-        self._name = name
         #: The turns of those who are inside of ``async with limiter``, all alike.
         self._anonymous: list[Turn] = []
-        units = {policy.unit for policy in described}
-        #: What a call of cost 1 charges, if an int will do.
-        self._one = amounts_of(1, described) if units <= {"calls"} else None
-        #: The bucket, if there is only one, of calls, and no more to ask.
-        self._only = None if self._one is None else self._gate.only
 
-    async def acquire(self, cost: Cost = 1, *, priority: int = 0) -> None:
+    async def acquire(
+        self, cost: Cost = 1, *, priority: int = 0, max_wait: Patience = None
+    ) -> None:
         """
         Wait for a turn.
 
@@ -129,13 +95,19 @@ class RateLimiter:
 
         :param cost: what the call costs, 0 or more, or amounts by unit
         :param priority: lower goes first
+        :param max_wait: for how many seconds to wait at most, 0 or more; ``"deadline"`` for until
+            the deadline of the enclosing cancel scope; ``None`` for as long as it takes
+        :raises ~anythrottle.LimitExceeded: if the turn could not come before ``max_wait`` is over
+            (then at once), has not come by then, or if too many are waiting
         :raises RuntimeError: if the limiter holds something while a call runs, or is in use in
             another event loop at the same time
         :raises TypeError: if a parameter is of the wrong type
-        :raises ValueError: if ``cost`` is negative or does not fit the limiter's units
+        :raises ValueError: if ``cost`` is negative or does not fit the limiter's units, or
+            ``max_wait`` is out of its range
         :raises ~anythrottle.CostTooHigh: if a policy could never allow ``cost``
 
         """
+        line = self._line
         arrival = None
         # Most often there is room, nobody is in line and nothing is paused: a short way for that.
         bucket = self._only
@@ -144,33 +116,33 @@ class RateLimiter:
             and type(cost) is int
             and cost > 0
             and type(priority) is int
-            and (run := self._line.enter_free()) is not None
+            and max_wait is None
+            and (run := line.enter_free()) is not None
             and bucket.take_free(cost)
         ):
             if not self._fast:
-                arrival = self._line.arrivals
+                arrival = line.arrivals
                 try:
                     await run.checkpoint()
                 except BaseException:
-                    self._line.leave_free(run, bucket, cost)
+                    line.leave_free(run, bucket, cost)
                     raise
 
-            if self._gate.paused_until == NEVER and run is self._clock.latest:
+            if line.may_start(run, bucket):
                 now = run.time()
                 bucket.start(now, cost)
-                if self._line.turns:
-                    self._line.note_start(now)
+                if line.queue:
+                    line.note_start(now)
 
                 return
 
-            self._line.leave_free(run, bucket, cost)
+            line.leave_free(run, bucket, cost)
 
-        await self._line.wait(
-            Turn(self._amounts_without_hold(cost, "acquire")),
-            priority=_check_priority(priority),
-            fast=self._fast or arrival is not None,
-            arrival=arrival,
-        )
+        turn = self._turn_without_hold(cost, "acquire")
+        priority = _check_priority(priority)
+        turn.place = line.new_place(priority) if arrival is None else (priority, arrival)
+        fast = self._fast or arrival is not None
+        await line.wait(turn, fast=fast, max_wait=check_patience(max_wait))
 
     def acquire_nowait(self, cost: Cost = 1) -> None:
         """
@@ -184,14 +156,12 @@ class RateLimiter:
         :raises ~anythrottle.CostTooHigh: if a policy could never allow ``cost``
 
         """
-        turn = Turn(self._amounts_without_hold(cost, "acquire_nowait"))
-        now = self._clock.now()
-        if not self._line.try_now(turn, now):
-            raise LimitExceeded(self._decide(turn.amounts, now))
+        turn = self._turn_without_hold(cost, "acquire_nowait")
+        self._line.take_now(turn)
 
-        self._gate.start(turn, now)
-
-    def permit(self, cost: Cost = 1, *, priority: int = 0) -> AbstractAsyncContextManager[Permit]:
+    def permit(
+        self, cost: Cost = 1, *, priority: int = 0, max_wait: Patience = None
+    ) -> AbstractAsyncContextManager[Permit]:
         """
         Return the permit for one call, to be entered.
 
@@ -199,29 +169,117 @@ class RateLimiter:
         >>> limiter = anythrottle.RateLimiter("500/min", "200_000 tokens/min", concurrency=8)
         >>> async def main():
         ...     async with limiter.permit({"tokens": 850}) as permit:
+        ...         permit.settle({"tokens": 700})
         ...         return permit.waited < 1
         >>> anyio.run(main)
         True
 
+        Entering it raises :exc:`.LimitExceeded` as :meth:`acquire` does.
+
         :param cost: what the call costs, 0 or more, or amounts by unit
         :param priority: lower goes first
+        :param max_wait: for how many seconds to wait at most, 0 or more: 0 for a permit that
+            doesn't wait; ``"deadline"`` for until the deadline of the enclosing cancel scope;
+            ``None`` for as long as it takes
         :raises TypeError: if a parameter is of the wrong type
-        :raises ValueError: if ``cost`` is negative or does not fit the limiter's units
+        :raises ValueError: if ``cost`` is negative or does not fit the limiter's units, or
+            ``max_wait`` is out of its range
         :raises ~anythrottle.CostTooHigh: if a policy could never allow ``cost``
 
         """
-        return TurnPermit(
-            self._line,
-            self._amounts(cost),
-            priority=_check_priority(priority),
-            fast=self._fast,
-        )
+        return self._permit(cost, _check_priority(priority), check_patience(max_wait))
+
+    async def run(
+        self,
+        func: Callable[[*PosArgsT], Awaitable[T]],
+        *args: *PosArgsT,
+        cost: Cost = 1,
+        priority: int = 0,
+        max_attempts: int | None = None,
+    ) -> T:
+        """
+        Wait for a turn, call ``func`` and return what it returns.
+
+        If it raises :exc:`.ThrottleException`, what the call holds is let go, the limiter pauses
+        (for the time given with the exception, else as :meth:`pause` does by itself), and the
+        call goes again from the front of the line. The attempt stays charged, unless the function
+        calls ``current_permit().refund()``.
+
+        A group of nothing but such exceptions is treated as one, with the longest of their
+        pauses. If there is anything else in a group, the limiter pauses too, but the group is
+        raised.
+
+        :param func: an async function
+        :param args: what to call it with
+        :param cost: what the call costs, 0 or more, or amounts by unit
+        :param priority: lower goes first
+        :param max_attempts: how often to call it, at least 1, before its throttling is raised as
+            its error; ``None`` for no bound
+        :raises TypeError: if a parameter is of the wrong type
+        :raises ValueError: if a parameter is out of its range
+        :raises ~anythrottle.CostTooHigh: if a policy could never allow ``cost``
+
+        """
+        if not callable(func):
+            raise TypeError(f"func must be an async function, not {func!r}")
+
+        most = inf if max_attempts is None else check_count("max_attempts", max_attempts)
+        permit = self._permit(cost, _check_priority(priority), None)
+        job: JobOf[T] = partial(func, *args)
+        attempts = 0
+        try:
+            while True:
+                async with permit:
+                    attempts += 1
+                    try:
+                        with as_current(permit):
+                            return await awaitable_of(job, "the function")
+                    except BaseException as exc:
+                        following = self._after_throttling(exc, job, attempts, most)
+                        if following is None:
+                            raise
+
+                        job = following
+
+                permit = self._permit(cost, FRONT, None, place=permit.turn.place)
+        finally:
+            # It may be a replacement that has never run.
+            discard(job)
+
+    def wrap(self, func: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[object, object, T]]:
+        """
+        Return an async function that calls ``func`` by :meth:`run`, each call with a cost of 1.
+
+        >>> import anyio, anythrottle
+        >>> limiter = anythrottle.RateLimiter("20/10s", concurrency=5)
+        >>> @limiter.wrap
+        ... async def fetch(page):
+        ...     return f"page {page}"
+        >>> anyio.run(fetch, 7)
+        'page 7'
+
+        :param func: an async function
+        :raises TypeError: if it cannot be called
+
+        """
+        if not callable(func):
+            raise TypeError(f"func must be an async function, not {func!r}")
+
+        @wraps(func)
+        async def limited(*args: P.args, **kwargs: P.kwargs) -> T:
+            return await self.run(partial(func, *args, **kwargs))
+
+        return limited
 
     async def __aenter__(self) -> None:
-        turn = Turn(self._amounts(1))
-        await self._line.wait(turn, priority=0, fast=self._fast)
-        if self._gate.holds:
-            self._anonymous.append(turn)
+        turn = Turn(1, self._amounts(1), ends=True)
+        turn.place = self._line.new_place(0)
+        await self._line.wait(turn, fast=self._fast)
+        if self._anonymous and self._anonymous[-1].run is not turn.run:
+            # Those were inside when their run ended, and will not come out again.
+            self._anonymous.clear()
+
+        self._anonymous.append(turn)
 
     async def __aexit__(
         self,
@@ -230,94 +288,42 @@ class RateLimiter:
         traceback: TracebackType | None,
     ) -> None:
         # They are all alike, so any of them will do. A call of a run that is over has none here.
-        if self._anonymous and self._clock.is_here(self._anonymous[-1].run):
+        if self._anonymous and self._line.clock.is_here(self._anonymous[-1].run):
             self._line.end(self._anonymous.pop())
 
-    def pause(self, seconds: float | None = None) -> None:
-        """
-        Let nobody pass for a while, those included who have been granted a turn just now.
+    def _permit(
+        self, cost: Cost, priority: float, max_wait: Patience, place: Place | None = None
+    ) -> TurnPermit:
+        turn = Turn(cost, self._amounts(cost), ends=True)
+        if place is not None:
+            turn.place = (priority, place[1])
 
-        Calls that run go on. Of overlapping pauses, the later end holds.
+        return TurnPermit(self._line, turn, priority=priority, max_wait=max_wait, fast=self._fast)
 
-        :param seconds: how long, 0 or more, infinity for until :meth:`resume`; ``None`` for the
-            shortest window of the policies, 1 second if there is none
-        :raises TypeError: if ``seconds`` is no number
-        :raises ValueError: if ``seconds`` is negative or NaN
-
-        """
-        if seconds is None:
-            seconds = min((policy.window for policy in self._gate.policies), default=1.0)
-
-        seconds = check_seconds("seconds", seconds, zero=True, infinite=True)
-        until = self._clock.now() + seconds
-        self._gate.paused_until = max(self._gate.paused_until, until)
-
-    def resume(self) -> None:
-        """End any pause at once."""
-        now = self._clock.now()
-        self._gate.paused_until = NEVER
-        self._line.serve(now)
-
-    def peek(self, cost: Cost = 1) -> Decision:
-        """
-        Tell whether a call may go now, and if not, why and when. Asking changes nothing.
-
-        :param cost: what the call would cost, 0 or more, or amounts by unit
-        :raises TypeError: if ``cost`` is of the wrong type
-        :raises ValueError: if ``cost`` is negative or does not fit the limiter's units
-        :raises ~anythrottle.CostTooHigh: if a policy could never allow ``cost``
-
-        """
-        return self._decide(self._amounts(cost), self._clock.glance())
-
-    def statistics(self) -> RateLimiterStatistics:
-        """Return the state at this instant."""
-        now = self._clock.glance()
-        return RateLimiterStatistics(
-            tasks_waiting=len(self._line),
-            borrowed_tokens=self._gate.borrowed,
-            total_tokens=self._gate.slots,
-            paused_for=max(self._gate.paused_until - now, 0.0),
-        )
-
-    def __repr__(self) -> str:
-        statistics = self.statistics()
-        name = "" if self._name is None else f" {self._name!r}"
-        parts = [f"{p.limit} {p.unit}/{p.window:g}s" for p in self._gate.policies]
-        if statistics.total_tokens < inf:
-            parts.append(f"{statistics.borrowed_tokens}/{statistics.total_tokens:g} at once")
-
-        if statistics.tasks_waiting:
-            parts.append(f"{statistics.tasks_waiting} waiting")
-
-        if statistics.paused_for:
-            parts.append(f"paused for {statistics.paused_for:.3g}s")
-
-        return f"<RateLimiter{name} {', '.join(parts) or 'without limit'}>"
-
-    def _decide(self, amounts: Sequence[int], now: float) -> Decision:
-        ahead = [turn.amounts for turn in self._line.ahead_of(0)]
-        return self._gate.decide(amounts, now, ahead)
-
-    def _amounts(self, cost: Cost) -> tuple[int, ...]:
-        if self._one is not None and type(cost) is int and cost == 1:
-            return self._one
-
-        return amounts_of(cost, self._gate.policies)
-
-    def _amounts_without_hold(self, cost: Cost, verb: str) -> tuple[int, ...]:
+    def _turn_without_hold(self, cost: Cost, verb: str) -> Turn:
         if self._gate.holds:
-            raise RuntimeError(
-                f"{verb}() is for limiters that hold nothing while a call runs; {self!r} does: "
-                f"use 'async with limiter.permit(cost):'"
-            )
+            raise RuntimeError(HOLDS.format(verb=verb, limiter=repr(self)))
 
-        return self._amounts(cost)
+        return Turn(cost, self._amounts(cost), ends=False)
 
-    def _forget_run(self, shift: float) -> None:
-        self._anonymous.clear()
-        self._line.forget()
-        self._gate.forget_run(shift)
+    def _after_throttling(
+        self, error: BaseException, job: JobOf[T], attempts: int, most: float
+    ) -> JobOf[T] | None:
+        """Return what to run after an attempt that was throttled; ``None`` if it was not."""
+        throttle = throttle_in(error)
+        if throttle is None:
+            return None
+
+        self.pause(throttle.retry_after)
+        job, refusal = go_again(throttle, error, job, attempts, most)
+        if refusal is error:
+            return None
+
+        if refusal is not None:
+            raise refusal from error
+
+        self._tell(Throttled(self._line.name, None, attempts, error))
+        return job
 
 
 def _check_priority(priority: int) -> int:

@@ -40,6 +40,9 @@ class TrioRun(Run):
     def is_here(self) -> bool:
         return self.is_current()
 
+    def task(self) -> object:
+        return trio.lowlevel.current_task()
+
     def is_over(self) -> bool:
         return self.has_ended()
 

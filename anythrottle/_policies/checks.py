@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isinf, isnan
+from math import inf, isfinite, isinf, isnan
 
 
 def check_count(name: str, value: object, *, least: int = 1) -> int:
@@ -35,14 +35,73 @@ def check_seconds(name: str, value: object, *, zero: bool = False, infinite: boo
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")
 
-    try:
-        seconds = float(value)
-    except OverflowError:
-        seconds = float("inf") if value > 0 else float("-inf")
-
+    seconds = _as_float(value)
     at_fault = isnan(seconds) or seconds < 0 or (isinf(seconds) and not infinite)
     if at_fault or (seconds == 0 and not zero):
         bounds = ("at least 0" if zero else "above 0") + ("" if infinite else " and finite")
         raise ValueError(f"{name} must be {bounds}, in seconds, not {value!r}")
 
     return seconds
+
+
+def check_offset(name: str, value: object) -> float:
+    """
+    Return ``value`` as a float if it is a number of seconds, forward or back.
+
+    :raises TypeError: if it is no number (a bool is none)
+    :raises ValueError: if it is NaN or infinite
+
+    """
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+
+    seconds = _as_float(value)
+    if not isfinite(seconds):
+        raise ValueError(f"{name} must be finite, in seconds, not {value!r}")
+
+    return seconds
+
+
+def check_amount(name: str, value: object, *, least: float | None = None) -> float:
+    """
+    Return ``value`` as a float if it is an amount, whole or not.
+
+    :param least: the least that is allowed; ``None`` for anything above 0
+    :raises TypeError: if it is no number (a bool is none)
+    :raises ValueError: if it is NaN, infinite or too small
+
+    """
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, not {value!r}")
+
+    amount = _as_float(value)
+    if not isfinite(amount) or (amount <= 0 if least is None else amount < least):
+        bound = "above 0" if least is None else f"at least {least}"
+        raise ValueError(f"{name} must be {bound} and finite, not {value!r}")
+
+    return amount
+
+
+def check_unit(value: object) -> str:
+    """
+    Return ``value`` if it can name what a policy counts.
+
+    :raises TypeError: if it is no str
+    :raises ValueError: if it is empty
+
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"unit must be a str, not {value!r}")
+
+    if not value:
+        raise ValueError("unit must not be empty")
+
+    return value
+
+
+def _as_float(value: float) -> float:
+    """Return an int or float as a float; beyond any float there is infinity."""
+    try:
+        return float(value)
+    except OverflowError:
+        return inf if value > 0 else -inf

@@ -21,7 +21,15 @@ class Bucket(Protocol):
     A charge has up to three stations: :meth:`take` holds it, :meth:`start` says that the call
     begins, :meth:`release` that it has ended. What is held counts at every instant, so nothing
     that happens between the stations can crowd a window. Times are seconds of any one clock.
+
+    Charges that nobody has asked :meth:`delay` for (a correction, a penalty) may drive the bucket
+    into debt; then whoever comes later waits until that is paid back.
     """
+
+    @property
+    def capacity(self) -> float:
+        """The most that can be charged at once."""
+        ...
 
     def delay(self, now: float, cost: int) -> float:
         """
@@ -37,8 +45,14 @@ class Bucket(Protocol):
         """Hold ``cost`` if there is room for it whatever the time is; tell whether it was held."""
         ...
 
-    def take(self, now: float, cost: int) -> None:
-        """Hold ``cost``, which :meth:`delay` has found to be due."""
+    def take(self, now: float, cost: int, since: float | None = None) -> None:
+        """
+        Hold ``cost``, which :meth:`delay` has found to be due, or which has to be held anyway.
+
+        :param since: the instant at which it has fallen due, if that was before ``now``: who
+            waited may be credited from then on, as a timer that is late shall cost no rate
+
+        """
         ...
 
     def start(self, now: float, cost: int) -> float:
@@ -69,12 +83,34 @@ class Bucket(Protocol):
         """
         ...
 
+    def tighten(self, now: float, remaining: int, reset_after: float | None) -> None:
+        """
+        Let at most ``remaining`` be taken before ``reset_after`` seconds have passed.
+
+        It only ever tightens: where less is left already, that stays so.
+
+        :param reset_after: seconds; more than the policy's window counts as the window. ``None``:
+            as if what is left above ``remaining`` had been charged just now
+
+        """
+        ...
+
     def remaining(self, now: float) -> int:
-        """Tell how much could be taken at this instant."""
+        """Tell how much could be taken at this instant, 0 or more."""
         ...
 
     def reset_after(self, now: float) -> float:
         """Tell in how many seconds the bucket is full again, if nothing more is taken."""
+        ...
+
+    def history(self, now: float) -> list[tuple[float, int]]:
+        """
+        Return what a successor has to know: when how much was charged, the earliest first.
+
+        Calls that have begun count, not what is held. Instants may be later than they were, and
+        amounts larger, never the other way round.
+
+        """
         ...
 
     def shift(self, seconds: float) -> None:
@@ -85,8 +121,13 @@ class Bucket(Protocol):
         """Let go all that is held: whoever held it is no more."""
         ...
 
-    def ahead(self, now: float) -> Bucket:
-        """Return a copy to think ahead with, as if the calls that are due to begin began now."""
+    def ahead(self, now: float, *, ended: bool = False) -> Bucket:
+        """
+        Return a copy to think ahead with, as if the calls that are due to begin began now.
+
+        :param ended: whether to think that the calls which run end now, too
+
+        """
         ...
 
 
@@ -95,13 +136,13 @@ class Policy(Protocol):
     """A limit, described: a frozen value that makes the buckets which keep to it."""
 
     @property
-    def limit(self) -> int:
-        """The most that can be charged at once, in :attr:`unit`."""
+    def limit(self) -> float:
+        """How much may pass per :attr:`window`, in :attr:`unit`."""
         ...
 
     @property
     def window(self) -> float:
-        """The time in which a full charge comes back, in seconds."""
+        """The time that :attr:`limit` is for, in seconds."""
         ...
 
     @property
@@ -143,7 +184,7 @@ class Decision:
     retry_after: float
     remaining: int | None
     reset_after: float
-    limit: int | None
+    limit: float | None
     policy: Policy | None
 
 

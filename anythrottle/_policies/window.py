@@ -16,6 +16,12 @@ _EXACT_ENTRIES = 1000
 #: The part of the window by which merging may delay a return.
 _GRAIN = 1 / 1000
 
+#: How many charges that have come back are remembered, for a successor with a longer memory.
+_PAST_ENTRIES = 16
+
+#: A charge that is out: the instant at which it comes back, the amount, the instant it counts from.
+_Entry = tuple[float, int, float]
+
 
 @dataclass(frozen=True, slots=True)
 class WindowTokenBucket:
@@ -78,25 +84,31 @@ class WindowBucket:
 
     Invariant: the limit is what is free, plus what is held, plus the sum of the entries. Entries
     stand in the order in which they come back; one that is due is free when that is next noted.
+    What is free is below zero while the bucket is in debt.
     """
 
-    __slots__ = ("_entries", "_free", "_limit", "_merge_until", "_window")
+    __slots__ = ("_entries", "_free", "_limit", "_merge_until", "_past", "_window")
 
     def __init__(self, policy: WindowTokenBucket) -> None:
         self._limit = policy.limit
         self._window = policy.window
         self._free = policy.limit
-        #: [instant of return, amount]
-        self._entries: deque[tuple[float, int]] = deque()
+        self._entries: deque[_Entry] = deque()
         #: Up to which instant the last entry's return may be moved, to merge later charges in it.
         self._merge_until = -inf
+        #: Entries that have come back, the older ones merged again and again.
+        self._past: list[_Entry] = []
+
+    @property
+    def capacity(self) -> float:
+        return self._limit
 
     def delay(self, now: float, cost: int) -> float:
         missing = cost - self._free
         if missing <= 0:
             return 0.0
 
-        for back_at, amount in self._entries:
+        for back_at, amount, _ in self._entries:
             missing -= amount
             if missing <= 0:
                 return seconds_until(now, back_at)
@@ -111,15 +123,14 @@ class WindowBucket:
         self._free = free
         return True
 
-    def take(self, now: float, cost: int) -> None:
+    def take(self, now: float, cost: int, since: float | None = None) -> None:
         self._note_returns(now)
         self._free -= cost
 
     def start(self, now: float, cost: int) -> float:
         entries = self._entries
-        # _note_returns(), without the call: this is the way of each uncontended acquire().
-        while entries and entries[0][0] <= now:
-            self._free += entries.popleft()[1]
+        if entries and entries[0][0] <= now:
+            self._note_returns(now)
 
         window = self._window
         back_at = now + window
@@ -128,17 +139,17 @@ class WindowBucket:
             back_at = nextafter(back_at, inf)
 
         if entries:
-            last, amount = entries[-1]
+            last, amount, instant = entries[-1]
             if back_at <= last:
                 # The same instant; or a clock that went back, for which later is the safe side.
-                entries[-1] = (last, amount + cost)
+                entries[-1] = (last, amount + cost, instant)
                 return last
 
             if back_at <= self._merge_until and len(entries) >= _EXACT_ENTRIES:
-                entries[-1] = (back_at, amount + cost)
+                entries[-1] = (back_at, amount + cost, now)
                 return back_at
 
-        entries.append((back_at, cost))
+        entries.append((back_at, cost, now))
         self._merge_until = back_at + window * _GRAIN
         return back_at
 
@@ -151,15 +162,49 @@ class WindowBucket:
             self._free += cost
             return
 
-        # Merging may have moved the return, but only to the next entry that is not earlier.
-        for index, (back_at, amount) in enumerate(self._entries):
-            if back_at >= receipt > now:
-                self._entries[index] = (back_at, amount - cost)
-                self._free += cost
-                break
+        if receipt <= now:
+            return
+
+        # Its return may have been moved, by merging or by tighten(), but never to an earlier one.
+        for index, (back_at, amount, instant) in enumerate(self._entries):
+            if back_at >= receipt:
+                part = min(amount, cost)
+                self._entries[index] = (back_at, amount - part, instant)
+                self._free += part
+                cost -= part
+                if not cost:
+                    break
+
+    def tighten(self, now: float, remaining: int, reset_after: float | None) -> None:
+        self._note_returns(now)
+        withheld = max(self._free - remaining, 0)
+        #: What may still come back before the reset.
+        spare = max(remaining - self._free, 0)
+        self._free -= withheld
+        if reset_after is None:
+            if withheld:
+                WindowBucket.start(self, now, withheld)
+
+            return
+
+        reset_at = now + min(reset_after, self._window)
+        entries = self._entries
+        early: list[_Entry] = []
+        while entries and entries[0][0] <= reset_at:
+            back_at, amount, instant = entries.popleft()
+            part = min(amount, spare)
+            spare -= part
+            withheld += amount - part
+            early.append((back_at, part, instant))
+
+        if withheld:
+            entries.appendleft((reset_at, withheld, now))
+
+        entries.extendleft(reversed(early))
 
     def remaining(self, now: float) -> int:
-        return self._free + sum(amount for back_at, amount in self._entries if back_at <= now)
+        due = sum(amount for back_at, amount, _ in self._entries if back_at <= now)
+        return max(self._free + due, 0)
 
     def reset_after(self, now: float) -> float:
         last = self._entries[-1][0] if self._entries else now
@@ -168,36 +213,57 @@ class WindowBucket:
 
         return seconds_until(now, last)
 
+    def history(self, now: float) -> list[tuple[float, int]]:
+        return [(instant, amount) for _, amount, instant in (*self._past, *self._entries) if amount]
+
     def shift(self, seconds: float) -> None:
-        # Rounded up, for a token must not come back early.
-        self._entries = deque(
-            (nextafter(back_at + seconds, inf), amount) for back_at, amount in self._entries
-        )
+        self._entries = deque(_shifted(entry, seconds) for entry in self._entries)
+        self._past = [_shifted(entry, seconds) for entry in self._past]
         self._merge_until += seconds
 
     def forget_held(self) -> None:
         self._free += self._held()
 
-    def ahead(self, now: float) -> WindowBucket:
+    def ahead(self, now: float, *, ended: bool = False) -> WindowBucket:
         copy = object.__new__(type(self))
         copy._limit = self._limit
         copy._window = self._window
         copy._free = self._free
         copy._entries = self._entries.copy()
         copy._merge_until = self._merge_until
+        copy._past = []
         held = copy._held()
         if held:
-            copy.start(now, held)
+            # As an EndWindowBucket's own start() would not.
+            start = WindowBucket.start if ended else type(self).start
+            start(copy, now, held)
 
         return copy
 
     def _held(self) -> int:
-        return self._limit - self._free - sum(amount for _, amount in self._entries)
+        return self._limit - self._free - sum(amount for _, amount, _ in self._entries)
 
     def _note_returns(self, now: float) -> None:
         entries = self._entries
+        past = self._past
         while entries and entries[0][0] <= now:
-            self._free += entries.popleft()[1]
+            entry = entries.popleft()
+            self._free += entry[1]
+            past.append(entry)
+            if len(past) > _PAST_ENTRIES:
+                # The older half in pairs: so the resolution fades with age, like an exponential
+                # histogram's (Datar, Gionis, Indyk and Motwani 2002), and memory is bounded.
+                half = past[: _PAST_ENTRIES // 2]
+                past[: _PAST_ENTRIES // 2] = [
+                    (later[0], earlier[1] + later[1], later[2])
+                    for earlier, later in zip(half[::2], half[1::2], strict=True)
+                ]
+
+
+def _shifted(entry: _Entry, seconds: float) -> _Entry:
+    """Return an entry by a clock that is ahead; rounded up, lest a token comes back early."""
+    back_at, amount, instant = entry
+    return nextafter(back_at + seconds, inf), amount, nextafter(instant + seconds, inf)
 
 
 @final

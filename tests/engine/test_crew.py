@@ -118,7 +118,13 @@ class RefundingLimiter:
     def permit(self, cost: object = 1, *, priority: int = 0) -> RefundingLimiter:
         return self
 
+    async def run(self, func: object, *args: object) -> None: ...
+
+    def wrap(self, func: object) -> None: ...
+
     def pause(self, seconds: float | None = None) -> None: ...
+
+    def settle(self, cost: object) -> None: ...
 
     def refund(self) -> None:
         self.refunds += 1

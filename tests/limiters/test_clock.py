@@ -377,7 +377,7 @@ class TestAcrossRuns:
         granted.exception()
         assert other.run_until_complete(use()) == 2
 
-    def test_a_slot_that_comes_in_a_loop_that_was_left_goes_back(
+    def test_a_slot_that_comes_in_a_loop_that_was_left_is_of_use_there(
         self, new_loop: Callable[[], VirtualEventLoop]
     ) -> None:
         capacity = anyio.CapacityLimiter(1)
@@ -387,7 +387,7 @@ class TestAcrossRuns:
 
         async def start() -> asyncio.Task[Any]:
             await capacity.acquire_on_behalf_of(outsider)
-            task = asyncio.create_task(limiter.permit().__aenter__())
+            task = asyncio.ensure_future(permit.__aenter__())
             await asyncio.sleep(1)
             assert capacity.statistics().tasks_waiting == 1
             return task
@@ -397,11 +397,12 @@ class TestAcrossRuns:
 
         async def go_on(task: asyncio.Task[Any]) -> None:
             capacity.release_on_behalf_of(outsider)
-            await asyncio.sleep(1)
+            await asyncio.wait_for(task, 1)
+            assert capacity.borrowed_tokens == 1
+            await permit.__aexit__(None, None, None)
             assert capacity.borrowed_tokens == 0
-            task.cancel()
-            await asyncio.wait([task])
 
+        permit = limiter.permit()
         task = left.run_until_complete(start())
         other.run_until_complete(use())
         left.run_until_complete(go_on(task))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from anythrottle import Cost, CostTooHigh, RateLimiter, WindowTokenBucket
-from anythrottle._limiters.cost import amounts_of
+from anythrottle._limiters import cost as cost_module
 
 CALLS = WindowTokenBucket(10, 1)
 MORE_CALLS = WindowTokenBucket(100, 60)
 TOKENS = WindowTokenBucket(1000, 60, unit="tokens")
+
+
+def amounts_of(cost: Cost, policies: Sequence[WindowTokenBucket]) -> tuple[int, ...]:
+    return cost_module.amounts_of(cost, policies, [policy.limit for policy in policies])
 
 
 class TestAmounts:

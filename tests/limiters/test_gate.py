@@ -35,7 +35,7 @@ class TestAllOrNothing:
                 limiter.acquire_nowait(cost)
 
         limiter.acquire_nowait({"calls": 2, "tokens": 90})
-        assert [bucket.remaining(1.0) for bucket in limiter._gate._buckets] == [3, 0, 0]
+        assert [bucket.remaining(1.0) for bucket in limiter._gate.buckets] == [3, 0, 0]
 
     async def test_each_policy_must_agree(self) -> None:
         limiter = RateLimiter("2/s", "3/10s")
@@ -138,8 +138,8 @@ class TestSharedCapacity:
             task_group.start_soon(waiting.__aenter__)
             await wait_idle()
             # The tokens go elsewhere while the slot is sought.
-            limiter._gate._buckets[0].take(0.0, 1)
-            limiter._gate._buckets[0].start(0.0, 1)
+            limiter._gate.buckets[0].take(0.0, 1)
+            limiter._gate.buckets[0].start(0.0, 1)
             await anyio.sleep(2)
             capacity.release_on_behalf_of(outsider)
             await wait_idle()

@@ -542,7 +542,7 @@ class TestCancellationSweeps:
             assert limiter.peek().remaining == 100 - len(entered)
             statistics = limiter.statistics()
             assert (statistics.tasks_waiting, statistics.borrowed_tokens) == (0, 0)
-            assert limiter._gate._borrowers == set()
+            assert limiter._gate.charged == set()
             await take(limiter, 0)
 
         assert sweep_with(blow, scenario) >= 2
@@ -854,7 +854,7 @@ class TestWakeUps:
             for number in range(1000):
                 await crowd.join(number)
                 await crowd.leave(number)
-                assert len(limiter._line.turns) < 100
+                assert len(limiter._line.queue._heap) < 100
 
     async def test_after_a_pause_a_turn_costs_what_it_did_before(self) -> None:
         limiter = RateLimiter("1000/s", fast_acquire=True)

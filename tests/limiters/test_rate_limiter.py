@@ -197,7 +197,7 @@ class TestExact:
 
         async def call() -> None:
             await limiter.acquire()
-            run = limiter._clock.latest
+            run = limiter._line.clock.latest
             assert run is not None
             after.append(run.time())
 
@@ -424,15 +424,15 @@ class TestPause:
                 await wait_idle()
 
             await anyio.sleep_until(10)
-            run = limiter._clock.latest
+            run = limiter._line.clock.latest
             assert run is not None
             # Woken in this instant, as the head is: it has granted, or is about to.
             limiter._line.serve(run.time())
             limiter.pause(5)
             await wait_idle()
             granted = len(order)
-            in_line = [turn.key for turn in limiter._line.ahead_of(0)]
-            assert in_line == sorted(in_line, key=str)
+            in_line = [turn.place for turn in limiter._line.queue.ahead_of(0)]
+            assert in_line == sorted(in_line, key=repr)
             assert len(in_line) == 6 - granted
             assert limiter.peek().remaining == 3 - granted
             await anyio.sleep_until(14)
@@ -898,7 +898,7 @@ class TestDefectsSeenInOthers:
 
             await wait_idle()
             # Fifty wait for the second policy, and the first has not been charged for them.
-            assert limiter._gate._buckets[0].remaining(0.0) == 99
+            assert limiter._gate.buckets[0].remaining(0.0) == 99
             task_group.cancel_scope.cancel()
 
     def test_hangs_or_breaks_in_a_second_event_loop_run(self, run: Run) -> None:

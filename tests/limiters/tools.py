@@ -193,7 +193,7 @@ def turn_back(seconds: float) -> None:
 def set_clock(limiter: RateLimiter, *readings: float) -> None:
     """Let a limiter read these times, one after the other, then the last one again and again."""
     rest = list(readings)
-    limiter._clock.run().time = lambda: rest.pop(0) if len(rest) > 1 else rest[0]
+    limiter._line.clock.run().time = lambda: rest.pop(0) if len(rest) > 1 else rest[0]
 
 
 class Blow(NamedTuple):

@@ -4,7 +4,13 @@ import math
 
 import pytest
 
-from anythrottle._policies.checks import check_count, check_seconds
+from anythrottle._policies.checks import (
+    check_amount,
+    check_count,
+    check_offset,
+    check_seconds,
+    check_unit,
+)
 
 
 class TestCheckCount:
@@ -70,3 +76,73 @@ class TestCheckSeconds:
         for value in (math.nan, -1.0, -math.inf):
             with pytest.raises(ValueError, match=r"^pause must be at least 0, in seconds, not"):
                 check_seconds("pause", value, zero=True, infinite=True)
+
+
+class TestCheckOffset:
+    @pytest.mark.parametrize("value", [0, -1, 0.5, -1e308, 2**1023])
+    def test_returns_a_float(self, value: float) -> None:
+        seconds = check_offset("offset", value)
+        assert seconds == value
+        assert type(seconds) is float
+
+    @pytest.mark.parametrize("value", [True, False, "1", None, 1j])
+    def test_refuses_what_is_no_number(self, value: object) -> None:
+        with pytest.raises(TypeError) as raised:
+            check_offset("offset", value)
+
+        assert str(raised.value) == f"offset must be a number of seconds, not {value!r}"
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**400, -(10**400)])
+    def test_refuses_what_is_not_finite(self, value: float) -> None:
+        with pytest.raises(ValueError, match=r"^offset must be finite, in seconds, not") as raised:
+            check_offset("offset", value)
+
+        assert repr(value) in str(raised.value)
+
+
+class TestCheckAmount:
+    @pytest.mark.parametrize("value", [1, 0.5, 5e-324, 1e308, 2**1023])
+    def test_returns_a_float(self, value: float) -> None:
+        amount = check_amount("limit", value)
+        assert amount == value
+        assert type(amount) is float
+
+    @pytest.mark.parametrize("value", [True, False, "1", None, 1j])
+    def test_refuses_what_is_no_number(self, value: object) -> None:
+        with pytest.raises(TypeError) as raised:
+            check_amount("limit", value)
+
+        assert str(raised.value) == f"limit must be a number, not {value!r}"
+
+    @pytest.mark.parametrize(
+        "value", [0, 0.0, -0.0, -1, -5e-324, math.nan, math.inf, -math.inf, 10**400, -(10**400)]
+    )
+    def test_refuses_what_is_out_of_range(self, value: float) -> None:
+        with pytest.raises(ValueError, match=r"^limit must be above 0 and finite, not") as raised:
+            check_amount("limit", value)
+
+        assert repr(value) in str(raised.value)
+
+    def test_a_least_amount(self) -> None:
+        assert check_amount("burst", 1, least=1) == 1.0
+        for value in (0.999, 0, -1, math.nan, math.inf):
+            with pytest.raises(ValueError, match=r"^burst must be at least 1 and finite") as raised:
+                check_amount("burst", value, least=1)
+
+            assert repr(value) in str(raised.value)
+
+
+class TestCheckUnit:
+    def test_returns_a_name(self) -> None:
+        assert check_unit("tokens") == "tokens"
+
+    @pytest.mark.parametrize("value", [5, None, b"calls", True])
+    def test_refuses_what_is_no_str(self, value: object) -> None:
+        with pytest.raises(TypeError) as raised:
+            check_unit(value)
+
+        assert str(raised.value) == f"unit must be a str, not {value!r}"
+
+    def test_refuses_an_empty_one(self) -> None:
+        with pytest.raises(ValueError, match=r"^unit must not be empty$"):
+            check_unit("")

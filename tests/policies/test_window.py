@@ -449,7 +449,7 @@ class TestBoundedMemory:
             bucket.give_back(now, 1, receipt)
             assert bucket.remaining(now) == number
 
-        assert all(amount == 0 for _, amount in bucket._entries)
+        assert all(amount == 0 for _, amount, _ in bucket._entries)
 
     def test_equal_instants_take_one_entry(self) -> None:
         bucket = WindowTokenBucket(100, 1).bucket()

@@ -1,0 +1,191 @@
+"""What observers are told: frozen records, one for each kind of event."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from ._policies.policy import Decision
+
+_logger = logging.getLogger("anythrottle")
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """
+    A call may begin.
+
+    :ivar name: the limiter's name
+    :ivar cost: what the call costs: calls, or amounts by unit
+    :ivar waited: how long it has waited for its turn, in seconds
+
+    """
+
+    name: str | None
+    cost: int | Mapping[str, int]
+    waited: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """
+    A call would have to wait and may not, or no longer: :exc:`.LimitExceeded` is raised.
+
+    :ivar name: the limiter's name
+    :ivar cost: what the call would cost: calls, or amounts by unit
+    :ivar decision: why it would have to wait, and how long
+
+    """
+
+    name: str | None
+    cost: int | Mapping[str, int]
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """
+    A call was given up while it waited, or before it could make use of its turn.
+
+    :ivar name: the limiter's name
+    :ivar cost: what the call would have cost: calls, or amounts by unit
+    :ivar waited: how long it has waited, in seconds
+
+    """
+
+    name: str | None
+    cost: int | Mapping[str, int]
+    waited: float
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """
+    The limiter lets nobody pass for a while. When that has passed by itself, no record tells.
+
+    :ivar name: the limiter's name
+    :ivar seconds: for how long from now, earlier pauses included; infinity for until it is resumed
+
+    """
+
+    name: str | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """
+    A pause was ended.
+
+    :ivar name: the limiter's name
+
+    """
+
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Throttled:
+    """
+    A call has raised :exc:`.ThrottleException` and goes again, from the front.
+
+    The pause, told of by :class:`Paused`, has begun.
+
+    :ivar name: the limiter's name, if it is the limiter that tells
+    :ivar index: the job's place in the order of first starts, if it is a throttler that tells
+    :ivar attempts: how often the call was started so far
+    :ivar error: what it has raised
+
+    """
+
+    name: str | None
+    index: int | None
+    attempts: int
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """
+    A throttler has started a job.
+
+    :ivar index: the job's place in the order of first starts, from 0 on
+    :ivar job: the job
+    :ivar attempts: how often it was started, this time included
+    :ivar waited: how long it has waited for its turns so far, in seconds
+
+    """
+
+    index: int
+    job: object
+    attempts: int
+    waited: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """
+    A throttler's job has ended well.
+
+    :ivar index: the job's place in the order of first starts, from 0 on
+    :ivar job: the job
+    :ivar attempts: how often it was started
+    :ivar duration: how long the last attempt took, in seconds
+
+    """
+
+    index: int
+    job: object
+    attempts: int
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """
+    A throttler's job has ended with an error, which is collected in its ``exceptions``.
+
+    :ivar index: the job's place in the order of first starts, from 0 on
+    :ivar job: the job
+    :ivar attempts: how often it was started
+    :ivar duration: how long the last attempt took, in seconds
+    :ivar error: the error
+
+    """
+
+    index: int
+    job: object
+    attempts: int
+    duration: float
+    error: BaseException
+
+
+#: What an observer may be told.
+Event: TypeAlias = (
+    Granted | Refused | Abandoned | Paused | Resumed | Throttled | Started | Finished | Failed
+)
+
+#: Whoever wants to be told. It is called at once, after the change that an event tells of, and
+#: has to return soon. What it raises is logged, and harms nobody.
+Observer: TypeAlias = Callable[[Event], None]
+
+
+def tell(observer: Observer, event: Event) -> None:
+    """Call an observer; an error of its own is logged."""
+    try:
+        observer(event)
+    except Exception:
+        _logger.exception("observer %r has failed, told of %r", observer, event)
+
+
+def check_observer(observer: object) -> None:
+    """
+    Raise if something cannot be an observer.
+
+    :raises TypeError: if it cannot be called
+
+    """
+    if observer is not None and not callable(observer):
+        raise TypeError(f"observer must be a function of one argument, not {observer!r}")

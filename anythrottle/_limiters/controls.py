@@ -1,0 +1,251 @@
+"""What one tells a limiter, and asks it, from outside of its calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import Final, TypeAlias, final
+
+import anyio
+
+from .._events import Event, Observer, Paused, Resumed, check_observer, tell
+from .._policies.checks import check_count, check_seconds
+from .._policies.policy import Bucket, Cost, Decision, Policy
+from .._policies.text import as_policy
+from .cost import check_unit, named_amounts
+from .gate import NEVER, Gate
+from .line import WaitLine
+from .succession import succeed
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimiterStatistics:
+    """
+    The state of a :class:`RateLimiter` at one instant.
+
+    :ivar int tasks_waiting: how many tasks wait for their turn
+    :ivar int borrowed_tokens: how many calls hold a slot (or a charge) while they run
+    :ivar float total_tokens: how many may, at most: the concurrency; infinity without one
+    :ivar float paused_for: for how many seconds the limiter is still paused
+
+    """
+
+    tasks_waiting: int
+    borrowed_tokens: int
+    total_tokens: float
+    paused_for: float
+
+
+@final
+class AsItIs:
+    """The type of :data:`AS_IT_IS`."""
+
+    def __repr__(self) -> str:
+        return "<as it is>"
+
+
+#: Stands for a setting that shall stay as it is.
+AS_IT_IS: Final = AsItIs()
+
+#: How many calls may run at once: a number, slots that are shared, or no bound.
+Concurrency: TypeAlias = int | anyio.CapacityLimiter | None
+
+
+class LimiterControls:
+    """
+    The half of :class:`.RateLimiter` that waits for nothing.
+
+    Its parameters are explained there.
+    """
+
+    __slots__ = ("__weakref__", "_gate", "_line", "_one", "_only")
+
+    #: What a call of cost 1 charges, if an int will do.
+    _one: tuple[int, ...] | None
+    #: The bucket, if there is only one, of calls, and no more to ask or to tell.
+    _only: Bucket | None
+
+    def __init__(
+        self,
+        policies: tuple[Policy | str, ...],
+        concurrency: Concurrency,
+        max_waiting: int | None,
+        name: str | None,
+        observer: Observer | None,
+    ) -> None:
+        described = tuple(as_policy(policy) for policy in policies)
+        check_observer(observer)
+        most = inf if max_waiting is None else check_count("max_waiting", max_waiting, least=0)
+        self._gate = Gate(described, *_slots_of(concurrency))
+        self._line = WaitLine(self._gate, name, max_waiting=most, observer=observer)
+        self._prepare()
+
+    def pause(self, seconds: float | None = None) -> None:
+        """
+        Let nobody pass for a while, those included who have been granted a turn just now.
+
+        Calls that run go on. Of overlapping pauses, the later end holds.
+
+        :param seconds: how long, 0 or more, infinity for until :meth:`resume`; ``None`` for the
+            shortest window of the policies, 1 second if there is none
+        :raises TypeError: if ``seconds`` is no number
+        :raises ValueError: if ``seconds`` is negative or NaN
+
+        """
+        if seconds is None:
+            seconds = min((policy.window for policy in self._gate.policies), default=1.0)
+
+        seconds = check_seconds("seconds", seconds, zero=True, infinite=True)
+        now = self._line.clock.now()
+        self._gate.paused_until = max(self._gate.paused_until, now + seconds)
+        self._line.outlook.void()
+        self._tell(Paused(self._line.name, self._gate.paused_until - now))
+
+    def resume(self) -> None:
+        """End any pause at once."""
+        now = self._line.clock.now()
+        self._gate.paused_until = NEVER
+        self._line.disturb(now)
+        self._tell(Resumed(self._line.name))
+
+    def penalize(self, cost: Cost) -> None:
+        """
+        Charge something at once, due or not, that no call of this limiter was charged for.
+
+        Say, what another process has used of the same budget. It may exceed the window, and then
+        later calls wait until that is paid back.
+
+        :param cost: how much: calls, 0 or more, or amounts by unit; units that are not named are
+            not charged
+        :raises TypeError: if ``cost`` is of the wrong type
+        :raises ValueError: if ``cost`` is negative or names a unit that the limiter doesn't count
+
+        """
+        amounts = named_amounts(cost, self._gate.policies)
+        now = self._line.clock.now()
+        self._gate.penalize(now, amounts)
+        self._line.disturb(now)
+
+    def tighten(
+        self, *, remaining: int, reset_after: float | None = None, unit: str = "calls"
+    ) -> None:
+        """
+        Take a server's figures: let at most ``remaining`` pass before its window is over.
+
+        It only ever tightens, and each policy of the unit only within its own window: what is
+        longer than that is for :meth:`pause`.
+
+        :param remaining: how much the server lets pass before the reset, 0 or more, in ``unit``
+        :param reset_after: in how many seconds the server counts anew, 0 or more; ``None`` if
+            that isn't known: then it is as if what is left above ``remaining`` had been charged
+            just now
+        :param unit: what ``remaining`` counts
+        :raises TypeError: if a parameter is of the wrong type
+        :raises ValueError: if a parameter is out of its range, or the limiter does not count
+            ``unit``
+
+        """
+        check_count("remaining", remaining, least=0)
+        if reset_after is not None:
+            reset_after = check_seconds("reset_after", reset_after, zero=True, infinite=True)
+
+        check_unit(unit, self._gate.policies)
+        now = self._line.clock.now()
+        for policy, bucket in zip(self._gate.policies, self._gate.buckets, strict=True):
+            if policy.unit == unit:
+                bucket.tighten(now, remaining, reset_after)
+
+        self._line.disturb(now)
+
+    def reconfigure(
+        self, *policies: Policy | str, concurrency: Concurrency | AsItIs = AS_IT_IS
+    ) -> None:
+        """
+        Go on with other policies, or another concurrency.
+
+        Nothing is forgotten: what was charged in a unit counts for the new policies of that unit.
+        So a tighter limit holds at once. A looser one lets those in line go that are due by it.
+        Who waits with a cost that can never fit any more has the error raised that it would get
+        if it came now. Calls that run go on, and hold what the new limits want them to.
+
+        :param policies: all the policies from now on; those left out hold no longer
+        :param concurrency: how many calls may run at once from now on; left out, it stays as it is
+        :raises TypeError: if a parameter is of the wrong type
+        :raises ValueError: if a text is not a limit or ``concurrency`` is below 1
+
+        """
+        described = tuple(as_policy(policy) for policy in policies)
+        slots = None if isinstance(concurrency, AsItIs) else _slots_of(concurrency)
+        line, gate = self._line, self._gate
+        now = line.clock.now()
+        line.recall(now)
+        if slots is not None:
+            gate.set_slots(*slots)
+            line.stop_seeking()
+
+        gate.set_policies(described, succeed(gate, described, now, line.outlook.utc))
+        self._prepare()
+        line.recount()
+        line.disturb(now)
+
+    def peek(self, cost: Cost = 1) -> Decision:
+        """
+        Tell whether a call may go now, and if not, why and when. Asking changes nothing.
+
+        :param cost: what the call would cost, 0 or more, or amounts by unit
+        :raises TypeError: if ``cost`` is of the wrong type
+        :raises ValueError: if ``cost`` is negative or does not fit the limiter's units
+        :raises ~anythrottle.CostTooHigh: if a policy could never allow ``cost``
+
+        """
+        return self._line.outlook.decide(self._amounts(cost), self._line.clock.glance())
+
+    def statistics(self) -> RateLimiterStatistics:
+        """Return the state at this instant."""
+        now = self._line.clock.glance()
+        return RateLimiterStatistics(
+            tasks_waiting=len(self._line.queue),
+            borrowed_tokens=self._gate.borrowed,
+            total_tokens=self._gate.slots,
+            paused_for=max(self._gate.paused_until - now, 0.0),
+        )
+
+    def __repr__(self) -> str:
+        statistics = self.statistics()
+        name = "" if self._line.name is None else f" {self._line.name!r}"
+        parts = [f"{p.limit} {p.unit}/{p.window:g}s" for p in self._gate.policies]
+        if statistics.total_tokens < inf:
+            parts.append(f"{statistics.borrowed_tokens}/{statistics.total_tokens:g} at once")
+
+        if statistics.tasks_waiting:
+            parts.append(f"{statistics.tasks_waiting} waiting")
+
+        if statistics.paused_for:
+            parts.append(f"paused for {statistics.paused_for:.3g}s")
+
+        return f"<RateLimiter{name} {', '.join(parts) or 'without limit'}>"
+
+    def _amounts(self, cost: Cost) -> tuple[int, ...]:
+        if self._one is not None and type(cost) is int and cost == 1:
+            return self._one
+
+        return self._gate.amounts(cost)
+
+    def _prepare(self) -> None:
+        """Look once what makes most calls short."""
+        units = {policy.unit for policy in self._gate.policies}
+        self._one = self._gate.amounts(1) if units <= {"calls"} else None
+        silent = self._line.observer is None
+        self._only = self._gate.only if silent and self._one is not None else None
+
+    def _tell(self, event: Event) -> None:
+        if self._line.observer is not None:
+            tell(self._line.observer, event)
+
+
+def _slots_of(concurrency: Concurrency) -> tuple[float, anyio.CapacityLimiter | None]:
+    """Return how many slots of its own a gate has, or those that it shares."""
+    if isinstance(concurrency, anyio.CapacityLimiter):
+        return inf, concurrency
+
+    return inf if concurrency is None else check_count("concurrency", concurrency), None

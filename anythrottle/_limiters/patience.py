@@ -1,0 +1,50 @@
+"""How long a call is ready to wait."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Literal, TypeAlias
+
+import anyio
+
+from .._policies.checks import check_seconds
+
+#: Seconds, the deadline of the enclosing cancel scope, or as long as it takes.
+Patience: TypeAlias = float | Literal["deadline"] | None
+
+
+def check_patience(max_wait: Patience) -> Patience:
+    """
+    Return a bound for waiting, if it is one.
+
+    :raises TypeError: if it is none
+    :raises ValueError: if it is another text, negative or NaN
+
+    """
+    if max_wait is None:
+        return None
+
+    if isinstance(max_wait, str):
+        if max_wait != "deadline":
+            raise ValueError(f"max_wait must be seconds, 'deadline' or None, not {max_wait!r}")
+
+        return max_wait
+
+    return check_seconds("max_wait", max_wait, zero=True, infinite=True)
+
+
+def latest_turn(max_wait: float | Literal["deadline"], now: float) -> tuple[float, float]:
+    """
+    Return the latest instant for a turn, and the one at which to stop waiting.
+
+    :param now: the present instant, by the clock that is waited by
+
+    """
+    if max_wait != "deadline":
+        return now + max_wait, now + max_wait
+
+    deadline = anyio.current_effective_deadline()
+    # A scope that is cancelled already is to be noticed at the next checkpoint; and when the
+    # deadline comes, it is for the scope to end the wait.
+    latest = inf if deadline == -inf else now + (deadline - anyio.current_time())
+    return latest, inf

@@ -1,0 +1,79 @@
+"""New buckets that know what those knew which they replace."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from math import inf
+
+from .._policies.fixed_window import UtcWindowBucket
+from .._policies.policy import Bucket, Policy
+from .gate import Gate
+from .turn import Charge, Turn
+from .utc import UtcReader
+
+
+def succeed(gate: Gate, policies: tuple[Policy, ...], now: float, utc: UtcReader) -> list[Bucket]:
+    """
+    Return the buckets for new policies, with what has been charged so far.
+
+    A policy that was there before keeps its bucket. Any other is told all that a policy of the
+    same unit remembers, of several the one with the longest window. The charges of calls that run
+    go over to the new buckets; no turn may be granted that has not begun.
+    """
+    old = list(zip(gate.policies, gate.buckets, strict=True))
+    buckets: list[Bucket] = []
+    charges: dict[Turn, list[Charge]] = {turn: [] for turn in gate.charged}
+    for policy in policies:
+        kept = next((pair for pair in old if pair[0] == policy and pair[1] not in buckets), None)
+        bucket = policy.bucket() if kept is None else kept[1]
+        buckets.append(bucket)
+        if kept is not None:
+            for turn, carried in charges.items():
+                carried += [charge for charge in turn.charges if charge.bucket is bucket]
+
+            continue
+
+        if isinstance(bucket, UtcWindowBucket):
+            bucket.set_utc(now, utc.read(now))
+
+        predecessors = [pair for pair in old if pair[0].unit == policy.unit]
+        if predecessors:
+            predecessor = max(predecessors, key=_window)
+            _carry_over(predecessor, (policy, bucket), charges, now)
+
+    for turn, carried in charges.items():
+        turn.charges = carried
+
+    return buckets
+
+
+def _carry_over(
+    old: tuple[Policy, Bucket],
+    new: tuple[Policy, Bucket],
+    charges: dict[Turn, list[Charge]],
+    now: float,
+) -> None:
+    """Charge a new bucket with what an old one remembers, and for the calls that run."""
+    bucket = new[1]
+    instants: list[float] = []
+    receipts: list[float] = []
+    for instant, amount in sorted(old[1].history(now)):
+        bucket.take(instant, amount)
+        receipts.append(bucket.release(instant, amount, bucket.start(instant, amount)))
+        instants.append(instant)
+
+    for turn, carried in charges.items():
+        amount = sum(charge.amount for charge in turn.charges if charge.bucket is old[1])
+        if old[0].holds or new[0].holds:
+            # It was held, and so is not in that history; or it has to be held from now on.
+            bucket.take(now, amount)
+            receipt = bucket.start(now, amount)
+        else:
+            index = bisect_left(instants, turn.began)
+            receipt = receipts[index] if index < len(receipts) else -inf
+
+        carried.append(Charge(bucket, amount, receipt))
+
+
+def _window(pair: tuple[Policy, Bucket]) -> float:
+    return pair[0].window

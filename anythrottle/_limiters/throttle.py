@@ -1,0 +1,144 @@
+"""Jobs, and what to do when one of them was throttled."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from inspect import CORO_CREATED, getcoroutinestate, isawaitable, iscoroutine
+from typing import TypeAlias, TypeVar, cast
+
+from .._errors import Job, ThrottleException
+
+T = TypeVar("T")
+
+#: A job whose result is a ``T``: a zero-argument async callable, or an awaitable.
+JobOf: TypeAlias = Callable[[], Awaitable[T]] | Awaitable[T]
+
+
+@dataclass(frozen=True, slots=True)
+class Throttle:
+    """
+    What an error says of throttling.
+
+    :ivar retry_after: for how long to pause, in seconds; ``None`` for the limiter's own choice
+    :ivar replacements: what shall run instead; the first counts
+    :ivar pure: whether the error says nothing else
+
+    """
+
+    retry_after: float | None
+    replacements: list[Job]
+    pure: bool
+
+
+def throttle_in(error: BaseException) -> Throttle | None:
+    """
+    Return what an error, or a group of errors, says of throttling; ``None`` if nothing.
+
+    A group of several signals is one: the longest pause that any of them asks for, and the first
+    replacement.
+    """
+    signals, pure = _signals_in(error)
+    if not signals:
+        return None
+
+    given = [signal.retry_after for signal in signals if signal.retry_after is not None]
+    replacements = [signal.task for signal in signals if signal.task is not None]
+    return Throttle(max(given, default=None), replacements, pure)
+
+
+def go_again(
+    throttle: Throttle, error: BaseException, job: JobOf[T], attempts: int, most: float
+) -> tuple[JobOf[T], BaseException | None]:
+    """
+    Return what shall run after a throttled attempt, and why it can't: the error to report.
+
+    Replacements that will not run are closed.
+
+    :param throttle: what ``error`` says of throttling
+    :param job: what has raised it
+    :param attempts: how often it was started
+    :param most: how often it may be started
+
+    """
+    replacement = throttle.replacements[0] if throttle.replacements else job
+    refusal = _refusal(error, job, replacement, attempts, most) if throttle.pure else error
+    for unused in throttle.replacements if refusal is not None else throttle.replacements[1:]:
+        if unused is not replacement or refusal is not None:
+            discard(unused)
+
+    return cast("JobOf[T]", replacement), refusal
+
+
+def _refusal(
+    error: BaseException, job: object, replacement: object, attempts: int, most: float
+) -> BaseException | None:
+    if attempts >= most:
+        error.add_note(f"It was throttled at each of its {attempts} starts.")
+        return error
+
+    if replacement is job and not callable(job):
+        error.add_note(
+            "An awaitable cannot run again: pass a callable that makes it, or raise "
+            "ThrottleException(task=...) with what shall run instead."
+        )
+        return error
+
+    try:
+        check_job(replacement, "the task of a ThrottleException")
+    except TypeError as exc:
+        return exc
+
+    return None
+
+
+def check_job(job: object, name: str) -> None:
+    """
+    Raise if ``job`` cannot be one.
+
+    :raises TypeError: if it is neither callable nor awaitable
+
+    """
+    if not callable(job) and not isawaitable(job):
+        raise TypeError(
+            f"{name} must be an async function without arguments, or an awaitable, not {job!r}"
+        )
+
+
+def awaitable_of(job: JobOf[T], what: str) -> Awaitable[T]:
+    """
+    Return what to await for a job, calling it if it is a callable.
+
+    :raises TypeError: if a callable returns what cannot be awaited
+
+    """
+    if not callable(job):
+        return job
+
+    awaitable = job()
+    if not isawaitable(awaitable):
+        raise TypeError(
+            f"{what}, {job!r}, returned {awaitable!r}, which cannot be awaited: "
+            f"a job must be an async function without arguments, or an awaitable"
+        )
+
+    return awaitable
+
+
+def discard(job: object) -> None:
+    """Close a coroutine that nobody will await, so that Python doesn't complain that nobody has."""
+    if iscoroutine(job) and getcoroutinestate(job) == CORO_CREATED:
+        job.close()
+
+
+def _signals_in(error: BaseException) -> tuple[list[ThrottleException], bool]:
+    """Return the throttle signals in an error or group of errors, and whether it is all of them."""
+    if isinstance(error, ThrottleException):
+        return [error], True
+
+    if not isinstance(error, BaseExceptionGroup):
+        return [], False
+
+    group = cast("BaseExceptionGroup[BaseException]", error)
+    found = [_signals_in(part) for part in group.exceptions]
+    return [signal for signals, _ in found for signal in signals], all(pure for _, pure in found)

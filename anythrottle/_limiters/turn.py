@@ -1,0 +1,103 @@
+"""One call's way through a limiter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+from typing import TypeAlias, final
+
+from .._policies.policy import Bucket, Cost
+from .parking import Parked, Run
+
+#: A place in line: the priority, then the order of arrival.
+Place: TypeAlias = tuple[float, int]
+
+#: What a call that has not begun has been charged. Never changed, so that it serves for all.
+_NOTHING: list[Charge] = []
+
+#: The priority of those who go again: before all others.
+FRONT = -inf
+
+
+@final
+class Charge:
+    """
+    What the call of a turn has been charged to one bucket.
+
+    :ivar bucket: the bucket
+    :ivar amount: how much of it has not been given back
+    :ivar receipt: what the bucket gave for it
+
+    """
+
+    __slots__ = ("amount", "bucket", "receipt")
+
+    def __init__(self, bucket: Bucket, amount: int, receipt: float) -> None:
+        self.bucket = bucket
+        self.amount = amount
+        self.receipt = receipt
+
+
+@final
+class Turn(Parked):
+    """
+    A turn: its place in line, then what it was granted.
+
+    :ivar cost: what the call costs, as its caller has said or later corrected
+    :ivar amounts: what that is for each policy in order
+    :ivar ends: whether the limiter is told when the call has ended
+    :ivar run: the event loop run in which it waits
+    :ivar place: its place in line, from its arrival on
+    :ivar in_line: whether it is there
+    :ivar came: since when, at its latest coming
+    :ivar give_up: the instant at which it will not wait any longer
+    :ivar granted: whether it has been charged and holds that, and a slot
+    :ivar slot: on whose behalf a slot of a capacity limiter was borrowed
+    :ivar task: the task that holds a slot for its call
+    :ivar began: when the call has begun; infinity before
+    :ivar charges: what the call was charged, if it ends
+    :ivar error: why it can never be granted, if the limiter has become another one
+
+    """
+
+    __slots__ = (
+        "amounts",
+        "began",
+        "came",
+        "charges",
+        "cost",
+        "ends",
+        "error",
+        "give_up",
+        "granted",
+        "in_line",
+        "place",
+        "run",
+        "slot",
+        "task",
+    )
+
+    def __init__(self, cost: Cost, amounts: Sequence[int], *, ends: bool) -> None:
+        self.parked = None
+        self.cost = cost
+        self.amounts = amounts
+        self.ends = ends
+        self.run: Run | None = None
+        self.place: Place | None = None
+        self.in_line = False
+        self.came = -inf
+        self.give_up = inf
+        self.granted = False
+        self.slot: object = None
+        self.task: object = None
+        self.began = inf
+        self.charges: list[Charge] = _NOTHING
+        self.error: Exception | None = None
+
+
+class TurnHolder:
+    """Whoever stands for a turn."""
+
+    __slots__ = ("turn",)
+
+    turn: Turn

@@ -1,0 +1,45 @@
+"""UTC by a loop's clock."""
+
+from __future__ import annotations
+
+import time
+from typing import final
+
+#: By how much a wall clock that has not been set may have drifted from the real one, in seconds.
+_DRIFT = 0.5
+
+#: By how much a loop's clock that is the real one may differ from it, as both are read in turn.
+_RESOLUTION = 1e-3
+
+
+@final
+class UtcReader:
+    """
+    Tells what UTC is at an instant of a loop's clock.
+
+    That is what the wall clock says, which may have been set since the last time. Only where the
+    loop's clock is a virtual one and the wall clock has gone on in real time, UTC goes on with the
+    loop's clock: there an hour passes in a millisecond, and has passed for UTC as well.
+    """
+
+    __slots__ = ("_instant", "_real", "_wall")
+
+    def __init__(self) -> None:
+        #: What the loop's clock, the real one and the wall clock said when this one was set last.
+        self._instant: float | None = None
+        self._real = self._wall = 0.0
+
+    def read(self, now: float) -> float:
+        """Return UTC at ``now``, in seconds since the epoch."""
+        wall, real = time.time(), time.monotonic()
+        passed = real - self._real
+        if self._instant is None or abs(wall - self._wall - passed) > _DRIFT:
+            self._instant, self._real, self._wall = now, real, wall
+            return wall
+
+        virtual = abs(now - self._instant - passed) > _RESOLUTION
+        return self._wall + (now - self._instant) if virtual else wall
+
+    def forget(self) -> None:
+        """Begin anew: the loop's clock has been exchanged."""
+        self._instant = None

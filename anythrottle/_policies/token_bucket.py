@@ -1,0 +1,214 @@
+"""The token bucket: a steady flow, and a chosen burst."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from math import ceil, floor, inf, nextafter, ulp
+from typing import final
+
+from .checks import check_amount, check_seconds, check_unit
+from .policy import seconds_until
+
+#: More than this is charged as this: so an int beyond any float can be a charge, and be undone.
+_MOST = 2**1000
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBucket:
+    """
+    A steady flow of ``limit`` per ``per`` seconds, at most ``burst`` at once.
+
+    Tokens flow into a bucket that holds ``burst`` of them; what would overflow is lost, and each
+    call takes its cost out. A ``burst`` of 1 is smooth pacing: one call every ``per / limit``
+    seconds. Any ``per`` seconds can hold up to ``burst + limit``: a full bucket, and what flows in
+    meanwhile. If a server counts more strictly, use a :class:`~anythrottle.WindowTokenBucket`.
+
+    Whoever waits is credited from the instant it was due, so timers that are late cost no rate;
+    ``burst`` bounds what gathers while nobody waits. After the event loop has been blocked, what
+    has fallen due meanwhile therefore goes at once, on top of those ``burst + limit``.
+
+    This is the token bucket of Turner, "New directions in communications (or which way to the
+    information age?)", 1986. It keeps its level and the instant of it, like the continuous-state
+    leaky bucket by which ITU-T I.371 defines the generic cell rate algorithm (GCRA).
+
+    >>> TokenBucket(20, 10)
+    TokenBucket(limit=20.0, per=10.0, burst=20.0, unit='calls')
+
+    :param limit: how much flows in per ``per`` seconds, in ``unit``, above 0
+    :param per: the time that ``limit`` is for, in seconds, above 0
+    :param burst: the most that is there at once, in ``unit``, at least 1; ``None``: ``limit``, but
+        at least 1. A call that costs more can never go
+    :param unit: what is counted; any other than ``"calls"`` has to be named in each cost
+    :raises TypeError: if a parameter is of the wrong type
+    :raises ValueError: if a parameter is out of its range
+
+    """
+
+    limit: float
+    per: float
+    _: KW_ONLY
+    #: Always a number once it is made.
+    burst: float | None = None
+    unit: str = "calls"
+
+    def __post_init__(self) -> None:
+        limit = check_amount("limit", self.limit)
+        burst = max(limit, 1.0) if self.burst is None else self.burst
+        object.__setattr__(self, "limit", limit)
+        object.__setattr__(self, "per", check_seconds("per", self.per))
+        object.__setattr__(self, "burst", check_amount("burst", burst, least=1))
+        check_unit(self.unit)
+
+    @property
+    def window(self) -> float:
+        """The time that ``limit`` is for, in seconds."""
+        return self.per
+
+    @property
+    def holds(self) -> bool:
+        """Whether a charge is held for as long as its call runs: never."""
+        return False
+
+    def bucket(self) -> TokenBucketState:
+        """Return a new, full bucket."""
+        return TokenBucketState(self)
+
+
+@final
+class TokenBucketState:
+    """
+    The state of a :class:`TokenBucket`.
+
+    There were ``_level`` tokens at the instant ``_at``, and they have been flowing in since.
+    Nothing flows in before it, should it be yet to come. The level is below zero while the bucket
+    is in debt. An amount is due at an instant that depends on these two alone, not on when one
+    asks: so who comes back at that instant finds it due, however floats are rounded.
+    """
+
+    __slots__ = ("_at", "_burst", "_held", "_level", "_limit", "_per")
+
+    def __init__(self, policy: TokenBucket) -> None:
+        assert policy.burst is not None, "set by __post_init__()"
+        self._limit = policy.limit
+        self._per = policy.per
+        self._burst = policy.burst
+        self._level = policy.burst
+        #: Full ever since. Whatever flows in since then, infinity too, leaves it full.
+        self._at = -inf
+        #: What has been taken by calls that have not begun, and is out of the level.
+        self._held = 0
+
+    @property
+    def capacity(self) -> float:
+        return self._burst
+
+    def delay(self, now: float, cost: int) -> float:
+        if cost <= self._level:
+            return 0.0
+
+        if cost > self._burst:
+            return inf
+
+        return seconds_until(now, self._due(cost))
+
+    def take_free(self, cost: int) -> bool:
+        # The burst bounds what gathers, and how much has gathered only the clock can tell.
+        return False
+
+    def take(self, now: float, cost: int, since: float | None = None) -> None:
+        instant = now if since is None else min(since, now)
+        self._level = self._level_at(instant) - min(cost, _MOST)
+        self._at = max(self._at, instant)
+        self._held += cost
+
+    def start(self, now: float, cost: int) -> float:
+        self._held -= cost
+        return max(now, self._due(self._burst))
+
+    def release(self, now: float, cost: int, receipt: float) -> float:
+        return receipt
+
+    def give_back(self, now: float, cost: int, receipt: float | None) -> None:
+        if receipt is None:
+            self._held -= cost
+            self._return(cost)
+        elif receipt > now:
+            # Rounded up, as receipt and now are rounded by more than a token is worth if the rate
+            # is high: who gives back at once gets all of it.
+            seconds = receipt - now + 8 * ulp(max(abs(receipt), abs(now)))
+            self._return(min(cost, self._flow(seconds)))
+
+    def tighten(self, now: float, remaining: int, reset_after: float | None) -> None:
+        self._level = min(self._level_at(now), remaining)
+        self._at = max(self._at, now)
+        if reset_after is not None:
+            # Before the reset only so much may flow in as is missing from what remains: the last
+            # of it, which has flowed in just when the reset is due.
+            reset_at = now + min(reset_after, self._per)
+            missing = min(remaining, _MOST) - self._level
+            self._at = max(self._at, reset_at - self._time(missing))
+
+    def remaining(self, now: float) -> int:
+        # Found by asking: a level computed here could be rounded otherwise than delay() is.
+        least, most = 0, floor(self._burst)
+        while least < most:
+            middle = (least + most + 1) // 2
+            if self.delay(now, middle) > 0:
+                most = middle - 1
+            else:
+                least = middle
+
+        return least
+
+    def reset_after(self, now: float) -> float:
+        # Full or not, nothing flows in before that instant, should tighten() have put it off.
+        return seconds_until(now, self._due(self._burst))
+
+    def history(self, now: float) -> list[tuple[float, int]]:
+        missing = self._burst - self._level - min(self._held, _MOST)
+        if missing > 0 and self._at + self._time(missing) > now:
+            return [(self._at, ceil(missing))]
+
+        return []
+
+    def shift(self, seconds: float) -> None:
+        if self._at > -inf:
+            # Rounded up, for nothing must flow in early.
+            self._at = nextafter(self._at + seconds, inf)
+
+    def forget_held(self) -> None:
+        self._return(self._held)
+        self._held = 0
+
+    def ahead(self, now: float, *, ended: bool = False) -> TokenBucketState:
+        copy = object.__new__(type(self))
+        copy._limit = self._limit
+        copy._per = self._per
+        copy._burst = self._burst
+        copy._level = self._level
+        copy._at = self._at
+        copy._held = 0
+        return copy
+
+    def _due(self, amount: float) -> float:
+        """Return the instant at which so much will be there, which isn't yet."""
+        return self._at + self._time(amount - self._level)
+
+    def _time(self, amount: float) -> float:
+        """Return the time in which so much flows in, in seconds."""
+        # Divided first, so that `limit` takes `per` seconds exactly.
+        return amount / self._limit * self._per
+
+    def _flow(self, seconds: float) -> float:
+        """Return how much flows in."""
+        return seconds / self._per * self._limit
+
+    def _level_at(self, instant: float) -> float:
+        if instant <= self._at:
+            return self._level
+
+        return min(self._level + self._flow(instant - self._at), self._burst)
+
+    def _return(self, amount: float) -> None:
+        """Let an amount that was charged be there again."""
+        self._level = min(self._level + min(amount, _MOST), self._burst)
