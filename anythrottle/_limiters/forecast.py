@@ -111,7 +111,7 @@ class Outlook:
         """Note that turns have been granted at the front, by so many seconds late."""
         if self._forecast is not None:
             self._late += late
-            if not self._queue or self._late > _TOLERANCE * (self._forecast.instant - now):
+            if not self._queue.heap or self._late > _TOLERANCE * (self._forecast.instant - now):
                 self._forecast = None
 
     def earliest(self, amounts: Sequence[int], now: float, priority: float) -> float:
@@ -166,7 +166,7 @@ class Outlook:
 
         forecast = Forecast(self._gate, now, self._queue.ahead_of(priority), ended=ended)
         # When a call that holds its charge will have ended is anew unknown at each instant.
-        if last and self._queue and not self._gate.holds_charges:
+        if last and self._queue.heap and not self._gate.holds_charges:
             self._forecast = forecast
             self._late = 0.0
 

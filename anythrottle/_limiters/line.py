@@ -1,162 +1,36 @@
 """
 The only place where a task waits its turn.
 
-1. The order of the line is its keys' order: priority, then arrival. Nobody is granted a turn
-   while somebody with a lower key waits.
-2. A grant is made by whoever lets the head pass (its own timer, or a call that lets something
-   go), and made in full: :meth:`WaitLine.serve` grants all that are due, then sees to it that
-   the new head watches the clock, if time alone can help it.
-3. A grant belongs to nobody until its task has resumed. If that is cancelled before, the grant
-   is undone and the line is served again. So a turn can be neither lost nor doubled.
-4. Only the head sleeps, or waits for a slot of a capacity limiter that it shares with others.
-   All the rest are parked, without a timer. No ``await`` stands between looking at the state
-   and parking.
+Only the head of the line sleeps, or waits for a slot of a capacity limiter that it shares with
+others. All the rest are parked, without a timer (a ``max_wait`` apart). No ``await`` stands
+between looking at the state and parking. What is granted to whom is the turnstile's matter.
 """
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from math import inf
 from typing import final
 
 import anyio
 
-from .._errors import LimitExceeded
-from .._events import Abandoned, Granted, Observer, Refused, tell
-from .._policies.policy import Bucket
-from .clock import RunClock
+from .._events import Abandoned, tell
 from .current import current_permits
-from .forecast import Outlook
-from .gate import NEVER, Gate
 from .parking import Run
 from .patience import Patience, latest_turn
-from .queue import TurnQueue
-from .turn import Place, Turn, TurnHolder
+from .turn import Turn, TurnHolder
+from .turnstile import Turnstile
 
 #: The least nap after a timer that went off early, in seconds; it doubles while that goes on, so
 #: that a clock too coarse for the instant it is asked for cannot make the head spin.
 _NAP = 1e-6
 
 
-#: Says how to enter a limiter that wants to know when a call has ended.
-HOLDS = (
-    "{verb}() is for limiters that hold nothing while a call runs; {limiter} does hold something: "
-    "use 'async with limiter.permit(cost):'"
-)
-
-
 @final
-class WaitLine:
-    """
-    The line before a gate: first come, first served within a priority.
+class WaitLine(Turnstile):
+    """The line before a turnstile, whose parameters it takes."""
 
-    :param gate: what decides; the line charges the turns there
-    :param name: the limiter's name
-    :param max_waiting: how many may wait, infinity for no bound
-    :param observer: who is told what happens here
-
-    """
-
-    __slots__ = (
-        "__weakref__",
-        "_due",
-        "_seek_scope",
-        "_slot_seeker",
-        "_slot_wanted",
-        "_wake_at",
-        "_watcher",
-        "arrivals",
-        "clock",
-        "gate",
-        "max_waiting",
-        "name",
-        "observer",
-        "outlook",
-        "queue",
-    )
-
-    def __init__(
-        self, gate: Gate, name: str | None, *, max_waiting: float, observer: Observer | None
-    ) -> None:
-        self.gate = gate
-        self.name = name
-        self.max_waiting = max_waiting
-        self.observer = observer
-        owner = "the limiter" if name is None else f"the limiter {name!r}"
-        self.clock = RunClock(_weakly(self.forget_run), owner)
-        #: How many have come so far.
-        self.arrivals = 0
-        self.queue = TurnQueue()
-        self.outlook = Outlook(gate, self.queue)
-        #: What the head waits for, as last seen: an instant, or a slot of a capacity limiter.
-        self._due = inf
-        self._slot_wanted = False
-        #: The head that sleeps, and until when.
-        self._watcher: Turn | None = None
-        self._wake_at = inf
-        #: The one that waits in the capacity limiter's own line, on behalf of all of this one.
-        self._slot_seeker: Turn | None = None
-        self._seek_scope: anyio.CancelScope | None = None
-
-    def try_now(self, turn: Turn, now: float) -> bool:
-        """Grant ``turn`` if it is due and nobody goes before it; tell whether it was granted."""
-        assert turn.place is not None
-        first = self.queue.first()
-        if first is None:
-            self.outlook.read_utc(now)
-        elif first.place is not None and first.place <= turn.place:
-            return False
-
-        self.outlook.void()
-        return self.gate.delay(turn.amounts, now) <= 0 and self.gate.take(turn, now, now)
-
-    def new_place(self, priority: float) -> Place:
-        """Return the place of somebody who comes now."""
-        self.arrivals += 1
-        return (priority, self.arrivals)
-
-    def enter_free(self) -> Run | None:
-        """
-        Return the run that the caller is in, if nobody is in line and nothing is paused.
-
-        The caller's :attr:`arrivals` is then its place, should it have to wait all the same.
-        """
-        if self.queue or self.gate.paused_until != NEVER:
-            return None
-
-        run = self.clock.latest
-        if run is None or not run.is_current():
-            return None
-
-        self.arrivals += 1
-        return run
-
-    def may_start(self, run: Run, bucket: Bucket) -> bool:
-        """Tell whether a call that was let in by :meth:`enter_free` may begin by now."""
-        gate = self.gate
-        return gate.paused_until == NEVER and bucket is gate.only and run is self.clock.latest
-
-    def leave_free(self, run: Run, bucket: Bucket, cost: int) -> None:
-        """Give back what a call that was let in by :meth:`enter_free` holds in ``bucket``."""
-        if run is self.clock.latest and bucket is self.gate.only:
-            now = self.clock.estimate()
-            bucket.give_back(now, cost, None)
-            self.disturb(now)
-
-    def take_now(self, turn: Turn) -> None:
-        """
-        Let the call of a turn begin at once.
-
-        :raises ~anythrottle.LimitExceeded: if it would have to wait
-
-        """
-        now = self.clock.now()
-        turn.place = self.new_place(0)
-        if not self.try_now(turn, now):
-            raise self.refuse(turn, now)
-
-        self._begin(turn, now, now)
+    __slots__ = ()
 
     async def wait(self, turn: Turn, *, fast: bool, max_wait: Patience = None) -> float:
         """
@@ -206,118 +80,6 @@ class WaitLine:
         turn.slot = None
         return await self.wait(turn, fast=True)
 
-    def serve(self, now: float, spare: object = None) -> None:
-        """
-        Grant all that are due, from the front, and see to it that the new head watches the clock.
-
-        :param spare: on whose behalf a slot of the capacity limiter has been borrowed already
-
-        """
-        gate = self.gate
-        # Unless something has just happened, the head is due since it was to be: timers are late.
-        since = min(self._due, now)
-        late = now - since
-        self._due = inf
-        self._slot_wanted = False
-        while (head := self.queue.first()) is not None:
-            delay = gate.delay(head.amounts, now)
-            if delay > 0:
-                self._due = now + delay
-                break
-
-            since = gate.due_since(head.amounts, max(since, head.came), now)
-            if not gate.take(head, now, since, spare):
-                self._slot_wanted = True
-                break
-
-            spare = None
-            self.queue.pop()
-            _wake(head)
-
-        if spare is not None:
-            gate.return_slot(spare)
-
-        self.outlook.note_grants(now, late)
-        if head is None:
-            return
-
-        # Unless it sleeps no longer than it has to, the head must see for itself.
-        wake_at = self._wake_at if head is self._watcher else inf
-        if self._due < wake_at or (self._slot_wanted and self._slot_seeker is None):
-            _wake(head)
-
-    def disturb(self, now: float) -> None:
-        """Serve those in line, now that something has happened that nobody could foresee."""
-        self.outlook.void()
-        self.serve(now)
-
-    def note_start(self, now: float) -> None:
-        """Look again, now that a call has begun, if the head waits for what such calls hold."""
-        if self._due == inf:
-            self.serve(now)
-
-    def end(self, turn: Turn) -> None:
-        """Let the call of a started turn end; what it held goes to those in line."""
-        if turn.granted and turn.run is self.clock.latest:
-            now = self.clock.estimate()
-            self.gate.release(turn, now)
-            if self.queue:
-                self.serve(now)
-
-    def settle(self, turn: Turn, changes: dict[str, int]) -> None:
-        """Correct the charge of a started turn, by unit; what comes back goes to those in line."""
-        if turn.run is self.clock.latest:
-            now = self.clock.estimate()
-            for unit, change in changes.items():
-                self.gate.settle(turn, now, unit, change)
-
-            self.disturb(now)
-
-    def refuse(self, turn: Turn, now: float) -> LimitExceeded:
-        """Return the error of a turn that would have to wait and may not."""
-        assert turn.place is not None
-        decision = self.outlook.decide(turn.amounts, now, turn.place[0])
-        if self.observer is not None:
-            tell(self.observer, Refused(self.name, turn.cost, decision))
-
-        return LimitExceeded(decision)
-
-    def recall(self, now: float) -> None:
-        """Take back what was granted to calls that have not begun: they are in line again."""
-        for turn in [turn for turn in self.gate.charged if turn.began == inf]:
-            self.gate.give_back(turn, now)
-            self.queue.add(turn)
-
-    def recount(self) -> None:
-        """Count anew what those in line cost; who can never be granted any more is let go."""
-        for turn in self.queue.ahead_of():
-            try:
-                turn.amounts = self.gate.amounts(turn.cost)
-            except ValueError as exc:
-                turn.error = exc
-
-            if self.gate.holds and not turn.ends:
-                turn.error = RuntimeError(
-                    HOLDS.format(verb="acquire", limiter="it has changed and")
-                )
-
-            if turn.error is not None:
-                self.queue.remove(turn)
-                _wake(turn)
-
-    def stop_seeking(self) -> None:
-        """Leave the line of a capacity limiter that is not the gate's any more."""
-        if self._seek_scope is not None:
-            self._seek_scope.cancel()
-
-    def forget_run(self, shift: float) -> None:
-        """Forget who waits and what is held, for their run is over: go over to another clock."""
-        self.queue.clear()
-        self._watcher = None
-        self._slot_seeker = None
-        self.outlook.forget_run()
-        self.gate.forget_run(shift)
-
     def _admit(self, turn: Turn, now: float, max_wait: Patience) -> None:
         """Refuse a newcomer that would wait for too many, or too long for sure."""
         if self.gate.slots < inf:
@@ -354,20 +116,6 @@ class WaitLine:
                 "a job waits for the limiter that runs it, whose slots are all held by jobs which "
                 "do so: a slot could never come; call it without the limiter inside of the job"
             )
-
-    def _begin(self, turn: Turn, now: float, arrived: float) -> float:
-        self.gate.start(turn, now)
-        if self.gate.holds:
-            assert turn.run is not None
-            turn.task = turn.run.task()
-
-        if self.queue:
-            self.note_start(now)
-
-        if self.observer is not None:
-            tell(self.observer, Granted(self.name, turn.cost, now - arrived))
-
-        return now - arrived
 
     def _next_news(self, turn: Turn, run: Run, now: float) -> Awaitable[object]:
         """Wait until something may have changed for a turn in line."""
@@ -437,34 +185,3 @@ class WaitLine:
         elif borrowed:
             # Pause and tokens are looked at again: meanwhile nothing was held.
             self.serve(run.time(), slot)
-
-    def _leave(self, turn: Turn) -> None:
-        """Take a turn that was cancelled out of the line, or hand on what it was granted."""
-        if turn.run is not self.clock.latest:
-            return
-
-        now = self.clock.estimate()
-        if turn.granted:
-            self.gate.give_back(turn, now)
-        elif turn.in_line:
-            self.queue.remove(turn)
-
-        # Whether or not it was the head: it may have been the one that was on watch.
-        self.disturb(now)
-
-
-def _wake(turn: Turn) -> None:
-    assert turn.run is not None
-    turn.run.wake(turn)
-
-
-def _weakly(method: Callable[[float], None]) -> Callable[[float], None]:
-    """Return a function that calls a method, but does not keep its object alive."""
-    reference = weakref.WeakMethod(method)
-
-    def call(shift: float) -> None:
-        alive = reference()
-        if alive is not None:
-            alive(shift)
-
-    return call

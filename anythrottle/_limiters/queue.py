@@ -16,31 +16,29 @@ _FEW = 32
 class TurnQueue:
     """Turns, ordered by their places."""
 
-    __slots__ = ("_gone", "_heap", "worst")
+    __slots__ = ("_gone", "heap", "worst")
 
     def __init__(self) -> None:
-        self._heap: list[tuple[Place, Turn]] = []
+        #: Empty only if nobody is there; the other way round, ask :meth:`first`.
+        self.heap: list[tuple[Place, Turn]] = []
         #: How many in the heap have left; they stay there until they come up.
         self._gone = 0
         #: The worst priority that somebody here may have.
         self.worst = -inf
 
     def __len__(self) -> int:
-        return len(self._heap) - self._gone
-
-    def __bool__(self) -> bool:
-        return len(self._heap) > self._gone
+        return len(self.heap) - self._gone
 
     def add(self, turn: Turn) -> None:
         """Let a turn come in."""
         assert turn.place is not None
         turn.in_line = True
         self.worst = max(self.worst, turn.place[0])
-        heappush(self._heap, (turn.place, turn))
+        heappush(self.heap, (turn.place, turn))
 
     def first(self) -> Turn | None:
         """Return the one that is next."""
-        heap = self._heap
+        heap = self.heap
         while heap and not heap[0][1].in_line:
             heappop(heap)
             self._gone -= 1
@@ -53,20 +51,20 @@ class TurnQueue:
 
     def pop(self) -> None:
         """Let the one that :meth:`first` has returned go."""
-        heappop(self._heap)[1].in_line = False
+        heappop(self.heap)[1].in_line = False
 
     def remove(self, turn: Turn) -> None:
         """Let any of them go."""
         turn.in_line = False
         self._gone += 1
-        if self._gone > _FEW and self._gone > len(self._heap) / 2:
-            self._heap = [entry for entry in self._heap if entry[1].in_line]
-            heapify(self._heap)
+        if self._gone > _FEW and self._gone > len(self.heap) / 2:
+            self.heap = [entry for entry in self.heap if entry[1].in_line]
+            heapify(self.heap)
             self._gone = 0
 
     def ahead_of(self, priority: float = inf) -> list[Turn]:
         """Return those that go before a newcomer, the first one first."""
-        ahead = [entry for entry in self._heap if entry[1].in_line and entry[0][0] <= priority]
+        ahead = [entry for entry in self.heap if entry[1].in_line and entry[0][0] <= priority]
         return [turn for _, turn in sorted(ahead, key=_place)]
 
     def count_ahead(self, priority: float) -> int:
@@ -75,7 +73,7 @@ class TurnQueue:
 
     def clear(self) -> None:
         """Forget all."""
-        self._heap = []
+        self.heap = []
         self._gone = 0
         self.worst = -inf
 

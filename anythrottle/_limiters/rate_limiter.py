@@ -15,11 +15,11 @@ from .._policies.policy import Cost, Policy
 from ..abc import Limiter, Permit
 from .controls import Concurrency, LimiterControls
 from .current import as_current
-from .line import HOLDS
 from .patience import Patience, check_patience
 from .permit import TurnPermit
 from .throttle import JobOf, awaitable_of, discard, go_again, throttle_in
 from .turn import FRONT, Place, Turn
+from .turnstile import HOLDS
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -120,18 +120,21 @@ class RateLimiter(LimiterControls):
             and (run := line.enter_free()) is not None
             and bucket.take_free(cost)
         ):
-            if not self._fast:
-                arrival = line.arrivals
-                try:
-                    await run.checkpoint()
-                except BaseException:
-                    line.leave_free(run, bucket, cost)
-                    raise
+            if self._fast:
+                bucket.start(run.time(), cost)
+                return
+
+            arrival = line.arrivals
+            try:
+                await run.checkpoint()
+            except BaseException:
+                line.leave_free(run, bucket, cost)
+                raise
 
             if line.may_start(run, bucket):
                 now = run.time()
                 bucket.start(now, cost)
-                if line.queue:
+                if line.queue.heap:
                     line.note_start(now)
 
                 return

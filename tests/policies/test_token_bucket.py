@@ -460,10 +460,11 @@ class TestGivingBack:
         assert bucket._level_at(now) >= before - tolerance
 
     def test_at_once_all_of_it_comes_back_though_the_clock_is_coarse(self) -> None:
-        bucket = TokenBucket(1e6, 1, burst=100).bucket()
-        now = 1e9 + 0.1
-        bucket.give_back(now, 100, spend(bucket, now, 100))
-        assert bucket.remaining(now) == 100
+        for cost in range(1, 101):
+            bucket = TokenBucket(1e6, 1, burst=100).bucket()
+            now = 1e9 + cost / 7
+            bucket.give_back(now, cost, spend(bucket, now, cost))
+            assert bucket.remaining(now) == 100
 
     def test_what_has_come_back_stays_so(self) -> None:
         bucket = TokenBucket(1, 1, burst=4).bucket()
@@ -589,6 +590,7 @@ class TestState:
         assert bucket.reset_after(now) == 0.0
         assert bucket.history(now) == []
         bucket.shift(now)
+        assert bucket._at == -math.inf
         assert bucket.remaining(now) == math.floor(burst_of(policy))
         assert not bucket.take_free(1)
 
