@@ -26,6 +26,7 @@ from ._events import (
 )
 from ._limiters.controls import RateLimiterStatistics
 from ._limiters.current import current_permit
+from ._limiters.keyed import KeyedLimiter
 from ._limiters.rate_limiter import RateLimiter
 from ._policies.fixed_window import FixedWindow
 from ._policies.policy import Cost, Decision
@@ -45,6 +46,7 @@ __all__ = (
     "FrontSendStream",
     "Granted",
     "JobInterrupted",
+    "KeyedLimiter",
     "LimitExceeded",
     "Outcome",
     "Paused",

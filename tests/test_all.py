@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import logging
 import pkgutil
+import re
 import subprocess
 import sys
 import types
 import typing
+from collections.abc import Iterator
 
 import pytest
 
@@ -31,6 +34,19 @@ def public_names(module: types.ModuleType) -> set[str]:
     }
 
 
+def own_functions(value: object) -> Iterator[tuple[str, types.FunctionType]]:
+    """Return the functions of a public name that are ours: methods, inherited ones too."""
+    if inspect.isfunction(value):
+        yield value.__name__, value
+    elif inspect.isclass(value):
+        for owner in value.__mro__:
+            if owner.__module__.startswith("anythrottle"):
+                for name, member in vars(owner).items():
+                    function = member.fget if isinstance(member, property) else member
+                    if inspect.isfunction(function):
+                        yield name, function
+
+
 class TestAll:
     @pytest.mark.parametrize("module", PUBLIC_MODULES, ids=lambda module: module.__name__)
     def test_everything_in_all_is_there(self, module: types.ModuleType) -> None:
@@ -49,21 +65,33 @@ class TestAll:
 
     def test_the_names_of_the_contract(self) -> None:
         assert {
+            "Abandoned",
             "AnythrottleError",
             "Cost",
             "CostTooHigh",
             "Decision",
+            "Failed",
+            "Finished",
+            "FixedWindow",
+            "Granted",
             "JobInterrupted",
             "LimitExceeded",
             "Outcome",
+            "Paused",
             "RateLimiter",
             "RateLimiterStatistics",
+            "Refused",
+            "Resumed",
             "SourceInterrupted",
+            "Started",
             "ThrottleException",
+            "Throttled",
             "Throttler",
             "ThrottlerStatistics",
+            "TokenBucket",
             "WindowTokenBucket",
             "create_front_stream",
+            "current_permit",
         } <= set(anythrottle.__all__)
 
     @pytest.mark.parametrize("name", anythrottle.__all__)
@@ -74,17 +102,53 @@ class TestAll:
             return
 
         typing.get_type_hints(value)
-        if inspect.isclass(value):
-            for member in vars(value).values():
-                function = member.fget if isinstance(member, property) else member
-                if inspect.isfunction(function):
-                    typing.get_type_hints(function)
+        for _, function in own_functions(value):
+            typing.get_type_hints(function)
+
+    @pytest.mark.parametrize("name", anythrottle.abc.__all__)
+    def test_type_hints_of_abc_can_be_resolved(self, name: str) -> None:
+        value = getattr(anythrottle.abc, name)
+        if name in {"Event", "Observer"}:
+            assert typing.get_args(value)
+            return
+
+        typing.get_type_hints(value)
+        for _, function in own_functions(value):
+            typing.get_type_hints(function)
 
     @pytest.mark.parametrize("name", anythrottle.__all__)
     def test_everything_public_has_a_docstring(self, name: str) -> None:
         value = getattr(anythrottle, name)
         if name != "Cost":
             assert inspect.getdoc(value)
+
+        for what, function in own_functions(value):
+            if not what.startswith("_"):
+                assert inspect.getdoc(function), what
+
+    @pytest.mark.parametrize("name", anythrottle.__all__)
+    def test_every_parameter_and_field_is_documented(self, name: str) -> None:
+        value = getattr(anythrottle, name)
+        in_class = inspect.getdoc(value) or ""
+        if dataclasses.is_dataclass(value):
+            for field in dataclasses.fields(value):
+                assert documents(in_class, field.name), field.name
+
+        for what, function in own_functions(value):
+            # These two are made by create_front_stream().
+            constructs = what == "__init__" and name not in {
+                "FrontReceiveStream",
+                "FrontSendStream",
+            }
+            if constructs or not what.startswith("_"):
+                documentation = in_class if constructs else inspect.getdoc(function) or ""
+                for parameter in {*inspect.signature(function).parameters} - {"self"}:
+                    assert documents(documentation, parameter), (what, parameter)
+
+
+def documents(text: str, name: str) -> bool:
+    """Tell whether a field list has an entry for a parameter or field."""
+    return re.search(rf"^:(param|ivar)( \w+)? {name}:", text, re.MULTILINE) is not None
 
 
 class TestImport:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from typing import final
@@ -115,3 +116,15 @@ def run_of(token: EventLoopToken) -> Run:
     from .trio_parking import TrioRun
 
     return TrioRun(token.native_token)
+
+
+def weakly(method: Callable[[float], None]) -> Callable[[float], None]:
+    """Return a function that calls a method, but does not keep its object alive."""
+    reference = weakref.WeakMethod(method)
+
+    def call(shift: float) -> None:
+        alive = reference()
+        if alive is not None:
+            alive(shift)
+
+    return call

@@ -93,7 +93,7 @@ class LimiterControls:
 
         """
         if seconds is None:
-            seconds = min((policy.window for policy in self._gate.policies), default=1.0)
+            seconds = self._default_pause()
 
         seconds = check_seconds("seconds", seconds, zero=True, infinite=True)
         now = self._line.clock.now()
@@ -230,6 +230,13 @@ class LimiterControls:
             return self._one
 
         return self._gate.amounts(cost)
+
+    def _default_pause(self) -> float:
+        return min((policy.window for policy in self._gate.policies), default=1.0)
+
+    def _idle_in(self) -> float:
+        """Tell in how many seconds there is nothing left to remember, if nobody comes."""
+        return inf if self._line.queue.heap else self._gate.idle_in(self._line.clock.glance())
 
     def _prepare(self) -> None:
         """Look once what makes most calls short."""

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from math import inf
 from typing import final
 
-from .._policies.fixed_window import UtcWindowBucket
 from .._policies.policy import Bucket, Decision, Reason, seconds_until
+from .._policies.utc_window_bucket import UtcWindowBucket
 from .gate import Gate
 from .queue import TurnQueue
 from .turn import Turn

@@ -9,8 +9,9 @@ from typing import final
 
 import anyio
 
-from .._policies.fixed_window import FixedWindowBucket, UtcWindowBucket
+from .._policies.fixed_window_bucket import FixedWindowBucket
 from .._policies.policy import Bucket, Cost, Policy, seconds_until
+from .._policies.utc_window_bucket import UtcWindowBucket
 from .._policies.window import WindowBucket
 from .cost import amounts_of
 from .turn import Charge, Turn

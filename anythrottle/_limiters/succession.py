@@ -5,8 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from math import inf
 
-from .._policies.fixed_window import UtcWindowBucket
 from .._policies.policy import Bucket, Policy
+from .._policies.utc_window_bucket import UtcWindowBucket
 from .gate import Gate
 from .turn import Charge, Turn
 from .utc import UtcReader

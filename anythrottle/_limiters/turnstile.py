@@ -12,8 +12,6 @@ Grants turns, from the front of the line. Nothing waits here.
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable
 from math import inf
 
 import anyio
@@ -21,7 +19,7 @@ import anyio
 from .._errors import LimitExceeded
 from .._events import Granted, Observer, Refused, tell
 from .._policies.policy import Bucket
-from .clock import RunClock
+from .clock import RunClock, weakly
 from .forecast import Outlook
 from .gate import NEVER, Gate
 from .parking import Run
@@ -72,7 +70,7 @@ class Turnstile:
         self.max_waiting = max_waiting
         self.observer = observer
         owner = "the limiter" if name is None else f"the limiter {name!r}"
-        self.clock = RunClock(_weakly(self.forget_run), owner)
+        self.clock = RunClock(weakly(self.forget_run), owner)
         #: How many have come so far.
         self.arrivals = 0
         self.queue = TurnQueue()
@@ -290,15 +288,3 @@ class Turnstile:
 def _wake(turn: Turn) -> None:
     assert turn.run is not None
     turn.run.wake(turn)
-
-
-def _weakly(method: Callable[[float], None]) -> Callable[[float], None]:
-    """Return a function that calls a method, but does not keep its object alive."""
-    reference = weakref.WeakMethod(method)
-
-    def call(shift: float) -> None:
-        alive = reference()
-        if alive is not None:
-            alive(shift)
-
-    return call

@@ -459,12 +459,12 @@ class TestGivingBack:
         assert bucket._level_at(now) <= float(plain.level(others, now)) + tolerance
         assert bucket._level_at(now) >= before - tolerance
 
-    def test_at_once_all_of_it_comes_back_though_the_clock_is_coarse(self) -> None:
+    def test_at_once_all_of_it_comes_back_however_floats_are_rounded(self) -> None:
         for cost in range(1, 101):
-            bucket = TokenBucket(1e6, 1, burst=100).bucket()
-            now = 1e9 + cost / 7
-            bucket.give_back(now, cost, spend(bucket, now, cost))
-            assert bucket.remaining(now) == 100
+            for limit, per, now in [(1e6, 1, 1e9 + cost / 7), (7, 1 / 3, 0.0), (cost, 0.3, 0.1)]:
+                bucket = TokenBucket(limit, per, burst=100).bucket()
+                bucket.give_back(now, cost, spend(bucket, now, cost))
+                assert bucket._level == 100.0
 
     def test_what_has_come_back_stays_so(self) -> None:
         bucket = TokenBucket(1, 1, burst=4).bucket()

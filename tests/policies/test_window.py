@@ -470,3 +470,272 @@ class TestBoundedMemory:
             bucket.start(now, 1)
 
         assert now - instants[-1] <= 5 * window * 1.001 + 1e-9
+
+
+class TestCapacityAndDebt:
+    @pytest.mark.parametrize("measure", ["start", "end"])
+    def test_the_capacity_is_the_limit(self, measure: Any) -> None:
+        assert WindowTokenBucket(7, 10, measure=measure).bucket().capacity == 7
+
+    def test_what_is_charged_beyond_the_limit_has_to_come_back_first(self) -> None:
+        bucket = WindowTokenBucket(3, 10).bucket()
+        spend(bucket, [0.0, 0.0])
+        bucket.take(4.0, 6)
+        bucket.start(4.0, 6)
+        assert bucket.remaining(4.0) == 0
+        assert bucket.delay(4.0, 1) == 10.0
+        # The first two come back, and are not enough.
+        assert bucket.remaining(10.0) == 0
+        assert bucket.delay(10.0, 3) == 4.0
+        assert bucket.remaining(14.0) == 3
+        assert bucket.reset_after(4.0) == 10.0
+
+    def test_a_debt_that_is_held_is_for_as_long_as_nobody_knows(self) -> None:
+        bucket = WindowTokenBucket(3, 10, measure="end").bucket()
+        bucket.take(0.0, 5)
+        receipt = bucket.start(0.0, 5)
+        assert bucket.delay(100.0, 1) == math.inf
+        bucket.release(100.0, 5, receipt)
+        assert bucket.delay(100.0, 1) == 10.0
+
+    def test_no_debt_is_too_large(self) -> None:
+        bucket = WindowTokenBucket(3, 10).bucket()
+        bucket.take(0.0, 10**400)
+        receipt = bucket.start(0.0, 10**400)
+        assert bucket.remaining(9.0) == 0
+        assert bucket.delay(9.0, 3) == 1.0
+        bucket.give_back(9.0, 10**400, receipt)
+        assert bucket.remaining(9.0) == 3
+
+    def test_nothing_is_free_while_there_is_debt(self) -> None:
+        bucket = WindowTokenBucket(3, 10).bucket()
+        bucket.take(0.0, 4)
+        assert not bucket.take_free(1)
+        assert bucket.remaining(0.0) == 0
+
+    @examples(100)
+    @given(
+        st.integers(1, 5),
+        st.lists(st.tuples(st.integers(0, 6), st.integers(0, 9), st.booleans()), max_size=15),
+    )
+    def test_any_course_of_charges_and_refunds(
+        self, limit: int, steps: list[tuple[int, int, bool]]
+    ) -> None:
+        """Judged by the plain list; charges are not asked for, so they may exceed the limit."""
+        policy = WindowTokenBucket(limit, 8)
+        bucket, plain, now = policy.bucket(), PlainWindow(limit, 8.0), 0.0
+        for seconds, cost, refund in steps:
+            now += seconds
+            if refund and plain.charges:
+                charge = plain.charges[cost % len(plain.charges)]
+                if charge.receipt is not None:
+                    bucket.give_back(now, charge.cost, charge.receipt)
+                    charge.back_at, charge.receipt = min(charge.back_at, now), None
+            else:
+                bucket.take(now, cost)
+                plain.charges.append(Charge(cost, bucket.start(now, cost), now + 8.0))
+
+            assert bucket.remaining(now) == max(plain.free(now), 0)
+            for amount in range(1, limit + 1):
+                assert now + bucket.delay(now, amount) == plain.due(now, amount)
+
+
+class TestTighten:
+    def plainly(self, grants: list[tuple[float, int]], limit: int, now: float) -> int:
+        return limit - sum(cost for at, cost in grants if now < at + 8.0)
+
+    @examples(200)
+    @given(st.data(), st.sampled_from(["start", "end"]))
+    def test_until_the_reset_at_most_what_remains_and_then_as_ever(
+        self, data: st.DataObject, measure: Any
+    ) -> None:
+        """Judged tick by tick: a call passes if window and server allow it, and only then."""
+        limit = data.draw(st.integers(1, 6), "limit")
+        bucket = WindowTokenBucket(limit, 8, measure=measure).bucket()
+        grants: list[tuple[float, int]] = []
+        now = 0.0
+
+        def charge(amount: int) -> None:
+            bucket.take(now, amount)
+            bucket.release(now, amount, bucket.start(now, amount))
+            grants.append((now, amount))
+
+        past = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 4)), max_size=5)
+        for seconds, amount in data.draw(past, "past"):
+            now += seconds
+            charge(amount)
+
+        #: How much more may pass, and until when.
+        said: list[list[float]] = []
+        words = st.tuples(st.integers(0, 3), st.integers(0, 6), st.integers(0, 12))
+        for seconds, remaining, reset_after in data.draw(st.lists(words, max_size=3), "words"):
+            now += seconds
+            bucket.tighten(now, remaining, reset_after)
+            said.append([remaining, now + min(reset_after, 8)])
+
+        for _ in range(30):
+            while self.plainly(grants, limit, now) >= 1 and all(
+                rest >= 1 or now >= reset for rest, reset in said
+            ):
+                assert bucket.delay(now, 1) == 0.0
+                charge(1)
+                for word in said:
+                    word[0] -= now < word[1]
+
+            assert bucket.delay(now, 1) > 0.0
+            now += 1.0
+
+    @pytest.mark.parametrize("measure", ["start", "end"])
+    def test_without_a_reset_the_rest_is_charged_now(self, measure: Any) -> None:
+        bucket = WindowTokenBucket(5, 10, measure=measure).bucket()
+        bucket.tighten(2.0, 2, None)
+        assert bucket.remaining(2.0) == 2
+        assert bucket.delay(2.0, 3) == 10.0
+        # Where less is left already, nothing changes.
+        bucket.tighten(3.0, 4, None)
+        assert bucket.delay(3.0, 3) == 9.0
+        assert bucket.reset_after(3.0) == 9.0
+
+    def test_the_window_is_the_longest_it_can_be_told(self) -> None:
+        bucket = WindowTokenBucket(5, 10).bucket()
+        bucket.tighten(0.0, 0, math.inf)
+        assert bucket.delay(0.0, 1) == 10.0
+
+    def test_what_is_held_is_no_part_of_what_remains(self) -> None:
+        bucket = WindowTokenBucket(5, 10, measure="end").bucket()
+        bucket.take(0.0, 2)
+        receipt = bucket.start(0.0, 2)
+        bucket.tighten(0.0, 1, 4.0)
+        assert bucket.remaining(0.0) == 1
+        bucket.release(1.0, 2, receipt)
+        assert bucket.delay(1.0, 2) == 3.0
+        assert bucket.delay(1.0, 4) == 10.0
+
+    def test_in_debt_there_is_nothing_to_withhold_but_what_comes_back(self) -> None:
+        bucket = WindowTokenBucket(3, 10).bucket()
+        for now, amount in ((0.0, 5), (1.0, 1)):
+            bucket.take(now, amount)
+            bucket.start(now, amount)
+
+        bucket.tighten(4.0, 1, 8.0)
+        # 2 of the 5 would have been there at 10, and one more at 11.
+        assert [bucket.remaining(at) for at in (9.0, 10.0, 11.0, 12.0)] == [0, 1, 1, 3]
+
+    def test_a_charge_whose_return_was_put_off_can_be_refunded(self) -> None:
+        bucket = WindowTokenBucket(3, 10).bucket()
+        receipts = spend(bucket, [0.0, 1.0])
+        bucket.tighten(2.0, 0, 9.5)
+        assert bucket.delay(2.0, 1) == 9.5
+        bucket.give_back(3.0, 1, receipts[0])
+        assert bucket.remaining(3.0) == 1
+        assert bucket.remaining(11.5) == 3
+
+
+class TestHistory:
+    def test_is_what_was_charged_and_when(self) -> None:
+        bucket = WindowTokenBucket(5, 10).bucket()
+        assert bucket.history(0.0) == []
+        bucket.take(0.0, 2)
+        assert bucket.history(0.0) == []
+        bucket.start(0.0, 2)
+        spend(bucket, [3.0, 12.0])
+        assert bucket.history(12.0) == [(0.0, 2), (3.0, 1), (12.0, 1)]
+        assert bucket.history(1000.0) == bucket.history(12.0)
+
+    def test_what_was_given_back_is_no_part_of_it(self) -> None:
+        bucket = WindowTokenBucket(5, 10).bucket()
+        receipts = spend(bucket, [0.0, 1.0])
+        bucket.give_back(2.0, 1, receipts[0])
+        assert bucket.history(2.0) == [(1.0, 1)]
+
+    def test_a_call_that_is_measured_at_its_end_counts_from_there(self) -> None:
+        bucket = WindowTokenBucket(5, 10, measure="end").bucket()
+        bucket.take(0.0, 2)
+        receipt = bucket.start(0.0, 2)
+        assert bucket.history(5.0) == []
+        bucket.release(7.0, 2, receipt)
+        assert bucket.history(8.0) == [(7.0, 2)]
+
+    def test_what_was_withheld_counts_from_when_the_server_said_so(self) -> None:
+        bucket = WindowTokenBucket(5, 10).bucket()
+        bucket.tighten(3.0, 1, 4.0)
+        assert bucket.history(5.0) == [(3.0, 4)]
+
+    @examples(100)
+    @given(st.lists(st.tuples(st.floats(0.0, 3.0), st.integers(1, 5)), max_size=120), windows)
+    def test_never_too_early_and_never_too_little(
+        self, steps: list[tuple[float, int]], window: float
+    ) -> None:
+        bucket = WindowTokenBucket(10**6, window).bucket()
+        charged: list[tuple[float, int]] = []
+        now = 0.0
+        for part, amount in steps:
+            now += part * window
+            bucket.take(now, amount)
+            bucket.start(now, amount)
+            charged.append((now, amount))
+
+        told = bucket.history(now)
+        assert told == sorted(told)
+        assert sum(amount for _, amount in told) == sum(amount for _, amount in charged)
+        # From any instant on, at least as much as there was.
+        for since, _ in charged:
+            told_since = sum(amount for at, amount in told if at >= since)
+            assert told_since >= sum(amount for at, amount in charged if at >= since)
+
+        # What is out is told exactly.
+        out = [(at, amount) for at, amount in told if at + window > now]
+        assert sum(amount for _, amount in out) == 10**6 - bucket.remaining(now)
+
+    def test_of_what_has_come_back_only_the_latest_is_told_one_by_one(self) -> None:
+        bucket = WindowTokenBucket(1, 1).bucket()
+        spend(bucket, [float(number) for number in range(100_000)])
+        told = bucket.history(1e5)
+        assert len(told) <= 17
+        assert sum(amount for _, amount in told) == 100_000
+        assert told[-8:] == [(99_992.0 + number, 1) for number in range(8)]
+        # The older, the coarser.
+        amounts = [amount for _, amount in told]
+        assert amounts == sorted(amounts, reverse=True)
+
+    def test_shift_moves_what_has_come_back_too(self) -> None:
+        bucket = WindowTokenBucket(1, 1).bucket()
+        spend(bucket, [0.0, 5.0])
+        bucket.shift(100.0)
+        told = bucket.history(110.0)
+        assert [at for at, _ in told] == pytest.approx([100.0, 105.0])
+        assert all(at >= since for (at, _), since in zip(told, (100.0, 105.0), strict=True))
+
+
+class TestAhead:
+    def test_calls_that_run_may_be_thought_to_end_now(self) -> None:
+        bucket = WindowTokenBucket(3, 10, measure="end").bucket()
+        bucket.take(0.0, 2)
+        bucket.start(0.0, 2)
+        assert bucket.ahead(4.0).delay(4.0, 2) == math.inf
+        assert bucket.ahead(4.0, ended=True).delay(4.0, 2) == 10.0
+        assert bucket.delay(4.0, 2) == math.inf
+
+    def test_then_those_who_come_after_are_thought_to_end_at_once_too(self) -> None:
+        ahead = WindowTokenBucket(1, 10, measure="end").bucket().ahead(0.0, ended=True)
+        ahead.take(0.0, 1)
+        ahead.start(0.0, 1)
+        assert ahead.delay(0.0, 1) == 10.0
+
+    def test_who_measures_the_start_asks_for_no_end(self) -> None:
+        bucket = WindowTokenBucket(3, 10).bucket()
+        spend(bucket, [0.0])
+        bucket.take(2.0, 2)
+        for ended in (False, True):
+            ahead = bucket.ahead(4.0, ended=ended)
+            assert (ahead.delay(4.0, 1), ahead.delay(4.0, 2)) == (6.0, 10.0)
+
+    def test_debt_is_thought_of(self) -> None:
+        bucket = WindowTokenBucket(3, 10).bucket()
+        bucket.take(0.0, 7)
+        bucket.start(0.0, 7)
+        assert bucket.ahead(4.0).delay(4.0, 3) == 6.0
+        bucket = WindowTokenBucket(3, 10, measure="end").bucket()
+        bucket.take(0.0, 7)
+        bucket.start(0.0, 7)
+        assert bucket.ahead(4.0, ended=True).delay(4.0, 3) == 10.0

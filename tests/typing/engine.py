@@ -14,6 +14,7 @@ from anythrottle import (
     ThrottlerStatistics,
     create_front_stream,
 )
+from anythrottle.abc import Event
 
 
 async def job() -> int:
@@ -29,6 +30,9 @@ async def consume_text(result: str) -> None: ...
 def consume_sync(result: int) -> None: ...
 
 
+def observe(event: Event) -> None: ...
+
+
 async def the_form_of_the_ancestor() -> None:
     assert_type(Throttler([job]), Throttler[int])
     assert_type(Throttler([job()]), Throttler[int])
@@ -41,6 +45,7 @@ async def the_form_of_the_ancestor() -> None:
         per_time_window=20,
         concurrency=5,
         max_attempts=3,
+        observer=observe,
         log_handler=logging.NullHandler(),
         log_level="INFO",
     )
@@ -60,6 +65,8 @@ def the_form_with_a_limiter() -> None:
     assert_type(Throttler([job], limiter="20/10s"), Throttler[int])
     assert_type(Throttler([job], consume, limiter=RateLimiter(), concurrency=3), Throttler[int])
     assert_type(Throttler([job], limiter="20/10s", concurrency=None, log_level=10), Throttler[int])
+    assert_type(Throttler([job], limiter="20/10s", observer=observe), Throttler[int])
+    assert_type(Throttler([job], observer=None), Throttler[int])
 
 
 def wrong() -> None:
@@ -72,6 +79,8 @@ def wrong() -> None:
     Throttler([job], consume_sync)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
     Throttler([job], consume_text)  # type: ignore[misc]  # pyright: ignore[reportCallIssue, reportArgumentType]
     Throttler([1, 2])  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    Throttler([job], observer=consume_text)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    Throttler([job], observer="print")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
     Throttler([job], consume, 10)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     Throttler([job]).add(consume)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 

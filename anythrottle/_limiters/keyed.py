@@ -1,0 +1,147 @@
+"""A limiter for each key, as many as are of use."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Hashable, Iterator
+from heapq import heappop, heappush
+from math import inf
+from typing import Generic, TypeVar, final
+
+from .._errors import LimitExceeded
+from .._policies.checks import check_count
+from .._policies.policy import Decision, seconds_until
+from .clock import RunClock, weakly
+from .rate_limiter import RateLimiter
+
+K = TypeVar("K", bound=Hashable)
+
+#: How many idle keys are dropped for each that is made: more than one, so that they grow fewer.
+_DROPS = 2
+
+
+@final
+class KeyedLimiter(Generic[K]):
+    """
+    A limiter of its own for each key: each user, host or tenant.
+
+    >>> import anyio, anythrottle
+    >>> per_host = anythrottle.KeyedLimiter(lambda host: anythrottle.RateLimiter("20/10s"))
+    >>> async def main():
+    ...     async with per_host["example.org"]:
+    ...         return len(per_host)
+    >>> anyio.run(main)
+    1
+
+    ``keyed[key]`` is made when it is first asked for, and stays the same object while anyone
+    holds it. ``in``, ``len`` and iteration make none.
+
+    A key is dropped, when there is need for its place or as others are made, only if its buckets
+    are full again, it is not paused, and nobody holds it. So dropping a key forgives nothing, and
+    one key never delays another. What a call costs here does not grow with the number of keys.
+
+    :param make: a function that makes the limiter for a key
+    :param max_keys: how many keys there may be at once, at least 1
+    :raises TypeError: if a parameter is of the wrong type
+    :raises ValueError: if ``max_keys`` is below 1
+
+    """
+
+    __slots__ = ("__weakref__", "_checks", "_clock", "_limiters", "_make", "_max_keys", "_next")
+
+    def __init__(self, make: Callable[[K], RateLimiter], *, max_keys: int = 10_000) -> None:
+        if not callable(make):
+            raise TypeError(f"make must be a function of a key, not {make!r}")
+
+        self._make = make
+        self._max_keys = check_count("max_keys", max_keys)
+        self._clock = RunClock(weakly(self._shift), "the keyed limiter")
+        self._limiters: dict[K, RateLimiter] = {}
+        #: The heap of when to look whether a key is idle: instant, number, key; one for each key.
+        self._checks: list[tuple[float, int, K]] = []
+        self._next = 0
+
+    def __getitem__(self, key: K) -> RateLimiter:
+        """
+        Return the limiter for a key.
+
+        :raises ~anythrottle.LimitExceeded: if it has to be made, and there are as many keys as
+            there may be, all of them busy
+        :raises TypeError: if what has been made is no :class:`.RateLimiter`
+
+        """
+        limiter = self._limiters.get(key)
+        return self._new(key) if limiter is None else limiter
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._limiters
+
+    def __len__(self) -> int:
+        return len(self._limiters)
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._limiters)
+
+    def __repr__(self) -> str:
+        return f"<KeyedLimiter {len(self)} of {self._max_keys} keys>"
+
+    def _new(self, key: K) -> RateLimiter:
+        now = self._clock.now()
+        for _ in range(_DROPS):
+            self._drop_one(now)
+
+        while len(self._limiters) >= self._max_keys:
+            if not self._drop_one(now):
+                raise LimitExceeded(self._refusal(now))
+
+        limiter = self._make(key)
+        if not isinstance(limiter, RateLimiter):
+            raise TypeError(f"make must return a RateLimiter, not {limiter!r}, for key {key!r}")
+
+        self._limiters[key] = limiter
+        self._check_at(now, key)
+        return limiter
+
+    def _drop_one(self, now: float) -> bool:
+        """Look at the key whose turn it is, and drop it if it is idle; tell whether any was due."""
+        if not self._checks or self._checks[0][0] > now:
+            return False
+
+        _, _, key = heappop(self._checks)
+        idle_in = self._limiters[key]._idle_in()
+        if idle_in > 0 or not self._let_go(key):
+            # In use. If nobody knows for how long, it is left alone for as long as a pause.
+            wait = self._limiters[key]._default_pause() if idle_in in {0, inf} else idle_in
+            self._check_at(now + wait, key)
+
+        return True
+
+    def _let_go(self, key: K) -> bool:
+        """Forget a key unless somebody holds its limiter; tell whether it was forgotten."""
+        reference = weakref.ref(self._limiters.pop(key))
+        # Whoever holds it keeps it alive: then it has to be found again.
+        limiter = reference()
+        if limiter is not None:
+            self._limiters[key] = limiter
+
+        return limiter is None
+
+    def _check_at(self, instant: float, key: K) -> None:
+        self._next += 1
+        heappush(self._checks, (instant, self._next, key))
+
+    def _refusal(self, now: float) -> Decision:
+        retry_after = seconds_until(now, self._checks[0][0])
+        return Decision(
+            allowed=False,
+            reason="concurrency",
+            retry_after=retry_after,
+            remaining=0,
+            reset_after=retry_after,
+            limit=self._max_keys,
+            policy=None,
+        )
+
+    def _shift(self, seconds: float) -> None:
+        # All by the same, so it is still a heap.
+        self._checks = [(at + seconds, number, key) for at, number, key in self._checks]

@@ -1,0 +1,225 @@
+"""The state of a fixed window."""
+
+from __future__ import annotations
+
+from math import inf, nextafter
+
+from .policy import seconds_until
+
+#: More windows in a row than this are as good as infinitely many; their number is still a float.
+MOST_WINDOWS = 2**1000
+
+
+class FixedWindowBucket:
+    """
+    The state of a :class:`.FixedWindow` whose windows start at their first call.
+
+    ``_used`` has been charged in the window that ends at ``_end``, the latest that was noted. What
+    is held is charged to no window yet, so it counts in each. What was charged beyond the limit is
+    carried on: windows follow without a gap, and each takes over as much as the limit, until
+    nothing is left.
+    """
+
+    __slots__ = (
+        "_charged_at",
+        "_end",
+        "_foreign",
+        "_held",
+        "_latest",
+        "_limit",
+        "_not_before",
+        "_start",
+        "_used",
+        "_window",
+    )
+
+    def __init__(self, limit: int, window: float) -> None:
+        self._limit = limit
+        self._window = window
+        self._used = 0
+        self._end = -inf
+        #: When the window started, by the reckoning of then.
+        self._start = -inf
+        self._held = 0
+        #: When something was charged last.
+        self._charged_at = -inf
+        #: Before which instant the window must not end, as a server has said.
+        self._not_before = -inf
+        #: The latest receipt of all, and the latest of those from windows that have ended.
+        self._latest = self._foreign = -inf
+
+    @property
+    def capacity(self) -> float:
+        return self._limit
+
+    def delay(self, now: float, cost: int) -> float:
+        room = self._limit - self._held - cost
+        if room < 0:
+            return inf
+
+        if self._used_at(now) <= room:
+            return 0.0
+
+        # At each edge the limit's worth of what is used is left behind.
+        edges = -((room - self._used) // self._limit)
+        return seconds_until(now, self._edge(edges))
+
+    def take_free(self, cost: int) -> bool:
+        # As if the latest window had not ended, though it may have.
+        if self._held + self._used + cost > self._limit:
+            return False
+
+        self._held += cost
+        return True
+
+    def take(self, now: float, cost: int, since: float | None = None) -> None:
+        # Since when it has been due is nothing to a window: calls count from when they begin.
+        self._held += cost
+
+    def start(self, now: float, cost: int) -> float:
+        self._held -= cost
+        self._open(now)
+        self._used += cost
+        self._charged_at = max(self._charged_at, now)
+        self._latest = max(self._latest, self._end)
+        return self._end
+
+    def release(self, now: float, cost: int, receipt: float) -> float:
+        return receipt
+
+    def give_back(self, now: float, cost: int, receipt: float | None) -> None:
+        if receipt is None:
+            self._held -= cost
+        elif self._is_of_this_window(now, receipt):
+            self._used -= cost
+
+    def tighten(self, now: float, remaining: int, reset_after: float | None) -> None:
+        self._roll(now)
+        room = self._limit - self._held
+        free = room - self._used
+        reset_at = now if reset_after is None else now + min(reset_after, self._window)
+        end = self._end if now < self._end else self._end_from(now)
+        # An end before the reset would let go what the next window has room for, too. Where the
+        # server leaves enough for that, it may.
+        next_room = room - max(self._used - self._limit, 0)
+        early = end < reset_at and max(min(free, remaining), 0) + next_room > remaining
+        if free > remaining or early:
+            self._open(now)
+            self._used += max(free - remaining, 0)
+            self._charged_at = max(self._charged_at, now)
+
+        if early:
+            self._end = self._not_before = reset_at
+
+    def remaining(self, now: float) -> int:
+        return max(self._limit - self._held - self._used_at(now), 0)
+
+    def reset_after(self, now: float) -> float:
+        return seconds_until(now, self.ahead(now).full_at(now))
+
+    def history(self, now: float) -> list[tuple[float, int]]:
+        used = self._used_at(now)
+        if not used:
+            return []
+
+        passed = self._edges_passed(now)
+        return [(max(self._charged_at, self._edge(passed)) if passed else self._charged_at, used)]
+
+    def shift(self, seconds: float) -> None:
+        self._end = _moved(self._end, seconds)
+        self._start = _moved(self._start, seconds)
+        self._charged_at = _moved(self._charged_at, seconds)
+        self._not_before = _moved(self._not_before, seconds)
+        self._latest = _moved(self._latest, seconds)
+        self._foreign = _moved(self._foreign, seconds)
+
+    def forget_held(self) -> None:
+        self._held = 0
+
+    def ahead(self, now: float, *, ended: bool = False) -> FixedWindowBucket:
+        copy = object.__new__(type(self))
+        copy._become(self, now)
+        return copy
+
+    def full_at(self, now: float) -> float:
+        """Return the instant at which it is full again but for what is held, maybe a past one."""
+        # What a server has said counts on, though nothing may be used.
+        if not self._used_at(now):
+            return self._not_before
+
+        return max(self._edge(-(-self._used // self._limit)), self._not_before)
+
+    def _become(self, origin: FixedWindowBucket, now: float) -> None:
+        """Be as another one would be if what it holds began now."""
+        for name in FixedWindowBucket.__slots__:
+            setattr(self, name, getattr(origin, name))
+
+        if self._held:
+            # Of its own, without the parts that another kind may have: these are ahead already.
+            FixedWindowBucket.start(self, now, self._held)
+
+    def _used_at(self, now: float) -> int:
+        return max(self._used - self._edges_passed(now) * self._limit, 0)
+
+    def _edges_passed(self, now: float) -> int:
+        """Return how many edges there have been, up to the one at which nothing was left."""
+        if now < self._end:
+            return 0
+
+        # Found by comparing instants, so that an edge is one for delay() and for this alike.
+        least, most = 1, -(-self._used // self._limit)
+        while least < most:
+            middle = (least + most + 1) // 2
+            if self._edge(middle) <= now:
+                least = middle
+            else:
+                most = middle - 1
+
+        return least
+
+    def _edge(self, number: int) -> float:
+        """Return the end of the latest window, number 1, or of one that is to follow it."""
+        return _later(self._end, min(number - 1, MOST_WINDOWS) * self._window)
+
+    def _end_from(self, now: float) -> float:
+        """Return the end of a window that is opened now."""
+        return _later(now, self._window)
+
+    def _roll(self, now: float) -> None:
+        """Note which window it is now; there is one, beyond its end, only while debt is left."""
+        passed = self._edges_passed(now)
+        if not passed:
+            return
+
+        self._foreign = self._latest
+        self._used = max(self._used - passed * self._limit, 0)
+        if self._used:
+            self._charged_at = max(self._charged_at, self._edge(passed))
+            self._start = self._edge(passed)
+            self._end = self._edge(passed + 1)
+        else:
+            self._end = -inf
+
+    def _open(self, now: float) -> None:
+        """Let there be a window now."""
+        self._roll(now)
+        if self._end <= now:
+            self._end = self._end_from(now)
+            self._start = self._end - self._window
+
+    def _is_of_this_window(self, now: float, receipt: float) -> bool:
+        # Its window's end may have been moved since. Receipts never get earlier, but where a wall
+        # clock that was set forward makes windows short: then it is safe to find it foreign.
+        self._roll(now)
+        return now < self._end and receipt > self._foreign
+
+
+def _later(instant: float, seconds: float) -> float:
+    """Return an instant from which it has been so long, however one computes that."""
+    later = instant + seconds
+    return nextafter(later, inf) if later - instant < seconds else later
+
+
+def _moved(instant: float, seconds: float) -> float:
+    """Return an instant by another clock, rounded up; one that never was stays so."""
+    return nextafter(instant + seconds, inf) if instant > -inf else instant
