@@ -1,5 +1,6 @@
 """Help for tests: virtual time on both event loops. Needs neither Trio nor pytest to import."""
 
 from ._backends import virtual_backends, wait_idle
+from ._conformance import LimiterConformance
 
-__all__ = ("virtual_backends", "wait_idle")
+__all__ = ("LimiterConformance", "virtual_backends", "wait_idle")

@@ -10,7 +10,8 @@ import pytest
 
 from anythrottle import JobInterrupted
 from anythrottle._engine.backlog import Backlog
-from anythrottle._engine.job import Errand, JobOf
+from anythrottle._engine.job import Errand
+from anythrottle._limiters.throttle import JobOf
 
 
 async def job() -> int:

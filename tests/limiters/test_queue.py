@@ -229,14 +229,8 @@ class TestMaxWaiting:
                 with pytest.raises(LimitExceeded) as raised:
                     await limiter.acquire(cost)
 
-                assert anyio.current_time() == now
                 due = now + raised.value.retry_after
                 # It may only come back, as there is no room for it to wait.
-                await anyio.sleep(math.nextafter(due, -math.inf) - now)
-                await wait_idle()
-                if due > anyio.current_time():
-                    assert not limiter.peek(cost).allowed
-
                 await anyio.sleep_until(due)
                 await wait_idle()
                 limiter.acquire_nowait(cost)

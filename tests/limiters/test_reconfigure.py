@@ -297,6 +297,19 @@ class TestOtherKinds:
         limiter.reconfigure("9/50s")
         assert left(limiter) == [2]
 
+    async def test_of_several_one_that_has_just_begun_anew_is_not_asked(self) -> None:
+        limiter = RateLimiter("5/10s", FixedWindow(100, 60), TokenBucket(10**6, 3600))
+        await limiter.acquire(0)
+        limiter.penalize(1)
+        await anyio.sleep(59)
+        await limiter.acquire(5)
+        await anyio.sleep_until(60.5)
+        # The quota is a new one, and the flow has made up for it; but these 5 were just now.
+        limiter.reconfigure("5/20s", FixedWindow(100, 90))
+        assert left(limiter)[0] == 0
+        await limiter.acquire()
+        assert anyio.current_time() == 79.0
+
     async def test_a_unit_that_is_new_has_no_past(self) -> None:
         limiter = RateLimiter("5/10s")
         await limiter.acquire(4)

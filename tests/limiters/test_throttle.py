@@ -145,4 +145,4 @@ class TestGoAgain:
 
 def test_awaitable_of_names_what_is_none() -> None:
     with pytest.raises(TypeError, match=r"^the function, <.*>, returned 5, which cannot be"):
-        awaitable_of(lambda: 5, "the function")  # type: ignore[arg-type, return-value]
+        awaitable_of(lambda: 5, "the function")  # type: ignore[arg-type, return-value, unused-awaitable]

@@ -8,7 +8,7 @@ by any other.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -90,6 +90,14 @@ class World:
     cost: int
     priority: int
 
+    def limiter(self) -> RateLimiter:
+        """Return a new limiter; within an event loop, as it may have a capacity limiter."""
+        slots = self.concurrency
+        if slots is not None and self.shared:
+            return RateLimiter(*self.policies, concurrency=anyio.CapacityLimiter(slots))
+
+        return RateLimiter(*self.policies, concurrency=slots)
+
 
 def draw_world(data: Any, *, holding: bool = True) -> World:
     """Draw a world; without ``holding``, one whose limiter holds nothing while a call runs."""
@@ -146,7 +154,7 @@ class Story:
 
 async def play(
     world: World,
-    caller: Callable[[Story], Awaitable[object]] | None,
+    caller: Callable[[Story], Coroutine[Any, Any, None]] | None,
     *,
     stay: float = 0.0,
 ) -> Story:
@@ -156,11 +164,7 @@ async def play(
     :param caller: what the caller does, when all others have come
     :param stay: when those who stay let go, in seconds after the caller has come
     """
-    slots: int | anyio.CapacityLimiter | None = world.concurrency
-    if slots is not None and world.shared:
-        slots = anyio.CapacityLimiter(slots)
-
-    story = Story(RateLimiter(*world.policies, concurrency=slots), world)
+    story = Story(world.limiter(), world)
     before, seconds = world.pause
     with wall_clock(MIDNIGHT + 1.375):
         async with tasks() as task_group:

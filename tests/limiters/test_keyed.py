@@ -1,0 +1,322 @@
+"""A limiter for each key: the same object, bounded in number, and dropping forgives nothing."""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anythrottle import KeyedLimiter, LimitExceeded, RateLimiter, WindowTokenBucket
+from anythrottle.testing import wait_idle
+from tests.conftest import Run
+from tests.limiters.tools import assert_exact, tasks
+from tests.properties import examples
+
+
+@pytest.fixture(autouse=True)
+def without_collector() -> Iterator[None]:
+    """What nobody holds goes at once, without the help of the garbage collector."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def per_key(key: object) -> RateLimiter:
+    return RateLimiter("2/10s", name=str(key))
+
+
+class TestMapping:
+    def test_a_key_has_one_limiter_made_by_the_factory(self) -> None:
+        keyed = KeyedLimiter(per_key)
+        limiter = keyed["a"]
+        assert keyed["a"] is limiter
+        assert keyed["b"] is not limiter
+        assert repr(limiter) == "<RateLimiter 'a' 2 calls/10s>"
+
+    def test_questions_make_none(self) -> None:
+        keyed = KeyedLimiter(per_key)
+        assert "a" not in keyed
+        assert len(keyed) == 0
+        assert list(keyed) == []
+        assert ["unhashable"] not in list(keyed)
+        assert repr(keyed) == "<KeyedLimiter 0 of 10000 keys>"
+        first = keyed["a"]
+        assert "a" in keyed
+        assert "b" not in keyed
+        assert len(keyed) == 1
+        assert list(keyed) == ["a"]
+        assert keyed["a"] is first
+
+    def test_falsy_keys_are_keys(self) -> None:
+        keyed = KeyedLimiter(per_key)
+        for key in (None, 0, "", ()):
+            assert keyed[key] is keyed[key]
+
+    @pytest.mark.parametrize("value", [0, -1])
+    def test_max_keys_out_of_range(self, value: int) -> None:
+        with pytest.raises(ValueError, match=rf"^max_keys must be at least 1, not {value}$"):
+            KeyedLimiter(per_key, max_keys=value)
+
+    @pytest.mark.parametrize("value", [1.5, True, "1", None, math.inf])
+    def test_max_keys_that_is_no_int(self, value: Any) -> None:
+        with pytest.raises(TypeError, match=r"^max_keys must be an int, not "):
+            KeyedLimiter(per_key, max_keys=value)
+
+    @pytest.mark.parametrize("make", [None, "20/10s", RateLimiter("5/s")])
+    def test_a_factory_that_cannot_be_called(self, make: Any) -> None:
+        with pytest.raises(TypeError, match=r"^make must be a function of a key, not ") as raised:
+            KeyedLimiter(make)
+
+        assert repr(make) in str(raised.value)
+
+    def test_a_factory_that_makes_no_limiter(self) -> None:
+        keyed: KeyedLimiter[str] = KeyedLimiter(lambda _: "5/s")  # type: ignore[arg-type, return-value]
+        with pytest.raises(
+            TypeError, match=r"make must return a RateLimiter, not '5/s', for .*'a'"
+        ):
+            keyed["a"]
+
+        assert "a" not in keyed
+
+    def test_an_error_of_the_factory_is_passed_on_and_leaves_no_key(self) -> None:
+        errors = [ZeroDivisionError()]
+
+        def make(key: str) -> RateLimiter:
+            if errors:
+                raise errors.pop()
+
+            return per_key(key)
+
+        keyed = KeyedLimiter(make)
+        with pytest.raises(ZeroDivisionError):
+            keyed["a"]
+
+        assert "a" not in keyed
+        assert keyed["a"] is keyed["a"]
+
+    def test_a_factory_that_asks_for_its_own_key_gets_one_limiter_too(self) -> None:
+        def make(key: str) -> RateLimiter:
+            if not made:
+                made.append(per_key(key))
+                made.append(keyed[key])
+
+            return made[0]
+
+        made: list[RateLimiter] = []
+        keyed = KeyedLimiter(make)
+        assert keyed["a"] is made[1] is keyed["a"]
+
+
+@pytest.mark.timing
+class TestDropping:
+    async def test_an_idle_key_makes_room_for_another(self) -> None:
+        keyed = KeyedLimiter(per_key, max_keys=1)
+        await keyed["a"].acquire()
+        await anyio.sleep(10)
+        await keyed["b"].acquire()
+        assert list(keyed) == ["b"]
+
+    async def test_a_key_with_something_to_remember_does_not(self) -> None:
+        keyed = KeyedLimiter(per_key, max_keys=1)
+        await keyed["a"].acquire()
+        await anyio.sleep(9.9)
+        with pytest.raises(LimitExceeded) as raised:
+            keyed["b"]
+
+        assert list(keyed) == ["a"]
+        decision = raised.value.decision
+        assert (decision.allowed, decision.reason, decision.limit) == (False, "concurrency", 1)
+        assert decision.retry_after == pytest.approx(0.1)
+        await anyio.sleep(decision.retry_after)
+        assert keyed["b"] is keyed["b"]
+
+    async def test_a_key_that_somebody_holds_does_not(self) -> None:
+        keyed = KeyedLimiter(per_key, max_keys=1)
+        held = keyed["a"]
+        for _ in range(5):
+            await anyio.sleep(100)
+            with pytest.raises(LimitExceeded):
+                keyed["b"]
+
+            assert keyed["a"] is held
+
+        # Used without being asked for again, it is remembered all the same.
+        held.acquire_nowait(2)
+        del held
+        await anyio.sleep(1)
+        with pytest.raises(LimitExceeded):
+            keyed["b"]
+
+        assert keyed["a"].peek().retry_after == 9.0
+        await anyio.sleep(9)
+        assert keyed["b"] is keyed["b"]
+        assert "a" not in keyed
+
+    async def test_a_key_within_which_a_call_runs_or_waits_does_not(self) -> None:
+        keyed = KeyedLimiter(lambda _: RateLimiter(concurrency=1), max_keys=1)
+        async with tasks() as task_group:
+            async with keyed["a"]:
+                await anyio.sleep(100)
+                with pytest.raises(LimitExceeded):
+                    keyed["b"]
+
+                task_group.start_soon(keyed["a"].run, anyio.sleep, 100)
+                await wait_idle()
+
+            await anyio.sleep(50)
+            with pytest.raises(LimitExceeded):
+                keyed["b"]
+
+        assert keyed["b"] is keyed["b"]
+
+    async def test_a_paused_key_does_not(self) -> None:
+        keyed = KeyedLimiter(per_key, max_keys=1)
+        keyed["a"].pause(50)
+        await anyio.sleep(49)
+        with pytest.raises(LimitExceeded):
+            keyed["b"]
+
+        keyed["a"].pause(math.inf)
+        await anyio.sleep(1000)
+        with pytest.raises(LimitExceeded):
+            keyed["b"]
+
+        keyed["a"].resume()
+        await anyio.sleep(10)
+        assert keyed["b"] is keyed["b"]
+
+    async def test_a_key_in_debt_does_not(self) -> None:
+        keyed = KeyedLimiter(lambda _: RateLimiter(WindowTokenBucket(1, 10)), max_keys=1)
+        keyed["a"].penalize(5)
+        await anyio.sleep(9.9)
+        with pytest.raises(LimitExceeded):
+            keyed["b"]
+
+        await anyio.sleep(0.1)
+        assert keyed["b"] is keyed["b"]
+
+    async def test_idle_keys_grow_fewer_as_others_are_made(self) -> None:
+        keyed = KeyedLimiter(per_key)
+        for number in range(100):
+            await keyed[number].acquire()
+
+        await anyio.sleep(10)
+        for number in range(100):
+            await keyed[f"new {number}"].acquire()
+
+        assert list(keyed) == [f"new {number}" for number in range(100)]
+
+    async def test_one_key_never_delays_another(self) -> None:
+        keyed = KeyedLimiter(per_key)
+        await keyed["a"].acquire(2)
+        async with tasks() as task_group:
+            task_group.start_soon(keyed["a"].acquire, 2)
+            await wait_idle()
+            await keyed["b"].acquire(2)
+            assert anyio.current_time() == 0.0
+
+    @pytest.mark.parametrize("busy", [False, True])
+    async def test_what_a_call_costs_does_not_grow_with_the_keys(
+        self, busy: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        looks = 0
+        real = RateLimiter._idle_in
+
+        def look(self: RateLimiter) -> float:
+            nonlocal looks
+            looks += 1
+            return real(self)
+
+        monkeypatch.setattr(RateLimiter, "_idle_in", look)
+        keyed = KeyedLimiter(per_key, max_keys=1000)
+        held = []
+        for number in range(1000):
+            held.append(keyed[number])
+            held[-1].acquire_nowait()
+
+        if not busy:
+            held.clear()
+            await anyio.sleep(10)
+
+        looks = 0
+        refused = 0
+        for number in range(1000, 4000):
+            try:
+                keyed[number].acquire_nowait()
+            except LimitExceeded:
+                refused += 1
+
+            await anyio.sleep(0.01)
+
+        # No more than two for each that is asked for.
+        assert looks <= 2 * 3000
+        assert (refused == 3000) == busy
+
+    def test_across_runs(self, run: Run) -> None:
+        keyed = KeyedLimiter(per_key, max_keys=2)
+
+        async def use(key: str) -> None:
+            await anyio.sleep(1000)
+            await keyed[key].acquire()
+
+        run(use, "a")
+        run(use, "b")
+        # As much time has passed for them as in reality: none to speak of.
+        with pytest.raises(LimitExceeded) as raised:
+            keyed["c"]
+
+        assert 5 < raised.value.retry_after <= 10.001
+
+        async def wait_and_use() -> None:
+            # It is by its own clock that a limiter knows what time it is, once it is asked.
+            assert [keyed[key].peek().remaining for key in "ab"] == [1, 1]
+            await anyio.sleep(10.01)
+            assert keyed["c"] is keyed["c"]
+
+        run(wait_and_use)
+        assert "c" in keyed
+
+
+class TestNothingIsForgiven:
+    @examples(60)
+    @given(st.data())
+    def test_no_key_ever_gets_more_than_its_limit(self, run: Run, data: st.DataObject) -> None:
+        """However keys come and go: judged by a list of all grants of each key."""
+        steps = st.tuples(
+            st.integers(0, 5), st.floats(0.0, 12.0), st.sampled_from(["use", "use", "hold", "drop"])
+        )
+        script = data.draw(st.lists(steps, min_size=5, max_size=60), "script")
+        max_keys = data.draw(st.integers(1, 4), "max_keys")
+
+        async def main() -> None:
+            keyed = KeyedLimiter(lambda _: RateLimiter("2/10s"), max_keys=max_keys)
+            grants: dict[int, list[tuple[float, int]]] = {}
+            held: dict[int, RateLimiter] = {}
+            for key, seconds, verb in script:
+                try:
+                    if verb == "hold":
+                        held[key] = keyed[key]
+
+                    keyed[key].acquire_nowait()
+                except LimitExceeded as exc:
+                    assert exc.retry_after > 0
+                else:
+                    grants.setdefault(key, []).append((anyio.current_time(), 1))
+
+                if verb == "drop":
+                    held.pop(key, None)
+
+                assert all(keyed[key] is limiter for key, limiter in held.items())
+                assert len(keyed) <= max_keys
+                await anyio.sleep(seconds)
+
+            for of_key in grants.values():
+                assert_exact(of_key, 2, 10.0)
+
+        run(main)

@@ -1,0 +1,249 @@
+"""The suite for limiters: ours pass it, and each way to break a promise fails it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
+from typing import Any
+
+import anyio
+import pytest
+
+from anythrottle import FixedWindow, RateLimiter, TokenBucket, WindowTokenBucket, abc
+from anythrottle.testing import LimiterConformance
+from tests.conftest import Run
+
+
+@pytest.mark.timing
+class TestRateLimiter(LimiterConformance):
+    def make_limiter(
+        self, limit: int, window: float, *, concurrency: int | None = None
+    ) -> abc.Limiter:
+        return RateLimiter(WindowTokenBucket(limit, window), concurrency=concurrency)
+
+
+@pytest.mark.timing
+class TestWithOtherPartsOfALimiter(LimiterConformance):
+    """A shared capacity limiter, several policies, and no checkpoints."""
+
+    def make_limiter(
+        self, limit: int, window: float, *, concurrency: int | None = None
+    ) -> abc.Limiter:
+        slots = None if concurrency is None else anyio.CapacityLimiter(concurrency)
+        policy = WindowTokenBucket(limit, window)
+        return RateLimiter(policy, "1_000_000/ms", concurrency=slots, fast_acquire=True)
+
+
+class Wrapped:
+    """A limiter around one of ours, to have its faults."""
+
+    def __init__(self, limit: int, window: float, concurrency: int | None) -> None:
+        self.inner = RateLimiter(WindowTokenBucket(limit, window), concurrency=concurrency)
+
+    def permit(self, cost: Any = 1, **options: Any) -> AbstractAsyncContextManager[Any]:
+        return self.inner.permit(cost, **options)
+
+    async def run(self, func: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
+        return await self.inner.run(func, *args, **options)
+
+    def wrap(self, func: Callable[..., Awaitable[Any]]) -> Callable[..., Coroutine[Any, Any, Any]]:
+        return self.inner.wrap(func)
+
+    def pause(self, seconds: float | None = None) -> None:
+        self.inner.pause(seconds)
+
+    async def __aenter__(self) -> None:
+        await self.inner.__aenter__()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.inner.__aexit__(exc_type, exc, traceback)
+
+
+class Lifo(Wrapped):
+    number = 0
+
+    def permit(self, cost: Any = 1, **options: Any) -> AbstractAsyncContextManager[Any]:
+        self.number += 1
+        return self.inner.permit(cost, **{**options, "priority": -self.number})
+
+
+class WithoutPriorities(Wrapped):
+    def permit(self, cost: Any = 1, **options: Any) -> AbstractAsyncContextManager[Any]:
+        return self.inner.permit(cost, **{**options, "priority": 0})
+
+
+class SmallestFirst(Wrapped):
+    def permit(self, cost: Any = 1, **options: Any) -> AbstractAsyncContextManager[Any]:
+        return self.inner.permit(cost, **{**options, "priority": cost})
+
+
+class EveryCallCosts1(Wrapped):
+    def permit(self, cost: Any = 1, **options: Any) -> AbstractAsyncContextManager[Any]:
+        return self.inner.permit(1, **options)
+
+
+class NothingIsFree(Wrapped):
+    def permit(self, cost: Any = 1, **options: Any) -> AbstractAsyncContextManager[Any]:
+        return self.inner.permit(cost or 1, **options)
+
+
+class Patient(Wrapped):
+    def permit(self, cost: Any = 1, **options: Any) -> AbstractAsyncContextManager[Any]:
+        return self.inner.permit(cost, **{**options, "max_wait": None})
+
+
+class WithoutPause(Wrapped):
+    def pause(self, seconds: float | None = None) -> None: ...
+
+
+class ShorteningPause(Wrapped):
+    def pause(self, seconds: float | None = None) -> None:
+        self.inner.resume()
+        self.inner.pause(seconds)
+
+
+class PermitsOfOneKind(Wrapped):
+    """Permits that neither settle nor refund."""
+
+    @asynccontextmanager
+    async def _permit(self, cost: Any, options: Any) -> AsyncGenerator[Any]:
+        async with self.inner.permit(cost, **options):
+            yield self
+
+    waited = 0.0
+
+    def settle(self, cost: Any) -> None: ...
+
+    def refund(self) -> None: ...
+
+    def permit(self, cost: Any = 1, **options: Any) -> AbstractAsyncContextManager[Any]:
+        return self._permit(cost, options)
+
+
+class ChargesWhoLeaves(Wrapped):
+    @asynccontextmanager
+    async def _permit(self, cost: Any, options: Any) -> AsyncGenerator[Any]:
+        try:
+            async with self.inner.permit(cost, **options) as permit:
+                yield permit
+        except anyio.get_cancelled_exc_class():
+            self.inner.penalize(cost)
+            raise
+
+    def permit(self, cost: Any = 1, **options: Any) -> AbstractAsyncContextManager[Any]:
+        return self._permit(cost, options)
+
+
+class GetsStuckWhenOneLeaves(ChargesWhoLeaves):
+    @asynccontextmanager
+    async def _permit(self, cost: Any, options: Any) -> AsyncGenerator[Any]:
+        try:
+            async with self.inner.permit(cost, **options) as permit:
+                yield permit
+        except anyio.get_cancelled_exc_class():
+            self.inner.pause(1e7)
+            raise
+
+
+class KeepsItsSlotAfterAnError(Wrapped):
+    @asynccontextmanager
+    async def _permit(self, cost: Any, options: Any) -> AsyncGenerator[Any]:
+        permit = self.inner.permit(cost, **options)
+        yield await permit.__aenter__()
+        await permit.__aexit__(None, None, None)
+
+    def permit(self, cost: Any = 1, **options: Any) -> AbstractAsyncContextManager[Any]:
+        return self._permit(cost, options)
+
+
+class RunsOnce(Wrapped):
+    async def run(self, func: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
+        async with self.inner:
+            return await func(*args)
+
+
+class KeepsItsSlotAfterAnErrorInRun(Wrapped):
+    async def run(self, func: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
+        await self.inner.__aenter__()
+        result = await func(*args)
+        await self.inner.__aexit__(None, None, None)
+        return result
+
+
+class RunsForEver(Wrapped):
+    async def run(self, func: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
+        return await self.inner.run(func, *args, max_attempts=1000)
+
+
+class DropsArguments(Wrapped):
+    def wrap(self, func: Callable[..., Awaitable[Any]]) -> Callable[..., Coroutine[Any, Any, Any]]:
+        async def wrapped(*args: Any, **kwargs: Any) -> Any:
+            return await self.inner.run(func, *args)
+
+        return wrapped
+
+
+FAULTS: list[tuple[Callable[[int, float, int | None], Any], str]] = [
+    (lambda *_: object(), "test_is_a_limiter"),
+    (lambda _l, _w, slots: RateLimiter(concurrency=slots), "test_no_window_holds_more"),
+    (lambda limit, window, _: RateLimiter(TokenBucket(limit, window)), "test_no_window_holds"),
+    (lambda limit, window, _: RateLimiter(FixedWindow(limit, window)), "test_no_window_holds"),
+    (
+        lambda limit, window, _: RateLimiter(TokenBucket(limit, window, burst=1)),
+        "test_a_full_burst_passes",
+    ),
+    (lambda limit, window, _: RateLimiter(WindowTokenBucket(limit, window)), "test_concurrency"),
+    (Lifo, "test_first_come_first_served"),
+    (WithoutPriorities, "test_a_lower_priority_goes_first"),
+    (SmallestFirst, "test_small_costs_do_not_overtake"),
+    (NothingIsFree, "test_a_call_that_costs_nothing"),
+    (EveryCallCosts1, "test_costs_are_checked_at_once"),
+    (Patient, "test_a_permit_that_must_not_wait"),
+    (Patient, "test_waiting_has_a_bound"),
+    (WithoutPause, "test_a_pause_holds_back"),
+    (ShorteningPause, "test_a_pause_holds_back"),
+    (PermitsOfOneKind, "test_a_refund_gives"),
+    (PermitsOfOneKind, "test_a_charge_can_be_corrected"),
+    (ChargesWhoLeaves, "test_who_is_cancelled_in_line"),
+    (GetsStuckWhenOneLeaves, "test_the_line_goes_on"),
+    (KeepsItsSlotAfterAnError, "test_an_error_in_the_call"),
+    (RunsOnce, "test_a_throttled_call_pauses"),
+    (RunsOnce, "test_run_returns"),
+    (KeepsItsSlotAfterAnErrorInRun, "test_run_passes_errors_on"),
+    (RunsForEver, "test_attempts_have_a_bound"),
+    (DropsArguments, "test_run_returns"),
+]
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    FAULTS,
+    ids=[f"{getattr(make, '__name__', make)}-{name[5:]}" for make, name in FAULTS],
+)
+def test_a_fault_is_found(run: Run, make: Callable[..., Any], name: str) -> None:
+    class Suite(LimiterConformance):
+        def make_limiter(
+            self, limit: int, window: float, *, concurrency: int | None = None
+        ) -> abc.Limiter:
+            return make(limit, window, concurrency)  # type: ignore[no-any-return]
+
+    (method,) = [method for method in dir(Suite) if method.startswith(name)]
+
+    async def main() -> None:
+        with anyio.fail_after(1e6):
+            await getattr(Suite(), method)()
+
+    with pytest.raises((AssertionError, TimeoutError, ExceptionGroup, TypeError, RuntimeError)):
+        run(main)
+
+
+def test_each_test_finds_some_fault() -> None:
+    tests = {name for name in dir(LimiterConformance) if name.startswith("test_")}
+    unproven = {test for test in tests if not any(test.startswith(name) for _, name in FAULTS)}
+    assert not unproven
