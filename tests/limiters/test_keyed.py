@@ -77,9 +77,7 @@ class TestMapping:
 
     def test_a_factory_that_makes_no_limiter(self) -> None:
         keyed: KeyedLimiter[str] = KeyedLimiter(lambda _: "5/s")  # type: ignore[arg-type, return-value]
-        with pytest.raises(
-            TypeError, match=r"make must return a RateLimiter, not '5/s', for .*'a'"
-        ):
+        with pytest.raises(TypeError, match=r"return a RateLimiter, not '5/s', for .*'a'"):
             keyed["a"]
 
         assert "a" not in keyed
@@ -159,7 +157,7 @@ class TestDropping:
         assert "a" not in keyed
 
     async def test_a_key_within_which_a_call_runs_or_waits_does_not(self) -> None:
-        keyed = KeyedLimiter(lambda _: RateLimiter(concurrency=1), max_keys=1)
+        keyed = KeyedLimiter[str](lambda _: RateLimiter(concurrency=1), max_keys=1)
         async with tasks() as task_group:
             async with keyed["a"]:
                 await anyio.sleep(100)
@@ -192,7 +190,7 @@ class TestDropping:
         assert keyed["b"] is keyed["b"]
 
     async def test_a_key_in_debt_does_not(self) -> None:
-        keyed = KeyedLimiter(lambda _: RateLimiter(WindowTokenBucket(1, 10)), max_keys=1)
+        keyed = KeyedLimiter[str](lambda _: RateLimiter(WindowTokenBucket(1, 10)), max_keys=1)
         keyed["a"].penalize(5)
         await anyio.sleep(9.9)
         with pytest.raises(LimitExceeded):
@@ -274,7 +272,10 @@ class TestDropping:
         assert 5 < raised.value.retry_after <= 10.001
 
         async def wait_and_use() -> None:
-            # It is by its own clock that a limiter knows what time it is, once it is asked.
+            # A run's clock is theirs from when they are first asked in it.
+            with pytest.raises(LimitExceeded):
+                keyed["c"]
+
             assert [keyed[key].peek().remaining for key in "ab"] == [1, 1]
             await anyio.sleep(10.01)
             assert keyed["c"] is keyed["c"]
@@ -295,7 +296,7 @@ class TestNothingIsForgiven:
         max_keys = data.draw(st.integers(1, 4), "max_keys")
 
         async def main() -> None:
-            keyed = KeyedLimiter(lambda _: RateLimiter("2/10s"), max_keys=max_keys)
+            keyed = KeyedLimiter[int](lambda _: RateLimiter("2/10s"), max_keys=max_keys)
             grants: dict[int, list[tuple[float, int]]] = {}
             held: dict[int, RateLimiter] = {}
             for key, seconds, verb in script:
@@ -304,8 +305,8 @@ class TestNothingIsForgiven:
                         held[key] = keyed[key]
 
                     keyed[key].acquire_nowait()
-                except LimitExceeded as exc:
-                    assert exc.retry_after > 0
+                except LimitExceeded:
+                    pass
                 else:
                     grants.setdefault(key, []).append((anyio.current_time(), 1))
 
