@@ -1,6 +1,18 @@
 """Sphinx's configuration: ``sphinx-build -W -n docs docs/_build``, without a network."""
 
+import sys
 from importlib.metadata import version as installed_version
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+
+DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS))
+
+from figures import policies  # noqa: E402 # beside this file
 
 project = "anythrottle"
 author = "the anythrottle authors"
@@ -9,7 +21,7 @@ release = installed_version("anythrottle")
 version = ".".join(release.split(".")[:2])
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.intersphinx"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_figures"]
 html_theme = "furo"
 html_title = f"anythrottle {release}"
 nitpicky = True
@@ -30,7 +42,33 @@ intersphinx_mapping = {
 }
 
 # type variables have no page
-TYPE_VARIABLE = r"(.*\.)?_?([A-Z]s?(_\w+)?|PosArgsT)(\.args|\.kwargs)?"
+TYPE_VARIABLE = r"(.*\.)?_?~?([A-Z]s?(_\w+)?|PosArgsT)(\.args|\.kwargs)?"
 nitpick_ignore_regex = [("py:.*", TYPE_VARIABLE)]
 # type aliases for what the text of their pages says
-nitpick_ignore = [("py:class", "Job"), ("py:class", "JobOf")]
+nitpick_ignore = [
+    ("py:class", "anythrottle._limiters.controls.AsItIs"),
+    ("py:class", "Concurrency"),
+    ("py:class", "Job"),
+    ("py:class", "JobOf"),
+]
+
+#: Type aliases that have a place of their own, by the name that annotations use.
+ALIASES = {"Observer": "anythrottle.abc.Observer"}
+
+
+def link_alias(
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, text: nodes.TextElement
+) -> nodes.reference | None:
+    """Link a type alias, which is a datum to Sphinx, where an annotation means a class."""
+    target = ALIASES.get(node["reftarget"])
+    if target is None or node["refdomain"] != "py":
+        return None
+
+    domain = env.domains.python_domain
+    return domain.resolve_xref(env, node["refdoc"], app.builder, "data", target, node, text)
+
+
+def setup(app: Sphinx) -> None:
+    """Draw the figures before pages are read, so that they show what the code does."""
+    app.connect("builder-inited", lambda _: policies.main(DOCS / "_figures"))
+    app.connect("missing-reference", link_alias)

@@ -75,6 +75,7 @@ class TestAll:
             "FixedWindow",
             "Granted",
             "JobInterrupted",
+            "KeyedLimiter",
             "LimitExceeded",
             "Outcome",
             "Paused",

@@ -19,6 +19,7 @@ from math import inf
 from typing import Generic, TypeVar, final
 
 from .._errors import JobInterrupted
+from .._events import Failed, Observer, tell
 from .._limiters.throttle import JobOf, check_job, discard
 from .front_state import FrontState
 from .job import Errand
@@ -37,11 +38,13 @@ class Backlog(Generic[T]):
 
     :param jobs: where the jobs come from
     :param results_waiting: how many results may wait for the consumer before jobs have to
+    :param observer: who is told what has failed
 
     """
 
     __slots__ = (
         "_handed_out",
+        "_observer",
         "_started",
         "ahead",
         "done",
@@ -56,8 +59,12 @@ class Backlog(Generic[T]):
     )
 
     def __init__(
-        self, jobs: Iterable[JobOf[T]] | AsyncIterable[JobOf[T]], results_waiting: float
+        self,
+        jobs: Iterable[JobOf[T]] | AsyncIterable[JobOf[T]],
+        results_waiting: float,
+        observer: Observer | None = None,
     ) -> None:
+        self._observer = observer
         self._handed_out = False
         self.source = Source(jobs)
         #: The job that was pulled last, until the todo stream has taken it.
@@ -191,6 +198,10 @@ class Backlog(Generic[T]):
             _logger.error(
                 "job %d has failed, and exceptions is closed", errand.position, exc_info=error
             )
+
+        if self._observer is not None:
+            failed = Failed(errand.position, errand.job, errand.attempts, errand.duration, error)
+            tell(self._observer, failed)
 
     def _leave(self, errand: Errand[T]) -> None:
         del self._started[errand]

@@ -21,7 +21,7 @@ from typing import Generic, TypeVar, final
 import anyio
 from anyio.abc import TaskGroup
 
-from .._events import Event, Failed, Finished, Observer, Started, Throttled, tell
+from .._events import Event, Finished, Observer, Started, Throttled, tell
 from .._limiters.clock import RunClock
 from .._limiters.current import as_current
 from .._limiters.throttle import go_again, throttle_in
@@ -311,9 +311,6 @@ class Crew(Generic[T]):
 
         if refusal is not None:
             self._backlog.fail(errand, refusal)
-            self._tell(
-                Failed(errand.position, errand.job, errand.attempts, errand.duration, refusal)
-            )
 
     def _tell(self, event: Event) -> None:
         if self._observer is not None:

@@ -200,7 +200,7 @@ class Throttler(Generic[T]):
         self._crew: Crew[T] | None = None
         self._clock = RunClock(_nothing, "the throttler")
         self._backlog: Backlog[T] = Backlog(
-            jobs, _RESULTS_WAITING if self._concurrency == inf else self._concurrency
+            jobs, _RESULTS_WAITING if self._concurrency == inf else self._concurrency, observer
         )
         self._exceptions = FrontReceiveStream(self._backlog.failures, warns=False)
 

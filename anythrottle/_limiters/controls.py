@@ -123,6 +123,7 @@ class LimiterControls:
         """
         amounts = named_amounts(cost, self._gate.policies)
         now = self._line.clock.now()
+        self._line.notice(now)
         self._gate.penalize(now, amounts)
         self._line.disturb(now)
 
@@ -151,6 +152,7 @@ class LimiterControls:
 
         check_unit(unit, self._gate.policies)
         now = self._line.clock.now()
+        self._line.notice(now)
         for policy, bucket in zip(self._gate.policies, self._gate.buckets, strict=True):
             if policy.unit == unit:
                 bucket.tighten(now, remaining, reset_after)
@@ -178,10 +180,13 @@ class LimiterControls:
         slots = None if isinstance(concurrency, AsItIs) else _slots_of(concurrency)
         line, gate = self._line, self._gate
         now = line.clock.now()
+        line.notice(now)
         line.recall(now)
         if slots is not None:
+            if slots[1] is not gate.capacity:
+                line.stop_seeking()
+
             gate.set_slots(*slots)
-            line.stop_seeking()
 
         gate.set_policies(described, succeed(gate, described, now, line.outlook.utc))
         self._prepare()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
 from ..abc import Permit
@@ -56,4 +56,6 @@ def as_current(permit: Permit) -> Generator[None]:
     try:
         yield
     finally:
-        _current.reset(token)
+        # A coroutine that was never finished is closed in whatever context there is.
+        with suppress(ValueError):
+            _current.reset(token)

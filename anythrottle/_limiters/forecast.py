@@ -27,15 +27,16 @@ class Forecast:
     :param gate: the gate
     :param now: the present instant
     :param ahead: those in line, the first one first
-    :param ended: whether to think that calls which run end now; else nobody knows when they do
+    :param ended: whether to think that calls end as soon as they can; else nobody knows when
 
     """
 
-    __slots__ = ("buckets", "instant")
+    __slots__ = ("_ended", "buckets", "instant")
 
     def __init__(
         self, gate: Gate, now: float, ahead: Iterable[Turn] = (), *, ended: bool = False
     ) -> None:
+        self._ended = ended
         self.buckets: list[Bucket] = [b.ahead(now, ended=ended) for b in gate.buckets]
         #: When the last one of those in line will go.
         self.instant = max(now, gate.paused_until)
@@ -57,7 +58,9 @@ class Forecast:
         for bucket, amount in zip(self.buckets, turn.amounts, strict=True):
             if amount and self.instant < inf:
                 bucket.take(self.instant, amount)
-                bucket.start(self.instant, amount)
+                receipt = bucket.start(self.instant, amount)
+                if self._ended:
+                    bucket.release(self.instant, amount, receipt)
 
 
 @final

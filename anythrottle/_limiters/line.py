@@ -32,12 +32,15 @@ class WaitLine(Turnstile):
 
     __slots__ = ()
 
-    async def wait(self, turn: Turn, *, fast: bool, max_wait: Patience = None) -> float:
+    async def wait(
+        self, turn: Turn, *, fast: bool, max_wait: Patience = None, newcomer: bool = True
+    ) -> float:
         """
         Wait until ``turn``, which has its place, has been granted and its call may begin.
 
         :param fast: whether a turn that is due at once shall not be a checkpoint
         :param max_wait: how long to wait at most
+        :param newcomer: whether it may be refused because too many wait already
         :return: how long it has waited, in seconds
         :raises ~anythrottle.LimitExceeded: if it would have to wait too long, or for too many
 
@@ -46,7 +49,7 @@ class WaitLine(Turnstile):
         arrived = turn.came = now = run.time()
         try:
             if not self.try_now(turn, now):
-                self._admit(turn, now, max_wait)
+                self._admit(turn, now, max_wait, newcomer=newcomer)
                 self.outlook.note_newcomer(turn)
                 self.queue.add(turn)
             elif not fast:
@@ -70,7 +73,8 @@ class WaitLine(Turnstile):
         except BaseException as exc:
             self._leave(turn)
             if self.observer is not None and not isinstance(exc, Exception):
-                tell(self.observer, Abandoned(self.name, turn.cost, run.time() - arrived))
+                waited = self.clock.estimate() - arrived
+                tell(self.observer, Abandoned(self.name, turn.cost, waited))
 
             raise
 
@@ -80,15 +84,15 @@ class WaitLine(Turnstile):
         turn.slot = None
         return await self.wait(turn, fast=True)
 
-    def _admit(self, turn: Turn, now: float, max_wait: Patience) -> None:
-        """Refuse a newcomer that would wait for too many, or too long for sure."""
-        if self.gate.slots < inf:
-            self._check_own_slots(turn)
-
-        if len(self.queue) >= self.max_waiting:
+    def _admit(self, turn: Turn, now: float, max_wait: Patience, *, newcomer: bool) -> None:
+        """Refuse a turn that would wait for too many, or too long for sure."""
+        if newcomer and len(self.queue) >= self.max_waiting:
             raise self.refuse(turn, now)
 
         if max_wait is None:
+            if self.gate.slots < inf:
+                self._check_own_slots(turn)
+
             return
 
         latest, turn.give_up = latest_turn(max_wait, now)
@@ -100,16 +104,16 @@ class WaitLine(Turnstile):
         """Raise if a job waits for the slot that it holds itself, and so do all that hold one."""
         assert turn.run is not None
         task = turn.run.task()
-        own = [
+        own = (
             permit.turn
             for permit in current_permits()
             if isinstance(permit, TurnHolder) and permit.turn in self.gate.charged
-        ]
-        turn.task = task
+        )
         if not any(held.task is task for held in own):
             return
 
-        waiting = {task, *(other.task for other in self.queue.ahead_of())}
+        turn.task = task
+        waiting = {task, *(other.task for other in self.queue.ahead_of())} - {None}
         holding = [held for held in self.gate.charged if held.task in waiting]
         if len(holding) >= self.gate.slots:
             raise RuntimeError(
@@ -180,8 +184,10 @@ class WaitLine(Turnstile):
             if self._slot_seeker is turn:
                 self._slot_seeker = None
 
-        if borrowed and capacity is not self.gate.capacity:
+        spare = slot if borrowed and capacity is self.gate.capacity else None
+        if borrowed and spare is None:
             capacity.release_on_behalf_of(slot)
-        elif borrowed:
-            # Pause and tokens are looked at again: meanwhile nothing was held.
-            self.serve(run.time(), slot)
+
+        # Pause and tokens are looked at again: meanwhile nothing was held. Without a slot, it may
+        # be for another one to go on seeking.
+        self.serve(run.time(), spare)

@@ -82,10 +82,13 @@ class TurnPermit(TurnHolder):
 
         self._entered = True
         turn = self.turn
+        newcomer = turn.place is None
         if turn.place is None:
             turn.place = self._line.new_place(self._priority)
 
-        self._waited = await self._line.wait(turn, fast=self._fast, max_wait=self._max_wait)
+        self._waited = await self._line.wait(
+            turn, fast=self._fast, max_wait=self._max_wait, newcomer=newcomer
+        )
         return self
 
     async def __aexit__(

@@ -144,8 +144,12 @@ class RateLimiter(LimiterControls):
         turn = self._turn_without_hold(cost, "acquire")
         priority = _check_priority(priority)
         turn.place = line.new_place(priority) if arrival is None else (priority, arrival)
-        fast = self._fast or arrival is not None
-        await line.wait(turn, fast=fast, max_wait=check_patience(max_wait))
+        await line.wait(
+            turn,
+            fast=self._fast or arrival is not None,
+            max_wait=check_patience(max_wait),
+            newcomer=arrival is None,
+        )
 
     def acquire_nowait(self, cost: Cost = 1) -> None:
         """
@@ -221,6 +225,9 @@ class RateLimiter(LimiterControls):
         :raises TypeError: if a parameter is of the wrong type
         :raises ValueError: if a parameter is out of its range
         :raises ~anythrottle.CostTooHigh: if a policy could never allow ``cost``
+        :raises ~anythrottle.LimitExceeded: if too many are waiting
+        :raises RuntimeError: if the call is made by a job that the limiter itself runs, and all
+            its slots are held by jobs that do so: a slot could never come
 
         """
         if not callable(func):

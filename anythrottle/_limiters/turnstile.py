@@ -88,14 +88,20 @@ class Turnstile:
     def try_now(self, turn: Turn, now: float) -> bool:
         """Grant ``turn`` if it is due and nobody goes before it; tell whether it was granted."""
         assert turn.place is not None
-        first = self.queue.first()
-        if first is None:
-            self.outlook.read_utc(now)
-        elif first.place is not None and first.place <= turn.place:
+        first = self.notice(now)
+        if first is not None and first.place is not None and first.place <= turn.place:
             return False
 
         self.outlook.void()
         return self.gate.delay(turn.amounts, now) <= 0 and self.gate.take(turn, now, now)
+
+    def notice(self, now: float) -> Turn | None:
+        """Return the head of the line; if there is none, notice what UTC is by now."""
+        first = self.queue.first()
+        if first is None:
+            self.outlook.read_utc(now)
+
+        return first
 
     def new_place(self, priority: float) -> Place:
         """Return the place of somebody who comes now."""
@@ -253,6 +259,7 @@ class Turnstile:
         self.queue.clear()
         self._watcher = None
         self._slot_seeker = None
+        self._seek_scope = None
         self.outlook.forget_run()
         self.gate.forget_run(shift)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from anythrottle import (
@@ -214,6 +214,7 @@ class TestTightenAnyPolicy:
     """Whatever comes back, no more than the server lets pass."""
 
     @examples(200)
+    @example(FixedWindow(1, 10, align="utc"), [], [(2.5, 0, 5.5), (5.0, 1, 10.0)])
     @given(
         policies,
         st.lists(st.tuples(halves, st.integers(1, 8)), max_size=5),
@@ -507,6 +508,26 @@ class TestTogether:
             limiter.penalize(1)
 
         assert list(crowd.granted.values()) == [5.0, 10.0, 15.0]
+
+    @pytest.mark.parametrize("verb", ["penalize", "tighten"])
+    async def test_who_asks_is_told_at_once(self, verb: str) -> None:
+        limiter = RateLimiter("2/10s")
+        async with tasks() as task_group:
+            crowd = Crowd(limiter, task_group)
+            await crowd.join_all(*range(3))
+            assert limiter.peek().retry_after == 10.0
+            await anyio.sleep(4)
+            if verb == "penalize":
+                limiter.penalize(2)
+                due = 14.0
+            else:
+                limiter.tighten(remaining=1, reset_after=9)
+                due = 13.0
+
+            assert limiter.peek().retry_after == due - 4.0
+            await crowd.join("newcomer")
+
+        assert crowd.granted["newcomer"] == due
 
     async def test_a_penalty_does_not_end_a_pause(self) -> None:
         limiter = RateLimiter("2/10s")

@@ -46,7 +46,7 @@ async def refusal(limiter: RateLimiter, *args: Any, **options: Any) -> Decision 
 class TestTheTruth:
     """Refused until then, granted exactly then if nobody else comes."""
 
-    @examples(250)
+    @examples(150)
     @given(st.data())
     def test_who_waits_all_the_same_is_granted_exactly_then(
         self, run: Run, data: st.DataObject
@@ -84,7 +84,7 @@ class TestTheTruth:
         else:
             assert decision.retry_after == waited
 
-    @examples(150)
+    @examples(100)
     @given(st.data())
     def test_who_comes_back_is_granted_exactly_then_and_not_before(
         self, run: Run, data: st.DataObject
@@ -332,7 +332,7 @@ class Script:
 class TestWhatIsKept:
     """A forecast that is kept says what one says that is made anew."""
 
-    @examples(150)
+    @examples(120)
     @given(st.data())
     def test_at_every_step(self, run: Run, data: st.DataObject) -> None:
         world = draw_world(data, holding=data.draw(st.booleans(), "holding"))
@@ -377,6 +377,20 @@ class TestWhatIsKept:
             assert limiter.peek().retry_after == 100.0
             await anyio.sleep(10)
             assert limiter.peek().retry_after == 90.0
+
+    @pytest.mark.timing
+    async def test_a_better_priority_that_passes_a_large_head_is_counted(self) -> None:
+        limiter = RateLimiter("10/10s")
+        async with tasks() as task_group:
+            crowd = Crowd(limiter, task_group)
+            await crowd.join("first", 5)
+            await anyio.sleep(1)
+            await crowd.join("large", 10)
+            assert limiter.peek().retry_after == 19.0
+            await crowd.join("small", 3, priority=-1)
+            assert limiter.peek().retry_after == 20.0
+
+        assert crowd.granted["large"] == 11.0
 
     @pytest.mark.timing
     async def test_while_the_head_waits_for_a_slot_the_earliest_turn_moves_on(self) -> None:

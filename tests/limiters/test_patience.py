@@ -393,6 +393,23 @@ class TestWithoutWaiting:
         assert (raised.value.decision.reason, raised.value.retry_after) == ("rate", 1.0)
         assert anyio.current_time() == 0.0
 
+    @pytest.mark.parametrize("shared", [False, True])
+    async def test_it_is_refused_in_one_go(self, shared: bool) -> None:
+        capacity = anyio.CapacityLimiter(1)
+        limiter = RateLimiter("9/s", concurrency=capacity if shared else 1)
+        async with tasks() as task_group:
+            async with limiter:
+                for _ in range(2):
+                    entering = limiter.permit(max_wait=0).__aenter__()
+                    with pytest.raises(LimitExceeded):
+                        # It does not even try to wait.
+                        entering.send(None)
+
+                    task_group.start_soon(limiter.permit(0).__aenter__)
+                    await wait_idle()
+
+            task_group.cancel_scope.cancel()
+
     async def test_it_does_not_barge(self) -> None:
         limiter = RateLimiter("3/s")
         async with tasks() as task_group:
@@ -554,6 +571,20 @@ class TestDeadline:
         assert anyio.current_time() == 3.0
         assert limiter.peek(4).allowed
         assert limiter.statistics().tasks_waiting == 0
+
+    async def test_a_deadline_that_is_put_off_meanwhile(self) -> None:
+        limiter = RateLimiter(concurrency=1)
+        async with tasks() as task_group, limiter:
+            with anyio.move_on_after(2) as scope:
+                task_group.start_soon(self.put_off, scope)
+                await limiter.permit(max_wait="deadline").__aenter__()
+
+            assert scope.cancelled_caught
+            assert anyio.current_time() == 5.0
+
+    async def put_off(self, scope: anyio.CancelScope) -> None:
+        await anyio.sleep(1)
+        scope.deadline += 3
 
     async def test_a_turn_that_is_due_now_needs_no_time(self) -> None:
         limiter = RateLimiter("2/s", fast_acquire=True)

@@ -76,6 +76,22 @@ class TestTurnQueue:
         queue.add(turns[5])
         assert (len(queue), queue.first()) == (1, turns[5])
 
+    def test_those_who_stay_keep_their_order_when_the_others_are_cleared_away(self) -> None:
+        queue = TurnQueue()
+        turns = [turn_at(number * 37 % 101, number) for number in range(200)]
+        for turn in turns:
+            queue.add(turn)
+
+        for turn in turns[50:]:
+            queue.remove(turn)
+
+        left = []
+        while (turn_left := queue.first()) is not None:
+            left.append(turn_left)
+            queue.pop()
+
+        assert left == sorted(turns[:50], key=place)
+
     @pytest.mark.parametrize("backwards", [False, True])
     def test_who_has_left_takes_no_room(self, backwards: bool) -> None:
         queue = TurnQueue()

@@ -16,17 +16,21 @@ from hypothesis import strategies as st
 
 from anythrottle import (
     CostTooHigh,
+    FixedWindow,
     LimitExceeded,
     RateLimiter,
     RateLimiterStatistics,
+    ThrottleException,
+    TokenBucket,
     WindowTokenBucket,
     abc,
 )
 from anythrottle._limiters.rate_limiter import as_limiter
+from anythrottle.abc import Policy
 from anythrottle.testing import wait_idle
 from anythrottle.testing._backends import stall
 from tests.conftest import Run
-from tests.limiters.tools import Counts, Crowd, Grant, assert_exact, tasks
+from tests.limiters.tools import Counts, Crowd, Grant, assert_exact, tasks, turn_back
 from tests.properties import examples
 
 #: Windows that are no round numbers in floats.
@@ -702,6 +706,17 @@ class TestAsLimiter:
             as_limiter("5 per s")
 
 
+#: What is not exact, with 2 at once, some with windows that others would round to nothing.
+OTHERS: list[Policy] = [
+    TokenBucket(2, 1),
+    TokenBucket(2, 1e-9),
+    TokenBucket(2, 0.999),
+    FixedWindow(2, 1),
+    FixedWindow(2, 1e-9),
+    FixedWindow(2, 0.999),
+]
+
+
 @pytest.mark.timing
 class TestDefectsSeenInOthers:
     async def test_2n_in_one_window(self) -> None:
@@ -836,6 +851,85 @@ class TestDefectsSeenInOthers:
         assert anyio.current_time() == 0.0
         limiter.acquire_nowait(2)
 
+    @pytest.mark.parametrize("policy", OTHERS, ids=repr)
+    async def test_no_limit_at_all_by_other_policies(self, policy: Policy) -> None:
+        limiter = RateLimiter(policy)
+        instants: list[float] = []
+        for _ in range(9):
+            await limiter.acquire()
+            instants.append(anyio.current_time())
+
+        # At most two at once, then the rate.
+        assert len({*instants[:3]}) >= 2
+        assert instants[-1] - instants[0] >= 2.9 * policy.window
+
+    @pytest.mark.parametrize("policy", OTHERS, ids=repr)
+    async def test_refused_calls_that_charge_by_other_policies(self, policy: Policy) -> None:
+        limiter = RateLimiter(policy)
+        await limiter.acquire(2)
+        due = anyio.current_time() + limiter.peek(2).retry_after
+        for _ in range(50):
+            assert limiter.peek(2).retry_after > 0
+            with pytest.raises(LimitExceeded):
+                limiter.acquire_nowait(2)
+
+            with pytest.raises(LimitExceeded):
+                await limiter.acquire(2, max_wait=0)
+
+            with anyio.move_on_after(policy.window / 1000):
+                await limiter.acquire(2)
+
+        await anyio.sleep_until(due)
+        limiter.acquire_nowait(2)
+
+    @pytest.mark.parametrize("policy", OTHERS, ids=repr)
+    async def test_cost_above_the_capacity_of_other_policies(self, policy: Policy) -> None:
+        limiter = RateLimiter(policy)
+        for cost in (3, 10**9):
+            with pytest.raises(CostTooHigh):
+                await limiter.acquire(cost)
+
+        assert limiter.peek().remaining == 2
+
+    async def test_wall_clock_that_is_set_again_and_again(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A quota per day is no quota per change of the clock."""
+        limiter = RateLimiter(FixedWindow(2, 86_400, align="utc"))
+        wall = 1_700_000_000.0
+        monkeypatch.setattr(time, "time", lambda: wall)
+        await limiter.acquire(2)
+        for jump in (-3600.0, 86_400.0, -86_400.0 * 400, 0.5, 86_400.0 * 30, -1.7e9):
+            wall += jump
+            assert not limiter.peek().allowed
+            with pytest.raises(LimitExceeded):
+                limiter.acquire_nowait()
+
+    async def test_wall_clock_of_no_use_to_others(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for policy in (TokenBucket(1, 1), FixedWindow(1, 1)):
+            limiter = RateLimiter(policy)
+            await limiter.acquire()
+            for wall in (0.0, 1e12):
+                monkeypatch.setattr(time, "time", lambda wall=wall: wall)
+                assert limiter.peek().retry_after == 1.0
+
+    @pytest.mark.parametrize("policy", [*OTHERS, WindowTokenBucket(2, 1)], ids=repr)
+    async def test_clock_going_back(self, policy: Policy) -> None:
+        limiter = RateLimiter(policy)
+        await anyio.sleep(100)
+        await limiter.acquire(2)
+        turn_back(50)
+        with pytest.raises(LimitExceeded):
+            limiter.acquire_nowait()
+
+        async with tasks() as task_group:
+            crowd = Crowd(limiter, task_group)
+            await crowd.join_all(*range(3))
+
+        # Late by what the clock went back, at the most; nobody is forgotten.
+        assert len(crowd.granted) == 3
+        assert anyio.current_time() <= 100 + 4 * policy.window
+
     async def test_wall_clock(self, monkeypatch: pytest.MonkeyPatch) -> None:
         limiter = RateLimiter("1/s")
         await limiter.acquire()
@@ -876,6 +970,26 @@ class TestDefectsSeenInOthers:
         assert granted == 2000
         # A late batch delays the next one by as much, and no more.
         assert anyio.current_time() <= 0.2 + 20 * 0.0005
+
+    async def test_never_catches_up_with_a_steady_flow(self) -> None:
+        """10 000/s x 2000, one at a time, although the loop is late again and again."""
+        limiter = RateLimiter(TokenBucket(10_000, 1, burst=1))
+        granted = 0
+
+        async def call() -> None:
+            nonlocal granted
+            await limiter.acquire()
+            granted += 1
+            if granted % 10 == 0:
+                stall(0.0009)
+
+        async with tasks() as task_group:
+            for _ in range(2000):
+                task_group.start_soon(call)
+
+        assert granted == 2000
+        # The last one may be late; no lateness before it adds to that.
+        assert anyio.current_time() <= 0.2 + 0.001
 
     async def test_one_call_delays_another(self) -> None:
         """No lock is held over a sleep: another limiter, and a better priority, pass at once."""
@@ -931,3 +1045,56 @@ class TestDefectsSeenInOthers:
         limiter.pause(3600 * 24)
         await limiter.acquire()
         assert anyio.current_time() == 3600 * 24
+
+    @pytest.mark.parametrize("shared", [False, True])
+    async def test_retry_that_keeps_its_slot_while_it_waits(self, shared: bool) -> None:
+        capacity = anyio.CapacityLimiter(1)
+        limiter = RateLimiter(concurrency=capacity if shared else 1)
+        starts: list[float] = []
+
+        async def job() -> None:
+            starts.append(anyio.current_time())
+            if len(starts) == 1:
+                raise ThrottleException(retry_after=10)
+
+        async with tasks() as task_group:
+            task_group.start_soon(limiter.run, job)
+            await anyio.sleep(5)
+            assert limiter.statistics().borrowed_tokens == 0
+            assert limiter.statistics().tasks_waiting == 1
+            # Others who use the same slots go on meanwhile.
+            async with capacity:
+                assert capacity.borrowed_tokens == 1
+
+        assert starts == [0.0, 10.0]
+        assert capacity.borrowed_tokens == 0
+
+    async def test_composed_limits_of_all_kinds_not_atomic(self) -> None:
+        capacity = anyio.CapacityLimiter(1)
+        limiter = RateLimiter(
+            *("100/min", "100 tokens/min"),
+            TokenBucket(100, 60),
+            FixedWindow(100, 60),
+            WindowTokenBucket(100, 60, measure="end"),
+            concurrency=capacity,
+        )
+        cost = {"calls": 1, "tokens": 60}
+        async with limiter.permit(cost):
+            pass
+
+        def left() -> list[int]:
+            now = anyio.current_time()
+            return [bucket.remaining(now) for bucket in limiter._gate.buckets]
+
+        before = left()
+        async with tasks() as task_group:
+            for _ in range(20):
+                # The tokens do not suffice, so nothing else is charged for them.
+                task_group.start_soon(limiter.permit(cost).__aenter__)
+
+            await wait_idle()
+            assert left() == before == [99, 40, 99, 99, 99]
+            assert capacity.borrowed_tokens == 0
+            task_group.cancel_scope.cancel()
+
+        assert left() == before

@@ -779,6 +779,16 @@ class TestCallsThatRun:
         await anyio.sleep(1e5)
         assert left(limiter) == [6]
 
+    async def test_of_two_that_run_each_gets_back_its_own(self) -> None:
+        limiter = RateLimiter("5/10s")
+        async with limiter.permit(2):
+            await anyio.sleep_until(4)
+            async with limiter.permit(2) as late:
+                limiter.reconfigure("5/20s")
+                late.refund()
+                await anyio.sleep_until(20)
+                assert left(limiter) == [5]
+
     async def test_a_refund_of_what_had_come_back_gives_nothing(self) -> None:
         limiter = RateLimiter("5/20s")
         async with limiter.permit(3) as permit:

@@ -256,8 +256,11 @@ class TestBadArguments:
 
         before = limiter._line.arrivals, limiter.peek({"calls": 1, "tokens": 0})
         coroutine = limiter.run(*(args or (function,)), **options)
-        with pytest.raises((TypeError, ValueError)) as caught:
-            coroutine.send(None)
+        try:
+            with pytest.raises((TypeError, ValueError)) as caught:
+                coroutine.send(None)
+        finally:
+            coroutine.close()
 
         assert calls == []
         assert (limiter._line.arrivals, limiter.peek({"calls": 1, "tokens": 0})) == before

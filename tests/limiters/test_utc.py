@@ -219,6 +219,16 @@ class TestQuotasOfUtc:
 
         assert crowd.granted == {"now": begun, "next": begun + 9, "after": begun + 19}
 
+    async def test_who_asks_is_told_by_the_wall_clock_as_it_is_set_now(self) -> None:
+        with wall_clock(MIDNIGHT + 1) as clock:
+            limiter = RateLimiter(FixedWindow(1, 10, align="utc"))
+            await limiter.acquire()
+            assert limiter.peek().retry_after == 9.0
+            clock.set(MIDNIGHT + 8)
+            assert limiter.peek().retry_after == 2.0
+            clock.set(MIDNIGHT + 5)
+            assert limiter.peek().retry_after == 5.0
+
     async def test_asking_does_not_move_an_edge(self) -> None:
         async def answers(ask: Callable[[RateLimiter], object]) -> list[float]:
             waits = []
