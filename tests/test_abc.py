@@ -14,7 +14,6 @@ import pytest
 from anythrottle import Cost, RateLimiter, WindowTokenBucket, abc
 from anythrottle._policies.policy import Bucket, Policy
 
-
 P = ParamSpec("P")
 T = TypeVar("T")
 PosArgsT = TypeVarTuple("PosArgsT")

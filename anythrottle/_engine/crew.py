@@ -21,7 +21,7 @@ from typing import Generic, TypeVar, final
 import anyio
 from anyio.abc import TaskGroup
 
-from .._events import Event, Finished, Observer, Started, Throttled, tell
+from .._events import Finished, Observer, Started, Throttled, tell
 from .._limiters.clock import RunClock
 from .._limiters.current import as_current
 from .._limiters.throttle import go_again, throttle_in
@@ -286,14 +286,14 @@ class Crew(Generic[T]):
         else:
             errand.duration = self._clock.now() - began
             self._backlog.succeed(errand, value)
+            if self._consumer is None:
+                self._backlog.finish(errand)
+
             if self._observer is not None:
                 tell(
                     self._observer,
                     Finished(errand.position, errand.job, errand.attempts, errand.duration),
                 )
-
-            if self._consumer is None:
-                self._backlog.finish(errand)
 
     def _sort_out(self, errand: Errand[T], error: BaseException) -> None:
         """Put a job that was throttled back, collect the error of one that has failed."""
@@ -307,14 +307,12 @@ class Crew(Generic[T]):
             )
             if refusal is None:
                 self._backlog.put_back(errand, job)
-                self._tell(Throttled(None, errand.position, errand.attempts, error))
+                if self._observer is not None:
+                    throttled = Throttled(None, errand.position, errand.attempts, error)
+                    tell(self._observer, throttled)
 
         if refusal is not None:
             self._backlog.fail(errand, refusal)
-
-    def _tell(self, event: Event) -> None:
-        if self._observer is not None:
-            tell(self._observer, event)
 
     async def _deliver(self, errand: Errand[T]) -> None:
         """Hand a result to the consumer, and wait while too many results wait for it."""

@@ -8,7 +8,7 @@ from typing import Final, TypeAlias, final
 
 import anyio
 
-from .._events import Event, Observer, Paused, Resumed, check_observer, tell
+from .._events import Observer, Paused, Resumed, check_observer, tell
 from .._policies.checks import check_count, check_seconds
 from .._policies.policy import Bucket, Cost, Decision, Policy
 from .._policies.text import as_policy
@@ -99,14 +99,16 @@ class LimiterControls:
         now = self._line.clock.now()
         self._gate.paused_until = max(self._gate.paused_until, now + seconds)
         self._line.outlook.void()
-        self._tell(Paused(self._line.name, self._gate.paused_until - now))
+        if self._line.observer is not None:
+            tell(self._line.observer, Paused(self._line.name, self._gate.paused_until - now))
 
     def resume(self) -> None:
         """End any pause at once."""
         now = self._line.clock.now()
         self._gate.paused_until = NEVER
         self._line.disturb(now)
-        self._tell(Resumed(self._line.name))
+        if self._line.observer is not None:
+            tell(self._line.observer, Resumed(self._line.name))
 
     def penalize(self, cost: Cost) -> None:
         """
@@ -249,10 +251,6 @@ class LimiterControls:
         self._one = self._gate.amounts(1) if units <= {"calls"} else None
         silent = self._line.observer is None
         self._only = self._gate.only if silent and self._one is not None else None
-
-    def _tell(self, event: Event) -> None:
-        if self._line.observer is not None:
-            tell(self._line.observer, event)
 
 
 def _slots_of(concurrency: Concurrency) -> tuple[float, anyio.CapacityLimiter | None]:

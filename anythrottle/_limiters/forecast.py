@@ -16,6 +16,12 @@ from .utc import UtcReader
 #: By how much of what is still to be waited grants may be late before a forecast has to be renewed.
 _TOLERANCE = 0.01
 
+#: Of how many in line one may have left or come in between before a forecast has to be renewed.
+_FEW = 64
+
+#: For how many priorities forecasts are kept.
+_MOST = 16
+
 
 @final
 class Forecast:
@@ -31,15 +37,18 @@ class Forecast:
 
     """
 
-    __slots__ = ("_ended", "buckets", "instant")
+    __slots__ = ("buckets", "inserted", "instant", "late", "left")
 
     def __init__(
         self, gate: Gate, now: float, ahead: Iterable[Turn] = (), *, ended: bool = False
     ) -> None:
-        self._ended = ended
         self.buckets: list[Bucket] = [b.ahead(now, ended=ended) for b in gate.buckets]
         #: When the last one of those in line will go.
         self.instant = max(now, gate.paused_until)
+        #: What has changed since: how many have been put in between, and have left, and by how
+        #: much grants were late, in all.
+        self.inserted = self.left = 0
+        self.late = 0.0
         for turn in ahead:
             self.add(turn)
 
@@ -58,9 +67,11 @@ class Forecast:
         for bucket, amount in zip(self.buckets, turn.amounts, strict=True):
             if amount and self.instant < inf:
                 bucket.take(self.instant, amount)
-                receipt = bucket.start(self.instant, amount)
-                if self._ended:
-                    bucket.release(self.instant, amount, receipt)
+                bucket.start(self.instant, amount)
+
+    def is_of_use(self, waiting: int) -> bool:
+        """Tell whether few enough of those in line have left or come in between."""
+        return (self.inserted + self.left) * _FEW <= waiting
 
 
 @final
@@ -68,8 +79,10 @@ class Outlook:
     """
     Tells newcomers what they would meet.
 
-    The forecast for all in line is kept while turns join at the end and are granted at the front;
-    whatever else happens makes it void. So each of many who ask costs no more than those who have
+    Forecasts are kept, one for each priority that is asked for. Turns that join at the end and are
+    granted at the front are what they foresee; anything else makes them void. In a long line some
+    may leave, or come in between, before a forecast is made anew: so many that it is wrong by a
+    small part of the line at most. So each of many who ask costs little more than those who have
     come since.
 
     :param gate: what decides
@@ -77,14 +90,13 @@ class Outlook:
 
     """
 
-    __slots__ = ("_forecast", "_gate", "_late", "_queue", "utc")
+    __slots__ = ("_forecasts", "_gate", "_queue", "utc")
 
     def __init__(self, gate: Gate, queue: TurnQueue) -> None:
         self._gate = gate
         self._queue = queue
-        self._forecast: Forecast | None = None
-        #: By how much grants have been late since that was made, in all.
-        self._late = 0.0
+        #: By the priority of who asks.
+        self._forecasts: dict[float, Forecast] = {}
         self.utc = UtcReader()
 
     def read_utc(self, now: float) -> None:
@@ -93,37 +105,56 @@ class Outlook:
             bucket.set_utc(now, self.utc.read(now))
 
     def void(self) -> None:
-        """Forget the forecast: something has happened that nobody could foresee."""
-        self._forecast = None
+        """Forget the forecasts: something has happened that nobody could foresee."""
+        if self._forecasts:
+            self._forecasts = {}
 
     def forget_run(self) -> None:
         """Go over to another run, with another clock."""
-        self._forecast = None
+        self.void()
         self.utc.forget()
 
     def note_newcomer(self, turn: Turn) -> None:
         """Note that a turn, the latest to have come, joins those in line."""
-        if self._forecast is not None:
-            assert turn.place is not None
-            if turn.place[0] >= self._queue.worst:
-                self._forecast.add(turn)
-            else:
-                self._forecast = None
+        assert turn.place is not None
+        for priority, forecast in self._forecasts.items():
+            if turn.place[0] == priority:
+                forecast.add(turn)
+            elif turn.place[0] < priority:
+                forecast.inserted += 1
+
+    def note_leaving(self, turn: Turn) -> None:
+        """Note that a turn leaves those in line."""
+        assert turn.place is not None
+        for priority, forecast in self._forecasts.items():
+            forecast.left += turn.place[0] <= priority
 
     def note_grants(self, now: float, late: float) -> None:
         """Note that turns have been granted at the front, by so many seconds late."""
-        if self._forecast is not None:
-            self._late += late
-            if not self._queue.heap or self._late > _TOLERANCE * (self._forecast.instant - now):
-                self._forecast = None
+        if self._forecasts and not self._queue.heap:
+            self._forecasts = {}
 
-    def earliest(self, amounts: Sequence[int], now: float, priority: float) -> float:
+        if late:
+            for priority, forecast in list(self._forecasts.items()):
+                forecast.late += late
+                if forecast.late > _TOLERANCE * (forecast.instant - now):
+                    del self._forecasts[priority]
+
+    def is_hopeless(
+        self, amounts: Sequence[int], now: float, priority: float, latest: float
+    ) -> bool:
         """
-        Return the earliest instant at which a newcomer may go, if none of those ahead leaves.
+        Tell whether a newcomer cannot go by the instant ``latest``, if none of those ahead leaves.
 
         Slots, and what calls hold while they run, may be let go at any time.
         """
-        return self._expected(priority, now, ended=True).due(amounts)
+        forecast = self._expected(priority, now, ended=True)
+        if forecast.left and forecast.due(amounts) > latest:
+            # As some have left, it may be sooner.
+            del self._forecasts[priority]
+            forecast = self._expected(priority, now, ended=True)
+
+        return forecast.due(amounts) > latest
 
     def decide(self, amounts: Sequence[int], now: float, priority: float = 0) -> Decision:
         """Tell what a newcomer would meet."""
@@ -163,15 +194,20 @@ class Outlook:
 
     def _expected(self, priority: float, now: float, *, ended: bool = False) -> Forecast:
         """Return the forecast for somebody who comes now."""
-        last = priority >= self._queue.worst
-        if last and self._forecast is not None:
-            return self._forecast
+        # How long calls hold what they hold, and when a slot will be free, is anew unknown at
+        # each instant.
+        lasts = not self._gate.holds_charges and not self._gate.full()
+        forecast = self._forecasts.get(priority)
+        if forecast is not None and lasts and forecast.is_of_use(len(self._queue)):
+            return forecast
 
-        forecast = Forecast(self._gate, now, self._queue.ahead_of(priority), ended=ended)
-        # When a call that holds its charge will have ended is anew unknown at each instant.
-        if last and self._queue.heap and not self._gate.holds_charges:
-            self._forecast = forecast
-            self._late = 0.0
+        ahead = self._queue.ahead_of(priority)
+        forecast = Forecast(self._gate, now, ahead, ended=ended)
+        if ahead and lasts:
+            if len(self._forecasts) >= _MOST:
+                self._forecasts = {}
+
+            self._forecasts[priority] = forecast
 
         return forecast
 

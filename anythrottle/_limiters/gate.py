@@ -35,6 +35,7 @@ class Gate:
 
     __slots__ = (
         "_credits",
+        "_slotless",
         "_slots",
         "buckets",
         "capacities",
@@ -70,6 +71,8 @@ class Gate:
         self.capacity: anyio.CapacityLimiter | None = None
         #: The turns that hold what they were charged, and a slot: granted, and not ended yet.
         self.charged: set[Turn] = set()
+        #: Those of them for whom there was no slot when the slots were exchanged.
+        self._slotless: set[Turn] = set()
         self.set_slots(slots, capacity)
         self.set_policies(policies, [policy.bucket() for policy in policies])
 
@@ -83,12 +86,14 @@ class Gate:
         if capacity is self.capacity:
             return
 
+        self._slotless.clear()
         for turn in self.charged:
             self._return_slot_of(turn)
 
         self.capacity = capacity
-        for turn in self.charged:
-            self._borrow_slot(turn)
+        if capacity is not None:
+            self._slotless = set(self.charged)
+            self._fill_slotless()
 
     def set_policies(self, policies: tuple[Policy, ...], buckets: list[Bucket]) -> None:
         """Decide by these from now on."""
@@ -241,6 +246,7 @@ class Gate:
             bucket.shift(shift)
 
         dead, self.charged = self.charged, set()
+        self._slotless.clear()
         for turn in dead:
             # A capacity limiter of a loop that is closed cannot wake its waiters any more.
             with suppress(RuntimeError):
@@ -250,6 +256,14 @@ class Gate:
         """Return a capacity limiter's slot that no turn has got."""
         assert self.capacity is not None
         self.capacity.release_on_behalf_of(slot)
+
+    def hand_on(self, slot: object) -> object:
+        """Give a slot that was borrowed to a call that runs without one, else return it."""
+        if not self._slotless:
+            return slot
+
+        self._slotless.pop().slot = slot
+        return None
 
     def full(self) -> bool:
         """Tell whether no slot could be had now."""
@@ -261,6 +275,9 @@ class Gate:
 
     def starved(self, ahead: int) -> bool:
         """Tell whether there is no slot left for who comes after so many others."""
+        if self.capacity is not None:
+            return self.capacity.available_tokens <= ahead
+
         return len(self.charged) + ahead >= self._slots
 
     @property
@@ -283,21 +300,35 @@ class Gate:
 
     def _borrow_slot(self, turn: Turn) -> bool:
         """Borrow a slot for a turn, if slots are shared; tell whether there was one."""
-        if self.capacity is not None:
-            slot = object()
-            try:
-                self.capacity.acquire_on_behalf_of_nowait(slot)
-            except anyio.WouldBlock:
-                return False
+        if self.capacity is None:
+            return True
 
-            turn.slot = slot
+        self._fill_slotless()
+        turn.slot = self._new_slot()
+        return turn.slot is not None
 
-        return True
+    def _fill_slotless(self) -> None:
+        while self._slotless and (slot := self._new_slot()) is not None:
+            self._slotless.pop().slot = slot
+
+    def _new_slot(self) -> object:
+        assert self.capacity is not None
+        slot = object()
+        try:
+            self.capacity.acquire_on_behalf_of_nowait(slot)
+        except anyio.WouldBlock:
+            return None
+
+        return slot
 
     def _return_slot_of(self, turn: Turn) -> None:
+        self._slotless.discard(turn)
         if turn.slot is not None:
             slot, turn.slot = turn.slot, None
-            self.return_slot(slot)
+            if self._slotless:
+                self._slotless.pop().slot = slot
+            else:
+                self.return_slot(slot)
 
     def _let_go(self, turn: Turn) -> None:
         turn.granted = False

@@ -47,16 +47,21 @@ class WaitLine(Turnstile):
         """
         turn.run = run = self.clock.run()
         arrived = turn.came = now = run.time()
+        latest = inf
+        if max_wait is not None:
+            latest, turn.give_up = latest_turn(max_wait, now)
+
         try:
-            if not self.try_now(turn, now):
-                self._admit(turn, now, max_wait, newcomer=newcomer)
+            if not (turn.in_line or turn.granted or self.try_now(turn, now)):
+                self._admit(turn, now, latest, newcomer=newcomer)
                 self.outlook.note_newcomer(turn)
                 self.queue.add(turn)
-            elif not fast:
+            elif not (turn.in_line or fast):
                 await run.checkpoint()
                 now = run.time()
 
             while run is self.clock.latest:
+                self._check_possible(turn)
                 if turn.granted and self.gate.paused_until <= now:
                     return self._begin(turn, now, arrived)
 
@@ -82,22 +87,18 @@ class WaitLine(Turnstile):
         # been let go.
         turn.granted = turn.in_line = False
         turn.slot = None
-        return await self.wait(turn, fast=True)
+        return await self.wait(turn, fast=True, newcomer=False)
 
-    def _admit(self, turn: Turn, now: float, max_wait: Patience, *, newcomer: bool) -> None:
+    def _admit(self, turn: Turn, now: float, latest: float, *, newcomer: bool) -> None:
         """Refuse a turn that would wait for too many, or too long for sure."""
+        assert turn.place is not None
         if newcomer and len(self.queue) >= self.max_waiting:
             raise self.refuse(turn, now)
 
-        if max_wait is None:
+        if latest == inf:
             if self.gate.slots < inf:
                 self._check_own_slots(turn)
-
-            return
-
-        latest, turn.give_up = latest_turn(max_wait, now)
-        assert turn.place is not None
-        if latest <= now or self.outlook.earliest(turn.amounts, now, turn.place[0]) > latest:
+        elif latest <= now or self.outlook.is_hopeless(turn.amounts, now, turn.place[0], latest):
             raise self.refuse(turn, now)
 
     def _check_own_slots(self, turn: Turn) -> None:
@@ -128,11 +129,14 @@ class WaitLine(Turnstile):
 
         return run.park(turn) if turn.give_up == inf else run.park_until(turn, turn.give_up)
 
-    def _check_patience(self, turn: Turn, run: Run, now: float) -> None:
-        """Raise if a turn in line has come to the end of its patience, or can never be granted."""
+    @staticmethod
+    def _check_possible(turn: Turn) -> None:
+        """Raise if a turn can never be granted any more, as the limiter has become another one."""
         if turn.error is not None:
             raise turn.error
 
+    def _check_patience(self, turn: Turn, run: Run, now: float) -> None:
+        """Raise if a turn in line has come to the end of its patience."""
         if now >= turn.give_up and not turn.granted and run is self.clock.latest:
             # Perhaps it is due just now.
             self.serve(now)

@@ -21,13 +21,14 @@ class TurnPermit(TurnHolder):
     Entering it waits for the turn; leaving it lets go whatever the call holds.
     """
 
-    __slots__ = ("_entered", "_fast", "_line", "_max_wait", "_priority", "_waited")
+    __slots__ = ("_entered", "_fast", "_line", "_max_wait", "_policies", "_priority", "_waited")
 
     def __init__(
         self, line: WaitLine, turn: Turn, *, priority: float, max_wait: Patience, fast: bool
     ) -> None:
         self._line = line
         self.turn = turn
+        self._policies = line.gate.policies
         self._priority = priority
         self._max_wait: Patience = max_wait
         self._fast = fast
@@ -82,6 +83,11 @@ class TurnPermit(TurnHolder):
 
         self._entered = True
         turn = self.turn
+        gate = self._line.gate
+        if gate.policies is not self._policies:
+            # The limiter has been reconfigured since the permit was asked for.
+            turn.amounts = gate.amounts(turn.cost)
+
         newcomer = turn.place is None
         if turn.place is None:
             turn.place = self._line.new_place(self._priority)

@@ -9,7 +9,7 @@ from math import inf
 from types import TracebackType
 from typing import ParamSpec, TypeVar, TypeVarTuple, final
 
-from .._events import Observer, Throttled
+from .._events import Observer, Throttled, tell
 from .._policies.checks import check_count
 from .._policies.policy import Cost, Policy
 from ..abc import Limiter, Permit
@@ -250,8 +250,11 @@ class RateLimiter(LimiterControls):
                             raise
 
                         job = following
+                        again = self._permit(cost, FRONT, None, place=permit.turn.place)
+                        # In line before the slot is free, so that nobody else gets it.
+                        self._line.rejoin(again.turn)
 
-                permit = self._permit(cost, FRONT, None, place=permit.turn.place)
+                permit = again
         finally:
             # It may be a replacement that has never run.
             discard(job)
@@ -332,7 +335,9 @@ class RateLimiter(LimiterControls):
         if refusal is not None:
             raise refusal from error
 
-        self._tell(Throttled(self._line.name, None, attempts, error))
+        if self._line.observer is not None:
+            tell(self._line.observer, Throttled(self._line.name, None, attempts, error))
+
         return job
 
 

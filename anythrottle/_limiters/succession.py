@@ -7,6 +7,7 @@ from math import inf
 
 from .._policies.policy import Bucket, Policy
 from .._policies.utc_window_bucket import UtcWindowBucket
+from .._policies.window import WindowBucket
 from .gate import Gate
 from .turn import Charge, Turn
 from .utc import UtcReader
@@ -38,7 +39,7 @@ def succeed(gate: Gate, policies: tuple[Policy, ...], now: float, utc: UtcReader
 
         predecessors = [pair for pair in old if pair[0].unit == policy.unit]
         if predecessors:
-            predecessor = max(predecessors, key=_window)
+            predecessor = max(predecessors, key=_memory)
             _carry_over(predecessor, (policy, bucket), charges, now)
 
     for turn, carried in charges.items():
@@ -64,16 +65,19 @@ def _carry_over(
 
     for turn, carried in charges.items():
         amount = sum(charge.amount for charge in turn.charges if charge.bucket is old[1])
+        index = bisect_left(instants, turn.began)
+        receipt = receipts[index] if index < len(receipts) else -inf
         if old[0].holds or new[0].holds:
-            # It was held, and so is not in that history; or it has to be held from now on.
+            if not old[0].holds:
+                # From now on it has to be held, instead.
+                bucket.give_back(now, amount, receipt)
+
             bucket.take(now, amount)
             receipt = bucket.start(now, amount)
-        else:
-            index = bisect_left(instants, turn.began)
-            receipt = receipts[index] if index < len(receipts) else -inf
 
         carried.append(Charge(bucket, amount, receipt))
 
 
-def _window(pair: tuple[Policy, Bucket]) -> float:
-    return pair[0].window
+def _memory(pair: tuple[Policy, Bucket]) -> tuple[bool, float]:
+    # An exact window forgets nothing; others forget what has come back.
+    return isinstance(pair[1], WindowBucket), pair[0].window

@@ -49,7 +49,7 @@ class Turn(Parked):
     :ivar run: the event loop run in which it waits
     :ivar place: its place in line, from its arrival on
     :ivar in_line: whether it is there
-    :ivar came: since when, at its latest coming
+    :ivar came: since when; once it is granted, since when that is
     :ivar give_up: the instant at which it will not wait any longer
     :ivar granted: whether it has been charged and holds that, and a slot
     :ivar slot: on whose behalf a slot of a capacity limiter was borrowed

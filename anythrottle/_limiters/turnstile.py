@@ -131,7 +131,7 @@ class Turnstile:
 
     def leave_free(self, run: Run, bucket: Bucket, cost: int) -> None:
         """Give back what a call that was let in by :meth:`enter_free` holds in ``bucket``."""
-        if run is self.clock.latest and bucket is self.gate.only:
+        if run is self.clock.latest and any(b is bucket for b in self.gate.buckets):
             now = self.clock.estimate()
             bucket.give_back(now, cost, None)
             self.disturb(now)
@@ -158,9 +158,13 @@ class Turnstile:
 
         """
         gate = self.gate
+        if spare is not None:
+            spare = gate.hand_on(spare)
+
         # Unless something has just happened, the head is due since it was to be: timers are late.
         since = min(self._due, now)
         late = now - since
+        surprise = gate.holds and self._due == inf
         self._due = inf
         self._slot_wanted = False
         while (head := self.queue.first()) is not None:
@@ -175,6 +179,11 @@ class Turnstile:
                 break
 
             spare = None
+            head.came = now
+            if surprise:
+                # Who has waited for a slot goes later than anybody could foresee.
+                self.outlook.void()
+
             self.queue.pop()
             _wake(head)
 
@@ -217,6 +226,13 @@ class Turnstile:
 
             self.disturb(now)
 
+    def rejoin(self, turn: Turn) -> None:
+        """Let a turn be in line already, before :meth:`.WaitLine.wait` is called for it."""
+        turn.run = self.clock.run()
+        turn.came = turn.run.time()
+        self.queue.add(turn)
+        self.outlook.void()
+
     def refuse(self, turn: Turn, now: float) -> LimitExceeded:
         """Return the error of a turn that would have to wait and may not."""
         assert turn.place is not None
@@ -248,6 +264,8 @@ class Turnstile:
             if turn.error is not None:
                 self.queue.remove(turn)
                 _wake(turn)
+                if turn is self._slot_seeker:
+                    self.stop_seeking()
 
     def stop_seeking(self) -> None:
         """Leave the line of a capacity limiter that is not the gate's any more."""
@@ -264,6 +282,9 @@ class Turnstile:
         self.gate.forget_run(shift)
 
     def _begin(self, turn: Turn, now: float, arrived: float) -> float:
+        if now > turn.came:
+            self.outlook.note_grants(now, now - turn.came)
+
         self.gate.start(turn, now)
         if self.gate.holds:
             assert turn.run is not None
@@ -285,11 +306,16 @@ class Turnstile:
         now = self.clock.estimate()
         if turn.granted:
             self.gate.give_back(turn, now)
+            self.outlook.void()
         elif turn.in_line:
             self.queue.remove(turn)
+            self.outlook.note_leaving(turn)
+        elif turn.error is None:
+            # It was refused, and so has never been there.
+            return
 
         # Whether or not it was the head: it may have been the one that was on watch.
-        self.disturb(now)
+        self.serve(now)
 
 
 def _wake(turn: Turn) -> None:

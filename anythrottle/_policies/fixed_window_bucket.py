@@ -102,6 +102,10 @@ class FixedWindowBucket:
         # An end before the reset would let go what the next window has room for, too. Where the
         # server leaves enough for that, it may.
         next_room = room - max(self._used - self._limit, 0)
+        if end < reset_at and self._end_from(end) < reset_at:
+            # Its end was put off, so that the one after it, at a set time, is near.
+            next_room += room
+
         early = end < reset_at and max(min(free, remaining), 0) + next_room > remaining
         if free > remaining or early:
             self._open(now)

@@ -142,7 +142,7 @@ class WindowBucket:
             last, amount, instant = entries[-1]
             if back_at <= last:
                 # The same instant; or a clock that went back, for which later is the safe side.
-                entries[-1] = (last, amount + cost, instant)
+                entries[-1] = (last, amount + cost, max(instant, now))
                 return last
 
             if back_at <= self._merge_until and len(entries) >= _EXACT_ENTRIES:
@@ -225,7 +225,7 @@ class WindowBucket:
         self._free += self._held()
 
     def ahead(self, now: float, *, ended: bool = False) -> WindowBucket:
-        copy = object.__new__(type(self))
+        copy = object.__new__(WindowBucket if ended else type(self))
         copy._limit = self._limit
         copy._window = self._window
         copy._free = self._free

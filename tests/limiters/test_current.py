@@ -419,11 +419,7 @@ ENTRANCES = [by_run, by_wrap, by_permit, by_async_with]
 
 @pytest.mark.timing
 class TestOwnLimiter:
-    """
-    A job that waits for the limiter that runs it, when a slot could never come.
-
-    None of these has a deadline: who is cancelled in time does not wait for ever.
-    """
+    """A job that waits for the limiter that runs it, when a slot could never come."""
 
     @pytest.mark.parametrize("enter", ENTRANCES)
     @pytest.mark.parametrize("shared", [False, True], ids=["int", "CapacityLimiter"])
@@ -655,6 +651,30 @@ class TestNoFalseAlarm:
 
         assert await limiter.run(job) == 4
 
+    async def test_a_slot_that_was_granted_to_a_call_that_has_not_begun(self) -> None:
+        limiter = RateLimiter(concurrency=2)
+        ended: list[str] = []
+
+        async def call(name: str) -> None:
+            async with limiter:
+                ended.append(name)
+
+        async with anyio.create_task_group() as task_group:
+
+            async def job() -> None:
+                async with limiter.permit():
+                    for name in "xy":
+                        task_group.start_soon(call, name)
+                        await wait_idle()
+
+                # That slot is x's by now, and y is in line.
+                await limiter.run(checkpoint)
+                ended.append("job")
+
+            await limiter.run(job)
+
+        assert ended == ["x", "y", "job"]
+
     @pytest.mark.parametrize("enter", ENTRANCES)
     async def test_a_limiter_without_slots(self, enter: Enter) -> None:
         limiter = RateLimiter(WindowTokenBucket(2, 10, measure="end"), "1/3s")
@@ -718,7 +738,7 @@ class TestNoFalseAlarm:
         statistics = await Throttler([works, waits], limiter=limiter).run()
         assert (statistics.done, statistics.failed) == (2, 0)
 
-    @pytest.mark.parametrize("max_wait", [0, 5, "deadline", None])
+    @pytest.mark.parametrize("max_wait", [0, 5, "deadline"])
     async def test_one_that_will_not_wait_for_ever(self, max_wait: Any) -> None:
         limiter = RateLimiter(concurrency=1)
         begun = anyio.current_time()
@@ -737,7 +757,7 @@ class TestNoFalseAlarm:
         refused = isinstance(max_wait, int)
         assert await limiter.run(job) == (("refused", max_wait) if refused else ("given up", 9))
 
-    @pytest.mark.parametrize("max_wait", [None, "deadline", 5])
+    @pytest.mark.parametrize("max_wait", ["deadline", 5])
     async def test_a_slot_that_is_freed_when_another_job_has_waited_long_enough(
         self, max_wait: Any
     ) -> None:

@@ -315,8 +315,11 @@ class Script:
             for priority in (0, 1, -1):
                 expected = fresh.decide(amounts, now, priority)
                 assert kept.decide(amounts, now, priority) == expected
-                due = max(fresh.earliest(amounts, now, priority), now)
-                assert max(kept.earliest(amounts, now, priority), now) == due
+                due = max(fresh._expected(priority, now, ended=True).due(amounts), now)
+                assert not kept.is_hopeless(amounts, now, priority, due)
+                assert (
+                    kept.is_hopeless(amounts, now, priority, math.nextafter(due, 0)) or due == now
+                )
                 fresh.void()
 
             assert self.limiter.peek(cost) == fresh.decide(amounts, now)
