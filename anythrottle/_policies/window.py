@@ -234,9 +234,7 @@ class WindowBucket:
         copy._past = []
         held = copy._held()
         if held:
-            # As an EndWindowBucket's own start() would not.
-            start = WindowBucket.start if ended else type(self).start
-            start(copy, now, held)
+            copy.start(now, held)
 
         return copy
 

@@ -132,12 +132,10 @@ class LimiterConformance(ABC):
         limiter = self._limiter()
         for cost, error in ((-1, ValueError), (1.5, TypeError), (True, TypeError)):
             with _raises(error):
-                async with limiter.permit(cost):  # type: ignore[arg-type]
-                    pass
+                await self._call(limiter, cost)  # type: ignore[arg-type]
 
         with _raises(CostTooHigh):
-            async with limiter.permit(_LIMIT + 1):
-                pass
+            await self._call(limiter, _LIMIT + 1)
 
         await self._assert_full(limiter)
 
@@ -171,8 +169,7 @@ class LimiterConformance(ABC):
         start = anyio.current_time()
         await self._spend(limiter)
         with anyio.move_on_after(self.window / 4) as scope:
-            async with limiter.permit(_LIMIT):
-                pass
+            await self._call(limiter, _LIMIT)
 
         assert scope.cancelled_caught, "it did not wait"
         async with limiter.permit(_LIMIT):
@@ -195,8 +192,7 @@ class LimiterConformance(ABC):
         await self._spend(limiter)
         await anyio.sleep(self.window / 4)
         with _raises(LimitExceeded) as refusals:
-            async with limiter.permit(max_wait=0):
-                pass
+            await self._call(limiter, max_wait=0)
 
         self._assert_passed(start, self.window / 4)
         await anyio.sleep(refusals[0].retry_after)
@@ -208,8 +204,7 @@ class LimiterConformance(ABC):
         start = anyio.current_time()
         await self._spend(limiter)
         with _raises(LimitExceeded):
-            async with limiter.permit(max_wait=self.window / 2):
-                pass
+            await self._call(limiter, max_wait=self.window / 2)
 
         # It is refused at once, for it could not come in time.
         self._assert_passed(start, 0)
@@ -312,9 +307,12 @@ class LimiterConformance(ABC):
     def _limiter(self, limit: int = _LIMIT, *, concurrency: int | None = None) -> Limiter:
         return self.make_limiter(limit, self.window, concurrency=concurrency)
 
-    async def _spend(self, limiter: Limiter) -> None:
-        async with limiter.permit(_LIMIT):
+    async def _call(self, limiter: Limiter, cost: int = 1, max_wait: float | None = None) -> None:
+        async with limiter.permit(cost, max_wait=max_wait):
             pass
+
+    async def _spend(self, limiter: Limiter) -> None:
+        await self._call(limiter, _LIMIT)
 
     async def _assert_full(self, limiter: Limiter) -> None:
         start = anyio.current_time()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import selectors
 import threading
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import anyio
 import anyio.from_thread
@@ -18,7 +19,7 @@ import pytest
 from anyio import NoEventLoopError
 
 from anythrottle import LimitExceeded, RateLimiter, WindowTokenBucket
-from anythrottle._limiters.clock import RunClock
+from anythrottle._limiters.clock import RunClock, weakly
 from anythrottle.testing import virtual_backends, wait_idle
 from anythrottle.testing._backends import stall
 from anythrottle.testing._virtual_loop import VirtualEventLoop
@@ -754,3 +755,20 @@ class TestRunClock:
         before = clock.now()
         time.sleep(0.01)
         assert 0.01 <= clock.now() - before < SLACK
+
+
+class TestWeakly:
+    def test_it_calls_the_method_of_an_object_and_does_not_keep_it_alive(self) -> None:
+        class Owner:
+            shifts: ClassVar[list[float]] = []
+
+            def shift(self, seconds: float) -> None:
+                self.shifts.append(seconds)
+
+        owner = Owner()
+        call = weakly(owner.shift)
+        call(1.5)
+        del owner
+        gc.collect()
+        call(2.5)
+        assert Owner.shifts == [1.5]

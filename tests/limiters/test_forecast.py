@@ -540,3 +540,61 @@ class TestCost:
                     await limiter.acquire()
 
         self.assert_linear(run, monkeypatch, scene)
+
+    def test_many_of_several_priorities(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def scene(limiter: RateLimiter, task_group: TaskGroup, number: int) -> None:
+            for index in range(number):
+                bounded = partial(limiter.acquire, max_wait=1e6, priority=index % 3)
+                task_group.start_soon(bounded)
+
+        # One in so many puts the forecasts for those who come after it out of use.
+        few = self.additions(run, monkeypatch, 200, scene)
+        many = self.additions(run, monkeypatch, 800, scene)
+        assert many <= 100 * 800
+        assert few <= 100 * 200
+
+    def test_many_who_give_up(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def scene(limiter: RateLimiter, task_group: TaskGroup, number: int) -> None:
+            async def impatient(seconds: float) -> None:
+                with pytest.raises(LimitExceeded):
+                    await limiter.acquire(max_wait=1000 + seconds)
+
+            for index in range(number):
+                task_group.start_soon(impatient, index)
+
+            await wait_idle()
+            limiter.pause(5000)
+
+        assert self.additions(run, monkeypatch, 800, scene) <= 100 * 800
+
+
+@pytest.mark.timing
+class TestLongLines:
+    """In a long line a forecast may be a little off, but nobody is refused for that."""
+
+    async def test_who_can_go_because_another_one_has_left_is_let_in(self) -> None:
+        limiter = RateLimiter("1/s")
+        async with tasks() as task_group:
+            crowd = Crowd(limiter, task_group)
+            await crowd.join_all(*range(101))
+            with pytest.raises(LimitExceeded):
+                await limiter.acquire(max_wait=100)
+
+            await crowd.leave(50)
+            await limiter.acquire(max_wait=100)
+            assert anyio.current_time() == 100.0
+
+    async def test_of_many_priorities_each_is_answered_truly(self) -> None:
+        limiter = RateLimiter("1/s")
+        async with tasks() as task_group:
+            crowd = Crowd(limiter, task_group)
+            await limiter.acquire()
+            for number in range(40):
+                await crowd.join(number, priority=number)
+                for priority in (0, number, 100):
+                    with pytest.raises(LimitExceeded) as raised:
+                        await limiter.acquire(priority=priority, max_wait=0)
+
+                    assert raised.value.retry_after == 2 + min(priority, number)
+
+            task_group.cancel_scope.cancel()

@@ -16,7 +16,13 @@ from anyio.lowlevel import checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anythrottle import LimitExceeded, RateLimiter, RateLimiterStatistics, WindowTokenBucket
+from anythrottle import (
+    LimitExceeded,
+    RateLimiter,
+    RateLimiterStatistics,
+    TokenBucket,
+    WindowTokenBucket,
+)
 from anythrottle.testing import wait_idle
 from anythrottle.testing._backends import stall
 from tests.conftest import Run
@@ -117,6 +123,18 @@ class TestOrder:
             await crowd.join("c")
 
         assert crowd.granted == {"a": 0.0, "b": 1.0, "free": 1.0, "c": 2.0}
+
+    async def test_zero_cost_in_line_takes_nothing_of_a_steady_flow(self) -> None:
+        limiter = RateLimiter(TokenBucket(1, 1, burst=1))
+        async with tasks() as task_group:
+            crowd = Crowd(limiter, task_group)
+            await crowd.join_all("a", "b")
+            await crowd.join("free", 0)
+            await crowd.join("c")
+            # Late, so that those in line are credited from when they were due.
+            stall(1.5)
+
+        assert crowd.granted == {"a": 0.0, "b": 1.5, "free": 1.5, "c": 2.0}
 
     async def test_a_small_call_of_better_priority_passes_a_large_head_at_once(self) -> None:
         limiter = RateLimiter("10/10s")

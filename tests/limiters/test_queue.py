@@ -27,7 +27,7 @@ def turn_at(priority: float, number: int) -> Turn:
 
 
 class TestTurnQueue:
-    @examples(300)
+    @examples(100)
     @given(st.data())
     def test_it_is_what_a_sorted_list_is(self, data: st.DataObject) -> None:
         queue = TurnQueue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable
@@ -937,6 +938,26 @@ class TestConcurrency:
         assert callers.entered["next"] == 3.0
         assert capacity.borrowed_tokens == 0
 
+    async def test_a_slot_that_was_sought_is_for_a_call_that_runs_without_one(self) -> None:
+        limiter = RateLimiter(concurrency=2)
+        async with tasks() as task_group:
+            callers = Callers(limiter, task_group)
+            for number in range(2):
+                await callers.come(number, 10.0)
+
+            capacity = anyio.CapacityLimiter(1)
+            await capacity.acquire_on_behalf_of("outsider")
+            limiter.reconfigure(concurrency=capacity)
+            await callers.come("next", 1)
+            assert capacity.statistics().tasks_waiting == 1
+            capacity.release_on_behalf_of("outsider")
+            await anyio.sleep(5)
+            assert callers.running == 2
+            assert capacity.borrowed_tokens == 1
+
+        assert callers.entered["next"] == 10.0
+        assert capacity.borrowed_tokens == 0
+
     async def test_the_seeker_of_a_slot_leaves_the_line_of_the_old_ones(self) -> None:
         old, new = anyio.CapacityLimiter(1), anyio.CapacityLimiter(1)
         await old.acquire_on_behalf_of("outsider")
@@ -1100,3 +1121,9 @@ class TestFromWithin:
 
         assert limiter.statistics().borrowed_tokens == 0
         assert left(limiter) in ([6], [])
+
+
+def test_help_says_that_the_concurrency_stays_as_it_is() -> None:
+    assert "concurrency: 'Concurrency | AsItIs' = <as it is>" in str(
+        inspect.signature(RateLimiter.reconfigure)
+    )

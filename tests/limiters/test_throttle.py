@@ -117,6 +117,13 @@ class TestGoAgain:
         assert inspect.getcoroutinestate(second) == inspect.CORO_CLOSED
         first.close()
 
+    def test_a_replacement_that_is_named_twice_is_not_closed(self) -> None:
+        replacement = answer()
+        throttle = Throttle(None, [replacement, replacement], True)
+        assert go_again(throttle, self.ERROR, answer, 1, 2) == (replacement, None)
+        assert inspect.getcoroutinestate(replacement) == inspect.CORO_CREATED
+        replacement.close()
+
     def test_no_more_attempts(self) -> None:
         error = ThrottleException()
         replacement = answer()

@@ -352,6 +352,15 @@ class TestStations:
         assert answers == [(2, 0.0, 0.0), (1, 10.0, 10.0), (2, 0.0, 0.0), (1, 5.0, 5.0)]
 
 
+class TestGivingBackTooMuch:
+    def test_no_more_comes_back_than_is_out(self) -> None:
+        bucket = WindowTokenBucket(5, 10).bucket()
+        bucket.take(0.0, 2)
+        bucket.give_back(1.0, 4, bucket.start(0.0, 2))
+        assert bucket.remaining(1.0) == 5
+        assert bucket.remaining(20.0) == 5
+
+
 class TestClockGoingBack:
     def test_a_token_comes_back_later_rather_than_early(self) -> None:
         bucket = WindowTokenBucket(2, 10).bucket()
