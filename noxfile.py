@@ -13,6 +13,9 @@ import nox
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
 
+#: For pytest-xdist, if the whole suite is run.
+ON_ALL_CORES = ("-n", "auto")
+
 nox.needs_version = ">=2025.10.16"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
@@ -92,7 +95,7 @@ def tests(session: nox.Session) -> None:
 
     env = {"COVERAGE_FILE": str(Path(session.create_tmp(), "coverage").resolve())}
     session.run("coverage", "erase", env=env)
-    session.run("coverage", "run", "-m", "pytest", env=env)
+    session.run("coverage", "run", "-m", "pytest", *ON_ALL_CORES, env=env)
     session.run("coverage", "combine", "--quiet", env=env)
     session.run("coverage", "report", env=env)
 
@@ -132,7 +135,7 @@ def build(session: nox.Session) -> None:
                 shutil.copytree(name, away / name, ignore=ignore)
         with session.chdir(away):
             session.run("python", "-c", OUT_OF_THE_WAY)
-            session.run("python", "-m", "pytest")
+            session.run("python", "-m", "pytest", *ON_ALL_CORES)
 
 
 OUT_OF_THE_WAY = """
