@@ -459,6 +459,14 @@ class TestPausedAndResumed:
         assert witness.events == [Paused("api", math.inf), Resumed("api")]
         assert [seen.paused_for for seen in witness.statistics] == [math.inf, 0]
 
+    async def test_nothing_to_resume_is_nothing_to_tell(self, witness: Witness) -> None:
+        limiter = witness.watch()
+        limiter.resume()
+        limiter.pause(1)
+        await anyio.sleep(2)
+        limiter.resume()
+        assert witness.events == [Paused(None, 1.0)]
+
     async def test_resumed_comes_before_those_that_go_on(self, witness: Witness) -> None:
         limiter = witness.watch()
         limiter.pause(math.inf)

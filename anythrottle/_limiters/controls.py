@@ -105,9 +105,10 @@ class LimiterControls:
     def resume(self) -> None:
         """End any pause at once."""
         now = self._line.clock.now()
+        paused = self._gate.paused_until > now
         self._gate.paused_until = NEVER
         self._line.disturb(now)
-        if self._line.observer is not None:
+        if paused and self._line.observer is not None:
             tell(self._line.observer, Resumed(self._line.name))
 
     def penalize(self, cost: Cost) -> None:
@@ -136,7 +137,8 @@ class LimiterControls:
         Take a server's figures: let at most ``remaining`` pass before its window is over.
 
         It only ever tightens, and each policy of the unit only within its own window: what is
-        longer than that is for :meth:`pause`.
+        longer than that is for :meth:`pause`. What a permit settles or refunds later comes back
+        on top, so settle a call first, and then hand on what its answer says.
 
         :param remaining: how much the server lets pass before the reset, 0 or more, in ``unit``
         :param reset_after: in how many seconds the server counts anew, 0 or more; ``None`` if
@@ -170,7 +172,8 @@ class LimiterControls:
         Nothing is forgotten: what was charged in a unit counts for the new policies of that unit.
         So a tighter limit holds at once. A looser one lets those in line go that are due by it.
         Who waits with a cost that can never fit any more has the error raised that it would get
-        if it came now. Calls that run go on, and hold what the new limits want them to.
+        if it came now. Calls that run go on, and hold what the new limits want them to; a permit
+        whose call has ended gives nothing back any more to a policy that has been replaced.
 
         :param policies: all the policies from now on; those left out hold no longer
         :param concurrency: how many calls may run at once from now on; left out, it stays as it is

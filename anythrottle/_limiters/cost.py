@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from .._errors import CostTooHigh
 from .._policies.checks import check_count
@@ -59,10 +59,13 @@ def amounts_of(
     return tuple(amounts[policy.unit] for policy in policies)
 
 
-def named_amounts(cost: Cost, policies: Sequence[Policy]) -> dict[str, int]:
+def named_amounts(
+    cost: Cost, policies: Sequence[Policy], known: Collection[str] = ()
+) -> dict[str, int]:
     """
     Return the amounts that a correction or a penalty names: those of some units, or of all.
 
+    :param known: units that may be named though no policy counts them any more
     :raises TypeError: if ``cost`` is neither an int nor a mapping of units to ints
     :raises ValueError: if an amount is negative, or a unit is not counted
 
@@ -70,7 +73,8 @@ def named_amounts(cost: Cost, policies: Sequence[Policy]) -> dict[str, int]:
     amounts = by_unit(cost)
     if policies:
         for unit in amounts:
-            check_unit(unit, policies)
+            if unit not in known:
+                check_unit(unit, policies)
 
     return amounts
 

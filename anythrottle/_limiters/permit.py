@@ -57,8 +57,8 @@ class TurnPermit(TurnHolder):
 
         """
         self._check_begun()
-        amounts = named_amounts(cost, self._line.gate.policies)
         before = by_unit(self.turn.cost)
+        amounts = named_amounts(cost, self._line.gate.policies, before)
         before.setdefault("calls", 1)
         changes = {unit: amount - before.get(unit, 0) for unit, amount in amounts.items()}
         self._line.settle(self.turn, {unit: change for unit, change in changes.items() if change})

@@ -119,7 +119,7 @@ def awaitable_of(job: JobOf[T], what: str) -> Awaitable[T]:
     if not isawaitable(awaitable):
         raise TypeError(
             f"{what}, {job!r}, returned {awaitable!r}, which cannot be awaited: "
-            f"a job must be an async function without arguments, or an awaitable"
+            f"it must be an async function"
         )
 
     return awaitable

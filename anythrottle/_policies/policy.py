@@ -168,7 +168,8 @@ class Decision:
     :ivar allowed: whether it may go now
     :ivar reason: why it may not: ``"pause"``, ``"line"`` (others are waiting), ``"concurrency"``
         or ``"rate"``; ``None`` if it may
-    :ivar retry_after: seconds until it may go if nobody else comes; those in line are counted.
+    :ivar retry_after: seconds until it may go if nobody else comes; those in line who go before
+        it are counted.
         Infinity: not before something is let go or :meth:`~anythrottle.RateLimiter.resume` is
         called
     :ivar remaining: what the binding policy has left now, ``None`` without a policy

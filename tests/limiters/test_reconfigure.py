@@ -710,6 +710,15 @@ class TestCallsThatRun:
         await anyio.sleep_until(60)
         assert left(limiter) == [5]
 
+    async def test_what_is_not_counted_any_more_can_be_settled_all_the_same(self) -> None:
+        limiter = RateLimiter("5/10s", "100 tokens/10s")
+        async with limiter.permit({"tokens": 50}) as permit:
+            limiter.reconfigure("5/10s")
+            permit.settle({"tokens": 20, "calls": 2})
+            assert left(limiter) == [3]
+            with pytest.raises(ValueError, match="'pages' is not counted"):
+                permit.settle({"pages": 1})
+
     async def test_a_charge_that_was_held_counts_from_now_on(self) -> None:
         limiter = RateLimiter(ending(5, 10))
         async with limiter.permit(3):
