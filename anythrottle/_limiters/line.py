@@ -184,9 +184,8 @@ class WaitLine(Turnstile):
                 await capacity.acquire_on_behalf_of(slot)
                 borrowed = True
         finally:
-            self._seek_scope = None
             if self._slot_seeker is turn:
-                self._slot_seeker = None
+                self._slot_seeker = self._seek_scope = None
 
         spare = slot if borrowed and capacity is self.gate.capacity else None
         if borrowed and spare is None:

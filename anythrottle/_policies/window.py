@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from math import inf, nextafter
 from typing import Literal, final
 
-from .checks import check_count, check_seconds
+from .checks import check_count, check_seconds, check_unit
 from .policy import seconds_until
 
 #: How many charges are remembered one by one; beyond, neighbours are merged.
@@ -62,11 +62,7 @@ class WindowTokenBucket:
         if self.measure not in ("start", "end"):
             raise ValueError(f"measure must be 'start' or 'end', not {self.measure!r}")
 
-        if not isinstance(self.unit, str):
-            raise TypeError(f"unit must be a str, not {self.unit!r}")
-
-        if not self.unit:
-            raise ValueError("unit must not be empty")
+        check_unit(self.unit)
 
     @property
     def holds(self) -> bool:
