@@ -166,7 +166,7 @@ class Outlook:
             forecast = self._expected(priority, now)
         else:
             # Who has to wait for a slot has to wait for nobody knows how long.
-            forecast = self._without_line(now, idle=not ahead)
+            forecast = self._without_line(now)
 
         delays = forecast.delays(amounts)
         longest = max(delays, default=0.0)
@@ -211,10 +211,10 @@ class Outlook:
 
         return forecast
 
-    def _without_line(self, now: float, *, idle: bool) -> Forecast:
+    def _without_line(self, now: float) -> Forecast:
         forecast = Forecast(self._gate, now)
         for bucket in forecast.buckets:
-            if idle and isinstance(bucket, UtcWindowBucket):
+            if not len(self._queue) and isinstance(bucket, UtcWindowBucket):
                 bucket.set_utc(now, self.utc.read(now))
 
         return forecast

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Hashable, Iterator
 from heapq import heappop, heappush
-from math import inf
+from math import inf, nextafter
 from typing import Generic, TypeVar, final
 
 from .._errors import LimitExceeded
@@ -39,6 +39,8 @@ class KeyedLimiter(Generic[K]):
     A key is dropped, when there is need for its place or as others are made, only if its buckets
     are full again, it is not paused, and nobody holds it. So dropping a key forgives nothing, and
     one key never delays another. What a call costs here does not grow with the number of keys.
+    A permit holds its limiter, and so does a cycle of references that it is part of, say with its
+    own observer: such a key is not dropped.
 
     :param make: a function that makes the limiter for a key
     :param max_keys: how many keys there may be at once, at least 1
@@ -112,7 +114,7 @@ class KeyedLimiter(Generic[K]):
         if idle_in > 0 or not self._let_go(key):
             # In use. If nobody knows for how long, it is left alone for as long as a pause.
             wait = self._limiters[key]._default_pause() if idle_in in {0, inf} else idle_in
-            self._check_at(now + wait, key)
+            self._check_at(max(now + wait, nextafter(now, inf)), key)
 
         return True
 

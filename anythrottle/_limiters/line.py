@@ -74,6 +74,7 @@ class WaitLine(Turnstile):
 
                 await self._next_news(turn, run, now)
                 now = run.time()
+                self._check_possible(turn)
                 self._check_patience(turn, run, now)
         except BaseException as exc:
             self._leave(turn)
@@ -87,6 +88,7 @@ class WaitLine(Turnstile):
         # been let go.
         turn.granted = turn.in_line = False
         turn.slot = None
+        turn.amounts = self.gate.amounts(turn.cost)
         return await self.wait(turn, fast=True, newcomer=False)
 
     def _admit(self, turn: Turn, now: float, latest: float, *, newcomer: bool) -> None:

@@ -21,11 +21,29 @@ class TurnPermit(TurnHolder):
     Entering it waits for the turn; leaving it lets go whatever the call holds.
     """
 
-    __slots__ = ("_entered", "_fast", "_line", "_max_wait", "_policies", "_priority", "_waited")
+    __slots__ = (
+        "_entered",
+        "_fast",
+        "_line",
+        "_max_wait",
+        "_owner",
+        "_policies",
+        "_priority",
+        "_waited",
+    )
 
     def __init__(
-        self, line: WaitLine, turn: Turn, *, priority: float, max_wait: Patience, fast: bool
+        self,
+        owner: object,
+        line: WaitLine,
+        turn: Turn,
+        *,
+        priority: float,
+        max_wait: Patience,
+        fast: bool,
     ) -> None:
+        #: The limiter, which so stays what it is as long as somebody has a permit of it.
+        self._owner = owner
         self._line = line
         self.turn = turn
         self._policies = line.gate.policies
@@ -95,6 +113,10 @@ class TurnPermit(TurnHolder):
         self._waited = await self._line.wait(
             turn, fast=self._fast, max_wait=self._max_wait, newcomer=newcomer
         )
+        if gate.holds:
+            assert turn.run is not None
+            turn.task = turn.run.task()
+
         return self
 
     async def __aexit__(

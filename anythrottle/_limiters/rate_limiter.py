@@ -311,7 +311,9 @@ class RateLimiter(LimiterControls):
         if place is not None:
             turn.place = (priority, place[1])
 
-        return TurnPermit(self._line, turn, priority=priority, max_wait=max_wait, fast=self._fast)
+        return TurnPermit(
+            self, self._line, turn, priority=priority, max_wait=max_wait, fast=self._fast
+        )
 
     def _turn_without_hold(self, cost: Cost, verb: str) -> Turn:
         if self._gate.holds:

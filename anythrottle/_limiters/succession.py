@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from functools import partial
 from math import inf
 
 from .._policies.policy import Bucket, Policy
 from .._policies.utc_window_bucket import UtcWindowBucket
 from .._policies.window import WindowBucket
+from .cost import by_unit
 from .gate import Gate
 from .turn import Charge, Turn
 from .utc import UtcReader
@@ -39,8 +41,10 @@ def succeed(gate: Gate, policies: tuple[Policy, ...], now: float, utc: UtcReader
 
         predecessors = [pair for pair in old if pair[0].unit == policy.unit]
         if predecessors:
-            predecessor = max(predecessors, key=_memory)
+            predecessor = max(predecessors, key=partial(_memory, bucket))
             _carry_over(predecessor, (policy, bucket), charges, now)
+        else:
+            _charge_running((policy, bucket), charges, now)
 
     for turn, carried in charges.items():
         turn.charges = carried
@@ -78,6 +82,27 @@ def _carry_over(
         carried.append(Charge(bucket, amount, receipt))
 
 
-def _memory(pair: tuple[Policy, Bucket]) -> tuple[bool, float]:
-    # An exact window forgets nothing; others forget what has come back.
-    return isinstance(pair[1], WindowBucket), pair[0].window
+def _charge_running(
+    new: tuple[Policy, Bucket], charges: dict[Turn, list[Charge]], now: float
+) -> None:
+    """Charge a bucket of a unit that was not counted before for the calls that run."""
+    policy, bucket = new
+    for turn, carried in sorted(charges.items(), key=_began):
+        cost = by_unit(turn.cost)
+        amount = cost.get(policy.unit, 1 if policy.unit == "calls" else 0)
+        if amount:
+            instant = now if policy.holds else turn.began
+            bucket.take(instant, amount)
+            carried.append(Charge(bucket, amount, bucket.start(instant, amount)))
+
+
+def _began(item: tuple[Turn, list[Charge]]) -> float:
+    return item[0].began
+
+
+def _memory(successor: Bucket, pair: tuple[Policy, Bucket]) -> tuple[bool, bool, float]:
+    # One of its own kind has measured what it measures itself. An exact window forgets nothing;
+    # others forget what has come back.
+    bucket = pair[1]
+    exact = isinstance(bucket, WindowBucket)
+    return exact and type(bucket) is type(successor), exact, pair[0].window

@@ -286,10 +286,6 @@ class Turnstile:
             self.outlook.note_grants(now, now - turn.came)
 
         self.gate.start(turn, now)
-        if self.gate.holds:
-            assert turn.run is not None
-            turn.task = turn.run.task()
-
         if self.queue.heap:
             self.note_start(now)
 

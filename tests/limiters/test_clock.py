@@ -408,6 +408,29 @@ class TestAcrossRuns:
         other.run_until_complete(use())
         left.run_until_complete(go_on(task))
 
+    def test_who_waits_in_a_stopped_loop_finds_another_limiter(
+        self, new_loop: Callable[[], VirtualEventLoop]
+    ) -> None:
+        limiter = RateLimiter("1/s")
+        left, other = new_loop(), new_loop()
+
+        async def start() -> asyncio.Future[None]:
+            await limiter.acquire()
+            task = asyncio.ensure_future(limiter.acquire())
+            await asyncio.sleep(0.5)
+            return task
+
+        async def use() -> None:
+            limiter.reconfigure("1/s", "3/10s")
+
+        async def finish(task: asyncio.Future[None]) -> None:
+            await asyncio.wait_for(task, 10)
+
+        task = left.run_until_complete(start())
+        other.run_until_complete(use())
+        left.run_until_complete(finish(task))
+        assert limiter.statistics().tasks_waiting == 0
+
     def test_resume_from_outside_of_a_stopped_loop(
         self, new_loop: Callable[[], VirtualEventLoop]
     ) -> None:

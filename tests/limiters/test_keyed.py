@@ -173,6 +173,24 @@ class TestDropping:
 
         assert keyed["b"] is keyed["b"]
 
+    async def test_a_key_of_which_there_is_a_permit_does_not(self) -> None:
+        keyed = KeyedLimiter(per_key)
+        permit = keyed["a"].permit(2)
+        for other in range(10):
+            await keyed[other].acquire()
+
+        async with permit:
+            assert not keyed["a"].peek().allowed
+
+    async def test_a_window_shorter_than_the_clock_can_tell(self) -> None:
+        keyed = KeyedLimiter[str](lambda _: RateLimiter(WindowTokenBucket(1, 1e-12)), max_keys=1)
+        await anyio.sleep(1e6)
+        held = keyed["a"]
+        with pytest.raises(LimitExceeded):
+            keyed["b"]
+
+        assert keyed["a"] is held
+
     async def test_a_paused_key_does_not(self) -> None:
         keyed = KeyedLimiter(per_key, max_keys=1)
         keyed["a"].pause(50)

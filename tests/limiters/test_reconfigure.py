@@ -692,6 +692,33 @@ class TestThoseInLine:
 
 
 @pytest.mark.timing
+class TestInTheSameInstant:
+    async def test_a_patience_that_ends_and_a_cost_that_does_not_fit(self) -> None:
+        limiter = RateLimiter("1/100s")
+        await limiter.acquire()
+        errors: list[type[Exception]] = []
+
+        async def wait() -> None:
+            with pytest.raises((ValueError, LimitExceeded)) as raised:
+                await limiter.acquire(max_wait=150)
+
+            errors.append(raised.type)
+            assert "zip" not in str(raised.value)
+
+        async def reconfigure() -> None:
+            await anyio.sleep(150)
+            limiter.reconfigure("1/100s", "5 tokens/s")
+
+        async with tasks() as task_group:
+            task_group.start_soon(reconfigure)
+            task_group.start_soon(wait)
+            await wait_idle()
+            limiter.pause(1000)
+
+        assert len(errors) == 1
+
+
+@pytest.mark.timing
 class TestCallsThatRun:
     async def test_a_charge_is_held_from_now_on_instead_of_counting_from_the_start(self) -> None:
         limiter = RateLimiter("5/10s")
@@ -718,6 +745,28 @@ class TestCallsThatRun:
             assert left(limiter) == [3]
             with pytest.raises(ValueError, match="'pages' is not counted"):
                 permit.settle({"pages": 1})
+
+    @pytest.mark.parametrize("ends", [False, True])
+    async def test_are_charged_for_a_unit_that_was_not_counted_before(self, ends: bool) -> None:
+        limiter = RateLimiter(concurrency=5)
+        async with limiter, limiter.permit({"calls": 2}):
+            await anyio.sleep_until(4)
+            limiter.reconfigure(ending(5, 10) if ends else "5/10s")
+            assert left(limiter) == [2]
+            await anyio.sleep_until(10)
+            assert left(limiter) == [2 if ends else 5]
+
+        assert left(limiter) == [2 if ends else 5]
+        await anyio.sleep_until(20)
+        assert left(limiter) == [5]
+
+    async def test_what_they_have_ended_is_remembered_beside_a_longer_window(self) -> None:
+        limiter = RateLimiter(ending(2, 3), "100/10s")
+        async with limiter:
+            await anyio.sleep_until(20)
+
+        limiter.reconfigure(ending(1, 3), "100/10s")
+        assert limiter.peek().retry_after == 3.0
 
     async def test_a_charge_that_was_held_counts_from_now_on(self) -> None:
         limiter = RateLimiter(ending(5, 10))

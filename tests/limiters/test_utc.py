@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 
 import anyio
@@ -145,6 +147,21 @@ def allowed(limiter: RateLimiter) -> int:
 
 @pytest.mark.timing
 class TestQuotasOfUtc:
+    async def test_utc_is_not_read_anew_while_others_wait(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        limiter = RateLimiter(FixedWindow(1, 10, align="utc"))
+        wall = 1004.0
+        monkeypatch.setattr(time, "time", lambda: wall)
+        limiter.acquire_nowait()
+        async with tasks() as task_group:
+            task_group.start_soon(partial(limiter.acquire, priority=1))
+            await wait_idle()
+            wall += 3
+            assert limiter.peek().retry_after == 6.0
+            await limiter.acquire(max_wait=6)
+            task_group.cancel_scope.cancel()
+
     @pytest.mark.parametrize("offset", [0.0, 2.0, -3.0, 25.0])
     async def test_all_is_there_again_at_each_edge(self, offset: float) -> None:
         with wall_clock(MIDNIGHT + 4):
