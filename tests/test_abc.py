@@ -9,10 +9,12 @@ from functools import partial
 from types import TracebackType
 from typing import Literal, ParamSpec, TypeVar, TypeVarTuple
 
+import anyio
 import pytest
 
 from anythrottle import Cost, RateLimiter, WindowTokenBucket, abc
 from anythrottle._policies.policy import Bucket, Policy
+from anythrottle.testing import wait_idle
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -126,6 +128,54 @@ class TestAbc:
                 await limiter.acquire()
 
             assert limiter.statistics().tasks_waiting == 0
+
+    @pytest.mark.timing
+    async def test_a_policy_that_fails_once_fails_one_call_and_the_line_goes_on(self) -> None:
+        limiter = RateLimiter(FailingLater())
+        ended: list[tuple[int, str]] = []
+
+        async def call(cost: int) -> None:
+            try:
+                await limiter.acquire(cost)
+            except ZeroDivisionError:
+                ended.append((cost, "failed"))
+            else:
+                ended.append((cost, "granted"))
+
+        async with anyio.create_task_group() as task_group:
+            await limiter.acquire(3)
+            for cost in (1, 2, 3):
+                task_group.start_soon(call, cost)
+                await wait_idle()
+
+        assert ended == [(1, "granted"), (2, "failed"), (3, "granted")]
+
+
+class FailingLaterBucket:
+    """Fails when it is asked, after a while, for a cost of 2; all else is a window bucket's."""
+
+    def __init__(self) -> None:
+        self._bucket = WindowTokenBucket(3, 10).bucket()
+
+    def delay(self, now: float, cost: int) -> float:
+        return 1 / 0 if cost == 2 and now > 5 else self._bucket.delay(now, cost)
+
+    def take_free(self, cost: int) -> bool:
+        return False
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._bucket, name)
+
+
+@dataclass(frozen=True)
+class FailingLater:
+    limit: int = 3
+    window: float = 10.0
+    unit: str = "calls"
+    holds: bool = False
+
+    def bucket(self) -> Bucket:
+        return FailingLaterBucket()  # type: ignore[return-value]
 
 
 class FailingBucket:

@@ -187,16 +187,20 @@ class LimiterControls:
         now = line.clock.now()
         line.notice(now)
         line.recall(now)
-        if slots is not None:
-            if slots[1] is not gate.capacity:
-                line.stop_seeking()
+        try:
+            buckets = succeed(gate, described, now, line.outlook.utc)
+            if slots is not None:
+                if slots[1] is not gate.capacity:
+                    line.stop_seeking()
 
-            gate.set_slots(*slots)
+                gate.set_slots(*slots)
 
-        gate.set_policies(described, succeed(gate, described, now, line.outlook.utc))
-        self._prepare()
-        line.recount()
-        line.disturb(now)
+            gate.set_policies(described, buckets)
+            self._prepare()
+            line.recount()
+        finally:
+            # Those who were called back too, should a policy of the user's own have failed.
+            line.disturb(now)
 
     def peek(self, cost: Cost = 1) -> Decision:
         """

@@ -19,6 +19,9 @@ from .turn import Charge, Turn
 #: The end of a pause that there is not.
 NEVER = -inf
 
+#: More charges than a call has that is corrected now and then.
+_MANY = 64
+
 
 @final
 class Gate:
@@ -213,6 +216,10 @@ class Gate:
         :param change: by how much; below zero, what is still out comes back, the latest first
 
         """
+        if len(turn.charges) > _MANY:
+            # Of those that have come back, nothing can be given back.
+            turn.charges = [charge for charge in turn.charges if charge.receipt > now]
+
         for policy, bucket in zip(self.policies, self.buckets, strict=True):
             if policy.unit == unit and change > 0:
                 turn.charges.append(self.charge(bucket, now, change, ended=not turn.granted))

@@ -100,6 +100,10 @@ class KeyedLimiter(Generic[K]):
         if not isinstance(limiter, RateLimiter):
             raise TypeError(f"make must return a RateLimiter, not {limiter!r}, for key {key!r}")
 
+        if key in self._limiters:
+            # It has been made meanwhile, by the factory's asking for it.
+            return self._limiters[key]
+
         self._limiters[key] = limiter
         self._check_at(now, key)
         return limiter

@@ -168,13 +168,19 @@ class Turnstile:
         self._due = inf
         self._slot_wanted = False
         while (head := self.queue.first()) is not None:
-            delay = gate.delay(head.amounts, now)
-            if delay > 0:
-                self._due = now + delay
-                break
+            try:
+                delay = gate.delay(head.amounts, now)
+                if delay > 0:
+                    self._due = now + delay
+                    break
 
-            since = gate.due_since(head.amounts, max(since, head.came), now)
-            if not gate.take(head, now, since, spare):
+                since = gate.due_since(head.amounts, max(since, head.came), now)
+                taken = gate.take(head, now, since, spare)
+            except Exception as exc:  # noqa: BLE001 - a policy's of the user's own: it is for the head
+                self._dismiss(head, exc)
+                continue
+
+            if not taken:
                 self._slot_wanted = True
                 break
 
@@ -213,6 +219,7 @@ class Turnstile:
         """Let the call of a started turn end; what it held goes to those in line."""
         if turn.granted and turn.run is self.clock.latest:
             now = self.clock.estimate()
+            turn.task = None
             self.gate.release(turn, now)
             if self.queue.heap:
                 self.serve(now)
@@ -262,10 +269,7 @@ class Turnstile:
                 )
 
             if turn.error is not None:
-                self.queue.remove(turn)
-                _wake(turn)
-                if turn is self._slot_seeker:
-                    self.stop_seeking()
+                self._dismiss(turn, turn.error)
 
     def stop_seeking(self) -> None:
         """Leave the line of a capacity limiter that is not the gate's any more."""
@@ -293,6 +297,14 @@ class Turnstile:
             tell(self.observer, Granted(self.name, turn.cost, now - arrived))
 
         return now - arrived
+
+    def _dismiss(self, turn: Turn, error: Exception) -> None:
+        """Take a turn that can never be granted out of the line, with an error."""
+        turn.error = error
+        self.queue.remove(turn)
+        _wake(turn)
+        if turn is self._slot_seeker:
+            self.stop_seeking()
 
     def _leave(self, turn: Turn) -> None:
         """Take a turn that was cancelled out of the line, or hand on what it was granted."""

@@ -110,6 +110,23 @@ class TestMapping:
         keyed = KeyedLimiter(make)
         assert keyed["a"] is made[1] is keyed["a"]
 
+    @pytest.mark.timing
+    async def test_a_key_that_was_made_twice_can_be_dropped(self) -> None:
+        def make(key: str) -> RateLimiter:
+            nested.append(key)
+            if len(nested) == 1:
+                assert keyed[key] is keyed[key]
+
+            return per_key(key)
+
+        nested: list[str] = []
+        keyed = KeyedLimiter(make)
+        for key in "abcdef":
+            await keyed[key].acquire()
+            await anyio.sleep(20)
+
+        assert len(keyed) <= 2
+
 
 @pytest.mark.timing
 class TestDropping:

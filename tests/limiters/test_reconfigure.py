@@ -6,6 +6,7 @@ import inspect
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -23,7 +24,7 @@ from anythrottle import (
     TokenBucket,
     WindowTokenBucket,
 )
-from anythrottle.abc import Policy
+from anythrottle.abc import Bucket, Policy
 from anythrottle.testing import wait_idle
 from tests.conftest import Run
 from tests.limiters.tools import BLOWS, Blow, Crowd, Victim, permit_of, sweep_with, tasks
@@ -689,6 +690,34 @@ class TestThoseInLine:
             assert left(limiter) == [policy.limit for policy in limiter._gate.policies]
 
         assert sweep_with(blow, scenario) >= 3
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A policy that cannot make its bucket."""
+
+    limit: int = 1
+    window: float = 1.0
+    unit: str = "calls"
+    holds: bool = False
+
+    def bucket(self) -> Bucket:
+        raise ZeroDivisionError
+
+
+@pytest.mark.timing
+async def test_a_policy_that_fails_changes_nothing() -> None:
+    limiter = RateLimiter("1/10s")
+    async with tasks() as task_group:
+        await limiter.acquire()
+        task_group.start_soon(limiter.acquire)
+        await wait_idle()
+        with pytest.raises(ZeroDivisionError):
+            limiter.reconfigure(Broken(), concurrency=1)
+
+        assert repr(limiter) == "<RateLimiter 1 calls/10s, 1 waiting>"
+
+    assert anyio.current_time() == 10.0
 
 
 @pytest.mark.timing

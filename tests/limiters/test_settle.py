@@ -21,6 +21,7 @@ from anythrottle import (
     WindowTokenBucket,
     current_permit,
 )
+from anythrottle._limiters.permit import TurnPermit
 from anythrottle.abc import Permit, Policy
 from anythrottle.testing import wait_idle
 from tests.conftest import Run
@@ -589,6 +590,22 @@ policies: st.SearchStrategy[Policy] = st.one_of(
     st.builds(FixedWindow, st.integers(1, 9), st.floats(0.1, 10.0)),
     st.builds(FixedWindow, st.integers(1, 9), st.floats(0.1, 10.0), align=st.just("utc")),
 )
+
+
+@pytest.mark.timing
+class TestManyCorrections:
+    async def test_charges_that_have_come_back_are_forgotten(self) -> None:
+        limiter = RateLimiter("1_000_000 tokens/10s")
+        async with limiter.permit({"tokens": 0}) as permit:
+            for number in range(1, 1001):
+                permit.settle({"tokens": number})
+                await anyio.sleep(1)
+
+            assert isinstance(permit, TurnPermit)
+            assert len(permit.turn.charges) <= 100
+            assert limiter.peek({"tokens": 0}).remaining == 1_000_000 - 9
+            permit.refund()
+            assert limiter.peek({"tokens": 0}).remaining == 1_000_000
 
 
 class TestConservation:
