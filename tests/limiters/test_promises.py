@@ -12,6 +12,7 @@ import math
 import random
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
 from typing import Any
 
@@ -135,6 +136,10 @@ class PlainWindow:
         return new
 
 
+def suitability(policy: WindowTokenBucket, window: PlainWindow) -> tuple[bool, float]:
+    return window.policy.measure == policy.measure, window.policy.window
+
+
 class LooseBound:
     """What a policy that is not exact may let pass in some time, by what was granted under it."""
 
@@ -245,8 +250,9 @@ class Book:
             if kept:
                 self.windows.append(kept[0])
             elif known:
-                longest = max(known, key=lambda window: window.policy.window)
-                self.windows.append(longest.successor(policy, now))
+                # One that has measured the same instants knows best, and a longer one knows more.
+                best = max(known, key=partial(suitability, policy))
+                self.windows.append(best.successor(policy, now))
             else:
                 self.windows.append(PlainWindow(policy))
 

@@ -162,7 +162,7 @@ async def wrapping(limiter: RateLimiter, by_contract: Limiter) -> None:
     assert_type(await call, str)
     await wrapped()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await wrapped("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    await wrapped(1, sise=2.5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await wrapped(1, words=2.5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     by_name = limiter.wrap(fetch_by_name)
     assert_type(await by_name(page=1), str)
     await by_name(1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
