@@ -216,8 +216,9 @@ class Gate:
         :param change: by how much; below zero, what is still out comes back, the latest first
 
         """
-        if len(turn.charges) > _MANY:
-            # Of those that have come back, nothing can be given back.
+        count = len(turn.charges)
+        if count > _MANY and count % _MANY < len(self.buckets):
+            # Now and then: of those that have come back, nothing can be given back.
             turn.charges = [charge for charge in turn.charges if charge.receipt > now]
 
         for policy, bucket in zip(self.policies, self.buckets, strict=True):

@@ -39,6 +39,7 @@ class KeyedLimiter(Generic[K]):
     A key is dropped, when there is need for its place or as others are made, only if its buckets
     are full again, it is not paused, and nobody holds it. So dropping a key forgives nothing, and
     one key never delays another. What a call costs here does not grow with the number of keys.
+    What is made anew is as ``make`` says, though a dropped limiter may have been reconfigured.
     A permit holds its limiter, and so does a cycle of references that it is part of, say with its
     own observer: such a key is not dropped.
 

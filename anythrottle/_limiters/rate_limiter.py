@@ -15,6 +15,7 @@ from .._policies.policy import Cost, Policy
 from ..abc import Limiter, Permit
 from .controls import Concurrency, LimiterControls
 from .current import as_current
+from .parking import Run
 from .patience import Patience, check_patience
 from .permit import TurnPermit
 from .throttle import JobOf, awaitable_of, discard, go_again, throttle_in
@@ -68,7 +69,7 @@ class RateLimiter(LimiterControls):
 
     """
 
-    __slots__ = ("_anonymous", "_fast")
+    __slots__ = ("_anonymous", "_fast", "_inside_of")
 
     def __init__(
         self,
@@ -81,8 +82,9 @@ class RateLimiter(LimiterControls):
     ) -> None:
         super().__init__(policies, concurrency, max_waiting, name, observer)
         self._fast = fast_acquire
-        #: The turns of those who are inside of ``async with limiter``, all alike.
-        self._anonymous: list[Turn] = []
+        #: The turns of those who are inside of ``async with limiter``, by task; and in which run.
+        self._anonymous: dict[object, list[Turn]] = {}
+        self._inside_of: Run | None = None
 
     async def acquire(
         self, cost: Cost = 1, *, priority: int = 0, max_wait: Patience = None
@@ -288,11 +290,14 @@ class RateLimiter(LimiterControls):
         turn = Turn(1, self._amounts(1), ends=True)
         turn.place = self._line.new_place(0)
         await self._line.wait(turn, fast=self._fast)
-        if self._anonymous and self._anonymous[-1].run is not turn.run:
-            # Those were inside when their run ended, and will not come out again.
+        assert turn.run is not None
+        if self._inside_of is not turn.run:
+            # Those of an earlier run were inside when it ended, and will not come out again.
             self._anonymous.clear()
+            self._inside_of = turn.run
 
-        self._anonymous.append(turn)
+        turn.task = turn.run.task()
+        self._anonymous.setdefault(turn.task, []).append(turn)
 
     async def __aexit__(
         self,
@@ -300,9 +305,20 @@ class RateLimiter(LimiterControls):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # They are all alike, so any of them will do. A call of a run that is over has none here.
-        if self._anonymous and self._line.clock.is_here(self._anonymous[-1].run):
-            self._line.end(self._anonymous.pop())
+        # A call of a run that is over has no turn here.
+        run = self._inside_of
+        if run is None or not self._anonymous or not self._line.clock.is_here(run):
+            return
+
+        # The task's own; or, if another one has come in, any: they are all alike.
+        task = run.task()
+        if task not in self._anonymous:
+            task = next(iter(self._anonymous))
+
+        turns = self._anonymous[task]
+        self._line.end(turns.pop())
+        if not turns:
+            del self._anonymous[task]
 
     def _permit(
         self, cost: Cost, priority: float, max_wait: Patience, place: Place | None = None

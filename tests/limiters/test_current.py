@@ -784,3 +784,17 @@ class TestNoFalseAlarm:
 
         at = 5 if max_wait == 5 else 9
         assert ended == [("impatient", at), ("patient", at)]
+
+
+@pytest.mark.timing
+async def test_a_job_that_enters_twice_and_holds_all_slots_is_found() -> None:
+    limiter = RateLimiter(concurrency=2)
+
+    async def job() -> None:
+        async with limiter, limiter:
+            pytest.fail("there was a slot")
+
+    with anyio.fail_after(1e6), pytest.raises(RuntimeError, match="a slot could never come"):
+        await limiter.run(job)
+
+    assert limiter.statistics().borrowed_tokens == 0

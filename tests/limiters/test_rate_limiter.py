@@ -381,6 +381,28 @@ class TestHolding:
 
         assert limiter.peek().remaining == 1
 
+    async def test_it_can_be_entered_more_than_once_by_one_task(self) -> None:
+        limiter = RateLimiter(concurrency=3)
+        async with limiter:
+            async with limiter, limiter:
+                assert limiter.statistics().borrowed_tokens == 3
+
+            assert limiter.statistics().borrowed_tokens == 1
+
+        assert limiter.statistics().borrowed_tokens == 0
+
+    async def test_it_can_be_left_by_another_task(self) -> None:
+        limiter = RateLimiter(concurrency=2)
+        async with tasks() as task_group:
+            task_group.start_soon(limiter.__aenter__)
+            await wait_idle()
+            assert limiter.statistics().borrowed_tokens == 1
+            await limiter.__aexit__(None, None, None)
+
+        assert limiter.statistics().borrowed_tokens == 0
+        await limiter.__aexit__(None, None, None)
+        assert limiter.statistics().borrowed_tokens == 0
+
     @pytest.mark.timing
     async def test_it_can_be_entered_by_many_at_once(self) -> None:
         limiter = RateLimiter(concurrency=3)

@@ -778,7 +778,7 @@ class TestCallsThatRun:
     @pytest.mark.parametrize("ends", [False, True])
     async def test_are_charged_for_a_unit_that_was_not_counted_before(self, ends: bool) -> None:
         limiter = RateLimiter(concurrency=5)
-        async with limiter, limiter.permit({"calls": 2}):
+        async with limiter, limiter.permit({"calls": 2}), limiter.permit(0):
             await anyio.sleep_until(4)
             limiter.reconfigure(ending(5, 10) if ends else "5/10s")
             assert left(limiter) == [2]
