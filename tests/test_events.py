@@ -827,3 +827,24 @@ class TestEachCallIsToldOf:
         outcomes = run(main)
         seen = [(type(event).__name__, getattr(event, "waited", 0.0)) for event in told]
         assert sorted(seen) == sorted(outcomes)
+
+
+@pytest.mark.timing
+@pytest.mark.parametrize("policy", ["5/s", WindowTokenBucket(5, 1, measure="end")], ids=str)
+async def test_an_observer_that_ends_the_program_gives_no_token_away(policy: Any) -> None:
+    told: list[Event] = []
+
+    def observe(event: Event) -> None:
+        told.append(event)
+        raise SystemExit
+
+    limiter = RateLimiter(policy, concurrency=3, observer=observe)
+    for _ in range(3):
+        with pytest.raises(SystemExit):
+            await limiter.permit().__aenter__()
+
+    assert [type(event) for event in told] == [Granted] * 3
+    assert limiter.statistics().borrowed_tokens == 0
+    assert limiter.peek().remaining == 2
+    await anyio.sleep(1)
+    assert limiter.peek().remaining == 5

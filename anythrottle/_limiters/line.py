@@ -78,7 +78,8 @@ class WaitLine(Turnstile):
                 self._check_patience(turn, run, now)
         except BaseException as exc:
             self._leave(turn)
-            if self.observer is not None and not isinstance(exc, Exception):
+            told = isinstance(exc, Exception) or turn.began < inf
+            if self.observer is not None and not told:
                 waited = self.clock.estimate() - arrived
                 tell(self.observer, Abandoned(self.name, turn.cost, waited))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf
 from typing import TypeAlias, final
 
@@ -79,7 +79,8 @@ class Turn(Parked):
 
     def __init__(self, cost: Cost, amounts: Sequence[int], *, ends: bool) -> None:
         self.parked = None
-        self.cost = cost
+        # A copy, for its owner may use the mapping again, with other amounts.
+        self.cost = dict(cost) if isinstance(cost, Mapping) else cost
         self.amounts = amounts
         self.ends = ends
         self.run: Run | None = None

@@ -312,7 +312,11 @@ class Turnstile:
             return
 
         now = self.clock.estimate()
-        if turn.granted:
+        if turn.granted and turn.began < inf:
+            # Somebody who was told that it has begun has raised: it counts, and is over.
+            self.gate.release(turn, now)
+            self.outlook.void()
+        elif turn.granted:
             self.gate.give_back(turn, now)
             self.outlook.void()
         elif turn.in_line:

@@ -661,3 +661,16 @@ class TestConservation:
             assert limiter.statistics().borrowed_tokens == 0
 
         run(main)
+
+
+@pytest.mark.timing
+async def test_the_caller_may_use_its_mapping_again() -> None:
+    limiter = RateLimiter("1000 tokens/min")
+    cost = {"tokens": 100}
+    async with limiter.permit(cost) as permit:
+        cost["tokens"] = 10
+        permit.settle(cost)
+        assert limiter.peek({"tokens": 0}).remaining == 990
+        cost["tokens"] = 500
+        permit.refund()
+        assert limiter.peek({"tokens": 0}).remaining == 1000
