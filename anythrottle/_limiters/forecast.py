@@ -37,12 +37,13 @@ class Forecast:
 
     """
 
-    __slots__ = ("buckets", "inserted", "instant", "late", "left")
+    __slots__ = ("buckets", "inserted", "instant", "late", "left", "made")
 
     def __init__(
         self, gate: Gate, now: float, ahead: Iterable[Turn] = (), *, ended: bool = False
     ) -> None:
         self.buckets: list[Bucket] = [b.ahead(now, ended=ended) for b in gate.buckets]
+        self.made = now
         #: When the last one of those in line will go.
         self.instant = max(now, gate.paused_until)
         #: What has changed since: how many have been put in between, and have left, and by how
@@ -95,8 +96,8 @@ class Outlook:
     def __init__(self, gate: Gate, queue: TurnQueue) -> None:
         self._gate = gate
         self._queue = queue
-        #: By the priority of who asks.
-        self._forecasts: dict[float, Forecast] = {}
+        #: By the priority of who asks, and whether calls that hold their charge end at once.
+        self._forecasts: dict[tuple[float, bool], Forecast] = {}
         self.utc = UtcReader()
 
     def read_utc(self, now: float) -> None:
@@ -117,7 +118,7 @@ class Outlook:
     def note_newcomer(self, turn: Turn) -> None:
         """Note that a turn, the latest to have come, joins those in line."""
         assert turn.place is not None
-        for priority, forecast in self._forecasts.items():
+        for (priority, _), forecast in self._forecasts.items():
             if turn.place[0] == priority:
                 forecast.add(turn)
             elif turn.place[0] < priority:
@@ -126,7 +127,7 @@ class Outlook:
     def note_leaving(self, turn: Turn) -> None:
         """Note that a turn leaves those in line."""
         assert turn.place is not None
-        for priority, forecast in self._forecasts.items():
+        for (priority, _), forecast in self._forecasts.items():
             forecast.left += turn.place[0] <= priority
 
     def note_grants(self, now: float, late: float) -> None:
@@ -135,10 +136,15 @@ class Outlook:
             self._forecasts = {}
 
         if late:
-            for priority, forecast in list(self._forecasts.items()):
+            for key, forecast in list(self._forecasts.items()):
                 forecast.late += late
                 if forecast.late > _TOLERANCE * (forecast.instant - now):
-                    del self._forecasts[priority]
+                    del self._forecasts[key]
+
+    def note_end(self) -> None:
+        """Note that a call has ended, and by that has let its charge go."""
+        for key in [key for key in self._forecasts if not key[1]]:
+            del self._forecasts[key]
 
     def is_hopeless(
         self, amounts: Sequence[int], now: float, priority: float, latest: float
@@ -148,13 +154,18 @@ class Outlook:
 
         Slots, and what calls hold while they run, may be let go at any time.
         """
-        forecast = self._expected(priority, now, ended=True)
-        if forecast.left and forecast.due(amounts) > latest:
-            # As some have left, it may be sooner.
-            del self._forecasts[priority]
-            forecast = self._expected(priority, now, ended=True)
+        forecast = self._kept(priority, ended=True)
+        if forecast is not None:
+            due = forecast.due(amounts)
+            # It can be later by as much as calls have gone on since that was made.
+            if due + self._age(forecast, now) <= latest:
+                return False
 
-        return forecast.due(amounts) > latest
+            # As some have left, it may be sooner.
+            if due > latest and not forecast.left:
+                return True
+
+        return self._renewed(priority, now, ended=True).due(amounts) > latest
 
     def decide(self, amounts: Sequence[int], now: float, priority: float = 0) -> Decision:
         """Tell what a newcomer would meet."""
@@ -192,22 +203,34 @@ class Outlook:
         reset = buckets[binding].reset_after(now)
         return Decision(reason is None, reason, wait, left[binding], reset, policy.limit, policy)
 
-    def _expected(self, priority: float, now: float, *, ended: bool = False) -> Forecast:
+    def _expected(self, priority: float, now: float) -> Forecast:
         """Return the forecast for somebody who comes now."""
-        # How long calls hold what they hold, and when a slot will be free, is anew unknown at
-        # each instant.
-        lasts = not self._gate.holds_charges and not self._gate.full()
-        forecast = self._forecasts.get(priority)
-        if forecast is not None and lasts and forecast.is_of_use(len(self._queue)):
+        forecast = self._kept(priority, ended=False)
+        if forecast is None or self._age(forecast, now) > _TOLERANCE * (forecast.instant - now):
+            return self._renewed(priority, now, ended=False)
+
+        return forecast
+
+    def _kept(self, priority: float, *, ended: bool) -> Forecast | None:
+        forecast = self._forecasts.get((priority, ended and self._gate.holds_charges))
+        if forecast is not None and forecast.is_of_use(len(self._queue)):
             return forecast
 
+        return None
+
+    def _age(self, forecast: Forecast, now: float) -> float:
+        # While nobody knows when a slot or a charge will be let go, all moves on with time.
+        moves = self._gate.holds_charges or self._gate.full()
+        return now - forecast.made if moves else 0.0
+
+    def _renewed(self, priority: float, now: float, *, ended: bool) -> Forecast:
         ahead = self._queue.ahead_of(priority)
         forecast = Forecast(self._gate, now, ahead, ended=ended)
-        if ahead and lasts:
+        if ahead:
             if len(self._forecasts) >= _MOST:
                 self._forecasts = {}
 
-            self._forecasts[priority] = forecast
+            self._forecasts[priority, ended and self._gate.holds_charges] = forecast
 
         return forecast
 

@@ -221,6 +221,9 @@ class Turnstile:
             now = self.clock.estimate()
             turn.task = None
             self.gate.release(turn, now)
+            if self.gate.holds_charges:
+                self.outlook.note_end()
+
             if self.queue.heap:
                 self.serve(now)
 

@@ -315,7 +315,7 @@ class Script:
             for priority in (0, 1, -1):
                 expected = fresh.decide(amounts, now, priority)
                 assert kept.decide(amounts, now, priority) == expected
-                due = max(fresh._expected(priority, now, ended=True).due(amounts), now)
+                due = max(fresh._renewed(priority, now, ended=True).due(amounts), now)
                 assert not kept.is_hopeless(amounts, now, priority, due)
                 assert (
                     kept.is_hopeless(amounts, now, priority, math.nextafter(due, 0)) or due == now
@@ -538,6 +538,38 @@ class TestCost:
             for _ in range(number):
                 with pytest.raises(LimitExceeded):
                     await limiter.acquire()
+
+        self.assert_linear(run, monkeypatch, scene)
+
+    @pytest.mark.parametrize("shared", [False, True])
+    def test_many_with_a_bound_who_wait_for_a_slot(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, shared: bool
+    ) -> None:
+        async def scene(_: RateLimiter, task_group: TaskGroup, number: int) -> None:
+            slots = anyio.CapacityLimiter(1) if shared else 1
+            limiter = RateLimiter("1000/s", concurrency=slots)
+            async with limiter:
+                for _number in range(number):
+                    bounded = limiter.permit(max_wait=1e6).__aenter__
+                    task_group.start_soon(bounded)
+                    await anyio.sleep(1e-6)
+
+                task_group.cancel_scope.cancel()
+
+        self.assert_linear(run, monkeypatch, scene)
+
+    def test_many_with_a_bound_who_wait_for_calls_to_end(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def scene(_: RateLimiter, task_group: TaskGroup, number: int) -> None:
+            limiter = RateLimiter(WindowTokenBucket(2, 10, measure="end"))
+            async with limiter, limiter:
+                for _number in range(number):
+                    task_group.start_soon(limiter.permit(max_wait=1e6).__aenter__)
+                    await anyio.sleep(1e-6)
+                    limiter.peek()
+
+                task_group.cancel_scope.cancel()
 
         self.assert_linear(run, monkeypatch, scene)
 
