@@ -53,7 +53,11 @@ class LimitExceeded(AnythrottleError, WouldBlock):
 
     def __str__(self) -> str:
         wait = self.retry_after
-        when = "when something is let go" if wait == inf else f"in {wait:.3f} s"
+        when = f"in {wait:.3f} s"
+        if wait == inf:
+            paused = self.decision.reason == "pause"
+            when = "when it is resumed" if paused else "when something is let go"
+
         return f"the limit is reached ({self.decision.reason}): try again {when}"
 
 

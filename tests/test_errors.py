@@ -26,6 +26,7 @@ from anythrottle import (
 POLICY = WindowTokenBucket(20, 10)
 REFUSED = Decision(False, "rate", 2.5, 0, 10.0, 20, POLICY)
 ENDLESS = Decision(False, "concurrency", math.inf, None, 0.0, None, None)
+PAUSED = Decision(False, "pause", math.inf, None, 0.0, None, None)
 
 ERRORS: list[tuple[AnythrottleError, dict[str, object], str]] = [
     (
@@ -37,6 +38,11 @@ ERRORS: list[tuple[AnythrottleError, dict[str, object], str]] = [
         LimitExceeded(ENDLESS),
         {"decision": ENDLESS, "retry_after": math.inf},
         "the limit is reached (concurrency): try again when something is let go",
+    ),
+    (
+        LimitExceeded(PAUSED),
+        {"decision": PAUSED},
+        "the limit is reached (pause): try again when it is resumed",
     ),
     (
         CostTooHigh(30, 20, "tokens"),

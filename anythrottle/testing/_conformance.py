@@ -11,7 +11,6 @@ import anyio
 from anyio.abc import TaskGroup
 
 from .._errors import CostTooHigh, LimitExceeded, ThrottleException
-from .._limiters.current import current_permit
 from ..abc import Limiter
 from ._backends import wait_idle
 
@@ -248,14 +247,18 @@ class LimiterConformance(ABC):
 
     async def test_run_returns_what_the_function_returns(self) -> None:
         limiter = self._limiter(concurrency=1)
+        start = anyio.current_time()
 
         async def add(left: int, right: int) -> int:
-            current_permit().refund()
             return left + right
 
         assert await limiter.run(add, 2, 3) == 5
         assert await limiter.wrap(add)(2, right=4) == 6
-        await self._assert_full(limiter)
+        # Each of them has been charged like any call.
+        await self._call(limiter, _LIMIT - 2)
+        self._assert_passed(start, 0)
+        await self._call(limiter)
+        self._assert_passed(start, self.window)
 
     async def test_run_passes_errors_on_and_lets_go(self) -> None:
         limiter = self._limiter(concurrency=1)
