@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from anythrottle import Decision, LimitExceeded, RateLimiter, WindowTokenBucket
 from anythrottle._events import Abandoned, Event, Granted, Refused
 from anythrottle._limiters.patience import check_patience
+from anythrottle._policies.window import WindowBucket
 from anythrottle.testing import wait_idle
 from anythrottle.testing._backends import stall
 from tests.conftest import Run
@@ -826,3 +827,31 @@ class TestBadBounds:
 
         assert limiter.statistics().tasks_waiting == 0
         assert limiter.peek().remaining == int(free)
+
+
+@pytest.mark.timing
+@pytest.mark.parametrize(("digits", "granted"), [(1, True), (30, True), (10**6, False)])
+async def test_a_turn_that_is_due_by_a_digit_too_late_is_waited_for(
+    digits: int, granted: bool
+) -> None:
+    limiter = RateLimiter("1/10s")
+    await limiter.acquire()
+    outcome: list[bool] = []
+
+    async def wait() -> None:
+        try:
+            await limiter.acquire(max_wait=10)
+        except LimitExceeded:
+            outcome.append(False)
+        else:
+            outcome.append(True)
+
+    async with tasks() as task_group:
+        task_group.start_soon(wait)
+        await wait_idle()
+        # As if the instant had been reckoned on another way than the forecast's.
+        bucket = limiter._gate.buckets[0]
+        assert isinstance(bucket, WindowBucket)
+        bucket._entries[0] = (10 + digits * math.ulp(10.0), 1, 0.0)
+
+    assert outcome == [granted]
