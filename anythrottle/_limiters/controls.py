@@ -171,11 +171,15 @@ class LimiterControls:
 
         Nothing is forgotten: what was charged in a unit counts for the new policies of that unit.
         So a tighter limit holds at once. A looser one lets those in line go that are due by it.
+        If more was charged than a new policy would have allowed, it is at its limit for now, but
+        no deeper in debt than the one before.
+
         Who waits with a cost that can never fit any more has the error raised that it would get
         if it came now. Calls that run go on, and hold what the new limits want them to; a permit
         whose call has ended gives nothing back any more to a policy that has been replaced.
 
-        :param policies: all the policies from now on; those left out hold no longer
+        :param policies: all the policies from now on; those left out hold no longer, and with none
+            no rate is limited any more
         :param concurrency: how many calls may run at once from now on; left out, it stays as it is
         :raises TypeError: if a parameter is of the wrong type
         :raises ValueError: if a text is not a limit or ``concurrency`` is below 1

@@ -60,18 +60,21 @@ def _carry_over(
 ) -> None:
     """Charge a new bucket with what an old one remembers, and for the calls that run."""
     bucket = new[1]
-    instants: list[float] = []
-    receipts: list[float] = []
-    for instant, amount in sorted(old[1].history(now)):
-        bucket.take(instant, amount)
-        receipts.append(bucket.release(instant, amount, bucket.start(instant, amount)))
-        instants.append(instant)
+    running = {
+        turn: sum(charge.amount for charge in turn.charges if charge.bucket is old[1])
+        for turn in charges
+    }
+    told = sorted(old[1].history(now))
+    if old[0].holds and not new[0].holds:
+        # What has been held until now counts from now on.
+        told += [(now, amount) for amount in running.values() if amount]
 
-    for turn, carried in charges.items():
-        amount = sum(charge.amount for charge in turn.charges if charge.bucket is old[1])
-        index = bisect_left(instants, turn.began)
+    instants = [instant for instant, _ in told]
+    receipts = _replay(told, bucket, old[1].debt(now))
+    for turn, amount in running.items():
+        index = bisect_left(instants, now if old[0].holds else turn.began)
         receipt = receipts[index] if index < len(receipts) else -inf
-        if old[0].holds or new[0].holds:
+        if new[0].holds:
             if not old[0].holds:
                 # From now on it has to be held, instead.
                 bucket.give_back(now, amount, receipt)
@@ -79,7 +82,25 @@ def _carry_over(
             bucket.take(now, amount)
             receipt = bucket.start(now, amount)
 
-        carried.append(Charge(bucket, amount, receipt))
+        charges[turn].append(Charge(bucket, amount, receipt))
+
+
+def _replay(told: list[tuple[float, int]], bucket: Bucket, debt: float) -> list[float]:
+    """
+    Charge a bucket as if its policy had been in force before, and return the receipts.
+
+    It may not have allowed all of that. Such an excess would keep callers waiting for as long as
+    nobody was kept then, so it leaves the bucket empty: no deeper in debt than the one before.
+    """
+    receipts: list[float] = []
+    for instant, amount in told:
+        bucket.take(instant, amount)
+        receipts.append(bucket.release(instant, amount, bucket.start(instant, amount)))
+        if bucket.forgive(instant, debt):
+            # Of what has been forgiven already, nothing can be given back.
+            receipts = [-inf] * len(receipts)
+
+    return receipts
 
 
 def _charge_running(
@@ -101,8 +122,8 @@ def _began(item: tuple[Turn, list[Charge]]) -> float:
 
 
 def _memory(successor: Bucket, pair: tuple[Policy, Bucket]) -> tuple[bool, bool, float]:
-    # One of its own kind has measured what it measures itself. An exact window forgets nothing;
-    # others forget what has come back.
+    # One of its own kind has measured what it measures itself. An exact window remembers its
+    # latest charges one by one; others merge them.
     bucket = pair[1]
     exact = isinstance(bucket, WindowBucket)
     return exact and type(bucket) is type(successor), exact, pair[0].window

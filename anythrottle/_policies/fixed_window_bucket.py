@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from math import inf, nextafter
+from math import floor, inf, nextafter
 
+from .charge_log import ChargeLog
 from .policy import seconds_until
 
 #: More windows in a row than this are as good as infinitely many; their number is still a float.
 MOST_WINDOWS = 2**1000
+
+#: How many charges are remembered, for a successor.
+_LOGGED = 64
 
 
 class FixedWindowBucket:
@@ -27,6 +31,7 @@ class FixedWindowBucket:
         "_held",
         "_latest",
         "_limit",
+        "_log",
         "_not_before",
         "_start",
         "_used",
@@ -47,6 +52,7 @@ class FixedWindowBucket:
         self._not_before = -inf
         #: The latest receipt of all, and the latest of those from windows that have ended.
         self._latest = self._foreign = -inf
+        self._log = ChargeLog(_LOGGED)
 
     @property
     def capacity(self) -> float:
@@ -79,8 +85,7 @@ class FixedWindowBucket:
     def start(self, now: float, cost: int) -> float:
         self._held -= cost
         self._open(now)
-        self._used += cost
-        self._charged_at = max(self._charged_at, now)
+        self._charge(now, cost)
         self._latest = max(self._latest, self._end)
         return self._end
 
@@ -92,6 +97,7 @@ class FixedWindowBucket:
             self._held -= cost
         elif self._is_of_this_window(now, receipt):
             self._used -= cost
+            self._log.forget(cost, self._start)
 
     def tighten(self, now: float, remaining: int, reset_after: float | None) -> None:
         self._roll(now)
@@ -109,8 +115,7 @@ class FixedWindowBucket:
         early = end < reset_at and max(min(free, remaining), 0) + next_room > remaining
         if free > remaining or early:
             self._open(now)
-            self._used += max(free - remaining, 0)
-            self._charged_at = max(self._charged_at, now)
+            self._charge(now, max(free - remaining, 0))
 
         if early:
             self._end = self._not_before = reset_at
@@ -122,12 +127,19 @@ class FixedWindowBucket:
         return seconds_until(now, self.ahead(now).full_at(now))
 
     def history(self, now: float) -> list[tuple[float, int]]:
-        used = self._used_at(now)
-        if not used:
-            return []
+        return self._log.entries()
 
-        passed = self._edges_passed(now)
-        return [(max(self._charged_at, self._edge(passed)) if passed else self._charged_at, used)]
+    def debt(self, now: float) -> int:
+        return max(self._used_at(now) - self._limit, 0)
+
+    def forgive(self, now: float, debt: float) -> bool:
+        self._roll(now)
+        excess = self._used - self._limit - floor(debt)
+        if excess <= 0:
+            return False
+
+        self._used -= excess
+        return True
 
     def shift(self, seconds: float) -> None:
         self._end = _moved(self._end, seconds)
@@ -136,6 +148,7 @@ class FixedWindowBucket:
         self._not_before = _moved(self._not_before, seconds)
         self._latest = _moved(self._latest, seconds)
         self._foreign = _moved(self._foreign, seconds)
+        self._log.shift(seconds)
 
     def forget_held(self) -> None:
         self._held = 0
@@ -158,9 +171,16 @@ class FixedWindowBucket:
         for name in FixedWindowBucket.__slots__:
             setattr(self, name, getattr(origin, name))
 
+        self._log = ChargeLog(_LOGGED)
         if self._held:
             # Of its own, without the parts that another kind may have: these are ahead already.
             FixedWindowBucket.start(self, now, self._held)
+
+    def _charge(self, now: float, amount: int) -> None:
+        self._used += amount
+        self._charged_at = max(self._charged_at, now)
+        if amount:
+            self._log.note(now, amount)
 
     def _used_at(self, now: float) -> int:
         return max(self._used - self._edges_passed(now) * self._limit, 0)

@@ -107,8 +107,21 @@ class Bucket(Protocol):
         """
         Return what a successor has to know: when how much was charged, the earliest first.
 
-        Calls that have begun count, not what is held. Instants may be later than they were, and
-        amounts larger, never the other way round.
+        Calls that have begun count, not what is held, and those whose charge has come back count
+        too. Instants may be later than they were, never earlier.
+
+        """
+        ...
+
+    def debt(self, now: float) -> float:
+        """Tell by how much more has been charged than there was, 0 or more."""
+        ...
+
+    def forgive(self, now: float, debt: float) -> bool:
+        """
+        Let the debt, should it be larger, be as large as this; tell whether it was.
+
+        Not so if it is only a matter of what has been charged within the latest window.
 
         """
         ...

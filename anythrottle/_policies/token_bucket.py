@@ -6,11 +6,15 @@ from dataclasses import KW_ONLY, dataclass
 from math import ceil, floor, inf, nextafter, ulp
 from typing import final
 
+from .charge_log import ChargeLog
 from .checks import check_amount, check_seconds, check_unit
 from .policy import seconds_until
 
 #: More than this is charged as this: so an int beyond any float can be a charge, and be undone.
 _MOST = 2**1000
+
+#: How many charges are remembered, for a successor.
+_LOGGED = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ class TokenBucketState:
     asks: so who comes back at that instant finds it due, however floats are rounded.
     """
 
-    __slots__ = ("_at", "_burst", "_held", "_level", "_limit", "_per")
+    __slots__ = ("_at", "_burst", "_held", "_level", "_limit", "_log", "_per")
 
     def __init__(self, policy: TokenBucket) -> None:
         assert policy.burst is not None, "set by __post_init__()"
@@ -97,6 +101,7 @@ class TokenBucketState:
         self._at = -inf
         #: What has been taken by calls that have not begun, and is out of the level.
         self._held = 0
+        self._log = ChargeLog(_LOGGED)
 
     @property
     def capacity(self) -> float:
@@ -123,6 +128,7 @@ class TokenBucketState:
 
     def start(self, now: float, cost: int) -> float:
         self._held -= cost
+        self._log.note(now, cost)
         return max(now, self._due(self._burst))
 
     def release(self, now: float, cost: int, receipt: float) -> float:
@@ -136,10 +142,17 @@ class TokenBucketState:
             # Rounded up, as receipt and now are rounded by more than a token is worth if the rate
             # is high: who gives back at once gets all of it.
             seconds = receipt - now + 8 * ulp(max(abs(receipt), abs(now)))
-            self._return(min(cost, self._flow(seconds)))
+            back = min(cost, self._flow(seconds))
+            self._return(back)
+            # Unless it was in debt, it took no longer than this to be full again.
+            self._log.forget(floor(back), receipt - self._time(self._burst) - 8 * ulp(abs(receipt)))
 
     def tighten(self, now: float, remaining: int, reset_after: float | None) -> None:
-        self._level = min(self._level_at(now), remaining)
+        level = self._level_at(now)
+        if remaining < level:
+            self._log.note(now, ceil(level) - remaining)
+
+        self._level = min(level, remaining)
         self._at = max(self._at, now)
         if reset_after is not None:
             # Before the reset only so much may flow in as is missing from what remains: the last
@@ -165,16 +178,24 @@ class TokenBucketState:
         return seconds_until(now, self._due(self._burst))
 
     def history(self, now: float) -> list[tuple[float, int]]:
-        missing = self._burst - self._level - min(self._held, _MOST)
-        if missing > 0 and self._at + self._time(missing) > now:
-            return [(self._at, ceil(missing))]
+        return self._log.entries()
 
-        return []
+    def debt(self, now: float) -> float:
+        return max(-self._level_at(now), 0.0)
+
+    def forgive(self, now: float, debt: float) -> bool:
+        if self._level_at(now) >= -debt:
+            return False
+
+        self._level = -debt
+        return True
 
     def shift(self, seconds: float) -> None:
         if self._at > -inf:
             # Rounded up, for nothing must flow in early.
             self._at = nextafter(self._at + seconds, inf)
+
+        self._log.shift(seconds)
 
     def forget_held(self) -> None:
         self._return(self._held)
@@ -188,6 +209,7 @@ class TokenBucketState:
         copy._level = self._level
         copy._at = self._at
         copy._held = 0
+        copy._log = ChargeLog(_LOGGED)
         return copy
 
     def _due(self, amount: float) -> float:

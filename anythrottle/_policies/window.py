@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from math import inf, nextafter
 from typing import Literal, final
 
+from .charge_log import ChargeLog
 from .checks import check_count, check_seconds, check_unit
 from .policy import seconds_until
 
@@ -92,8 +93,8 @@ class WindowBucket:
         self._entries: deque[_Entry] = deque()
         #: Up to which instant the last entry's return may be moved, to merge later charges in it.
         self._merge_until = -inf
-        #: Entries that have come back, the older ones merged again and again.
-        self._past: list[_Entry] = []
+        #: What has come back.
+        self._past = ChargeLog(_PAST_ENTRIES)
 
     @property
     def capacity(self) -> float:
@@ -210,11 +211,20 @@ class WindowBucket:
         return seconds_until(now, last)
 
     def history(self, now: float) -> list[tuple[float, int]]:
-        return [(instant, amount) for _, amount, instant in (*self._past, *self._entries) if amount]
+        entries = [(instant, amount) for _, amount, instant in self._entries if amount]
+        return self._past.entries() + entries
+
+    def debt(self, now: float) -> int:
+        due = sum(amount for back_at, amount, _ in self._entries if back_at <= now)
+        return max(-self._free - due, 0)
+
+    def forgive(self, now: float, debt: float) -> bool:
+        # What exceeds the limit is still within the window, and will not be when it comes back.
+        return False
 
     def shift(self, seconds: float) -> None:
         self._entries = deque(_shifted(entry, seconds) for entry in self._entries)
-        self._past = [_shifted(entry, seconds) for entry in self._past]
+        self._past.shift(seconds)
         self._merge_until += seconds
 
     def forget_held(self) -> None:
@@ -227,7 +237,7 @@ class WindowBucket:
         copy._free = self._free
         copy._entries = self._entries.copy()
         copy._merge_until = self._merge_until
-        copy._past = []
+        copy._past = ChargeLog(_PAST_ENTRIES)
         held = copy._held()
         if held:
             copy.start(now, held)
@@ -239,19 +249,11 @@ class WindowBucket:
 
     def _note_returns(self, now: float) -> None:
         entries = self._entries
-        past = self._past
         while entries and entries[0][0] <= now:
-            entry = entries.popleft()
-            self._free += entry[1]
-            past.append(entry)
-            if len(past) > _PAST_ENTRIES:
-                # The older half in pairs: so the resolution fades with age, like an exponential
-                # histogram's (Datar, Gionis, Indyk and Motwani 2002), and memory is bounded.
-                half = past[: _PAST_ENTRIES // 2]
-                past[: _PAST_ENTRIES // 2] = [
-                    (later[0], earlier[1] + later[1], later[2])
-                    for earlier, later in zip(half[::2], half[1::2], strict=True)
-                ]
+            _, amount, instant = entries.popleft()
+            self._free += amount
+            if amount:
+                self._past.note(instant, amount)
 
 
 def _shifted(entry: _Entry, seconds: float) -> _Entry:

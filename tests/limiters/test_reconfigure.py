@@ -277,6 +277,63 @@ class TestOtherKinds:
         await limiter.acquire()
         assert anyio.current_time() == 4.0
 
+    @pytest.mark.parametrize(
+        "new",
+        [
+            TokenBucket(10, 10, burst=5),
+            FixedWindow(1, 1),
+            FixedWindow(5, 1),
+            FixedWindow(1, 1, align="utc"),
+            WindowTokenBucket(1, 1),
+        ],
+        ids=repr,
+    )
+    @pytest.mark.parametrize(
+        "old",
+        [
+            WindowTokenBucket(100, 1),
+            FixedWindow(100, 1),
+            TokenBucket(100, 1, burst=1),
+            ending(100, 1),
+        ],
+        ids=repr,
+    )
+    async def test_what_a_tighter_one_would_not_have_allowed_is_no_debt(
+        self, old: Policy, new: Policy
+    ) -> None:
+        limiter = RateLimiter(old)
+        for _ in range(1000):
+            async with limiter.permit():
+                pass
+
+        now = anyio.current_time()
+        limiter.reconfigure(new)
+        async with limiter.permit():
+            assert anyio.current_time() <= now + 1 + 1e-6
+
+    async def test_debt_goes_on_beside_what_would_not_have_been_allowed(self) -> None:
+        limiter = RateLimiter(FixedWindow(100, 10))
+        await limiter.acquire(100)
+        limiter.penalize(8)
+        limiter.reconfigure(TokenBucket(1, 1))
+        await limiter.acquire()
+        assert anyio.current_time() == 9.0
+
+    @pytest.mark.parametrize(
+        "new", [FixedWindow(4, 10), TokenBucket(4, 10), ending(4, 10)], ids=repr
+    )
+    async def test_calls_that_are_held_are_no_debt_either(self, new: Policy) -> None:
+        limiter = RateLimiter(ending(9, 10))
+        async with limiter.permit(5), limiter.permit(4) as permit:
+            await anyio.sleep(1)
+            limiter.reconfigure(new)
+            # Of what the new policy has forgiven, nothing comes back.
+            permit.refund()
+            assert left(limiter) == [0]
+
+        await anyio.sleep(10)
+        assert left(limiter) == [4]
+
     async def test_what_a_server_has_said_goes_on(self) -> None:
         limiter = RateLimiter("5/10s")
         limiter.tighten(remaining=1, reset_after=5)
@@ -298,6 +355,19 @@ class TestOtherKinds:
         await limiter.acquire(2)
         limiter.reconfigure("9/50s")
         assert left(limiter) == [2]
+
+    @pytest.mark.parametrize("old", [FixedWindow(9, 5), TokenBucket(9, 5)], ids=repr)
+    async def test_each_remembers_what_has_come_back(self, old: Policy) -> None:
+        limiter = RateLimiter(old)
+        await limiter.acquire(9)
+        await anyio.sleep(10)
+        await limiter.acquire(2)
+        limiter.reconfigure("11/20s")
+        assert left(limiter) == [0]
+        await anyio.sleep_until(20 + 1e-6)
+        assert left(limiter) == [9]
+        await anyio.sleep_until(30 + 1e-6)
+        assert left(limiter) == [11]
 
     async def test_of_several_one_that_has_just_begun_anew_is_not_asked(self) -> None:
         limiter = RateLimiter("5/10s", FixedWindow(100, 60), TokenBucket(10**6, 3600))
@@ -402,15 +472,16 @@ class TestAgainstThePlainList:
     def test_no_window_of_the_limit_in_force_holds_too_much(
         self, run: Run, data: st.DataObject
     ) -> None:
-        """With so many calls that the older ones are remembered together."""
-        limits = st.tuples(st.integers(1, 30), st.floats(0.1, 20.0))
+        """With so many calls that the older ones are remembered together; after any policy."""
+        kinds = st.sampled_from([WindowTokenBucket, WindowTokenBucket, FixedWindow, TokenBucket])
+        limits = st.tuples(kinds, st.integers(1, 30), st.floats(0.1, 20.0))
         script = data.draw(
             st.lists(st.tuples(limits, st.floats(0.0, 15.0)), min_size=2, max_size=5), "script"
         )
 
         async def main() -> None:
-            (limit, window), _ = script[0]
-            limiter = RateLimiter(WindowTokenBucket(limit, window))
+            (kind, limit, window), _ = script[0]
+            limiter = RateLimiter()
             grants: list[float] = []
 
             async def caller() -> None:
@@ -419,16 +490,19 @@ class TestAgainstThePlainList:
                     now = anyio.current_time()
                     # By all grants since ever, none left out: the new one and those before.
                     held = sum(now - at < window or now < at + window for at in grants)
-                    assert held < limit, f"{held + 1} in {window} s: {grants}"
+                    if kind is WindowTokenBucket:
+                        assert held < limit, f"{held + 1} in {window} s: {grants}"
+
                     grants.append(now)
 
             with anyio.move_on_after(sum(seconds for _, seconds in script)):
                 async with anyio.create_task_group() as task_group:
+                    limiter.reconfigure(kind(limit, window))
                     for _ in range(3):
                         task_group.start_soon(caller)
 
-                    for (limit, window), seconds in script:
-                        limiter.reconfigure(WindowTokenBucket(limit, window))
+                    for (kind, limit, window), seconds in script:
+                        limiter.reconfigure(kind(limit, window))
                         await anyio.sleep(seconds)
 
             assert limiter.statistics().tasks_waiting == 0

@@ -354,15 +354,22 @@ class TestGrants:
             ]
             assert [bucket.delay(2.0, cost) for cost in (1, 5, 6, 10)] == [28.0, 28.0, 38.0, 38.0]
             assert bucket.reset_after(2.0) == 38.0
-            assert [bucket.history(now) for now in (2.0, 15.0, 30.0, 40.0)] == [
-                [(0.0, 35)],
-                [(10.0, 25)],
-                [(30.0, 5)],
-                [],
-            ]
+            assert [bucket.debt(now) for now in (2.0, 10.0, 15.0, 30.0)] == [25, 15, 15, 0]
             assert spend(bucket, 31.0, 5) == 40.0
-            assert bucket.history(31.0) == [(31.0, 10)]
+            assert bucket.history(31.0) == [(0.0, 35), (31.0, 5)]
             assert bucket.delay(31.0, 1) == 9.0
+
+    def test_debt_that_is_forgiven_leaves_the_window_full(self) -> None:
+        for bucket in (FixedWindow(10, 10).bucket(), utc_bucket(10, 10)):
+            spend(bucket, 0.0, 35)
+            assert not bucket.forgive(0.0, 25)
+            # By the next edge, some of it has been left behind.
+            assert not bucket.forgive(10.0, 15)
+            assert bucket.forgive(10.0, 5.5)
+            assert bucket.debt(10.0) == 5
+            assert bucket.forgive(10.0, 0)
+            assert bucket.delay(10.0, 1) == 10.0
+            assert bucket.delay(10.0, 10) == 10.0
 
     def test_no_debt_is_too_large(self) -> None:
         for bucket in (FixedWindow(10, 1e-3).bucket(), utc_bucket(10, 1e-3)):
@@ -821,14 +828,14 @@ class TestState:
         bucket.take(4.0, 1)
         assert bucket.reset_after(4.0) == 6.0
 
-    def test_history_is_what_is_used_at_the_latest_start(self) -> None:
+    def test_history_is_when_the_calls_began(self) -> None:
         for bucket in (FixedWindow(3, 10).bucket(), utc_bucket(3, 10)):
             bucket.take(0.0, 3)
             assert bucket.history(0.0) == []
             bucket.start(0.0, 1)
             bucket.start(4.0, 1)
-            assert bucket.history(5.0) == [(4.0, 2)]
-            assert bucket.history(10.0) == []
+            assert bucket.history(5.0) == [(0.0, 1), (4.0, 1)]
+            assert bucket.history(1e6) == [(0.0, 1), (4.0, 1)]
 
     @pytest.mark.parametrize("align", ["first", "utc"])
     @pytest.mark.parametrize("seconds", [-1e6, 0.1, 1e6])
@@ -854,7 +861,7 @@ class TestState:
         assert bucket.reset_after(20.0) == 0.0
         receipt = spend(bucket, 20.0, 3)
         bucket.give_back(21.0, 2, receipt)
-        assert bucket.history(21.0) == [(20.0, 1)]
+        assert bucket.history(21.0)[-1] == (20.0, 1)
 
     def test_forget_held_lets_go_what_is_held_and_no_more(self) -> None:
         bucket = FixedWindow(5, 10).bucket()
@@ -897,15 +904,15 @@ class TestState:
                     bucket.remaining(now),
                     bucket.delay(now, 2),
                     bucket.reset_after(now),
-                    bucket.history(now),
+                    bucket.debt(now),
                 )
                 for now in (100.0, 0.0, 10.0, 5.0)
             ]
             assert answers == [
-                (2, 0.0, 0.0, []),
-                (0, 20.0, 20.0, [(0.0, 3)]),
-                (1, 10.0, 10.0, [(10.0, 1)]),
-                (0, 15.0, 15.0, [(0.0, 3)]),
+                (2, 0.0, 0.0, 0),
+                (0, 20.0, 20.0, 1),
+                (1, 10.0, 10.0, 0),
+                (0, 15.0, 15.0, 1),
             ]
 
     def test_a_clock_that_goes_back_gives_nothing_twice(self) -> None:

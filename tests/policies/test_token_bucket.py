@@ -610,20 +610,46 @@ class TestState:
         assert bucket.delay(0.0, 0) == 7.0
         assert bucket.delay(0.0, 1) == 8.0
         assert bucket.reset_after(0.0) == 10.0
-        assert bucket.history(0.0) == [(0.0, 10)]
+        assert [bucket.debt(now) for now in (0.0, 6.5, 7.0)] == [7.0, 0.5, 0.0]
 
-    def test_history_is_what_is_missing_but_for_what_is_held(self) -> None:
+    def test_debt_that_is_forgiven_leaves_it_empty(self) -> None:
+        bucket = TokenBucket(1, 1, burst=3).bucket()
+        spend(bucket, 0.0, 10)
+        assert not bucket.forgive(0.0, 7)
+        assert bucket.forgive(0.0, 4)
+        assert bucket.debt(1.0) == 3.0
+        assert not bucket.forgive(4.0, 0)
+        bucket = TokenBucket(1, 1, burst=3).bucket()
+        spend(bucket, 0.0, 10)
+        assert bucket.forgive(0.0, 0)
+        assert bucket.delay(0.0, 1) == 1.0
+
+    def test_history_is_when_the_calls_began(self) -> None:
         bucket = TokenBucket(1, 2, burst=10).bucket()
         bucket.take(0.0, 4)
         assert bucket.history(0.0) == []
         bucket.start(0.0, 3)
         assert bucket.history(0.0) == [(0.0, 3)]
-        assert bucket.history(5.9) == [(0.0, 3)]
-        assert bucket.history(6.0) == []
+        assert bucket.history(1e6) == [(0.0, 3)]
         bucket.start(1.0, 1)
         bucket.take(1.0, 1)
-        # A part of a token counts as one.
-        assert bucket.history(1.0) == [(1.0, 4)]
+        assert bucket.history(1.0) == [(0.0, 3), (1.0, 1)]
+
+    def test_what_was_given_back_is_no_part_of_the_history(self) -> None:
+        bucket = TokenBucket(1, 1, burst=10).bucket()
+        receipt = spend(bucket, 0.0, 6)
+        bucket.give_back(0.0, 2, receipt)
+        assert bucket.history(0.0) == [(0.0, 4)]
+        # But what has flowed in again stays so.
+        bucket.give_back(3.5, 4, receipt)
+        assert bucket.history(3.5) == [(0.0, 2)]
+
+    def test_what_was_withheld_is_part_of_it_from_when_the_server_said_so(self) -> None:
+        bucket = TokenBucket(1, 1, burst=5).bucket()
+        bucket.tighten(3.0, 1, None)
+        bucket.tighten(3.5, 1, None)
+        bucket.tighten(4.0, 9, None)
+        assert bucket.history(5.0) == [(3.0, 4), (3.5, 1)]
 
     @examples(50)
     @given(policies, origins, st.data())
@@ -664,7 +690,7 @@ class TestState:
         bucket.take(0.0, 2)
         ahead = bucket.ahead(1.0)
         # What is held has begun there.
-        assert ahead.history(0.0) == [(0.0, 2)]
+        assert ahead.remaining(0.0) == 3
         assert bucket.history(0.0) == []
         spend(ahead, 1.0, 4)
         ahead.tighten(1.0, 0, None)
@@ -678,7 +704,6 @@ class TestState:
             for now in (100.0, 0.0, 4.0, 2.0)
         ]
         assert answers == [(4, 0.0, 0.0), (0, 4.0, 4.0), (4, 0.0, 0.0), (2, 2.0, 2.0)]
-        assert bucket.history(100.0) == []
         assert bucket.history(1.0) == [(0.0, 4)]
 
     def test_a_clock_that_goes_back_gives_nothing_twice(self) -> None:
