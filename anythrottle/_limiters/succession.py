@@ -70,7 +70,7 @@ def _carry_over(
         told += [(now, amount) for amount in running.values() if amount]
 
     instants = [instant for instant, _ in told]
-    receipts = _replay(told, bucket, old[1].debt(now))
+    receipts = _replay(told, bucket, now + old[1].delay(now, 0))
     for turn, amount in running.items():
         index = bisect_left(instants, now if old[0].holds else turn.began)
         receipt = receipts[index] if index < len(receipts) else -inf
@@ -85,18 +85,20 @@ def _carry_over(
         charges[turn].append(Charge(bucket, amount, receipt))
 
 
-def _replay(told: list[tuple[float, int]], bucket: Bucket, debt: float) -> list[float]:
+def _replay(told: list[tuple[float, int]], bucket: Bucket, until: float) -> list[float]:
     """
     Charge a bucket as if its policy had been in force before, and return the receipts.
 
-    It may not have allowed all of that. Such an excess would keep callers waiting for as long as
-    nobody was kept then, so it leaves the bucket empty: no deeper in debt than the one before.
+    It may not have allowed all of that. But nobody shall wait now because nobody had to wait then:
+    such an excess leaves the bucket empty, or in debt until the one before would have been.
+
+    :param until: the end of the other bucket's debt
     """
     receipts: list[float] = []
     for instant, amount in told:
         bucket.take(instant, amount)
         receipts.append(bucket.release(instant, amount, bucket.start(instant, amount)))
-        if bucket.forgive(instant, debt):
+        if bucket.forgive(instant, until):
             # Of what has been forgiven already, nothing can be given back.
             receipts = [-inf] * len(receipts)
 

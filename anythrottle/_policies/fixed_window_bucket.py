@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import floor, inf, nextafter
+from math import inf, nextafter
 
 from .charge_log import ChargeLog
 from .policy import seconds_until
@@ -129,12 +129,8 @@ class FixedWindowBucket:
     def history(self, now: float) -> list[tuple[float, int]]:
         return self._log.entries()
 
-    def debt(self, now: float) -> int:
-        return max(self._used_at(now) - self._limit, 0)
-
-    def forgive(self, now: float, debt: float) -> bool:
-        self._roll(now)
-        excess = self._used - self._limit - floor(debt)
+    def forgive(self, now: float, until: float) -> bool:
+        excess = self._used_at(max(now, until)) - self._limit
         if excess <= 0:
             return False
 

@@ -113,15 +113,11 @@ class Bucket(Protocol):
         """
         ...
 
-    def debt(self, now: float) -> float:
-        """Tell by how much more has been charged than there was, 0 or more."""
-        ...
-
-    def forgive(self, now: float, debt: float) -> bool:
+    def forgive(self, now: float, until: float) -> bool:
         """
-        Let the debt, should it be larger, be as large as this; tell whether it was.
+        See to it that no debt is left after the instant ``until``; tell whether there would be.
 
-        Not so if it is only a matter of what has been charged within the latest window.
+        A policy under which a debt cannot outlast the window in which it was made forgives nothing.
 
         """
         ...

@@ -180,14 +180,12 @@ class TokenBucketState:
     def history(self, now: float) -> list[tuple[float, int]]:
         return self._log.entries()
 
-    def debt(self, now: float) -> float:
-        return max(-self._level_at(now), 0.0)
-
-    def forgive(self, now: float, debt: float) -> bool:
-        if self._level_at(now) >= -debt:
+    def forgive(self, now: float, until: float) -> bool:
+        left = self._level_at(max(now, until))
+        if left >= 0:
             return False
 
-        self._level = -debt
+        self._level -= left
         return True
 
     def shift(self, seconds: float) -> None:

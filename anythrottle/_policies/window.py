@@ -214,12 +214,7 @@ class WindowBucket:
         entries = [(instant, amount) for _, amount, instant in self._entries if amount]
         return self._past.entries() + entries
 
-    def debt(self, now: float) -> int:
-        due = sum(amount for back_at, amount, _ in self._entries if back_at <= now)
-        return max(-self._free - due, 0)
-
-    def forgive(self, now: float, debt: float) -> bool:
-        # What exceeds the limit is still within the window, and will not be when it comes back.
+    def forgive(self, now: float, until: float) -> bool:
         return False
 
     def shift(self, seconds: float) -> None:

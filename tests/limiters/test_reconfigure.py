@@ -317,7 +317,25 @@ class TestOtherKinds:
         limiter.penalize(8)
         limiter.reconfigure(TokenBucket(1, 1))
         await limiter.acquire()
-        assert anyio.current_time() == 9.0
+        # The debt of 8 would have been paid at 10.
+        assert anyio.current_time() == 11.0
+
+    @pytest.mark.parametrize(
+        "new", [FixedWindow(1, 1), FixedWindow(1, 1, align="utc"), TokenBucket(1, 1)], ids=repr
+    )
+    async def test_what_is_too_much_for_an_exact_window_is_no_longer_so_elsewhere(
+        self, new: Policy
+    ) -> None:
+        limiter = RateLimiter("100/s")
+        for _ in range(1000):
+            await limiter.acquire()
+
+        limiter.reconfigure("10/10s")
+        await anyio.sleep(5)
+        limiter.reconfigure(new)
+        await limiter.acquire()
+        # By the exact window, it would have been some 20; one more, as the new ones allow it then.
+        assert 19.8 <= anyio.current_time() <= 21.0 + 1e-6
 
     @pytest.mark.parametrize(
         "new", [FixedWindow(4, 10), TokenBucket(4, 10), ending(4, 10)], ids=repr
@@ -506,7 +524,8 @@ class TestAgainstThePlainList:
                         await anyio.sleep(seconds)
 
             assert limiter.statistics().tasks_waiting == 0
-            await anyio.sleep(window * 1.01)
+            # Whoever was in debt, by the longest window that there was, is so no more.
+            await anyio.sleep(2 * max(window for (_, _, window), _ in script) * 1.01)
             assert limiter.peek(limit).allowed
 
         run(main)
