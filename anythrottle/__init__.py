@@ -3,6 +3,7 @@
 import logging as _logging
 
 from ._engine.front_stream import FrontReceiveStream, FrontSendStream, create_front_stream
+from ._engine.mapping import amap, amap_outcomes, first, for_each
 from ._engine.outcome import Outcome
 from ._engine.throttler import Throttler, ThrottlerStatistics
 from ._errors import (
@@ -21,6 +22,7 @@ from ._events import (
     Paused,
     Refused,
     Resumed,
+    Retried,
     Started,
     Throttled,
 )
@@ -54,6 +56,7 @@ __all__ = (
     "RateLimiterStatistics",
     "Refused",
     "Resumed",
+    "Retried",
     "SourceInterrupted",
     "Started",
     "ThrottleException",
@@ -62,8 +65,12 @@ __all__ = (
     "ThrottlerStatistics",
     "TokenBucket",
     "WindowTokenBucket",
+    "amap",
+    "amap_outcomes",
     "create_front_stream",
     "current_permit",
+    "first",
+    "for_each",
 )
 
 _logging.getLogger(__name__).addHandler(_logging.NullHandler())

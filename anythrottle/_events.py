@@ -109,10 +109,10 @@ class Throttled:
 @dataclass(frozen=True, slots=True)
 class Started:
     """
-    A throttler has started a job.
+    A job has been started, by a throttler or one of its kin.
 
     :ivar index: the job's place in the order of first starts, from 0 on
-    :ivar job: the job
+    :ivar job: the job, or the item that it was made for
     :ivar attempts: how often it was started, this time included
     :ivar waited: how long it has waited for its turns so far, in seconds
 
@@ -125,12 +125,32 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class Retried:
     """
-    A throttler's job has ended well.
+    A job has raised an error after which it is tried again, later; the others go on.
 
     :ivar index: the job's place in the order of first starts, from 0 on
-    :ivar job: the job
+    :ivar job: the job, or the item that it was made for
+    :ivar attempts: how often it was started so far
+    :ivar delay: in how many seconds it may be started again
+    :ivar error: what it has raised
+
+    """
+
+    index: int
+    job: object
+    attempts: int
+    delay: float
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """
+    A job has ended well.
+
+    :ivar index: the job's place in the order of first starts, from 0 on
+    :ivar job: the job, or the item that it was made for
     :ivar attempts: how often it was started
     :ivar duration: how long the last attempt took, in seconds
 
@@ -145,10 +165,10 @@ class Finished:
 @dataclass(frozen=True, slots=True)
 class Failed:
     """
-    A throttler's job has ended with an error, which is collected in its ``exceptions``.
+    A job has ended with an error.
 
     :ivar index: the job's place in the order of first starts, from 0 on
-    :ivar job: the job
+    :ivar job: the job, or the item that it was made for
     :ivar attempts: how often it was started
     :ivar duration: how long the last attempt took, in seconds
     :ivar error: the error
@@ -164,7 +184,16 @@ class Failed:
 
 #: What an observer may be told.
 Event: TypeAlias = (
-    Granted | Refused | Abandoned | Paused | Resumed | Throttled | Started | Finished | Failed
+    Granted
+    | Refused
+    | Abandoned
+    | Paused
+    | Resumed
+    | Throttled
+    | Started
+    | Retried
+    | Finished
+    | Failed
 )
 
 #: Whoever wants to be told. It is called at once, after the change that an event tells of, and

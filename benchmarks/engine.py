@@ -1,6 +1,7 @@
-"""What a throttler adds to each job, beside a peer and a bare pool of workers."""
+"""What each of many jobs costs, beside peers and a bare pool of workers."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from statistics import median
 
@@ -8,57 +9,113 @@ import aiometer
 import anyio
 from anyio.lowlevel import checkpoint
 
+import anythrottle
 from anythrottle import RateLimiter, Throttler
 
 from .measuring import LOOPS, Stopwatch, median_ratios, print_table, run_on
 
 JOBS = 5_000
 RUNS = 7
-#: The most of ours, with results and 10 at once, beside aiometer.amap.
-AIM = 0.4
+#: The most of ours, with results, beside aiometer.amap and beside bare workers with results.
+AIM = "0.4 x aiometer, 3 x bare"
+#: A rate that is never reached.
+NO_BOUND = "1_000_000_000/s"
+
+Contestant = Callable[[int], Awaitable[None]]
 
 
-async def job() -> int:
+async def job(item: int) -> int:
     await checkpoint()
-    return 1
+    return item
 
 
-async def throttled(at_once: int) -> None:
+def jobs() -> Iterator[Callable[[], Awaitable[int]]]:
+    return (partial(job, item) for item in range(JOBS))
+
+
+async def throttled(at_once: int, *, lazily: bool = False) -> None:
     """Run the jobs as the ancestor would, with a window that is never full."""
     got = 0
 
-    async def consume(result: int) -> None:
+    async def consume(_: int) -> None:
         nonlocal got
-        got += result
+        got += 1
 
-    await Throttler(
-        (job for _ in range(JOBS)), consume, per_time_window=10**9, concurrency=at_once
-    ).run()
+    todo = jobs() if lazily else list(jobs())
+    await Throttler(todo, consume, per_time_window=10**9, concurrency=at_once).run()
     assert got == JOBS
 
 
 async def throttled_without_results(at_once: int) -> None:
-    limiter = RateLimiter(concurrency=at_once, fast_acquire=True)
-    await Throttler((job for _ in range(JOBS)), limiter=limiter).run()
+    await Throttler(list(jobs()), limiter=RateLimiter(), concurrency=at_once).run()
 
 
-async def amapped(at_once: int) -> None:
+async def our_amap(at_once: int, limiter: str | None = None) -> None:
+    got = await anythrottle.amap(job, range(JOBS), concurrency=at_once, limiter=limiter)
+    assert len(got) == JOBS
+
+
+async def our_outcomes(at_once: int, limiter: str | None = None) -> None:
     got = 0
-    async with aiometer.amap(lambda _: job(), range(JOBS), max_at_once=at_once) as results:
-        async for result in results:
-            got += result
+    async with anythrottle.amap_outcomes(
+        job, range(JOBS), concurrency=at_once, limiter=limiter
+    ) as outcomes:
+        async for outcome in outcomes:
+            got += outcome.value >= 0
 
     assert got == JOBS
 
 
+async def our_for_each(at_once: int) -> None:
+    await anythrottle.for_each(job, range(JOBS), concurrency=at_once)
+
+
+async def aiometer_amap(at_once: int, per_second: float | None = None) -> None:
+    got = 0
+    async with aiometer.amap(
+        job, range(JOBS), max_at_once=at_once, max_per_second=per_second
+    ) as results:
+        async for _ in results:
+            got += 1
+
+    assert got == JOBS
+
+
+async def aiometer_run_all(at_once: int) -> None:
+    todo = [partial(job, item) for item in range(JOBS)]
+    assert len(await aiometer.run_all(todo, max_at_once=at_once)) == JOBS
+
+
+async def aiometer_run_on_each(at_once: int) -> None:
+    await aiometer.run_on_each(job, range(JOBS), max_at_once=at_once)
+
+
+async def anyio_amap(_: int) -> None:
+    """Run AnyIO's own, which has no bound."""
+    assert len(await anyio.amap(job, range(JOBS))) == JOBS
+
+
+async def task_group_and_semaphore(at_once: int) -> None:
+    semaphore = asyncio.Semaphore(at_once)
+
+    async def guarded(item: int) -> int:
+        async with semaphore:
+            return await job(item)
+
+    async with asyncio.TaskGroup() as task_group:
+        tasks = [task_group.create_task(guarded(item)) for item in range(JOBS)]
+
+    assert len([task.result() for task in tasks]) == JOBS
+
+
 async def pooled(at_once: int) -> None:
     """Workers that share an iterator, and a stream for the results: what one writes by hand."""
-    jobs = iter(range(JOBS))
+    items = iter(range(JOBS))
     send, receive = anyio.create_memory_object_stream[int](at_once)
 
     async def work() -> None:
-        for _ in jobs:
-            await send.send(await job())
+        for item in items:
+            await send.send(await job(item))
 
     async def work_all() -> None:
         async with send, anyio.create_task_group() as workers:
@@ -68,37 +125,56 @@ async def pooled(at_once: int) -> None:
     got = 0
     async with anyio.create_task_group() as task_group, receive:
         task_group.start_soon(work_all)
-        async for result in receive:
-            got += result
+        async for _ in receive:
+            got += 1
 
     assert got == JOBS
 
 
 async def bare(at_once: int) -> None:
-    """Workers that share an iterator, and drop the results."""
-    jobs = iter(range(JOBS))
+    """Workers that share an iterator and a list."""
+    items = iter(range(JOBS))
+    got: list[int] = []
 
     async def work() -> None:
-        for _ in jobs:
-            await job()
+        for item in items:
+            got.append(await job(item))  # noqa: PERF401 - the iterator is shared
 
     async with anyio.create_task_group() as task_group:
         for _ in range(at_once):
             task_group.start_soon(work)
 
+    assert len(got) == JOBS
 
-CONTESTANTS: dict[str, Callable[[int], Awaitable[None]]] = {
-    "aiometer.amap": amapped,
+
+OURS: dict[str, Contestant] = {
+    "amap": our_amap,
+    "amap, with a rate": partial(our_amap, limiter=NO_BOUND),
+    "amap_outcomes": our_outcomes,
+    "amap_outcomes, with a rate": partial(our_outcomes, limiter=NO_BOUND),
+    "for_each": our_for_each,
     "Throttler": throttled,
+    "Throttler, a generator": partial(throttled, lazily=True),
     "Throttler, no results": throttled_without_results,
-    "pool by hand": pooled,
-    "bare workers, no results": bare,
 }
+PEERS: dict[str, Contestant] = {
+    "aiometer.amap": aiometer_amap,
+    "aiometer.run_all": aiometer_run_all,
+    "aiometer.run_on_each": aiometer_run_on_each,
+    "anyio.amap, unbounded": anyio_amap,
+    "pool by hand": pooled,
+    "bare workers, a list": bare,
+}
+#: On uvloop, aiometer sleeps for a millisecond between two calls, whatever the rate.
+NOT_ON_UVLOOP: dict[str, Contestant] = {
+    "aiometer.amap, with a rate": partial(aiometer_amap, per_second=1e9)
+}
+NOT_ON_TRIO: dict[str, Contestant] = {"asyncio.TaskGroup, semaphore": task_group_and_semaphore}
 
 
-async def measure(at_once: int) -> dict[str, float]:
+async def measure(contestants: dict[str, Contestant], at_once: int) -> dict[str, float]:
     found = {}
-    for name, contestant in CONTESTANTS.items():
+    for name, contestant in contestants.items():
         with Stopwatch() as watch:
             await contestant(at_once)
 
@@ -110,14 +186,23 @@ async def measure(at_once: int) -> dict[str, float]:
 def main() -> None:
     rows = []
     for loop in LOOPS:
+        contestants = OURS | PEERS
+        if loop != "uvloop":
+            contestants |= NOT_ON_UVLOOP
+
+        if loop != "trio":
+            contestants |= NOT_ON_TRIO
+
         for at_once in (10, 100):
-            runs = [run_on(loop, partial(measure, at_once)) for _ in range(RUNS)]
+            runs = [run_on(loop, partial(measure, contestants, at_once)) for _ in range(RUNS)]
+            beside_bare = median_ratios(runs, "bare workers, a list")
             for name, ratio in median_ratios(runs, "aiometer.amap").items():
                 micro = median(run[name] for run in runs) * 1e6
-                aim = AIM if (name, at_once) == ("Throttler", 10) else ""
-                rows.append((f"{loop}: {at_once} at once, {name}", micro, ratio, aim))
+                aim = AIM if name in OURS else ""
+                label = f"{loop}: {at_once} at once, {name}"
+                rows.append((label, micro, ratio, beside_bare[name], aim))
 
-    print_table("What a job costs", ("", "us", "x aiometer.amap", "aim"), rows)
+    print_table("What a job costs", ("", "us", "x aiometer.amap", "x bare", "aim"), rows)
 
 
 if __name__ == "__main__":

@@ -48,8 +48,11 @@ nitpick_ignore_regex = [("py:.*", TYPE_VARIABLE)]
 nitpick_ignore = [
     ("py:class", "anythrottle._limiters.controls.AsItIs"),
     ("py:class", "Concurrency"),
+    ("py:class", "Console"),
+    ("py:class", "CostOf"),
     ("py:class", "Job"),
     ("py:class", "JobOf"),
+    ("py:class", "RetryOn"),
 ]
 
 #: Type aliases that have a place of their own, by the name that annotations use.

@@ -27,6 +27,7 @@ FLAGS = ELLIPSIS | NORMALIZE_WHITESPACE
 
 def run_on(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give ``anyio.run`` a backend and a virtual clock, where an example chooses neither."""
+    monkeypatch.setenv("TTY_COMPATIBLE", "0")
     real_run = anyio.run
     virtual = {"backend": backend, "backend_options": dict(virtual_backends())[backend]}
 

@@ -31,6 +31,7 @@ from anythrottle import (
     RateLimiterStatistics,
     Refused,
     Resumed,
+    Retried,
     Started,
     Throttled,
     ThrottleException,
@@ -44,7 +45,7 @@ from tests.properties import examples
 
 RECORDS: list[type] = [
     *(Granted, Refused, Abandoned, Paused, Resumed),
-    *(Throttled, Started, Finished, Failed),
+    *(Throttled, Started, Retried, Finished, Failed),
 ]
 
 

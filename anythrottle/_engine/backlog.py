@@ -1,58 +1,55 @@
 """
-Which job is where.
+Which job is where, until it is done with.
 
 No ``await`` stands in this file, so each method moves a job from one place to another in one
-step. A job that was pulled or added is in exactly one of these places:
+step. A job that was pulled or added and is not done with is in exactly one of these places:
 
-- ``ahead``: pulled, and offered to the todo stream;
+- ``ahead``: pulled, and not started; unless the source is a sequence, offered to the todo stream;
 - the todo stream: at its front, put back or added;
-- ``_started``: started, and not yet done with; if it has ended, its result is in the processed
-  stream or with the consumer;
-- done with: consumed, or in the failures.
+- delayed: to be put back at an instant that is yet to come;
+- ``started``: started, and not yet done with.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable
+from heapq import heappop, heappush
 from math import inf
 from typing import Generic, TypeVar, final
 
-from .._errors import JobInterrupted
-from .._events import Failed, Observer, tell
-from .._limiters.throttle import JobOf, check_job, discard
+from .._limiters.throttle import JobOf, discard
 from .front_state import FrontState
 from .job import Errand
-from .outcome import Outcome
-from .source import Source
+from .source import Source, SourceEnd
 
+I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
-
-_logger = logging.getLogger("anythrottle")
 
 
 @final
-class Backlog(Generic[T]):
+class Backlog(Generic[I, T]):
     """
-    The jobs of a throttler, over all its runs.
+    The jobs that are not done with, over all runs.
 
-    :param jobs: where the jobs come from
-    :param results_waiting: how many results may wait for the consumer before jobs have to
-    :param observer: who is told what has failed
+    :param items: what the jobs are made for
+    :param job_for: makes the job for an item, or raises if that can be none
+    :param name: the name of the parameter that the items were given as
 
     """
 
     __slots__ = (
+        "_by_due",
         "_handed_out",
-        "_observer",
-        "_started",
+        "_job_for",
+        "_name",
+        "_open",
+        "_put_first",
         "ahead",
-        "done",
-        "failed",
-        "failures",
-        "processed",
+        "delayed",
+        "retried",
         "running",
         "source",
+        "started",
         "starts",
         "throttled",
         "todo",
@@ -60,125 +57,181 @@ class Backlog(Generic[T]):
 
     def __init__(
         self,
-        jobs: Iterable[JobOf[T]] | AsyncIterable[JobOf[T]],
-        results_waiting: float,
-        observer: Observer | None = None,
+        items: Iterable[I] | AsyncIterable[I],
+        job_for: Callable[[I, str], JobOf[T]],
+        name: str,
     ) -> None:
-        self._observer = observer
+        self._job_for = job_for
+        self._name = name
         self._handed_out = False
-        self.source = Source(jobs)
-        #: The job that was pulled last, until the todo stream has taken it.
-        self.ahead: Errand[T] | None = None
-        self.todo: FrontState[Errand[T]] = FrontState(0)
-        self.processed: FrontState[Errand[T]] = FrontState(results_waiting)
-        self.failures: FrontState[Outcome[JobOf[T], T]] = FrontState(inf)
-        self.todo.open_receivers = self.processed.open_receivers = 1
-        self._started: dict[Errand[T], None] = {}
+        self.source = Source(items, name)
+        #: The job that was pulled last, until it starts.
+        self.ahead: Errand[I, T] | None = None
+        self.todo: FrontState[Errand[I, T]] = FrontState(0)
+        self.todo.open_receivers = 1
+        #: (when to put it back, its rank, the job)
+        self._by_due: list[tuple[float, int, Errand[I, T]]] = []
+        #: How many jobs are delayed.
+        self.delayed = 0
+        self.started: dict[Errand[I, T], None] = {}
+        #: Whether jobs may still come from the source, in this run.
+        self._open = False
+        #: How many jobs have been put before all others so far.
+        self._put_first = 0
         self.running = 0
         self.starts = 0
-        self.done = 0
-        self.failed = 0
         self.throttled = 0
+        self.retried = 0
 
-    def begin_run(self) -> None:
-        """Open the streams: jobs may come from the source, results and failures from the jobs."""
+    def begin_run(self, on_news: Callable[[], None]) -> None:
+        """
+        Open the todo stream: jobs may come from the source, and from the jobs.
+
+        :param on_news: is called when there may be something to start, or nothing any more
+
+        """
+        self._open = True
         # The consumer may add jobs: there may be more as long as it has not had all results.
-        self.todo.open_senders = 1 + len(self._started)
-        self.processed.open_senders = 1
-        self.failures.open_senders = 1
+        self.todo.open_senders = 1 + len(self.started)
+        self.todo.on_news = on_news
 
     def end_of_source(self) -> None:
         """Note that no more jobs come from the source in this run."""
-        self.todo.open_senders -= 1
-        self.todo.end_if_drained()
+        if self._open:
+            self._open = False
+            self.todo.open_senders -= 1
+            self.todo.end_if_drained()
 
-    def end_of_jobs(self) -> None:
-        """Note that no more results come in this run."""
-        self.processed.open_senders = 0
-        self.processed.end_if_drained()
+    def errand(self, item: I) -> Errand[I, T]:
+        """Return the job for an item that has just been pulled."""
+        return Errand(item, self._job_for(item, f"{self._name}[{self.source.pulled - 1}]"))
 
-    def add(self, job: JobOf[T]) -> None:
-        """Let ``job`` come after what was put back and before anything from the source."""
-        check_job(job, "job")
-        errand = Errand(job, self.todo.new_position())
-        self.todo.put_back(errand, errand.position)
+    def add(self, errand: Errand[I, T], *, front: bool) -> None:
+        """Let a job come before all others, or before anything more from the source."""
+        errand.position = errand.rank = self.todo.new_position()
+        if front:
+            self._put_first += 1
+            errand.rank = -self._put_first
 
-    def start(self) -> Errand[T]:
+        self.todo.put_back(errand, errand.rank)
+
+    def frontmost(self, now: float) -> Errand[I, T] | None:
+        """Return the job that is to start next, pulling it from a sequence if need be."""
+        while self._by_due and self._by_due[0][0] <= now:
+            _, rank, errand = heappop(self._by_due)
+            self.delayed -= 1
+            self.todo.open_senders -= 1
+            self.todo.put_back(errand, rank)
+
+        first = self.todo.first()
+        if first is None and self.source.is_sequence:
+            if self.ahead is None and self._open:
+                try:
+                    self.ahead = self.errand(self.source.pull_nowait())
+                except SourceEnd:
+                    self.end_of_source()
+
+            first = self.ahead
+
+        return first
+
+    @property
+    def next_due(self) -> float:
+        """The instant at which the first of the delayed jobs may start."""
+        return self._by_due[0][0] if self._by_due else inf
+
+    def is_at_end(self) -> bool:
+        """Tell whether there is nothing to start and never will be in this run."""
+        return self.todo.is_at_end()
+
+    def start(self) -> Errand[I, T]:
         """Take the frontmost job, to be run."""
-        position, errand = self.todo.receive_nowait()
+        if self.todo.first() is None and self.ahead is not None:
+            errand = self.ahead
+            rank = self.todo.new_position()
+        else:
+            rank, errand = self.todo.receive_nowait()
+
         if errand is self.ahead:
             self.ahead = None
+            errand.position = errand.rank = rank
 
-        errand.position = position
         errand.attempts += 1
-        self._started[errand] = None
+        self.started[errand] = None
         self.starts += 1
         self.running += 1
         # It may be put back, or be followed by one that is added: the stream is not at its end.
         self.todo.open_senders += 1
         return errand
 
-    def put_back(self, errand: Errand[T], job: JobOf[T]) -> None:
-        """Put a job that runs, or the one to take its place, back to the front."""
-        errand.job = job
+    def drop(self) -> Errand[I, T]:
+        """Take the frontmost job, which cannot be run."""
+        errand = self.start()
+        errand.attempts -= 1
+        self.starts -= 1
+        return errand
+
+    def put_back(self, errand: Errand[I, T]) -> None:
+        """Put a job that runs back to the front."""
         self.throttled += 1
         self.running -= 1
-        self.todo.put_back(errand, errand.position)
-        self._leave(errand)
+        self.todo.put_back(errand, errand.rank)
+        self.finish(errand)
 
-    def succeed(self, errand: Errand[T], value: T) -> None:
-        """Note that a job that runs has ended well."""
-        errand.value = value
-        errand.ended = True
+    def delay(self, errand: Errand[I, T], until: float) -> None:
+        """Let a job that runs go again, but not before ``until``."""
+        self.retried += 1
+        self.delayed += 1
         self.running -= 1
+        heappush(self._by_due, (until, errand.rank, errand))
+        self.todo.open_senders += 1
+        self.finish(errand)
+        self.todo.tell_news()
 
-    def deliver(self, errand: Errand[T]) -> None:
-        """Put a result in the processed stream, room or not, unless it has been sent."""
-        if not errand.received and errand not in self.processed.items():
-            self.processed.put_back(errand, errand.position)
+    def finish(self, errand: Errand[I, T]) -> None:
+        """Be done with a job that was started."""
+        del self.started[errand]
+        self.todo.open_senders -= 1
+        if not self._open:
+            self.todo.end_if_drained()
 
-    def fail(self, errand: Errand[T], error: BaseException) -> None:
-        """Collect the error of a job that runs."""
-        self.running -= 1
-        self._collect(errand, error)
-        self._leave(errand)
+    def end_run(self) -> list[Errand[I, T]]:
+        """
+        Bring what a run has left under way to where the next run finds it.
 
-    def finish(self, errand: Errand[T]) -> None:
-        """Note that the consumer has had a job's result."""
-        self.done += 1
-        self._leave(errand)
+        :return: the jobs that have been cut off and cannot go again
 
-    def end_run(self) -> None:
-        """Bring what a run has left under way to where the next run finds it."""
-        waiting = set(self.processed.items())
-        for errand in list(self._started):
-            if errand.ended:
-                errand.received = False
-                if errand not in waiting:
-                    self.processed.put_back(errand, errand.position)
-
-                continue
-
-            del self._started[errand]
+        """
+        lost: list[Errand[I, T]] = []
+        for errand in [errand for errand in self.started if not errand.ended]:
+            del self.started[errand]
             errand.attempts -= 1
             if callable(errand.job):
-                self.todo.put_back(errand, errand.position)
+                self.todo.put_back(errand, errand.rank)
             else:
-                self._collect(errand, JobInterrupted(errand.job))
+                lost.append(errand)
 
+        for _, rank, errand in self._by_due:
+            self.todo.put_back(errand, rank)
+
+        self._by_due.clear()
+        self.delayed = 0
+        self._open = False
         self.running = 0
-        self.todo.open_senders = self.processed.open_senders = self.failures.open_senders = 0
-        self.failures.end_if_drained()
-        if len(self.failures):
-            _logger.warning(
-                "%d failed jobs have not been read from the throttler's exceptions",
-                len(self.failures),
-            )
+        self.todo.open_senders = 0
+        self.todo.on_news = None
+        return lost
 
-    def remaining(self) -> list[JobOf[T]]:
-        """Return the jobs that are not done with, front first."""
+    @property
+    def queued(self) -> int | None:
+        """How many jobs wait to be started, delayed ones apart, if the source can tell."""
+        left = self.source.left
+        return None if left is None else len(self.todo) + (self.ahead is not None) + left
+
+    def remaining(self) -> list[I]:
+        """Return the items of the jobs that are not done with, front first."""
         self._handed_out = True
-        return [errand.job for errand in self._unfinished()] + self.source.rest()
+        return [errand.item for errand in self._unfinished()] + self.source.rest()
 
     def discard(self) -> None:
         """Close the coroutines that will not be awaited, unless somebody else has them now."""
@@ -186,28 +239,11 @@ class Backlog(Generic[T]):
             for errand in self._unfinished():
                 discard(errand.job)
 
-    def _unfinished(self) -> list[Errand[T]]:
-        known = sorted([*self._started, *self.todo.items()], key=_position)
+    def _unfinished(self) -> list[Errand[I, T]]:
+        delayed = [errand for _, _, errand in self._by_due]
+        known = sorted([*self.started, *self.todo.items(), *delayed], key=_rank)
         return known if self.ahead is None else [*known, self.ahead]
 
-    def _collect(self, errand: Errand[T], error: BaseException) -> None:
-        self.failed += 1
-        if self.failures.open_receivers:
-            self.failures.send_nowait(errand.outcome(error))
-        else:
-            _logger.error(
-                "job %d has failed, and exceptions is closed", errand.position, exc_info=error
-            )
 
-        if self._observer is not None:
-            failed = Failed(errand.position, errand.job, errand.attempts, errand.duration, error)
-            tell(self._observer, failed)
-
-    def _leave(self, errand: Errand[T]) -> None:
-        del self._started[errand]
-        self.todo.open_senders -= 1
-        self.todo.end_if_drained()
-
-
-def _position(errand: Errand[T]) -> int:
-    return errand.position
+def _rank(errand: Errand[I, T]) -> int:
+    return errand.rank

@@ -62,6 +62,10 @@ class RunCancellation:
             self._host is not None and self._host.cancelling() > self._before
         )
 
+    def native_task(self) -> asyncio.Task[object] | None:
+        """Return the task that asks, if it can be cancelled natively."""
+        return None if self._host is None else asyncio.current_task()
+
     @staticmethod
     def absorb(error: BaseException) -> None:
         """Take note that ``error``, which the run's cancellation has not caused, ends here."""

@@ -1,153 +1,198 @@
 """
-One run of a throttler: who pulls the jobs, who runs them, who consumes the results.
+The tasks of one run: who pulls the items, who runs the jobs.
 
-A worker is a slot: there are at most ``concurrency`` of them, and each runs one job at a time.
-One worker at a time has the lead. It waits until there is a job, then until the limiter lets one
-pass, takes the job that is frontmost at that instant, and passes the lead on before it runs it.
-So one task at most is in the limiter's line, nothing is held while there is no job, and jobs
-start in their order. The workers are made as they are needed.
+Each worker runs one job at a time, and one worker at a time has the lead. It waits until there is
+a job and room for its result, then for a slot, then until the limiter lets one pass, takes the
+job that is frontmost at that instant, and passes the lead on before it runs it. So one task at
+most is in the limiter's line, nothing is held while there is no job, and jobs start in their
+order. Passed on, the lead is free: whoever comes first takes it, a worker that was woken for
+that or one that has just ended its job, which so goes on without having had to wake anybody. If
+all slots are in use, nobody is woken. The workers are made as they are needed.
 
 No task here lets an error out: the first that ends the run is kept in ``failure``, and the task
-group is cancelled. What is under way then is sorted by :class:`.Backlog`.
+group is cancelled.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from inspect import isawaitable
+from math import inf
 from typing import Generic, TypeVar, final
 
 import anyio
 from anyio.abc import TaskGroup
 
-from .._events import Finished, Observer, Started, Throttled, tell
+from .._events import Observer
 from .._limiters.clock import RunClock
-from .._limiters.current import as_current
-from .._limiters.throttle import go_again, throttle_in
+from .._limiters.parking import Parked
 from ..abc import Limiter
+from .admission import Admission, Admitted
 from .backlog import Backlog
 from .cancellation import RunCancellation
+from .concurrency import Concurrency
+from .cost_of import CostOf
 from .job import Errand
+from .outlet import Outlet
+from .retrying import Attempts
 from .source import SourceEnd
+from .workbench import Workbench
 
+I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
+
+#: The least that the leader waits for a delayed job, in seconds: timers may go off early.
+_NAP = 0.001
+
+#: While so many jobs are delayed, only those are started that have been before.
+_MOST_DELAYED = 1000
+
+#: After so many jobs a worker lets others run, as its jobs may not do so by themselves.
+_JOBS_IN_A_ROW = 16
 
 _logger = logging.getLogger("anythrottle")
 
 
 @final
-class Crew(Generic[T]):
+class _Worker(Parked):
+    """A task that runs jobs; parked while it waits for the lead, or with the lead for news."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self.parked = None
+
+
+@final
+class Crew(Generic[I, T]):
     """
     The tasks of one run; made in the task that runs them.
 
     :param backlog: the jobs
+    :param outlet: where they go when they have ended
     :param limiter: what lets a job pass
-    :param concurrency: how many jobs run at once at most, or infinity
-    :param max_attempts: how often one job is started at most, or infinity
-    :param consumer: what takes the results
+    :param concurrency: how many jobs run at once at most, or slots that may be shared
+    :param cost: what an attempt costs
+    :param attempts: how a job is attempted
     :param clock: what the jobs are timed with
     :param observer: who is told what becomes of the jobs
+    :param resumable: whether another run may go on with the source
 
     """
 
     _task_group: TaskGroup
 
     __slots__ = (
+        "_admission",
         "_backlog",
-        "_cancellation",
-        "_clock",
-        "_concurrency",
-        "_consumer",
-        "_delivering",
+        "_beginners",
+        "_bounded",
+        "_done",
         "_idle",
-        "_lead",
         "_leader",
-        "_limiter",
-        "_max_attempts",
-        "_observer",
+        "_outlet",
+        "_over",
         "_puller",
+        "_resumable",
+        "_run",
         "_stopping",
+        "_successor",
         "_task_group",
+        "_waiting",
+        "_workbench",
         "_workers",
+        "cancellation",
         "failure",
         "finished",
     )
 
     def __init__(
         self,
-        backlog: Backlog[T],
+        backlog: Backlog[I, T],
+        outlet: Outlet[I, T],
         *,
         limiter: Limiter,
-        concurrency: float,
-        max_attempts: float,
-        consumer: Callable[[T], Awaitable[object]] | None,
+        concurrency: Concurrency,
+        cost: CostOf[I],
+        attempts: Attempts,
         clock: RunClock,
         observer: Observer | None,
+        resumable: bool,
     ) -> None:
+        self._resumable = resumable
         self._backlog = backlog
-        self._limiter = limiter
-        self._concurrency = concurrency
-        self._max_attempts = max_attempts
-        self._consumer = consumer
-        self._clock = clock
-        self._observer = observer
-        self._cancellation = RunCancellation()
+        self._outlet = outlet
+        self._bounded = outlet.bounded
+        self._admission = Admission(limiter, concurrency, cost)
+        self._run = clock.run()
+        self.cancellation = RunCancellation()
+        self._workbench = Workbench(
+            backlog,
+            outlet,
+            limiter,
+            attempts,
+            run=self._run,
+            cancellation=self.cancellation,
+            end_with=self.fail,
+            observer=observer,
+        )
         self._workers = 0
-        #: How many workers wait for the lead, and how many for the consumer.
-        self._idle = 0
-        self._delivering = 0
-        self._lead = anyio.Lock()
-        #: The scope of the worker that has the lead, and of the task that pulls.
-        self._leader: anyio.CancelScope | None = None
+        #: How many workers have been made and have not begun yet.
+        self._beginners = 0
+        #: The workers that wait for the lead, the one that has been woken to take it, and the one
+        #: that has it.
+        self._idle: list[_Worker] = []
+        self._successor: _Worker | None = None
+        self._leader: _Worker | None = None
+        #: Whether the leader waits for news.
+        self._waiting = False
         self._puller = anyio.CancelScope()
         self._stopping = False
+        self._done = False
+        #: Whether nothing will be started any more.
+        self._over = False
         #: The error that has ended the run.
         self.failure: BaseException | None = None
         #: Whether all is done, or all that was to be done after :meth:`stop`.
         self.finished = False
 
     def begin(self, task_group: TaskGroup) -> None:
-        """Start the tasks, in a task group that nobody else uses."""
+        """Start the tasks, in a task group whose scope is cancelled if the run fails."""
         self._task_group = task_group
-        self._backlog.begin_run()
-        self._task_group.start_soon(self._pull, name="anythrottle source")
+        self._backlog.begin_run(self.nudge)
+        if not self._backlog.source.is_sequence:
+            task_group.start_soon(self._pull, name="anythrottle source")
+
         self._add_worker()
 
     def stop(self) -> None:
         """Start nothing more; what runs goes on."""
         self._stopping = True
-        if self._leader is not None:
-            self._leader.cancel()
+        self.nudge()
+        self._admission.stop_waiting()
 
-    async def consume(self) -> None:
-        """Hand the results to the consumer, one at a time, until the last job has ended."""
-        consumer = self._consumer
-        while consumer is not None:
-            try:
-                _, errand = await self._backlog.processed.receive(self)
-            except anyio.EndOfStream:
-                return
+    def cancel(self) -> None:
+        """Start nothing more, and cancel what runs."""
+        self._stopping = True
+        self._task_group.cancel_scope.cancel()
 
-            errand.received = True
-            try:
-                await _awaitable(consumer(errand.value), consumer)
-            except BaseException as exc:
-                if self._cancellation.caused(exc):
-                    raise
+    def be_done(self) -> None:
+        """Cancel what runs, for all that was wanted has been done: whatever fails now is late."""
+        self._done = True
+        self.cancel()
 
-                self._backlog.finish(errand)
-                self.fail(exc)
-                return
-
-            self._backlog.finish(errand)
+    def nudge(self) -> None:
+        """Let the leader look again, should it wait for news."""
+        if self._waiting and self._leader is not None:
+            self._run.wake(self._leader)
 
     def fail(self, error: BaseException) -> None:
         """End the run with ``error``; any but the first is noted on the first, and logged."""
-        if self.failure is None:
+        if self._done and isinstance(error, Exception):
+            _logger.error("error after all was done: %r", error, exc_info=error)
+        elif self.failure is None:
             self.failure = error
-            self._task_group.cancel_scope.cancel()
-        else:
+            self.cancel()
+        elif error is not self.failure:
             self.failure.add_note(f"While the run ended because of this, another error: {error!r}")
             _logger.error("another error while the run ended: %r", error, exc_info=error)
 
@@ -157,186 +202,215 @@ class Crew(Generic[T]):
             _logger.error("error in a run that was cancelled", exc_info=self.failure)
 
     async def _pull(self) -> None:
-        """Offer the jobs of the source to the workers, one ahead; always in this task."""
+        """Offer the items of the source to the workers, one ahead; always in this task."""
         backlog = self._backlog
         with self._puller:
             try:
-                while True:
+                while not self._stopping:
                     if backlog.ahead is None:
                         if backlog.source.interrupted:
                             break
 
-                        backlog.ahead = Errand(await backlog.source.pull())
+                        backlog.ahead = backlog.errand(await backlog.source.pull())
 
                     await backlog.todo.send(backlog.ahead, self)
             except SourceEnd:
                 pass
             except BaseException as exc:
-                if self._cancellation.is_under_way():
+                if self.cancellation.is_under_way():
                     backlog.source.note_cut_off()
 
-                if self._cancellation.caused(exc):
+                if self.cancellation.caused(exc):
                     raise
 
-                self.fail(exc)
+                self._end_source_with(exc)
                 return
+            finally:
+                if not self._resumable:
+                    await self._close_source()
 
             backlog.end_of_source()
 
+    async def _close_source(self) -> None:
+        try:
+            await self._backlog.source.close()
+        except BaseException as exc:
+            if self.cancellation.caused(exc):
+                raise
+
+            self.fail(exc)
+
+    def _end_source_with(self, error: BaseException) -> None:
+        if isinstance(error, Exception) and self._outlet.end_with(error):
+            self._backlog.end_of_source()
+        else:
+            self.fail(error)
+
     def _add_worker(self) -> None:
         self._workers += 1
+        self._beginners += 1
         self._task_group.start_soon(self._work, name="anythrottle worker")
 
     async def _work(self) -> None:
-        with anyio.CancelScope() as scope:
-            more = True
-            while more:
-                try:
-                    more = await self._lead_and_run(scope)
-                except BaseException as exc:
-                    if self._cancellation.caused(exc):
-                        raise
+        self._beginners -= 1
+        me = _Worker()
+        task = self.cancellation.native_task()
+        jobs = 0
+        more = True
+        while more:
+            try:
+                more = await self._lead_and_run(me)
+                jobs += 1
+                # A job may have cancelled this task natively, and have returned all the same.
+                if not jobs % _JOBS_IN_A_ROW or (task is not None and task.cancelling()):
+                    await self._run.checkpoint()
+            except BaseException as exc:
+                if self.cancellation.caused(exc):
+                    raise
 
-                    if not isinstance(exc, anyio.get_cancelled_exc_class()):
-                        self.fail(exc)
-                        return
+                if not isinstance(exc, anyio.get_cancelled_exc_class()):
+                    self.fail(exc)
+                    return
 
-                    # Somebody has cancelled this task natively, and meant a job that is over.
-                    self._cancellation.absorb(exc)
+                # Somebody has cancelled this task natively, and meant a job that is over.
+                self.cancellation.absorb(exc)
 
         self._workers -= 1
         if not self._workers:
             self.finished = True
             self._puller.cancel()
-            self._backlog.end_of_jobs()
+            self._outlet.end()
 
-    async def _lead_and_run(self, scope: anyio.CancelScope) -> bool:
-        """Wait for the lead, then for a turn, and run a job; tell whether there may be more."""
-        backlog = self._backlog
-        self._idle += 1
+    async def _lead_and_run(self, me: _Worker) -> bool:
+        """Wait for the lead, then until a job may start, and run it; tell whether one was there."""
+        if self._leader is not None:
+            await self._wait_for_lead(me)
+
+        self._leader = me
         try:
-            await self._lead.acquire()
-        finally:
-            self._idle -= 1
+            start = None if self._over else await self._start_next(me)
+        except BaseException:
+            # This worker goes on and takes it again, unless the run is being cancelled.
+            self._leader = None
+            raise
 
-        has_lead = True
-        self._leader = scope
+        if start is None:
+            self._over = True
+            self._pass_lead()
+            return False
+
+        self._pass_lead()
+        errand, (asked, permit, slot) = start
         try:
-            if not self._stopping:
-                await backlog.todo.ready()
-
-            if self._stopping or backlog.todo.is_at_end():
-                return False
-
-            async with self._limiter.permit() as permit:
-                if self._stopping:
-                    permit.refund()
-                    return False
-
-                errand = backlog.start()
-                has_lead = False
-                self._pass_lead()
-                self._see_to_successor()
-                errand.waited += permit.waited
-                with as_current(permit):
-                    await self._attempt(errand)
+            await self._workbench.run(errand, asked, permit)
         finally:
-            if has_lead:
-                self._pass_lead()
+            self._admission.return_slot(slot)
 
-        await self._deliver(errand)
-        return not self._stopping
+        return True
+
+    async def _wait_for_lead(self, me: _Worker) -> None:
+        while self._leader is not None:
+            self._idle.append(me)
+            try:
+                await self._run.park(me)
+            finally:
+                if self._successor is me:
+                    self._successor = None
+                else:
+                    self._idle.remove(me)
 
     def _pass_lead(self) -> None:
+        """
+        Give up the lead: who comes first has it.
+
+        Somebody is on the way to take it, unless nothing can be started before a job ends.
+        """
         self._leader = None
-        self._lead.release()
-
-    def _see_to_successor(self) -> None:
-        """Make another worker, if none waits for the lead and there may be one more."""
-        if (
-            not self._idle
-            # As long as somebody waits for the consumer, more results would only wait as well.
-            and not self._delivering
-            and self._workers < self._concurrency
-            and not self._stopping
-        ):
-            self._add_worker()
-
-    async def _attempt(self, errand: Errand[T]) -> None:
-        """Run a job once, and see to it that it is where it belongs before its slot is free."""
-        if self._observer is not None:
-            tell(
-                self._observer,
-                Started(errand.position, errand.job, errand.attempts, errand.waited),
-            )
-
-        began = self._clock.now()
-        try:
-            value = await errand.attempt()
-        except BaseException as exc:
-            errand.duration = self._clock.now() - began
-            if self._cancellation.caused(exc):
-                raise
-
-            if isinstance(exc, (Exception, anyio.get_cancelled_exc_class())):
-                self._cancellation.absorb(exc)
-                self._sort_out(errand, exc)
-            else:
-                self.fail(exc)
-        else:
-            errand.duration = self._clock.now() - began
-            self._backlog.succeed(errand, value)
-            if self._consumer is None:
-                self._backlog.finish(errand)
-
-            if self._observer is not None:
-                tell(
-                    self._observer,
-                    Finished(errand.position, errand.job, errand.attempts, errand.duration),
-                )
-
-    def _sort_out(self, errand: Errand[T], error: BaseException) -> None:
-        """Put a job that was throttled back, collect the error of one that has failed."""
-        refusal: BaseException | None = error
-        throttle = throttle_in(error)
-        if throttle is not None:
-            self._limiter.pause(throttle.retry_after)
-            _logger.info("job %d: %s", errand.position, error)
-            job, refusal = go_again(
-                throttle, error, errand.job, errand.attempts, self._max_attempts
-            )
-            if refusal is None:
-                self._backlog.put_back(errand, job)
-                if self._observer is not None:
-                    throttled = Throttled(None, errand.position, errand.attempts, error)
-                    tell(self._observer, throttled)
-
-        if refusal is not None:
-            self._backlog.fail(errand, refusal)
-
-    async def _deliver(self, errand: Errand[T]) -> None:
-        """Hand a result to the consumer, and wait while too many results wait for it."""
-        if self._consumer is None or not errand.ended:
+        if self._successor is not None or self._beginners:
             return
 
-        self._delivering += 1
+        if self._over or not self._admission.all_busy():
+            if self._idle:
+                self._successor = self._idle.pop()
+                self._run.wake(self._successor)
+            elif not self._over:
+                self._add_worker()
+
+    async def _start_next(self, me: _Worker) -> tuple[Errand[I, T], Admitted] | None:
+        """As the leader, wait until a job may start, and take it; ``None`` if there is none."""
+        backlog = self._backlog
+        while not self._stopping:
+            errand = self._frontmost()
+            if errand is None or (
+                (self._bounded or backlog.delayed) and not self._has_room(errand)
+            ):
+                if errand is None and backlog.is_at_end():
+                    return None
+
+                await self._wait_for_news(me)
+                continue
+
+            if errand.cost is None and not self._has_price(errand):
+                # There may be many such jobs.
+                await self._run.checkpoint()
+                continue
+
+            admitted = self._admission.now(errand)
+            if admitted is not None:
+                return backlog.start(), admitted
+
+            admitted = await self._admission.wait(errand)
+            if admitted is None:
+                continue
+
+            # It may have taken a while: what is frontmost now, and does it cost as much?
+            frontmost = self._frontmost()
+            if (
+                not self._stopping
+                and frontmost is not None
+                and self._has_price(frontmost)
+                and frontmost.cost == errand.cost
+            ):
+                return backlog.start(), admitted
+
+            await self._admission.undo(admitted)
+
+        return None
+
+    def _frontmost(self) -> Errand[I, T] | None:
+        """Return the job that is to start next; ``None`` if there is none yet, or no more."""
         try:
-            await self._backlog.processed.send(errand, self)
-        except anyio.get_cancelled_exc_class() as exc:
-            if self._cancellation.caused(exc):
-                raise
+            return self._backlog.frontmost(self._run.time())
+        except Exception as exc:  # noqa: BLE001 - the source's own
+            self._end_source_with(exc)
+            return None
 
-            self._cancellation.absorb(exc)
-            self._backlog.deliver(errand)
-        finally:
-            self._delivering -= 1
+    def _has_room(self, errand: Errand[I, T]) -> bool:
+        """Tell whether the frontmost job may start, as far as memory goes."""
+        if self._backlog.delayed >= _MOST_DELAYED and not errand.attempts:
+            return False
 
-
-def _awaitable(result: Awaitable[object], consumer: object) -> Awaitable[object]:
-    if not isawaitable(result):
-        raise TypeError(
-            f"consumer_fn must be an async function, but {consumer!r} returned {result!r}, "
-            f"which cannot be awaited"
+        return self._outlet.has_room(
+            errand.position if errand.position >= 0 else self._backlog.todo.next_position
         )
 
-    return result
+    def _has_price(self, errand: Errand[I, T]) -> bool:
+        """Look what the frontmost job costs; if that cannot be told, it ends with an error."""
+        try:
+            self._admission.price(errand)
+        except Exception as exc:  # noqa: BLE001 - it is that job's alone
+            self._workbench.fail(self._backlog.drop(), exc)
+            return False
+
+        return True
+
+    async def _wait_for_news(self, me: _Worker) -> None:
+        due = self._backlog.next_due
+        self._waiting = True
+        try:
+            if due == inf:
+                await self._run.park(me)
+            else:
+                await self._run.park_until(me, max(due, self._run.time() + _NAP))
+        finally:
+            self._waiting = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Generic, TypeVar, final
 
@@ -91,7 +92,7 @@ class FrontState(Generic[T]):
         "_put_backs",
         "_receivers",
         "_senders",
-        "_watchers",
+        "on_news",
         "open_receivers",
         "open_senders",
     )
@@ -108,7 +109,8 @@ class FrontState(Generic[T]):
         #: Those who wait, in their order; whoever leaves is found at once.
         self._senders: OrderedDict[_Sender[T], None] = OrderedDict()
         self._receivers: OrderedDict[_Receiver[T], None] = OrderedDict()
-        self._watchers: dict[_Waiter, None] = {}
+        #: Called when there is something to receive, or nothing any more.
+        self.on_news: Callable[[], None] | None = None
         self._clock = RunClock(self._forget_run, "the front stream")
         self.open_senders = 0
         self.open_receivers = 0
@@ -128,6 +130,21 @@ class FrontState(Generic[T]):
         self._positions += 1
         return self._positions - 1
 
+    @property
+    def next_position(self) -> int:
+        """The position that the next item will have that gets one."""
+        return self._positions
+
+    def first(self) -> T | None:
+        """Return the item that would be received next, ``None`` if there is none."""
+        if self._front:
+            return self._front[0][2]
+
+        if self._buffer:
+            return self._buffer[0]
+
+        return next(iter(self._senders)).item if self._senders else None
+
     def send_nowait(self, item: T) -> None:
         """Hand ``item`` to a receiver or the buffer, or raise :exc:`~anyio.WouldBlock`."""
         if not self.open_receivers:
@@ -137,7 +154,7 @@ class FrontState(Generic[T]):
             self._hand(self.new_position(), item)
         elif len(self._buffer) < self._max_buffer_size:
             self._buffer.append(item)
-            self._notify_watchers()
+            self.tell_news()
         else:
             raise WouldBlock
 
@@ -148,7 +165,7 @@ class FrontState(Generic[T]):
         except WouldBlock:
             sender = _Sender(owner, self._clock.run(), item)
             self._senders[sender] = None
-            self._notify_watchers()
+            self.tell_news()
             try:
                 await sender.wait()
             finally:
@@ -209,17 +226,12 @@ class FrontState(Generic[T]):
         else:
             self._put_backs += 1
             heappush(self._front, (position, self._put_backs, item))
-            self._notify_watchers()
+            self.tell_news()
 
-    async def ready(self) -> None:
-        """Wait until there is something to receive, without receiving it, or the end."""
-        while not (self._front or self._buffer or self._senders or self.is_at_end()):
-            watcher = _Waiter(self, self._clock.run())
-            self._watchers[watcher] = None
-            try:
-                await watcher.wait()
-            finally:
-                self._watchers.pop(watcher, None)
+    def tell_news(self) -> None:
+        """Tell whoever wants to know that something has changed."""
+        if self.on_news is not None:
+            self.on_news()
 
     def is_at_end(self) -> bool:
         """Tell whether there is nothing to receive and never will be."""
@@ -229,7 +241,7 @@ class FrontState(Generic[T]):
     def end_if_drained(self) -> None:
         """Send away those who wait for items if there can be none any more."""
         if self.is_at_end():
-            self._notify_watchers()
+            self.tell_news()
             while self._receivers:
                 self._receivers.popitem(last=False)[0].settle()
 
@@ -283,15 +295,9 @@ class FrontState(Generic[T]):
         else:
             self._receivers.pop(receiver, None)
 
-    def _notify_watchers(self) -> None:
-        watchers, self._watchers = self._watchers, {}
-        for watcher in watchers:
-            watcher.settle()
-
     def _forget_run(self, _shift: float) -> None:
         self._senders.clear()
         self._receivers.clear()
-        self._watchers.clear()
 
 
 def _order(entry: tuple[int, int, object]) -> tuple[int, int]:

@@ -1,63 +1,79 @@
-"""One job on its way through a throttler."""
+"""One job on its way through the engine."""
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar, final
+from typing import Generic, TypeVar, cast, final
 
-from .._limiters.throttle import JobOf, awaitable_of
+from .._limiters.throttle import JobOf
+from .._policies.policy import Cost
 from .outcome import Outcome
 
+I = TypeVar("I")  # noqa: E741 - an item, beside T for its result
 T = TypeVar("T")
 
 
 @final
-class Errand(Generic[T]):
+class Errand(Generic[I, T]):
     """
     A job with what is known of it.
 
+    :ivar item: what it was made for; a throttler's jobs are their own items
     :ivar job: the job, or the replacement that goes instead
     :ivar position: its place in the order of first starts; -1 before it is known
+    :ivar rank: by which it is put back: its position, but for who was put before all others
+    :ivar cost: what an attempt costs, ``None`` before it is known
     :ivar attempts: how often it was started
     :ivar waited: how long it has waited for its turns, in seconds
     :ivar duration: how long the last attempt took, in seconds
     :ivar ended: whether it has succeeded: then :attr:`value` is what it returned
-    :ivar received: whether the result has come to the consumer
 
     """
 
     __slots__ = (
         "attempts",
+        "cost",
         "duration",
         "ended",
+        "item",
         "job",
         "position",
-        "received",
+        "rank",
         "value",
         "waited",
     )
 
     value: T
 
-    def __init__(self, job: JobOf[T], position: int = -1) -> None:
+    def __init__(self, item: I, job: JobOf[T], position: int = -1) -> None:
+        self.item = item
         self.job = job
-        self.position = position
+        self.position = self.rank = position
+        self.cost: Cost | None = None
         self.attempts = 0
         self.waited = 0.0
         self.duration = 0.0
         self.ended = False
-        self.received = False
 
-    async def attempt(self) -> T:
-        """
-        Call or await the job once.
+    def replace(self, job: JobOf[T]) -> None:
+        """Let another job run instead."""
+        if self.item is self.job:
+            # A throttler's: it is what remains to be done from now on.
+            self.item = cast("I", job)
 
-        :raises TypeError: if a callable returns what cannot be awaited
+        self.job = job
+        self.cost = None
 
-        """
-        return await awaitable_of(self.job, f"job {self.position}")
+    def __str__(self) -> str:
+        return f"job {self.position}"
 
-    def outcome(self, error: BaseException) -> Outcome[JobOf[T], T]:
-        """Return how the job has failed."""
+    def outcome(self, error: BaseException | None = None) -> Outcome[I, T]:
+        """Return how the job has ended: with an error, or as it did by itself."""
         return Outcome(
-            self.position, self.job, None, error, self.attempts, self.waited, self.duration
+            self.position,
+            self.item,
+            self.value if error is None else None,
+            error,
+            self.attempts,
+            self.waited,
+            self.duration,
         )

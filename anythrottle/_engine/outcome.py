@@ -37,10 +37,21 @@ class Outcome(Generic[I_co, T_co]):
         """
         What the job returned.
 
-        :raises BaseException: the job's own error, if it failed
+        :raises Exception: the job's own error, if it failed; for a cancellation, which would seem
+            to be the reader's, a :exc:`RuntimeError` with it as its cause
 
         """
         if self.error is not None:
-            raise self.error
+            raise raisable(self.error, f"job {self.index}")
 
         return cast("T_co", self.result)
+
+
+def raisable(error: BaseException, job: str) -> Exception:
+    """Return what to raise because of a job's error: never a cancellation, as nobody has asked."""
+    if isinstance(error, Exception):
+        return error
+
+    told = RuntimeError(f"{job} was cancelled by somebody else")
+    told.__cause__ = error
+    return told

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from .._policies.checks import check_count
+
 _logger = logging.getLogger("anythrottle")
 
 #: What the runs under way have asked for, and what was there before the first of them.
@@ -45,3 +47,23 @@ def logging_during_run(handler: logging.Handler | None, level: int | None) -> Ge
         if level is not None:
             _levels.remove(level)
             _logger.setLevel(min(_levels, default=_level_before))
+
+
+def check_handler(handler: object) -> logging.Handler | None:
+    """Return a handler, or raise if it can be none."""
+    if handler is not None and not isinstance(handler, logging.Handler):
+        raise TypeError(f"log_handler must be a logging.Handler, not {handler!r}")
+
+    return handler
+
+
+def check_level(level: object) -> int | None:
+    """Return a level as a number, or raise if it can be none."""
+    if isinstance(level, str):
+        levels = logging.getLevelNamesMapping()
+        if level not in levels:
+            raise ValueError(f"log_level must be one of {', '.join(levels)}, not {level!r}")
+
+        return levels[level]
+
+    return None if level is None else check_count("log_level", level, least=0)

@@ -1,90 +1,122 @@
-"""Where the jobs come from: any iterable or async iterable, advanced one job at a time."""
+"""Where the items come from: any iterable or async iterable, advanced one item at a time."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Iterable,
+    Iterator,
+    Sequence,
+    Sized,
+)
 from inspect import isasyncgen
 from itertools import islice
-from typing import Generic, TypeVar, final
+from typing import Generic, TypeVar, cast, final
 
-from .._limiters.throttle import JobOf, check_job
-
-T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741 - an item
 
 
 class SourceEnd(Exception):
-    """The source has no more jobs. An exception of our own: a source may raise any other."""
+    """The source has no more items. An exception of our own: a source may raise any other."""
 
 
 @final
-class Source(Generic[T]):
+class Source(Generic[I]):
     """
-    The jobs that have not been pulled yet.
+    The items that have not been pulled yet.
 
-    :param jobs: an iterable or async iterable of jobs
+    :param items: an iterable or async iterable
+    :param name: the name of the parameter it was given as
     :raises TypeError: if it is neither
 
     """
 
-    __slots__ = ("_iterator", "_jobs", "_pulled", "interrupted")
+    __slots__ = ("_items", "_iterator", "_sequence", "ended", "interrupted", "pulled")
 
-    def __init__(self, jobs: Iterable[JobOf[T]] | AsyncIterable[JobOf[T]]) -> None:
-        if not isinstance(jobs, (Iterable, AsyncIterable)):
-            raise TypeError(f"jobs must be an iterable or an async iterable, not {jobs!r}")
+    def __init__(self, items: Iterable[I] | AsyncIterable[I], name: str) -> None:
+        if not isinstance(items, (Iterable, AsyncIterable)):
+            raise TypeError(f"{name} must be an iterable or an async iterable, not {items!r}")
 
-        self._jobs = jobs
-        self._iterator: Iterator[JobOf[T]] | AsyncIterator[JobOf[T]] | None = None
-        self._pulled = 0
+        self._items = items
+        self._sequence = items if isinstance(items, Sequence) else None
+        self._iterator: Iterator[I] | AsyncIterator[I] | None = None
+        #: How many items have been pulled.
+        self.pulled = 0
+        #: Whether it has said that there is no more.
+        self.ended = False
         #: Whether the source is an async generator that was cut off inside its own step.
         self.interrupted = False
 
-    async def pull(self) -> JobOf[T]:
+    @property
+    def is_sequence(self) -> bool:
+        """Whether any task may advance it, by :meth:`pull_nowait`: a sequence has no state."""
+        return self._sequence is not None
+
+    def pull_nowait(self) -> I:
         """
-        Return the next job.
+        Return the next item of a sequence.
 
         :raises SourceEnd: if there is none
-        :raises TypeError: if what comes is no job
 
         """
-        jobs = self._jobs
-        if isinstance(jobs, Sequence):
-            if self._pulled >= len(jobs):
-                raise SourceEnd
+        assert self._sequence is not None
+        if self.pulled >= len(self._sequence):
+            raise SourceEnd
 
-            job: JobOf[T] = jobs[self._pulled]
-        else:
-            job = await self._step(jobs)
+        item: I = self._sequence[self.pulled]
+        self.pulled += 1
+        return item
 
-        self._pulled += 1
-        check_job(job, f"jobs[{self._pulled - 1}]")
-        return job
+    async def pull(self) -> I:
+        """
+        Return the next item.
+
+        :raises SourceEnd: if there is none
+
+        """
+        if self._sequence is not None:
+            return self.pull_nowait()
+
+        if self._iterator is None:
+            items = self._items
+            self._iterator = aiter(items) if isinstance(items, AsyncIterable) else iter(items)
+
+        try:
+            if isinstance(self._iterator, AsyncIterator):
+                item = await anext(self._iterator)
+            else:
+                item = next(self._iterator)
+        except (StopIteration, StopAsyncIteration):
+            self.ended = True
+            raise SourceEnd from None
+
+        self.pulled += 1
+        return item
+
+    async def close(self) -> None:
+        """Close an async generator, for nobody will advance it any more."""
+        if isasyncgen(self._iterator):
+            await cast("AsyncGenerator[I]", self._iterator).aclose()
 
     def note_cut_off(self) -> None:
         """Look what has become of the source, if a step of it was cut off."""
         self.interrupted = isasyncgen(self._iterator) and self._iterator.ag_frame is None
 
     @property
-    def jobs(self) -> object:
-        """What the jobs come from."""
-        return self._jobs
+    def items(self) -> object:
+        """What the items come from."""
+        return self._items
 
-    def rest(self) -> list[JobOf[T]]:
+    @property
+    def left(self) -> int | None:
+        """How many items are left, if the source can tell."""
+        if self.ended:
+            return 0
+
+        return max(len(self._items) - self.pulled, 0) if isinstance(self._items, Sized) else None
+
+    def rest(self) -> list[I]:
         """Return what a sequence still has to give; of other sources the rest stays unread."""
-        if isinstance(self._jobs, Sequence):
-            return list(islice(self._jobs, self._pulled, None))
-
-        return []
-
-    async def _step(self, jobs: Iterable[JobOf[T]] | AsyncIterable[JobOf[T]]) -> JobOf[T]:
-        if self._iterator is None:
-            self._iterator = aiter(jobs) if isinstance(jobs, AsyncIterable) else iter(jobs)
-
-        try:
-            if isinstance(self._iterator, AsyncIterator):
-                return await anext(self._iterator)
-
-            job: JobOf[T] = next(self._iterator)
-        except (StopIteration, StopAsyncIteration):
-            raise SourceEnd from None
-        else:
-            return job
+        return [] if self._sequence is None else list(islice(self._sequence, self.pulled, None))

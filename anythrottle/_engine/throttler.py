@@ -3,42 +3,38 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from inspect import iscoroutinefunction, unwrap
-from math import inf
-from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodType
 from typing import Generic, TypeVar, final, overload
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from .._errors import SourceInterrupted
+from .._errors import JobInterrupted, SourceInterrupted
 from .._events import Observer, check_observer
-from .._limiters.clock import RunClock
+from .._limiters.clock import RunClock, weakly
 from .._limiters.rate_limiter import RateLimiter, as_limiter
-from .._limiters.throttle import JobOf
+from .._limiters.throttle import JobOf, check_job
 from .._policies.checks import check_count, check_seconds
 from .._policies.window import WindowTokenBucket
 from ..abc import Limiter
 from .backlog import Backlog
-from .cancellation import bare
+from .concurrency import check_concurrency, results_waiting
+from .consuming import check_consumer, consume
+from .cost_of import CostOf, check_cost
 from .crew import Crew
+from .deliveries import Deliveries
 from .front_stream import FrontReceiveStream
+from .job import Errand
 from .outcome import Outcome
-from .run_logging import logging_during_run
+from .pace import Pace, expected_end
+from .retrying import Attempts, RetryOn
+from .run_logging import check_handler, check_level, logging_during_run
+from .running import run_to_end
+from .workbench import tell_of_failure
 
 T = TypeVar("T")
-
-_FUNCTIONS = (FunctionType, MethodType, BuiltinFunctionType, MethodDescriptorType)
-
-#: What an annotation names if it promises an awaitable.
-_AWAITABLE = re.compile("Awaitable|Coroutine|Future|Task|Any|object")
-
-#: How many results may wait for the consumer if there is no concurrency to go by.
-_RESULTS_WAITING = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +42,23 @@ class ThrottlerStatistics:
     """
     The state of a :class:`Throttler` at one instant, over all its runs.
 
+    Two of them are equal if the counts are of what has become of the jobs.
+
     :ivar int started: how often a job was started, again included
     :ivar int running: how many jobs run now
     :ivar int done: how many results the consumer has had, or were dropped without one
     :ivar int failed: how many jobs have ended with an error
     :ivar int throttled: how often a job went back to the front because it was throttled
+    :ivar int retried: how often a job was to be tried again because of ``retry_on``
+    :ivar int delayed: how many jobs wait until they may be tried again
+    :ivar queued: how many jobs wait to be started, apart from those; ``None`` if the source
+        cannot tell how many it has
+    :ivar float per_second: how many jobs have ended per second of late: in the last 10 seconds at
+        most, and in this run
+    :ivar paused_until: when the limiter's pause ends, by the event loop's clock; ``None`` if it
+        is not paused, or cannot tell
+    :ivar expected_end: when all will be done if it goes on at this pace, by that clock; ``None``
+        if that cannot be told
 
     """
 
@@ -59,6 +67,12 @@ class ThrottlerStatistics:
     done: int
     failed: int
     throttled: int
+    retried: int = 0
+    delayed: int = 0
+    queued: int | None = field(default=None, compare=False)
+    per_second: float = field(default=0.0, compare=False)
+    paused_until: float | None = field(default=None, compare=False)
+    expected_end: float | None = field(default=None, compare=False)
 
 
 @final
@@ -104,10 +118,20 @@ class Throttler(Generic[T]):
     :param per_time_window: how many jobs start in any one window, at least 1; 100 by default
     :param limiter: what lets jobs pass, instead of the two before: a limiter, which may be
         shared, or a text such as ``"20/10s"``
-    :param concurrency: how many jobs run at once, at least 1; 5 by default. With ``limiter``,
-        ``None``, the default, leaves that to the limiter.
-    :param max_attempts: how often one job is started, at least 1, before its throttling is
-        collected as its error; ``None`` for no bound
+    :param concurrency: how many jobs run at once, at least 1, or a capacity limiter that is
+        shared with others; 5 by default. With ``limiter``, ``None``, the default, leaves that to
+        the limiter.
+    :param cost: what each start of a job costs by the limiter, or a function that tells it of a
+        job; a job can correct it by :func:`.current_permit`
+    :param max_attempts: how often one job is started, at least 1, before its throttling, or an
+        error that is worth another attempt, is collected as its error; ``None`` for no bound
+    :param retry_on: which errors are worth another attempt: a type (``OSError`` includes
+        ``TimeoutError``), or several in a tuple, or a function that returns ``True`` for such an
+        error, or the seconds after which to go again. Else that is drawn from an exponentially
+        growing bound: 1 second at first, 60 at most. The job waits for it without a slot, and
+        others go on
+    :param timeout: how long an attempt may take, in seconds, above 0: then it is cancelled, and
+        has failed with :exc:`TimeoutError`; ``None`` for no bound
     :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`: what
         becomes of the jobs
     :param log_handler: attached to the library's logger (``"anythrottle"``) while it runs
@@ -120,17 +144,20 @@ class Throttler(Generic[T]):
 
     __slots__ = (
         "__weakref__",
+        "_attempts",
         "_backlog",
         "_clock",
         "_concurrency",
         "_consumer",
+        "_cost",
         "_crew",
+        "_deliveries",
         "_exceptions",
         "_limiter",
         "_log_handler",
         "_log_level",
-        "_max_attempts",
         "_observer",
+        "_pace",
     )
 
     @overload
@@ -141,8 +168,11 @@ class Throttler(Generic[T]):
         *,
         time_window: float = 60.0,
         per_time_window: int = 100,
-        concurrency: int = 5,
+        concurrency: int | anyio.CapacityLimiter = 5,
+        cost: CostOf[JobOf[T]] = 1,
         max_attempts: int | None = None,
+        retry_on: RetryOn | None = None,
+        timeout: float | None = None,
         observer: Observer | None = None,
         log_handler: logging.Handler | None = None,
         log_level: int | str | None = None,
@@ -155,8 +185,11 @@ class Throttler(Generic[T]):
         consumer_fn: Callable[[T], Awaitable[object]] | None = None,
         *,
         limiter: Limiter | str,
-        concurrency: int | None = None,
+        concurrency: int | anyio.CapacityLimiter | None = None,
+        cost: CostOf[JobOf[T]] = 1,
         max_attempts: int | None = None,
+        retry_on: RetryOn | None = None,
+        timeout: float | None = None,
         observer: Observer | None = None,
         log_handler: logging.Handler | None = None,
         log_level: int | str | None = None,
@@ -170,14 +203,17 @@ class Throttler(Generic[T]):
         time_window: float | None = None,
         per_time_window: int | None = None,
         limiter: Limiter | str | None = None,
-        concurrency: int | None = None,
+        concurrency: int | anyio.CapacityLimiter | None = None,
+        cost: CostOf[JobOf[T]] = 1,
         max_attempts: int | None = None,
+        retry_on: RetryOn | None = None,
+        timeout: float | None = None,
         observer: Observer | None = None,
         log_handler: logging.Handler | None = None,
         log_level: int | str | None = None,
     ) -> None:
         if consumer_fn is not None:
-            _check_consumer(consumer_fn)
+            check_consumer(consumer_fn)
 
         if limiter is None:
             self._limiter = _window_limiter(time_window, per_time_window)
@@ -190,19 +226,25 @@ class Throttler(Generic[T]):
         else:
             self._limiter = as_limiter(limiter)
 
-        self._concurrency = _count_or_infinity("concurrency", concurrency)
-        self._max_attempts = _count_or_infinity("max_attempts", max_attempts)
+        self._concurrency = check_concurrency(concurrency, self._limiter)
+        check_cost(cost, self._limiter)
+        self._cost = cost
+        self._attempts = Attempts(max_attempts, timeout, retry_on)
         self._consumer = consumer_fn
-        self._log_handler = _check_handler(log_handler)
-        self._log_level = _check_level(log_level)
+        self._log_handler = check_handler(log_handler)
+        self._log_level = check_level(log_level)
         check_observer(observer)
         self._observer = observer
-        self._crew: Crew[T] | None = None
-        self._clock = RunClock(_nothing, "the throttler")
-        self._backlog: Backlog[T] = Backlog(
-            jobs, _RESULTS_WAITING if self._concurrency == inf else self._concurrency, observer
+        self._crew: Crew[JobOf[T], T] | None = None
+        self._clock = RunClock(weakly(self._shift), "the throttler")
+        self._pace: Pace | None = None
+        self._backlog: Backlog[JobOf[T], T] = Backlog(jobs, check_job, "jobs")
+        self._deliveries = Deliveries(
+            self._backlog,
+            consumed=consumer_fn is not None,
+            most_waiting=results_waiting(self._concurrency),
         )
-        self._exceptions = FrontReceiveStream(self._backlog.failures, warns=False)
+        self._exceptions = FrontReceiveStream(self._deliveries.failures, warns=False)
 
     @property
     def exceptions(self) -> FrontReceiveStream[Outcome[JobOf[T], T]]:
@@ -236,33 +278,21 @@ class Throttler(Generic[T]):
         crew = self._crew = self._new_crew()
         with logging_during_run(self._log_handler, self._log_level):
             try:
-                async with anyio.create_task_group() as task_group:
-                    crew.begin(task_group)
-                    await crew.consume()
-            except BaseException as exc:
-                crew.log_failure()
-                if bare(exc) is exc:
-                    raise
-
-                # On Trio, Ctrl-C comes in a group of the task group's.
-                raise bare(exc) from None
+                self._deliveries.begin_run()
+                await run_to_end(crew, self._consuming(crew))
             finally:
-                self._crew = None
-                self._backlog.end_run()
-
-        if crew.failure is not None:
-            raise crew.failure
+                self._end_run()
 
         if not crew.finished:
             # Cancelled, while the task group was waiting for nothing but its workers.
             await checkpoint()
 
         if interrupted_before:
-            raise SourceInterrupted(source.jobs)
+            raise SourceInterrupted(source.items)
 
         return self.statistics()
 
-    def add(self, job: JobOf[T]) -> None:
+    def add(self, job: JobOf[T], *, front: bool = False) -> None:
         """
         Add a job, before or during a run, from inside a job too.
 
@@ -270,10 +300,11 @@ class Throttler(Generic[T]):
         that has nothing left to do ends all the same.
 
         :param job: an async function without arguments, or an awaitable
-        :raises TypeError: if it is neither
+        :param front: whether it is to start before all others, those that were put back included
+        :raises TypeError: if it is no such job
 
         """
-        self._backlog.add(job)
+        self._backlog.add(Errand(job, check_job(job, "job")), front=front)
 
     def stop(self) -> None:
         """
@@ -297,12 +328,28 @@ class Throttler(Generic[T]):
     def statistics(self) -> ThrottlerStatistics:
         """Return the state at this instant."""
         backlog = self._backlog
+        now = self._clock.now() if self._clock.latest is None else self._clock.glance()
+        per_second = 0.0 if self._pace is None else self._pace.per_second(now)
+        paused_for = (
+            self._limiter.statistics().paused_for if isinstance(self._limiter, RateLimiter) else 0.0
+        )
+        paused_until = now + paused_for if paused_for > 0 else None
+        left = backlog.queued
+        if left is not None:
+            left += backlog.delayed + backlog.running
+
         return ThrottlerStatistics(
             started=backlog.starts,
             running=backlog.running,
-            done=backlog.done,
-            failed=backlog.failed,
+            done=self._deliveries.done,
+            failed=self._deliveries.failed,
             throttled=backlog.throttled,
+            retried=backlog.retried,
+            delayed=backlog.delayed,
+            queued=backlog.queued,
+            per_second=per_second,
+            paused_until=paused_until,
+            expected_end=expected_end(now + paused_for, left, per_second),
         )
 
     def __repr__(self) -> str:
@@ -319,16 +366,43 @@ class Throttler(Generic[T]):
         if backlog is not None:
             backlog.discard()
 
-    def _new_crew(self) -> Crew[T]:
-        return Crew(
+    def _new_crew(self) -> Crew[JobOf[T], T]:
+        crew = Crew(
             self._backlog,
+            self._deliveries,
             limiter=self._limiter,
             concurrency=self._concurrency,
-            max_attempts=self._max_attempts,
-            consumer=self._consumer,
+            cost=self._cost,
+            attempts=self._attempts,
             clock=self._clock,
             observer=self._observer,
+            resumable=True,
         )
+        pace = self._pace = Pace(self._clock.now())
+        clock = self._clock
+        self._deliveries.on_end = lambda: pace.note(clock.now())
+        return crew
+
+    def _consuming(self, crew: Crew[JobOf[T], T]) -> Callable[[], Awaitable[None]] | None:
+        if self._consumer is None:
+            return None
+
+        return partial(consume, self._deliveries, self._consumer, crew)
+
+    def _shift(self, seconds: float) -> None:
+        """Go over to another run's clock."""
+        if self._pace is not None:
+            self._pace.shift(seconds)
+
+    def _end_run(self) -> None:
+        self._crew = None
+        for errand in self._backlog.end_run():
+            interrupted = JobInterrupted(errand.job)
+            self._deliveries.fail(errand, interrupted)
+            if self._observer is not None:
+                tell_of_failure(self._observer, errand, interrupted)
+
+        self._deliveries.end_run()
 
 
 def _window_limiter(time_window: float | None, per_time_window: int | None) -> Limiter:
@@ -336,54 +410,3 @@ def _window_limiter(time_window: float | None, per_time_window: int | None) -> L
     limit = 100 if per_time_window is None else check_count("per_time_window", per_time_window)
     # The workers' own checkpoint is enough.
     return RateLimiter(WindowTokenBucket(limit, window), fast_acquire=True)
-
-
-def _count_or_infinity(name: str, value: int | None) -> float:
-    return inf if value is None else check_count(name, value)
-
-
-def _check_handler(handler: object) -> logging.Handler | None:
-    if handler is not None and not isinstance(handler, logging.Handler):
-        raise TypeError(f"log_handler must be a logging.Handler, not {handler!r}")
-
-    return handler
-
-
-def _check_level(level: object) -> int | None:
-    if isinstance(level, str):
-        levels = logging.getLevelNamesMapping()
-        if level not in levels:
-            raise ValueError(f"log_level must be one of {', '.join(levels)}, not {level!r}")
-
-        return levels[level]
-
-    return None if level is None else check_count("log_level", level, least=0)
-
-
-def _check_consumer(consumer: object) -> None:
-    """Raise if a consumer is certainly not async; of others, the first call tells."""
-    function = consumer
-    while isinstance(function, partial):
-        function = function.func
-
-    if callable(function):
-        function = unwrap(function)
-
-    if not isinstance(function, _FUNCTIONS) and not isinstance(function, type):
-        # An object that can be called: its class tells how.
-        function = type(function).__call__ if callable(function) else None
-
-    certain = not callable(function) or isinstance(
-        function, (BuiltinFunctionType, MethodDescriptorType, type)
-    )
-    if isinstance(function, (FunctionType, MethodType)) and not iscoroutinefunction(function):
-        # A lambda, or a function that declares so, may well return an awaitable.
-        declared = str(function.__annotations__.get("return"))
-        certain = function.__name__ != "<lambda>" and not _AWAITABLE.search(declared)
-
-    if certain:
-        raise TypeError(f"consumer_fn must be an async function of one argument, not {consumer!r}")
-
-
-def _nothing(shift: float) -> None:
-    """Shift nothing: a throttler keeps no instants."""

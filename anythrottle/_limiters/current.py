@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from collections.abc import Iterator
+from contextvars import ContextVar, Token
+from typing import final
 
 from ..abc import Permit
 
@@ -49,13 +49,28 @@ def current_permits() -> Iterator[Permit]:
     return iter(_current.get())
 
 
-@contextmanager
-def as_current(permit: Permit) -> Generator[None]:
-    """Let a permit be the current one within a ``with`` block."""
-    token = _current.set((permit, *_current.get()))
-    try:
-        yield
-    finally:
+def make_current(permit: Permit) -> None:
+    """Let a permit be the current one from now on, in a context of its own."""
+    _current.set((permit, *_current.get()))
+
+
+@final
+class as_current:  # noqa: N801 - reads as the function that it could be, at a third of its cost
+    """Lets a permit be the current one within a ``with`` block."""
+
+    _token: Token[tuple[Permit, ...]]
+
+    __slots__ = ("_permit", "_token")
+
+    def __init__(self, permit: Permit) -> None:
+        self._permit = permit
+
+    def __enter__(self) -> None:
+        self._token = _current.set((self._permit, *_current.get()))
+
+    def __exit__(self, *_: object) -> None:
         # A coroutine that was never finished is closed in whatever context there is.
-        with suppress(ValueError):
-            _current.reset(token)
+        try:  # noqa: SIM105 - suppress() costs as much as all the rest
+            _current.reset(self._token)
+        except ValueError:
+            pass

@@ -177,6 +177,34 @@ class Gate:
         turn.granted = True
         return True
 
+    def pass_now(self, turn: Turn, now: float) -> bool:
+        """
+        Let the call of a turn begin if it is due; tell whether it has begun.
+
+        The same as :meth:`delay`, :meth:`take` and :meth:`start` in one, for a turn that ends.
+        """
+        if len(self.charged) >= self._slots or self.paused_until > now:
+            return False
+
+        due = zip(self.buckets, turn.amounts, strict=True)
+        if any(bucket.delay(now, amount) > 0 for bucket, amount in due if amount):
+            return False
+
+        if not self._borrow_slot(turn):
+            return False
+
+        self.paused_until = NEVER
+        self.charged.add(turn)
+        turn.granted = True
+        turn.began = now
+        turn.charges = []
+        for bucket, amount in zip(self.buckets, turn.amounts, strict=True):
+            if amount:
+                bucket.take(now, amount, now)
+                turn.charges.append(Charge(bucket, amount, bucket.start(now, amount)))
+
+        return True
+
     def start(self, turn: Turn, now: float) -> None:
         """Let the call of a charged turn begin."""
         turn.began = now
@@ -199,7 +227,7 @@ class Gate:
             for charge in turn.charges:
                 charge.receipt = charge.bucket.release(now, charge.amount, charge.receipt)
 
-        self._let_go(turn)
+        self.let_go(turn)
 
     def give_back(self, turn: Turn, now: float) -> None:
         """Undo the charge of a turn whose call has not begun, and let go its slot."""
@@ -207,7 +235,7 @@ class Gate:
             if amount:
                 bucket.give_back(now, amount, None)
 
-        self._let_go(turn)
+        self.let_go(turn)
 
     def settle(self, turn: Turn, now: float, unit: str, change: int) -> None:
         """
@@ -338,7 +366,8 @@ class Gate:
             else:
                 self.return_slot(slot)
 
-    def _let_go(self, turn: Turn) -> None:
+    def let_go(self, turn: Turn) -> None:
+        """Let a turn hold nothing any more; what it was charged stays so."""
         turn.granted = False
         self.charged.discard(turn)
         self._return_slot_of(turn)

@@ -14,7 +14,7 @@ from typing import final
 
 import anyio
 
-from .._events import Abandoned, tell
+from .._events import Abandoned, Granted, tell
 from .current import current_permits
 from .parking import Run
 from .patience import Patience, latest_turn
@@ -34,6 +34,35 @@ class WaitLine(Turnstile):
     """The line before a turnstile, whose parameters it takes."""
 
     __slots__ = ()
+
+    def enter_now(self, turn: Turn, priority: float) -> bool:
+        """Let the call of a turn begin if it is due and nobody is in line; tell whether it has."""
+        run = self.enter_free()
+        if run is None:
+            return False
+
+        turn.run = run
+        turn.came = now = run.time()
+        gate = self.gate
+        if gate.utc_buckets:
+            self.outlook.read_utc(now)
+
+        self.outlook.void()
+        if not gate.pass_now(turn, now):
+            return False
+
+        turn.place = (priority, self.arrivals)
+        if gate.holds:
+            turn.task = run.task()
+
+        if self.observer is not None:
+            try:
+                tell(self.observer, Granted(self.name, turn.cost, 0.0))
+            except BaseException:
+                self._leave(turn)
+                raise
+
+        return True
 
     async def wait(
         self, turn: Turn, *, fast: bool, max_wait: Patience = None, newcomer: bool = True

@@ -95,6 +95,22 @@ class TurnPermit(TurnHolder):
         units = {policy.unit for policy in self._line.gate.policies}
         self.settle(dict.fromkeys(units, 0))
 
+    def enter_now(self) -> bool:
+        """
+        Enter it if its turn is due at once, without a checkpoint; tell whether it was entered.
+
+        Else it can still be entered by ``async with``.
+        """
+        if self._entered or self._line.gate.policies is not self._policies:
+            return False
+
+        self._entered = self._line.enter_now(self.turn, self._priority)
+        return self._entered
+
+    def leave(self) -> None:
+        """Leave it."""
+        self._line.end(self.turn)
+
     async def __aenter__(self) -> Self:
         if self._entered:
             raise RuntimeError("a permit is for one call: ask the limiter for another one")
@@ -125,7 +141,7 @@ class TurnPermit(TurnHolder):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._line.end(self.turn)
+        self.leave()
 
     def _check_begun(self) -> None:
         if self.turn.began == inf:

@@ -9,6 +9,8 @@ from math import inf
 from types import TracebackType
 from typing import ParamSpec, TypeVar, TypeVarTuple, final
 
+import anyio
+
 from .._events import Observer, Throttled, tell
 from .._policies.checks import check_count
 from .._policies.policy import Cost, Policy
@@ -381,3 +383,8 @@ def as_limiter(value: Limiter | str) -> Limiter:
         return value
 
     raise TypeError(f"limiter must be a limiter or a text such as '20/10s', not {value!r}")
+
+
+def takes_slots_of(limiter: Limiter, capacity: anyio.CapacityLimiter) -> bool:
+    """Tell whether a limiter is known to take its slots of a capacity limiter."""
+    return isinstance(limiter, RateLimiter) and limiter._gate.capacity is capacity  # noqa: SLF001

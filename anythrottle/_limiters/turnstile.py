@@ -218,8 +218,12 @@ class Turnstile:
     def end(self, turn: Turn) -> None:
         """Let the call of a started turn end; what it held goes to those in line."""
         if turn.granted and turn.run is self.clock.latest:
-            now = self.clock.estimate()
             turn.task = None
+            if not (self.gate.holds or self.queue.heap):
+                self.gate.let_go(turn)
+                return
+
+            now = self.clock.estimate()
             self.gate.release(turn, now)
             if self.gate.holds_charges:
                 self.outlook.note_end()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import inspect
-import logging
+import math
 
 import anyio
 import pytest
 
-from anythrottle import JobInterrupted
 from anythrottle._engine.backlog import Backlog
 from anythrottle._engine.job import Errand
-from anythrottle._limiters.throttle import JobOf
+from anythrottle._limiters.throttle import JobOf, check_job
+
+#: What is made of jobs, each of which is its own item.
+Jobs = Backlog[JobOf[int], int]
 
 
 async def job() -> int:
@@ -26,15 +28,25 @@ async def third() -> int:
     return 3
 
 
-def begun(jobs: list[JobOf[int]] | None = None) -> Backlog[int]:
-    """Make a backlog in a run, with ``jobs`` added."""
-    backlog: Backlog[int] = Backlog([], 5)
-    backlog.failures.open_receivers = 1
-    for each in jobs or []:
-        backlog.add(each)
+def nothing() -> None:
+    """Want no news."""
 
-    backlog.begin_run()
+
+def begun(added: list[JobOf[int]] | None = None, source: list[JobOf[int]] | None = None) -> Jobs:
+    """Make a backlog in a run, with jobs added and jobs to come from a sequence."""
+    backlog: Jobs = Backlog(source or [], check_job, "jobs")
+    for each in added or []:
+        backlog.add(Errand(each, each), front=False)
+
+    backlog.begin_run(nothing)
     return backlog
+
+
+def succeed(backlog: Jobs, errand: Errand[JobOf[int], int]) -> None:
+    """Let a job end well, and its result be kept."""
+    errand.value = 1
+    errand.ended = True
+    backlog.running -= 1
 
 
 async def test_started_jobs_are_numbered_and_counted() -> None:
@@ -51,118 +63,194 @@ async def test_there_must_be_one_to_start() -> None:
         begun().start()
 
 
-async def test_the_one_ahead_is_no_longer_ahead_when_it_starts() -> None:
+def test_what_is_no_job_is_named_by_its_position_and_passed_over() -> None:
+    backlog = begun(source=[job, 5, other])  # type: ignore[list-item]
+    assert backlog.frontmost(0.0) is backlog.ahead
+    backlog.start()
+    with pytest.raises(TypeError, match=r"^jobs\[1\] must be .*, not 5$"):
+        backlog.frontmost(0.0)
+
+    assert backlog.remaining() == [job, other]
+
+
+async def test_one_that_is_offered_is_ahead_until_it_starts() -> None:
     backlog = begun()
-    backlog.ahead = Errand(job)
+    backlog.ahead = Errand(job, job)
     assert backlog.remaining() == [job]
     async with anyio.create_task_group() as task_group:
         task_group.start_soon(backlog.todo.send, backlog.ahead, None)
-        await backlog.todo.ready()
+        await anyio.wait_all_tasks_blocked()
+        assert backlog.frontmost(0.0) is backlog.ahead
         errand = backlog.start()
         assert backlog.ahead is None
         assert backlog.remaining() == [job]
 
-    backlog.succeed(errand, 1)
+    succeed(backlog, errand)
     backlog.finish(errand)
     assert backlog.remaining() == []
+
+
+def test_a_sequence_is_advanced_by_one_when_there_is_nothing_else() -> None:
+    backlog = begun([job], source=[other, third])
+    assert backlog.queued == 3
+    backlog.start()
+    assert backlog.ahead is None
+    for position, each in enumerate([other, third], 1):
+        errand = backlog.frontmost(0.0)
+        assert errand is not None
+        assert errand.item is each
+        assert (errand.position, backlog.todo.next_position) == (-1, position)
+        assert backlog.frontmost(0.0) is errand
+        assert backlog.start() is errand
+        assert errand.position == position
+
+    assert backlog.frontmost(0.0) is None
+    assert not backlog.is_at_end()
+    for errand in list(backlog.started):
+        succeed(backlog, errand)
+        backlog.finish(errand)
+
+    assert backlog.is_at_end()
+
+
+def test_those_added_at_the_front_go_before_all_others_and_the_latest_first() -> None:
+    backlog = begun([job])
+    throttled = backlog.start()
+    backlog.put_back(throttled)
+    for each in (other, third):
+        backlog.add(Errand(each, each), front=True)
+
+    started = [backlog.start() for _ in range(3)]
+    assert [errand.item for errand in started] == [third, other, job]
+    assert [errand.position for errand in started] == [2, 1, 0]
+    # Where it was, it comes back to.
+    for errand in (started[2], started[1]):
+        backlog.put_back(errand)
+
+    assert backlog.start().item is other
 
 
 async def test_a_job_that_runs_holds_the_end_off() -> None:
     backlog = begun([job])
     errand = backlog.start()
     backlog.end_of_source()
-    assert not backlog.todo.is_at_end()
-    backlog.put_back(errand, other)
-    assert not backlog.todo.is_at_end()
+    assert not backlog.is_at_end()
+    backlog.put_back(errand)
+    assert not backlog.is_at_end()
     assert backlog.throttled == 1
     again = backlog.start()
-    assert (again.job, again.position, again.attempts) == (other, 0, 2)
-    backlog.succeed(again, 1)
+    assert (again.job, again.position, again.attempts) == (job, 0, 2)
+    succeed(backlog, again)
     # Whoever consumes the result may still add a job.
-    assert not backlog.todo.is_at_end()
+    assert not backlog.is_at_end()
     backlog.finish(again)
-    assert backlog.todo.is_at_end()
+    assert backlog.is_at_end()
 
 
-async def test_failures_are_collected() -> None:
-    backlog = begun([job, other])
-    error = ValueError()
-    backlog.fail(backlog.start(), error)
-    assert (backlog.failed, backlog.running) == (1, 0)
-    assert backlog.failures.items()[0].error is error
-    assert backlog.remaining() == [other]
-    backlog.failures.open_receivers = 0
-    backlog.fail(backlog.start(), error)
-    assert backlog.failed == 2
-    assert len(backlog.failures) == 1
+def test_the_source_ends_once() -> None:
+    backlog = begun([job])
+    backlog.end_of_source()
+    backlog.end_of_source()
+    errand = backlog.start()
+    backlog.finish(errand)
+    assert backlog.is_at_end()
+    assert backlog.todo.open_senders == 0
+
+
+class TestDelayed:
+    def test_goes_back_to_its_place_when_it_is_due(self) -> None:
+        backlog = begun([job, other, third])
+        errands = [backlog.start(), backlog.start()]
+        backlog.end_of_source()
+        backlog.delay(errands[1], 5.0)
+        backlog.delay(errands[0], 7.0)
+        assert (backlog.retried, backlog.delayed, backlog.running) == (2, 2, 0)
+        assert (backlog.next_due, backlog.queued) == (5.0, 1)
+        assert backlog.remaining() == [job, other, third]
+        first = backlog.frontmost(4.9)
+        assert first is not None
+        assert first.item is third
+        assert backlog.frontmost(5.0) is errands[1]
+        assert backlog.frontmost(7.0) is errands[0]
+        assert backlog.next_due == math.inf
+        for errand in (errands[0], errands[1], first):
+            assert backlog.start() is errand
+            assert not backlog.is_at_end()
+            backlog.finish(errand)
+
+        assert backlog.is_at_end()
+
+    def test_holds_the_end_off(self) -> None:
+        backlog = begun([job])
+        errand = backlog.start()
+        backlog.end_of_source()
+        backlog.delay(errand, 5.0)
+        assert not backlog.is_at_end()
+
+    def test_is_at_the_front_when_the_run_has_ended(self) -> None:
+        backlog = begun([job, other])
+        errand = backlog.start()
+        backlog.delay(errand, 5.0)
+        assert backlog.end_run() == []
+        assert (backlog.delayed, backlog.next_due) == (0, math.inf)
+        assert backlog.todo.first() is errand
+        assert errand.attempts == 1
+
+    def test_is_news(self) -> None:
+        backlog = begun([job])
+        told: list[float] = []
+        backlog.begin_run(lambda: told.append(backlog.next_due))
+        errand = backlog.start()
+        backlog.delay(errand, 5.0)
+        assert told[-1] == 5.0
 
 
 class TestEndRun:
-    async def test_what_ran_goes_to_the_front_in_its_place(self) -> None:
+    def test_what_ran_goes_to_the_front_in_its_place(self) -> None:
         backlog = begun([job, other, third])
         first, second = backlog.start(), backlog.start()
         assert (first.attempts, second.attempts) == (1, 1)
-        backlog.end_run()
+        assert backlog.end_run() == []
         assert backlog.todo.items() == [first, second, *backlog.todo.items()[2:]]
         assert (first.attempts, backlog.running) == (0, 0)
         assert backlog.remaining() == [job, other, third]
 
-    async def test_an_awaitable_is_collected(self) -> None:
+    def test_an_awaitable_is_lost(self) -> None:
         coroutine = job()
         backlog = begun([coroutine])
-        backlog.start()
-        backlog.end_run()
-        (outcome,) = backlog.failures.items()
-        assert isinstance(outcome.error, JobInterrupted)
+        errand = backlog.start()
+        assert backlog.end_run() == [errand]
         assert backlog.remaining() == []
         coroutine.close()
 
-    async def test_results_are_kept_once(self) -> None:
-        backlog = begun([job, other])
-        in_buffer, with_consumer = backlog.start(), backlog.start()
-        for errand in (in_buffer, with_consumer):
-            backlog.succeed(errand, 1)
+    def test_what_has_ended_stays_where_it_is(self) -> None:
+        backlog = begun([job])
+        errand = backlog.start()
+        succeed(backlog, errand)
+        assert backlog.end_run() == []
+        assert list(backlog.started) == [errand]
+        assert backlog.remaining() == [job]
+        backlog.begin_run(nothing)
+        backlog.end_of_source()
+        assert not backlog.is_at_end()
 
-        backlog.processed.open_receivers = 1
-        backlog.processed.send_nowait(in_buffer)
+    def test_the_stream_is_open_while_it_runs_alone(self) -> None:
+        backlog: Jobs = Backlog([], check_job, "jobs")
         for _ in range(2):
+            assert backlog.is_at_end()
+            backlog.begin_run(nothing)
+            assert not backlog.is_at_end()
+            assert backlog.frontmost(0.0) is None
+            assert backlog.is_at_end()
             backlog.end_run()
-            assert sorted(e.position for e in backlog.processed.items()) == [0, 1]
-
-        assert backlog.remaining() == [job, other]
-
-    async def test_the_streams_are_open_while_it_runs_alone(self) -> None:
-        backlog: Backlog[int] = Backlog([], 5)
-
-        def at_end() -> tuple[bool, bool, bool]:
-            todo, processed, failures = backlog.todo, backlog.processed, backlog.failures
-            return todo.is_at_end(), processed.is_at_end(), failures.is_at_end()
-
-        for _ in range(2):
-            assert at_end() == (True, True, True)
-            backlog.begin_run()
-            assert at_end() == (False, False, False)
-            backlog.end_of_source()
-            assert at_end() == (True, False, False)
-            backlog.end_of_jobs()
-            assert at_end() == (True, True, False)
-            backlog.end_run()
-
-    async def test_unread_failures_are_counted(self, caplog: pytest.LogCaptureFixture) -> None:
-        backlog = begun([job, other])
-        for _ in range(2):
-            backlog.fail(backlog.start(), ValueError())
-
-        backlog.end_run()
-        assert [record.levelno for record in caplog.records] == [logging.WARNING]
-        assert caplog.records[0].args == (2,)
+            assert backlog.todo.on_news is None
 
 
 class TestDiscard:
     def test_closes_what_nobody_will_await(self) -> None:
         coroutines = [job(), job()]
         backlog = begun([coroutines[0]])
-        backlog.ahead = Errand(coroutines[1])
+        backlog.ahead = Errand(coroutines[1], coroutines[1])
         backlog.discard()
         states = [inspect.getcoroutinestate(coroutine) for coroutine in coroutines]
         assert states == [inspect.CORO_CLOSED] * 2
@@ -177,21 +265,8 @@ class TestDiscard:
 
 
 def test_remaining_has_the_rest_of_a_sequence() -> None:
-    backlog = Backlog([job, other], 5)
-    backlog.add(third)
+    backlog = begun([third], source=[job, other])
     assert backlog.remaining() == [third, job, other]
-
-
-async def test_a_result_is_delivered_once() -> None:
-    backlog = begun([job, other, third])
-    lost, sent, received = (backlog.start() for _ in range(3))
-    for value, errand in enumerate([lost, sent, received]):
-        backlog.succeed(errand, value)
-
-    # Their workers were cancelled at the hand-over, before it, in it, and after it.
-    backlog.processed.send_nowait(sent)
-    received.received = True
-    for errand in (lost, sent, received):
-        backlog.deliver(errand)
-
-    assert backlog.processed.items() == [lost, sent]
+    backlog.start()
+    assert backlog.frontmost(0.0) is not None
+    assert backlog.remaining() == [third, job, other]

@@ -23,7 +23,7 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     made = 0
     add_worker = Crew._add_worker
 
-    def count(self: Crew[object]) -> None:
+    def count(self: Crew[object, object]) -> None:
         nonlocal made
         made += 1
         add_worker(self)

@@ -380,75 +380,43 @@ class TestWokenAndNativelyCancelled:
         run_on_asyncio(main)
 
 
-class TestReady:
-    async def test_at_once_if_there_is_something_or_the_end(self) -> None:
-        state: FrontState[int] = FrontState(1)
-        state.open_receivers = state.open_senders = 1
-        state.send_nowait(1)
-        await state.ready()
-        assert state.items() == [1]
-        state.receive_nowait()
-        state.open_senders = 0
-        await state.ready()
-
+class TestNews:
     @pytest.mark.parametrize("how", ["buffered", "offered", "put back", "end"])
-    async def test_waits_for(self, how: str) -> None:
+    async def test_is_told(self, how: str) -> None:
         state: FrontState[int] = FrontState(0 if how == "offered" else 1)
         state.open_receivers = state.open_senders = 1
-        log: list[str] = []
-
-        async def watch() -> None:
-            await state.ready()
-            log.append("ready")
-
+        firsts: list[int | None] = []
+        state.on_news = lambda: firsts.append(state.first())
         async with anyio.create_task_group() as task_group:
-            task_group.start_soon(watch)
-            await wait_idle()
-            assert not log
             if how == "buffered":
                 state.send_nowait(1)
             elif how == "offered":
                 task_group.start_soon(state.send, 1, None)
+                await wait_idle()
             elif how == "put back":
                 state.put_back(1, 0)
             else:
                 state.open_senders = 0
                 state.end_if_drained()
 
-            await wait_idle()
-            assert log == ["ready"]
-            if how == "offered":
+            assert firsts == [None if how == "end" else 1]
+            if how != "end":
                 assert state.receive_nowait() == (0, 1)
 
-    async def test_goes_on_waiting_if_another_was_faster(self) -> None:
-        state: FrontState[int] = FrontState(1)
+    async def test_the_first_is_what_would_be_received(self) -> None:
+        state: FrontState[int] = FrontState(5)
         state.open_receivers = state.open_senders = 1
-        log: list[str] = []
+        for number in (1, 2):
+            state.send_nowait(number)
 
-        async def watch() -> None:
-            await state.ready()
-            log.append("ready")
+        assert state.next_position == 0
+        state.put_back(3, state.new_position())
+        assert state.next_position == 1
+        for number in (3, 1, 2):
+            assert state.first() == number
+            assert state.receive_nowait()[1] == number
 
-        async with anyio.create_task_group() as task_group:
-            task_group.start_soon(watch)
-            await wait_idle()
-            state.send_nowait(1)
-            state.receive_nowait()
-            await wait_idle()
-            assert not log
-            state.put_back(1, 0)
-
-        assert log == ["ready"]
-
-    async def test_a_watcher_that_was_cancelled_watches_no_more(self) -> None:
-        state: FrontState[int] = FrontState(1)
-        state.open_receivers = state.open_senders = 1
-        async with anyio.create_task_group() as task_group:
-            task_group.start_soon(state.ready)
-            await wait_idle()
-            task_group.cancel_scope.cancel()
-
-        assert not state._watchers
+        assert state.first() is None
 
 
 class TestRuns:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import suppress
 
 import anyio
 import anyio.lowlevel
@@ -19,7 +20,11 @@ async def other() -> int:
     return 2
 
 
-async def drain(source: Source[int]) -> list[object]:
+def source_of(jobs: object) -> Source[object]:
+    return Source(jobs, "jobs")  # type: ignore[arg-type]
+
+
+async def drain(source: Source[object]) -> list[object]:
     pulled: list[object] = []
     while True:
         try:
@@ -48,7 +53,7 @@ class AsyncJobs:
 
 @pytest.mark.parametrize("make", [list, tuple, iter, lambda jobs: (each for each in jobs)])
 async def test_sync_iterables(make: Callable[[object], object]) -> None:
-    assert await drain(Source(make([job, other]))) == [job, other]  # type: ignore[arg-type]
+    assert await drain(source_of(make([job, other]))) == [job, other]
 
 
 async def test_an_async_generator() -> None:
@@ -57,11 +62,11 @@ async def test_an_async_generator() -> None:
         await anyio.lowlevel.checkpoint()
         yield other
 
-    assert await drain(Source(generate())) == [job, other]  # type: ignore[arg-type]
+    assert await drain(source_of(generate())) == [job, other]
 
 
 async def test_an_async_iterable() -> None:
-    assert await drain(Source(AsyncJobs([job, other]))) == [job, other]  # type: ignore[arg-type]
+    assert await drain(source_of(AsyncJobs([job, other]))) == [job, other]
 
 
 async def test_a_memory_object_stream() -> None:
@@ -70,11 +75,11 @@ async def test_a_memory_object_stream() -> None:
         send.send_nowait(job)
         send.send_nowait(other)
         send.close()
-        assert await drain(Source(receive)) == [job, other]  # type: ignore[arg-type]
+        assert await drain(source_of(receive)) == [job, other]
 
 
 async def test_the_end_stays_the_end() -> None:
-    source: Source[int] = Source([])
+    source: Source[object] = source_of([])
     for _ in range(2):
         with pytest.raises(SourceEnd):
             await source.pull()
@@ -85,7 +90,7 @@ async def test_nothing_is_touched_before_the_first_pull() -> None:
         def __iter__(self) -> Iterator[object]:
             raise RuntimeError("touched")
 
-    source: Source[int] = Source(Jobs())  # type: ignore[arg-type]
+    source: Source[object] = source_of(Jobs())
     with pytest.raises(RuntimeError, match="touched"):
         await source.pull()
 
@@ -93,22 +98,12 @@ async def test_nothing_is_touched_before_the_first_pull() -> None:
 @pytest.mark.parametrize("jobs", [None, 5, job, object()])
 def test_what_is_no_iterable_is_refused(jobs: object) -> None:
     with pytest.raises(TypeError, match="jobs must be an iterable or an async iterable, not"):
-        Source(jobs)  # type: ignore[arg-type]
-
-
-async def test_what_is_no_job_is_named_by_its_position_and_passed_over() -> None:
-    source: Source[int] = Source([job, 5, other])  # type: ignore[list-item]
-    assert await source.pull() is job
-    with pytest.raises(TypeError, match=r"^jobs\[1\] must be .*, not 5$"):
-        await source.pull()
-
-    assert source.rest() == [other]
-    assert await drain(source) == [other]
+        source_of(jobs)
 
 
 class TestRest:
     async def test_of_a_sequence(self) -> None:
-        source = Source([job, other, job])
+        source = source_of([job, other, job])
         assert source.rest() == [job, other, job]
         await source.pull()
         assert source.rest() == [other, job]
@@ -117,15 +112,15 @@ class TestRest:
 
     async def test_of_others_stays_unread(self) -> None:
         iterator = iter([job, other])
-        source = Source(iterator)
+        source = source_of(iterator)
         await source.pull()
         assert source.rest() == []
         assert list(iterator) == [other]
 
 
-def test_jobs_is_what_it_was_made_of() -> None:
+def test_items_is_what_it_was_made_of() -> None:
     jobs = [job]
-    assert Source(jobs).jobs is jobs
+    assert source_of(jobs).items is jobs
 
 
 @pytest.mark.timing
@@ -136,7 +131,7 @@ class TestInterrupted:
             await anyio.sleep(10)
             yield other
 
-        source: Source[int] = Source(generate())  # type: ignore[arg-type]
+        source: Source[object] = source_of(generate())
         await source.pull()
         with anyio.move_on_after(1) as scope:
             await source.pull()
@@ -153,7 +148,7 @@ class TestInterrupted:
             yield job
 
         jobs = generate()
-        source: Source[int] = Source(jobs)  # type: ignore[arg-type]
+        source: Source[object] = source_of(jobs)
         with anyio.move_on_after(1):
             assert await source.pull() is job
 
@@ -162,7 +157,7 @@ class TestInterrupted:
         await jobs.aclose()
 
     async def test_other_async_iterators_go_on(self) -> None:
-        source: Source[int] = Source(AsyncJobs([job], seconds=10))  # type: ignore[arg-type]
+        source: Source[object] = source_of(AsyncJobs([job], seconds=10))
         with anyio.move_on_after(1) as scope:
             await source.pull()
 
@@ -176,7 +171,7 @@ class TestInterrupted:
             yield job
             raise ValueError
 
-        source: Source[int] = Source(generate())  # type: ignore[arg-type]
+        source: Source[object] = source_of(generate())
         await source.pull()
         with pytest.raises(ValueError):  # noqa: PT011 - it has no message
             await source.pull()
@@ -190,7 +185,7 @@ def test_an_async_generator_cut_off_by_asyncio_itself() -> None:
         yield job
 
     async def main() -> bool:
-        source: Source[int] = Source(generate())  # type: ignore[arg-type]
+        source: Source[object] = source_of(generate())
         task = asyncio.ensure_future(source.pull())
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -206,7 +201,7 @@ def test_an_async_generator_cut_off_by_asyncio_itself() -> None:
 
 async def test_a_sequence_may_grow() -> None:
     jobs = [job]
-    source = Source(jobs)
+    source = source_of(jobs)
     assert await drain(source) == [job]
     jobs.append(other)
     assert source.rest() == [other]
@@ -214,6 +209,61 @@ async def test_a_sequence_may_grow() -> None:
 
 
 def test_a_source_lasts_over_two_runs(run: Run) -> None:
-    source = Source([job, other])
+    source = source_of([job, other])
     assert run(source.pull) is job
     assert run(source.pull) is other
+
+
+def test_a_sequence_is_advanced_without_waiting() -> None:
+    source = source_of([job, other])
+    assert source.is_sequence
+    assert [source.pull_nowait(), source.pull_nowait()] == [job, other]
+    with pytest.raises(SourceEnd):
+        source.pull_nowait()
+
+    assert source.pulled == 2
+    assert not source_of(iter([job])).is_sequence
+
+
+@pytest.mark.parametrize(
+    ("make", "left"),
+    [
+        (lambda: [1, 2, 3], [3, 2, 1]),
+        (lambda: {1: 1, 2: 2}, [2, 1, 0]),
+        (lambda: iter([1]), [None, None, 0]),
+    ],
+    ids=["sequence", "sized", "unsized"],
+)
+async def test_how_many_are_left(make: Callable[[], object], left: list[int | None]) -> None:
+    source = source_of(make())
+    found = [source.left]
+    for _ in range(2):
+        with suppress(SourceEnd):
+            await source.pull()
+
+        found.append(source.left)
+
+    assert found == left
+
+
+async def test_closing_closes_an_async_generator_alone() -> None:
+    closed = False
+
+    async def generate() -> AsyncGenerator[int]:
+        nonlocal closed
+        try:
+            yield 1
+            yield 2
+        finally:
+            closed = True
+
+    source = source_of(generate())
+    await source.close()
+    assert await source.pull() == 1
+    await source.close()
+    assert closed
+    items = iter([1, 2])
+    source = source_of(items)
+    await source.pull()
+    await source.close()
+    assert list(items) == [2]

@@ -465,7 +465,9 @@ class TestT6Exceptions:
     async def test_no_warning_if_there_is_nothing_unread(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
-        throttler = Throttler([Diary().job(0, errors=[ValueError()]), *Diary().jobs(2)])
+        diary = Diary()
+        jobs = [diary.job(0, errors=[ValueError()]), *diary.jobs(2, seconds=1)]
+        throttler = Throttler(jobs)
 
         async def read() -> None:
             async for _ in throttler.exceptions:
@@ -648,13 +650,16 @@ class TestT7TheEnd:
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         diary = Diary()
+        in_step = anyio.Event()
 
         async def consume(result: object) -> None:
+            await in_step.wait()
             raise ValueError("first")
 
         async def generate() -> AsyncGenerator[Job]:
             yield diary.job(0)
             try:
+                in_step.set()
                 await anyio.sleep_forever()
             finally:
                 raise KeyError("second")

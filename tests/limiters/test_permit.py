@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from anythrottle import RateLimiter, WindowTokenBucket
+from anythrottle._limiters.permit import TurnPermit
 from anythrottle.testing import wait_idle
 from tests.limiters.tools import permit_of, tasks
 
@@ -201,3 +202,43 @@ class TestRefund:
             assert limiter.peek().remaining == 1
 
         run(second, run(first))
+
+
+@pytest.mark.timing
+class TestEnterNow:
+    async def test_what_is_due_needs_no_waiting(self) -> None:
+        limiter = RateLimiter("2/10s", concurrency=1)
+        async with limiter.permit():
+            pass
+
+        permit = limiter.permit()
+        assert isinstance(permit, TurnPermit)
+        assert permit.enter_now()
+        assert not permit.enter_now()
+        assert limiter.statistics().borrowed_tokens == 1
+        permit.leave()
+        assert limiter.statistics().borrowed_tokens == 0
+        assert limiter.peek().remaining == 0
+
+    async def test_what_is_not_can_still_be_entered(self) -> None:
+        limiter = RateLimiter("1/10s")
+        async with limiter.permit():
+            pass
+
+        permit = limiter.permit()
+        assert isinstance(permit, TurnPermit)
+        assert not permit.enter_now()
+        async with permit:
+            assert anyio.current_time() == 10
+
+    async def test_not_by_limits_that_are_no_more(self) -> None:
+        limiter = RateLimiter("1/10s")
+        async with limiter.permit():
+            pass
+
+        permit = limiter.permit()
+        assert isinstance(permit, TurnPermit)
+        limiter.reconfigure("5/10s", "9/min")
+        assert not permit.enter_now()
+        async with permit:
+            assert anyio.current_time() == 0

@@ -36,7 +36,7 @@ class AsyncCallable:
 @pytest.mark.parametrize("job", [None, 0, "job", [answer], {}])
 def test_check_job_refuses_and_names(job: object) -> None:
     with pytest.raises(TypeError, match=r"^jobs\[3\] must be an async function .* not "):
-        check_job(job, "jobs[3]")
+        check_job(job, "jobs[3]")  # type: ignore[arg-type]
 
 
 def test_check_job_accepts() -> None:

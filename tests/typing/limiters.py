@@ -21,6 +21,7 @@ from anythrottle import (
     RateLimiterStatistics,
     Refused,
     Resumed,
+    Retried,
     Started,
     Throttled,
     ThrottleException,
@@ -243,6 +244,8 @@ def observing(event: Event) -> None:
         assert_type(event.error, BaseException)
     elif isinstance(event, Started):
         assert_type((event.index, event.job, event.waited), tuple[int, object, float])
+    elif isinstance(event, Retried):
+        assert_type((event.delay, event.error), tuple[float, BaseException])
     elif isinstance(event, Finished):
         assert_type(event.duration, float)
     elif isinstance(event, Failed):

@@ -1,0 +1,116 @@
+"""The results that a throttler's consumer has not had, and the jobs that have failed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from math import inf
+from typing import Generic, TypeVar, final
+
+from .._limiters.throttle import JobOf
+from .backlog import Backlog
+from .front_state import FrontState
+from .job import Errand
+from .outcome import Outcome
+
+T = TypeVar("T")
+
+_logger = logging.getLogger("anythrottle")
+
+
+@final
+class Deliveries(Generic[T]):
+    """
+    The outlet of a throttler, over all its runs.
+
+    :param backlog: where the jobs come from
+    :param consumed: whether there is a consumer; else results are dropped
+    :param most_waiting: tells how many results may wait for it before jobs have to
+
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_consumed",
+        "_most_waiting",
+        "done",
+        "failed",
+        "failures",
+        "on_end",
+        "processed",
+    )
+
+    def __init__(
+        self,
+        backlog: Backlog[JobOf[T], T],
+        *,
+        consumed: bool,
+        most_waiting: Callable[[], float],
+    ) -> None:
+        self._backlog = backlog
+        self._consumed = consumed
+        self._most_waiting = most_waiting
+        self.processed: FrontState[Errand[JobOf[T], T]] = FrontState(inf)
+        self.failures: FrontState[Outcome[JobOf[T], T]] = FrontState(inf)
+        self.processed.open_receivers = 1
+        #: Called when a job has ended, well or not.
+        self.on_end: Callable[[], None] | None = None
+        self.done = 0
+        self.failed = 0
+
+    def begin_run(self) -> None:
+        """Open the streams: results and failures may come."""
+        self.processed.open_senders = self.failures.open_senders = 1
+
+    @property
+    def bounded(self) -> bool:
+        return self._consumed
+
+    def has_room(self, position: int) -> bool:  # noqa: ARG002
+        return len(self.processed) < self._most_waiting()
+
+    def succeed(self, errand: Errand[JobOf[T], T]) -> None:
+        self._note_end()
+        if self._consumed:
+            self.processed.send_nowait(errand)
+        else:
+            self.finish(errand)
+
+    def finish(self, errand: Errand[JobOf[T], T]) -> None:
+        """Note that the consumer has had a job's result."""
+        self.done += 1
+        self._backlog.finish(errand)
+
+    def fail(self, errand: Errand[JobOf[T], T], error: BaseException) -> None:
+        self._note_end()
+        self.failed += 1
+        if self.failures.open_receivers:
+            self.failures.send_nowait(errand.outcome(error))
+        else:
+            _logger.error("%s has failed, and exceptions is closed", errand, exc_info=error)
+
+    def end_with(self, error: BaseException) -> bool:  # noqa: ARG002
+        return False
+
+    def end(self) -> None:
+        self.processed.open_senders = 0
+        self.processed.end_if_drained()
+
+    def end_run(self) -> None:
+        """Bring the results that were with the consumer to where the next run finds them."""
+        waiting = set(self.processed.items())
+        for errand in self._backlog.started:
+            if errand.ended and errand not in waiting:
+                self.processed.put_back(errand, errand.position)
+
+        self.processed.open_senders = self.failures.open_senders = 0
+        self.failures.end_if_drained()
+        if len(self.failures):
+            _logger.warning(
+                "%d failed jobs have not been read from the throttler's exceptions",
+                len(self.failures),
+            )
+
+    def _note_end(self) -> None:
+        if self.on_end is not None:
+            self.on_end()

@@ -1,0 +1,135 @@
+"""Outlets for those who wait for the end of all jobs, or for the first success."""
+
+from __future__ import annotations
+
+import logging
+from typing import Generic, TypeVar, final
+
+from .backlog import Backlog
+from .crew import Crew
+from .job import Errand
+from .outcome import Outcome, raisable
+
+I = TypeVar("I")  # noqa: E741 - an item
+T = TypeVar("T")
+
+_logger = logging.getLogger("anythrottle")
+
+
+@final
+class Gathering(Generic[I, T]):
+    """
+    An outlet that gathers the values of all jobs, and ends the run with the first error.
+
+    :param backlog: where the jobs come from
+    :param keep: whether the values are kept at all
+
+    """
+
+    __slots__ = ("_backlog", "_keep", "_values", "crew")
+
+    #: Who runs the jobs.
+    crew: Crew[I, T]
+
+    def __init__(self, backlog: Backlog[I, T], *, keep: bool) -> None:
+        self._backlog = backlog
+        self._keep = keep
+        self._values: dict[int, T] = {}
+
+    @property
+    def bounded(self) -> bool:
+        return False
+
+    def has_room(self, position: int) -> bool:  # noqa: ARG002
+        return True
+
+    def succeed(self, errand: Errand[I, T]) -> None:
+        self._backlog.finish(errand)
+        if self._keep:
+            self._values[errand.position] = errand.value
+
+    def fail(self, errand: Errand[I, T], error: BaseException) -> None:
+        self.crew.fail(raisable(error, str(errand)))
+
+    def end_with(self, error: BaseException) -> bool:  # noqa: ARG002
+        return False
+
+    def end(self) -> None:
+        pass
+
+    def values(self) -> list[T]:
+        """Return the values of all jobs, in the order of their items."""
+        return [self._values[position] for position in range(len(self._values))]
+
+
+@final
+class Race(Generic[I, T]):
+    """
+    An outlet that ends the run with the first success.
+
+    :param backlog: where the jobs come from
+
+    """
+
+    __slots__ = ("_backlog", "_errors", "_source_error", "_winner", "crew")
+
+    #: Who runs the jobs.
+    crew: Crew[I, T]
+
+    def __init__(self, backlog: Backlog[I, T]) -> None:
+        self._backlog = backlog
+        self._winner: Outcome[I, T] | None = None
+        self._errors: list[tuple[int, Exception]] = []
+        self._source_error: BaseException | None = None
+
+    @property
+    def bounded(self) -> bool:
+        return False
+
+    def has_room(self, position: int) -> bool:  # noqa: ARG002
+        return True
+
+    def succeed(self, errand: Errand[I, T]) -> None:
+        self._backlog.finish(errand)
+        if self._winner is None:
+            self._winner = errand.outcome()
+            self.crew.be_done()
+
+    def fail(self, errand: Errand[I, T], error: BaseException) -> None:
+        if self._winner is None:
+            self._errors.append((errand.position, raisable(error, str(errand))))
+        else:
+            _logger.error("%s has failed while it was cancelled", errand, exc_info=error)
+
+    def end_with(self, error: BaseException) -> bool:
+        self._source_error = error
+        return True
+
+    def end(self) -> None:
+        pass
+
+    @property
+    def won(self) -> bool:
+        """Whether there is a winner."""
+        return self._winner is not None
+
+    def result(self) -> Outcome[I, T]:
+        """Return the first success, or raise what there was instead."""
+        if self._winner is not None:
+            return self._winner
+
+        if self._source_error is not None:
+            for _, error in sorted(self._errors, key=_position):
+                self._source_error.add_note(f"Before that, a job has failed: {error!r}")
+
+            raise self._source_error
+
+        if not self._errors:
+            raise ValueError("items must not be empty: first() has nothing to return")
+
+        errors = [error for _, error in sorted(self._errors, key=_position)]
+        raise ExceptionGroup("no job has succeeded", errors)
+
+
+def _position(failure: tuple[int, Exception]) -> int:
+    return failure[0]

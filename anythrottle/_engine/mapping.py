@@ -1,0 +1,366 @@
+"""A function called for many items, under a limiter: all results, outcomes, or the first."""
+
+from __future__ import annotations
+
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+)
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from typing import Generic, TypeVar, final
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from .._events import Observer, check_observer
+from .._limiters.clock import RunClock
+from .._limiters.rate_limiter import RateLimiter, as_limiter
+from .._limiters.throttle import JobOf
+from ..abc import Limiter
+from .backlog import Backlog
+from .concurrency import Concurrency, check_concurrency, results_waiting
+from .cost_of import CostOf, check_cost
+from .crew import Crew
+from .gathering import Gathering, Race
+from .outcome import Outcome
+from .outcome_feed import OutcomeFeed
+from .outlet import Outlet
+from .retrying import Attempts, RetryOn
+from .running import run_to_end
+
+I = TypeVar("I")  # noqa: E741 - an item
+T = TypeVar("T")
+
+
+async def amap(
+    func: Callable[[I], Awaitable[T]],
+    items: Iterable[I] | AsyncIterable[I],
+    /,
+    *,
+    limiter: Limiter | str | None = None,
+    concurrency: Concurrency = None,
+    cost: CostOf[I] = 1,
+    max_attempts: int | None = None,
+    retry_on: RetryOn | None = None,
+    timeout: float | None = None,  # noqa: ASYNC109 - of each attempt, not of the call
+    observer: Observer | None = None,
+) -> list[T]:
+    """
+    Call ``func`` for each item, and return the results in the order of the items.
+
+    >>> import anyio, anythrottle
+    >>> async def double(number):
+    ...     return 2 * number
+    >>> async def main():
+    ...     return await anythrottle.amap(double, range(5), limiter="20/10s", concurrency=3)
+    >>> anyio.run(main)
+    [0, 2, 4, 6, 8]
+
+    The first call that fails ends it: the others are cancelled, and the error is raised as it is.
+    Further errors that come while they end are logged, and noted on the first. So is an error of
+    the source. To go on after errors, use :func:`amap_outcomes`.
+
+    The items are pulled only as calls start, one ahead, and always by the same task, or, if they
+    are a sequence, by their index. An async generator is closed at the end.
+
+    A call that raises :exc:`.ThrottleException` pauses the limiter and goes again before all
+    others; so does one that raises an error which is worth another attempt, alone and after a
+    while. Each attempt has the context variables of whoever called this function, and sets only its
+    own; it has a :func:`.current_permit`. It must not wait for the limiter that runs it: it has
+    been paid for.
+
+    :param func: an async function of one argument
+    :param items: an iterable or async iterable
+    :param limiter: what lets calls pass: a limiter, which may be shared, or a text such as
+        ``"20/10s"``; ``None`` for no limit
+    :param concurrency: how many calls run at once, at least 1, or a capacity limiter that is shared
+        with others; ``None`` for no bound but the limiter's. Without either, all start at once.
+    :param cost: what each attempt costs by the limiter, or a function that tells it of an item; it
+        can be corrected by :func:`.current_permit`. If that function fails, or what it returns
+        can never fit, so has the call.
+    :param max_attempts: how often one call is started, at least 1, ``None`` for no bound
+    :param retry_on: which errors are worth another attempt: a type (``OSError`` includes
+        ``TimeoutError``), or several in a tuple, or a function that returns ``True`` for such an
+        error, or the seconds after which to go again. Else that is drawn from an exponentially
+        growing bound: 1 second at first, 60 at most
+    :param timeout: how long an attempt may take, in seconds, above 0: then it is cancelled, and
+        has failed with :exc:`TimeoutError`; ``None`` for no bound
+    :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`: what
+        becomes of the calls
+    :raises TypeError: if a parameter is of the wrong type
+    :raises ValueError: if a parameter is out of its range
+    :raises BaseException: the first error of a call, of the source or of the limiter
+
+    """
+    mapping = _Mapping(
+        func, items, limiter, concurrency, cost, max_attempts, retry_on, timeout, observer
+    )
+    gathering = Gathering(mapping.backlog, keep=True)
+    await mapping.run(gathering)
+    return gathering.values()
+
+
+async def for_each(
+    func: Callable[[I], Awaitable[object]],
+    items: Iterable[I] | AsyncIterable[I],
+    /,
+    *,
+    limiter: Limiter | str | None = None,
+    concurrency: Concurrency = None,
+    cost: CostOf[I] = 1,
+    max_attempts: int | None = None,
+    retry_on: RetryOn | None = None,
+    timeout: float | None = None,  # noqa: ASYNC109 - of each attempt, not of the call
+    observer: Observer | None = None,
+) -> None:
+    """
+    Call ``func`` for each item, and keep no results: for any number of items.
+
+    >>> import anyio, anythrottle
+    >>> async def main():
+    ...     await anythrottle.for_each(anyio.sleep, [0.1, 0.2], limiter="20/10s")
+    >>> anyio.run(main)
+
+    All else is as with :func:`amap`: the first call that fails ends it, and its error is raised as
+    it is.
+
+    :param func: an async function of one argument
+    :param items: an iterable or async iterable
+    :param limiter: what lets calls pass, or a text such as ``"20/10s"``; ``None`` for no limit
+    :param concurrency: how many calls run at once, at least 1, or slots that are shared; ``None``
+        for no bound but the limiter's
+    :param cost: what each attempt costs by the limiter, or a function that tells it of an item
+    :param max_attempts: how often one call is started, at least 1, ``None`` for no bound
+    :param retry_on: which errors are worth another attempt, as with :func:`amap`
+    :param timeout: how long an attempt may take, in seconds, above 0; ``None`` for no bound
+    :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`
+    :raises TypeError: if a parameter is of the wrong type
+    :raises ValueError: if a parameter is out of its range
+    :raises BaseException: the first error of a call, of the source or of the limiter
+
+    """
+    mapping = _Mapping(
+        func, items, limiter, concurrency, cost, max_attempts, retry_on, timeout, observer
+    )
+    await mapping.run(Gathering(mapping.backlog, keep=False))
+
+
+async def first(
+    func: Callable[[I], Awaitable[T]],
+    items: Iterable[I] | AsyncIterable[I],
+    /,
+    *,
+    limiter: Limiter | str | None = None,
+    concurrency: Concurrency = None,
+    cost: CostOf[I] = 1,
+    max_attempts: int | None = None,
+    retry_on: RetryOn | None = None,
+    timeout: float | None = None,  # noqa: ASYNC109 - of each attempt, not of the call
+    observer: Observer | None = None,
+) -> Outcome[I, T]:
+    """
+    Call ``func`` for each item until one call succeeds, and return its outcome.
+
+    >>> import anyio, anythrottle
+    >>> async def answer_of(mirror):
+    ...     if mirror == "broken":
+    ...         raise OSError
+    ...     return f"answer of {mirror}"
+    >>> async def main():
+    ...     outcome = await anythrottle.first(answer_of, ["broken", "slow"], concurrency=2)
+    ...     return outcome.item, outcome.value
+    >>> anyio.run(main)
+    ('slow', 'answer of slow')
+
+    The other calls are cancelled at once, and nothing more is pulled. If the source raises, the
+    calls that run still may succeed. All else is as with :func:`amap`.
+
+    :param func: an async function of one argument
+    :param items: an iterable or async iterable
+    :param limiter: what lets calls pass, or a text such as ``"20/10s"``; ``None`` for no limit
+    :param concurrency: how many calls run at once, at least 1, or slots that are shared; ``None``
+        for no bound but the limiter's
+    :param cost: what each attempt costs by the limiter, or a function that tells it of an item
+    :param max_attempts: how often one call is started, at least 1, ``None`` for no bound
+    :param retry_on: which errors are worth another attempt, as with :func:`amap`
+    :param timeout: how long an attempt may take, in seconds, above 0; ``None`` for no bound
+    :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`
+    :raises ExceptionGroup: of the errors of all calls, in the order of the items, if none succeeds
+    :raises ValueError: if there are no items, or a parameter is out of its range
+    :raises TypeError: if a parameter is of the wrong type
+
+    """
+    mapping = _Mapping(
+        func, items, limiter, concurrency, cost, max_attempts, retry_on, timeout, observer
+    )
+    race = Race(mapping.backlog)
+    await mapping.run(race)
+    return race.result()
+
+
+def amap_outcomes(
+    func: Callable[[I], Awaitable[T]],
+    items: Iterable[I] | AsyncIterable[I],
+    /,
+    *,
+    limiter: Limiter | str | None = None,
+    concurrency: Concurrency = None,
+    cost: CostOf[I] = 1,
+    ordered: bool = False,
+    max_attempts: int | None = None,
+    retry_on: RetryOn | None = None,
+    timeout: float | None = None,
+    observer: Observer | None = None,
+) -> AbstractAsyncContextManager[AsyncIterator[Outcome[I, T]]]:
+    """
+    Call ``func`` for each item, and iterate over the outcomes as they come.
+
+    >>> import anyio, anythrottle
+    >>> async def divide(number):
+    ...     return 12 // number
+    >>> async def main():
+    ...     async with anythrottle.amap_outcomes(divide, [3, 0, 4], limiter="20/10s") as outcomes:
+    ...         async for outcome in outcomes:
+    ...             print(outcome.item, outcome.error or outcome.value)
+    >>> anyio.run(main)
+    3 4
+    0 integer division or modulo by zero
+    4 3
+
+    A call that fails has an :class:`.Outcome` too, whose ``value`` raises its error. No call starts
+    while as many outcomes wait to be taken as calls run at once (100 without ``concurrency``): who
+    is slow to take them holds the calls back, and the source. An endless source needs a limiter or
+    a ``concurrency``: else calls start for ever. All else is as with :func:`amap`.
+
+    Whoever leaves the ``async with`` block early cancels the calls that run; nothing more is
+    pulled. An error of the block's own leaves it as it is. An error of the source is raised by the
+    iterator, after the outcomes of the calls that were started before it. An outcome that is there
+    already is handed over without a checkpoint.
+
+    :param func: an async function of one argument
+    :param items: an iterable or async iterable
+    :param limiter: what lets calls pass, or a text such as ``"20/10s"``; ``None`` for no limit
+    :param concurrency: how many calls run at once, at least 1, or slots that are shared; ``None``
+        for no bound but the limiter's
+    :param cost: what each attempt costs by the limiter, or a function that tells it of an item
+    :param ordered: whether the outcomes come in the order of the items; then as many of them may
+        be held back as calls run at once. Else they come as calls end
+    :param max_attempts: how often one call is started, at least 1, ``None`` for no bound
+    :param retry_on: which errors are worth another attempt, as with :func:`amap`
+    :param timeout: how long an attempt may take, in seconds, above 0; ``None`` for no bound
+    :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`
+    :raises TypeError: if a parameter is of the wrong type
+    :raises ValueError: if a parameter is out of its range
+
+    """
+    mapping = _Mapping(
+        func, items, limiter, concurrency, cost, max_attempts, retry_on, timeout, observer
+    )
+    return mapping.outcomes(ordered=ordered)
+
+
+@final
+class _Mapping(Generic[I, T]):
+    """A call of one of the functions above: its parameters, checked at once."""
+
+    __slots__ = (
+        "_attempts",
+        "_clock",
+        "_concurrency",
+        "_cost",
+        "_limiter",
+        "_observer",
+        "backlog",
+    )
+
+    def __init__(  # noqa: PLR0917 - in the order in which they are documented
+        self,
+        func: Callable[[I], Awaitable[T]],
+        items: Iterable[I] | AsyncIterable[I],
+        limiter: Limiter | str | None,
+        concurrency: Concurrency,
+        cost: CostOf[I],
+        max_attempts: int | None,
+        retry_on: RetryOn | None,
+        timeout: float | None,
+        observer: Observer | None,
+    ) -> None:
+        if not callable(func):
+            raise TypeError(f"func must be an async function of one argument, not {func!r}")
+
+        self._limiter = RateLimiter() if limiter is None else as_limiter(limiter)
+        self._concurrency = check_concurrency(concurrency, self._limiter)
+        check_cost(cost, self._limiter)
+        self._cost = cost
+        self._attempts = Attempts(max_attempts, timeout, retry_on)
+        check_observer(observer)
+        self._observer = observer
+        self._clock = RunClock(_nothing, "the mapping")
+
+        def job_for(item: I, _name: str) -> JobOf[T]:
+            return partial(func, item)
+
+        self.backlog: Backlog[I, T] = Backlog(items, job_for, "items")
+
+    async def run(self, outlet: Gathering[I, T] | Race[I, T]) -> None:
+        """Run all the jobs."""
+        outlet.crew = crew = self._crew(outlet)
+        await run_to_end(crew)
+        if not (crew.finished or (isinstance(outlet, Race) and outlet.won)):
+            # Cancelled, while the task group was waiting for nothing but its workers.
+            await checkpoint()
+
+    @asynccontextmanager
+    async def outcomes(self, *, ordered: bool) -> AsyncGenerator[OutcomeFeed[I, T]]:
+        """Run the jobs while their outcomes are iterated over."""
+        most_waiting = results_waiting(self._concurrency)
+        feed = OutcomeFeed(self.backlog, self._clock.run(), most_waiting, ordered=ordered)
+        feed.crew = crew = self._crew(feed)
+        own_error: BaseException | None = None
+        try:
+            async with anyio.create_task_group() as task_group:
+                crew.begin(task_group)
+                try:
+                    yield feed
+                except BaseException as exc:
+                    own_error = exc
+                    raise
+                finally:
+                    feed.leave()
+                    crew.cancel()
+        except BaseException:
+            if own_error is None or isinstance(own_error, anyio.get_cancelled_exc_class()):
+                crew.log_failure()
+                raise
+        finally:
+            feed.log_unread()
+
+        if own_error is not None and not isinstance(own_error, anyio.get_cancelled_exc_class()):
+            # As it is, not in the task group's group.
+            crew.log_failure()
+            raise own_error
+
+        if crew.failure is not None:
+            raise crew.failure
+
+    def _crew(self, outlet: Outlet[I, T]) -> Crew[I, T]:
+        return Crew(
+            self.backlog,
+            outlet,
+            limiter=self._limiter,
+            concurrency=self._concurrency,
+            cost=self._cost,
+            attempts=self._attempts,
+            clock=self._clock,
+            observer=self._observer,
+            resumable=False,
+        )
+
+
+def _nothing(shift: float) -> None:
+    """Shift nothing: no instants are kept."""

@@ -1,0 +1,163 @@
+"""The outcomes of jobs, handed over as they come, or in order."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, Self, TypeVar, final
+
+import anyio
+
+from .._limiters.parking import Parked, Run
+from .backlog import Backlog
+from .crew import Crew
+from .job import Errand
+from .outcome import Outcome
+
+I = TypeVar("I")  # noqa: E741 - an item
+T = TypeVar("T")
+
+_logger = logging.getLogger("anythrottle")
+
+
+@final
+class OutcomeFeed(Parked, Generic[I, T]):
+    """
+    An outlet that is an async iterator of outcomes; parked while it is waited for.
+
+    :param backlog: where the jobs come from
+    :param run: the event loop run
+    :param most_waiting: tells how many outcomes may wait, or be held back for the order
+    :param ordered: whether the outcomes come in the order of the items
+
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_ended",
+        "_error",
+        "_left",
+        "_most_waiting",
+        "_next",
+        "_ordered",
+        "_run",
+        "_waited_for",
+        "_waiting",
+        "crew",
+    )
+
+    #: Whose outcomes these are.
+    crew: Crew[I, T]
+
+    def __init__(
+        self,
+        backlog: Backlog[I, T],
+        run: Run,
+        most_waiting: Callable[[], float],
+        *,
+        ordered: bool,
+    ) -> None:
+        self.parked = None
+        self._backlog = backlog
+        self._run = run
+        self._most_waiting = most_waiting
+        self._ordered = ordered
+        #: Outcomes that have not been handed over; by position, if they have to come in order.
+        self._waiting: deque[Outcome[I, T]] | dict[int, Outcome[I, T]] = {} if ordered else deque()
+        #: The position of the outcome to be handed over next, if they have to come in order.
+        self._next = 0
+        self._waited_for = False
+        self._ended = False
+        self._left = False
+        self._error: BaseException | None = None
+
+    @property
+    def bounded(self) -> bool:
+        return True
+
+    def has_room(self, position: int) -> bool:
+        if self._ordered:
+            return position <= self._next + self._most_waiting()
+
+        return len(self._waiting) < self._most_waiting()
+
+    def succeed(self, errand: Errand[I, T]) -> None:
+        self._backlog.finish(errand)
+        self._put(errand.outcome())
+
+    def fail(self, errand: Errand[I, T], error: BaseException) -> None:
+        self._put(errand.outcome(error))
+
+    def end_with(self, error: BaseException) -> bool:
+        self._error = error
+        return True
+
+    def end(self) -> None:
+        self._ended = True
+        self._run.wake(self)
+
+    def leave(self) -> None:
+        """Take note that nobody will ask for outcomes any more."""
+        self._left = True
+        self._run.wake(self)
+
+    def log_unread(self) -> None:
+        """Log the errors that nobody has asked for."""
+        if self._error is not None:
+            _logger.error("the source has failed", exc_info=self._error)
+
+        waiting = self._waiting
+        for outcome in waiting.values() if isinstance(waiting, dict) else waiting:
+            if outcome.error is not None:
+                _logger.error(
+                    "job %d has failed, and nobody has asked for its outcome",
+                    outcome.index,
+                    exc_info=outcome.error,
+                )
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Outcome[I, T]:
+        if self._waited_for:
+            raise anyio.BusyResourceError("waiting for an outcome")
+
+        while True:
+            if self._left:
+                raise anyio.ClosedResourceError
+
+            outcome = self._take()
+            if outcome is not None:
+                # There is room for one more.
+                self.crew.nudge()
+                return outcome
+
+            if self._ended:
+                if self._error is not None:
+                    error, self._error = self._error, None
+                    raise error
+
+                raise StopAsyncIteration
+
+            self._waited_for = True
+            try:
+                await self._run.park(self)
+            finally:
+                self._waited_for = False
+
+    def _put(self, outcome: Outcome[I, T]) -> None:
+        if isinstance(self._waiting, dict):
+            self._waiting[outcome.index] = outcome
+        else:
+            self._waiting.append(outcome)
+
+        self._run.wake(self)
+
+    def _take(self) -> Outcome[I, T] | None:
+        if isinstance(self._waiting, dict):
+            outcome = self._waiting.pop(self._next, None)
+            self._next += outcome is not None
+            return outcome
+
+        return self._waiting.popleft() if self._waiting else None

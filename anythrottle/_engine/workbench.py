@@ -1,0 +1,197 @@
+"""Runs one attempt of a job, and sees to what follows from how it ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from contextvars import copy_context
+from typing import Generic, TypeVar, final
+
+import anyio
+
+from .._events import Failed, Finished, Observer, Retried, Started, Throttled, tell
+from .._limiters.current import make_current
+from .._limiters.parking import Run
+from .._limiters.permit import TurnPermit
+from .._limiters.throttle import Throttle, awaitable_of, go_again, throttle_in
+from ..abc import Limiter, Permit
+from .backlog import Backlog
+from .cancellation import RunCancellation
+from .isolation import isolated
+from .job import Errand
+from .outlet import Outlet
+from .retrying import Attempts
+
+I = TypeVar("I")  # noqa: E741 - an item
+T = TypeVar("T")
+
+_logger = logging.getLogger("anythrottle")
+
+
+@final
+class Workbench(Generic[I, T]):
+    """
+    Runs the jobs of one run, one attempt at a time.
+
+    :param backlog: where a job goes that is to go again
+    :param outlet: where it goes when it has ended
+    :param limiter: what pauses if a job was throttled
+    :param attempts: how a job is attempted
+    :param run: the event loop run
+    :param cancellation: tells a cancellation of the run from what a job has raised
+    :param end_with: is called with an error that ends the run
+    :param observer: who is told what becomes of the jobs
+
+    """
+
+    __slots__ = (
+        "_attempts",
+        "_backlog",
+        "_cancellation",
+        "_end_with",
+        "_limiter",
+        "_observer",
+        "_outlet",
+        "_run",
+    )
+
+    def __init__(
+        self,
+        backlog: Backlog[I, T],
+        outlet: Outlet[I, T],
+        limiter: Limiter,
+        attempts: Attempts,
+        *,
+        run: Run,
+        cancellation: RunCancellation,
+        end_with: Callable[[BaseException], None],
+        observer: Observer | None,
+    ) -> None:
+        self._backlog = backlog
+        self._outlet = outlet
+        self._limiter = limiter
+        self._attempts = attempts
+        self._run = run
+        self._cancellation = cancellation
+        self._end_with = end_with
+        self._observer = observer
+
+    async def run(
+        self, errand: Errand[I, T], asked: AbstractAsyncContextManager[Permit], permit: Permit
+    ) -> None:
+        """
+        Run a started job once, and leave its permit, whatever happens.
+
+        :param asked: the permit as it was asked for
+        :param permit: what entering it gave
+
+        """
+        errand.waited += permit.waited
+        if isinstance(asked, TurnPermit):
+            try:
+                await self._attempt(errand, permit)
+            finally:
+                asked.leave()
+
+            return
+
+        try:
+            await self._attempt(errand, permit)
+        except BaseException as exc:
+            await asked.__aexit__(type(exc), exc, exc.__traceback__)
+            raise
+
+        await asked.__aexit__(None, None, None)
+
+    def fail(self, errand: Errand[I, T], error: BaseException) -> None:
+        """Let a started job end with an error."""
+        self._backlog.running -= 1
+        self._outlet.fail(errand, error)
+        self._backlog.finish(errand)
+        if self._observer is not None:
+            tell_of_failure(self._observer, errand, error)
+
+    async def _attempt(self, errand: Errand[I, T], permit: Permit) -> None:
+        """Call or await a job, and see to it that it is where it belongs when this returns."""
+        if self._observer is not None:
+            tell(
+                self._observer,
+                Started(errand.position, errand.item, errand.attempts, errand.waited),
+            )
+
+        context = copy_context()
+        context.run(make_current, permit)
+        time = self._run.time
+        began = time()
+        try:
+            awaitable = context.run(awaitable_of, errand.job, errand)
+            if self._attempts.timeout is None:
+                value = await isolated(awaitable, context)
+            else:
+                with anyio.fail_after(self._attempts.timeout):
+                    value = await isolated(awaitable, context)
+        except BaseException as exc:
+            errand.duration = time() - began
+            if self._cancellation.caused(exc):
+                raise
+
+            if isinstance(exc, (Exception, anyio.get_cancelled_exc_class())):
+                self._cancellation.absorb(exc)
+                self._sort_out(errand, exc)
+            else:
+                self._end_with(exc)
+        else:
+            errand.duration = time() - began
+            errand.value = value
+            errand.ended = True
+            self._backlog.running -= 1
+            self._outlet.succeed(errand)
+            if self._observer is not None:
+                tell(
+                    self._observer,
+                    Finished(errand.position, errand.item, errand.attempts, errand.duration),
+                )
+
+    def _sort_out(self, errand: Errand[I, T], error: BaseException) -> None:
+        """Let a job that has raised an error go again, or end with it."""
+        throttle = throttle_in(error)
+        if throttle is not None:
+            self._obey(throttle, errand, error)
+            return
+
+        delay = self._attempts.delay_before_next(error, errand.attempts)
+        if delay is not None and not callable(errand.job):
+            error.add_note("An awaitable cannot run again: pass a callable that makes it.")
+            delay = None
+
+        if delay is None:
+            self.fail(errand, error)
+            return
+
+        _logger.info("%s: again in %g s, after %r", errand, delay, error)
+        self._backlog.delay(errand, self._run.time() + delay)
+        if self._observer is not None:
+            again = Retried(errand.position, errand.item, errand.attempts, delay, error)
+            tell(self._observer, again)
+
+    def _obey(self, throttle: Throttle, errand: Errand[I, T], error: BaseException) -> None:
+        """Pause, and put a job that was throttled back to the front if it may go again."""
+        self._limiter.pause(throttle.retry_after)
+        _logger.info("%s: %s", errand, error)
+        job, refusal = go_again(throttle, error, errand.job, errand.attempts, self._attempts.most)
+        if refusal is not None:
+            self.fail(errand, refusal)
+            return
+
+        if job is not errand.job:
+            errand.replace(job)
+
+        self._backlog.put_back(errand)
+        if self._observer is not None:
+            tell(self._observer, Throttled(None, errand.position, errand.attempts, error))
+
+
+def tell_of_failure(observer: Observer, errand: Errand[I, T], error: BaseException) -> None:
+    """Tell that a job has ended with an error."""
+    tell(observer, Failed(errand.position, errand.item, errand.attempts, errand.duration, error))

@@ -1,0 +1,120 @@
+"""The deliveries: results until the consumer has had them, and failures."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from anythrottle._engine.backlog import Backlog
+from anythrottle._engine.deliveries import Deliveries
+from anythrottle._engine.job import Errand
+from anythrottle._limiters.throttle import JobOf, check_job
+
+
+async def job() -> int:
+    return 1
+
+
+def begun(jobs: int, *, consumed: bool = True) -> tuple[Backlog[JobOf[int], int], Deliveries[int]]:
+    """Return a backlog of so many jobs, and its deliveries, in a run."""
+    backlog: Backlog[JobOf[int], int] = Backlog([job] * jobs, check_job, "jobs")
+    deliveries = Deliveries(backlog, consumed=consumed, most_waiting=lambda: 2)
+    deliveries.failures.open_receivers = 1
+    backlog.begin_run(lambda: None)
+    deliveries.begin_run()
+    return backlog, deliveries
+
+
+def start(backlog: Backlog[JobOf[int], int]) -> Errand[JobOf[int], int]:
+    assert backlog.frontmost(0.0) is not None
+    return backlog.start()
+
+
+def succeed(deliveries: Deliveries[int], errand: Errand[JobOf[int], int]) -> None:
+    errand.value = 1
+    errand.ended = True
+    deliveries.succeed(errand)
+
+
+def test_there_is_room_for_so_many() -> None:
+    backlog, deliveries = begun(3)
+    assert deliveries.bounded
+    for _ in range(2):
+        assert deliveries.has_room(0)
+        succeed(deliveries, start(backlog))
+
+    assert not deliveries.has_room(0)
+    _, errand = deliveries.processed.receive_nowait()
+    assert deliveries.has_room(0)
+    assert (deliveries.done, len(backlog.started)) == (0, 2)
+    deliveries.finish(errand)
+    assert (deliveries.done, len(backlog.started)) == (1, 1)
+
+
+def test_without_a_consumer_there_is_always_room() -> None:
+    backlog, deliveries = begun(3, consumed=False)
+    assert not deliveries.bounded
+    for _ in range(3):
+        succeed(deliveries, start(backlog))
+
+    assert (deliveries.done, len(backlog.started)) == (3, 0)
+
+
+def test_failures_are_collected(caplog: pytest.LogCaptureFixture) -> None:
+    backlog, deliveries = begun(2)
+    error = ValueError()
+    deliveries.fail(start(backlog), error)
+    assert deliveries.failed == 1
+    assert deliveries.failures.items()[0].error is error
+    assert not caplog.records
+    deliveries.failures.open_receivers = 0
+    deliveries.fail(start(backlog), error)
+    assert deliveries.failed == 2
+    assert len(deliveries.failures) == 1
+    assert caplog.records[0].getMessage() == "job 1 has failed, and exceptions is closed"
+
+
+def test_each_end_is_told() -> None:
+    backlog, deliveries = begun(2)
+    told: list[tuple[int, int]] = []
+    deliveries.on_end = lambda: told.append((deliveries.done, deliveries.failed))
+    succeed(deliveries, start(backlog))
+    deliveries.fail(start(backlog), ValueError())
+    assert told == [(0, 0), (0, 0)]
+
+
+class TestEndRun:
+    def test_results_are_kept_once(self) -> None:
+        backlog, deliveries = begun(3)
+        errands = [start(backlog) for _ in range(3)]
+        for errand in (errands[1], errands[0]):
+            succeed(deliveries, errand)
+
+        _, with_consumer = deliveries.processed.receive_nowait()
+        assert with_consumer is errands[1]
+        for _ in range(2):
+            backlog.end_run()
+            deliveries.end_run()
+            assert sorted(e.position for e in deliveries.processed.items()) == [0, 1]
+
+    def test_the_streams_are_open_while_it_runs_alone(self) -> None:
+        _, deliveries = begun(0)
+        for _ in range(2):
+            assert not deliveries.processed.is_at_end()
+            assert not deliveries.failures.is_at_end()
+            deliveries.end()
+            assert deliveries.processed.is_at_end()
+            assert not deliveries.failures.is_at_end()
+            deliveries.end_run()
+            assert deliveries.failures.is_at_end()
+            deliveries.begin_run()
+
+    def test_unread_failures_are_counted(self, caplog: pytest.LogCaptureFixture) -> None:
+        backlog, deliveries = begun(2)
+        for _ in range(2):
+            deliveries.fail(start(backlog), ValueError())
+
+        deliveries.end_run()
+        assert [record.levelno for record in caplog.records] == [logging.WARNING]
+        assert caplog.records[0].args == (2,)

@@ -1,0 +1,81 @@
+"""How many jobs end per second: the arithmetic, with the time passed in."""
+
+from __future__ import annotations
+
+import pytest
+
+from anythrottle._engine.pace import Pace
+
+
+def pace_of(ends: list[float], *, began: float = 0.0) -> Pace:
+    pace = Pace(began)
+    for end in ends:
+        pace.note(end)
+
+    return pace
+
+
+class TestAtFirst:
+    def test_nothing_has_ended(self) -> None:
+        assert Pace(5.0).per_second(5.0) == 0
+        assert Pace(5.0).per_second(8.0) == 0
+
+    def test_only_the_time_since_the_run_began_counts(self) -> None:
+        pace = pace_of([101, 102, 104], began=100)
+        assert pace.per_second(104) == 3 / 4
+        assert pace.per_second(106) == 3 / 6
+
+    def test_who_ended_in_the_instant_that_it_began_counts_as_well(self) -> None:
+        pace = pace_of([5.0, 5.0, 7.0], began=5.0)
+        assert pace.per_second(9.0) == 3 / 4
+        assert pace.per_second(15.5) == 1 / 10
+
+    def test_no_time_has_passed(self) -> None:
+        assert pace_of([5.0], began=5.0).per_second(5.0) == 0
+
+
+class TestOfLate:
+    def test_the_last_ten_seconds(self) -> None:
+        pace = pace_of([float(number) for number in range(1, 101)])
+        assert pace.per_second(100) == 1
+        assert pace.per_second(100.5) == 1
+
+    def test_it_follows_a_change(self) -> None:
+        slow = [float(number) for number in range(1, 21)]
+        fast = [20 + number / 4 for number in range(1, 41)]
+        pace = pace_of(slow + fast)
+        assert pace.per_second(30) == 4
+
+    def test_it_decays_when_nothing_ends(self) -> None:
+        pace = pace_of([float(number) for number in range(1, 21)])
+        found = [pace.per_second(20 + number) for number in range(12)]
+        assert found == [1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0, 0]
+
+    def test_asking_changes_nothing(self) -> None:
+        pace = pace_of([1, 2, 3])
+        assert [pace.per_second(5) for _ in range(3)] == [3 / 5] * 3
+        assert pace.per_second(500) == 0
+        assert pace.per_second(5) == 3 / 5
+
+
+class TestMany:
+    @pytest.mark.parametrize("rate", [10, 20, 30, 100, 1000])
+    def test_a_steady_rate(self, rate: int) -> None:
+        pace = pace_of([number / rate for number in range(1, 30 * rate + 1)])
+        assert pace.per_second(30) == pytest.approx(rate, rel=0.02)
+
+    def test_memory_is_bounded(self) -> None:
+        pace = pace_of([number / 1000 for number in range(5000)])
+        assert len(pace._ends) <= 1000
+
+    @pytest.mark.parametrize("count", [199, 200, 201, 1000])
+    def test_a_burst_in_one_instant(self, count: int) -> None:
+        pace = pace_of([4.0] * count)
+        assert pace.per_second(4) == pytest.approx(count / 4)
+        assert pace.per_second(8) == pytest.approx(count / 8)
+        assert pace.per_second(15) == 0
+
+    def test_a_burst_is_not_forgotten_because_it_was_large(self) -> None:
+        # 1000 calls at the begin of each window of 10 s: that is 100 per second.
+        pace = pace_of([10 + number / 1000 for number in range(1000)])
+        assert pace.per_second(19.5) == pytest.approx(100, rel=0.05)
