@@ -2,45 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import AsyncIterator
 
 import anyio
 import pytest
 
 from anythrottle import FixedWindow, Granted, RateLimiter, Throttler, amap, amap_outcomes
-from anythrottle.abc import Event, Permit
+from anythrottle.abc import Event
 from tests.engine.diary import Diary, finish
+from tests.engine.mine import Mine
 
 pytestmark = pytest.mark.timing
-
-
-class Mine:
-    """A limiter that passes on to another one, with permits that are generators."""
-
-    def __init__(self, limiter: RateLimiter) -> None:
-        self.limiter = limiter
-        self.told: list[str] = []
-
-    @asynccontextmanager
-    async def permit(self, *args: Any, **options: Any) -> AsyncGenerator[Permit]:
-        async with self.limiter.permit(*args, **options) as permit:
-            self.told.append("entered")
-            try:
-                yield permit
-            except BaseException as exc:
-                self.told.append(f"left by {type(exc).__name__}")
-                raise
-
-            self.told.append("left")
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.limiter, name)
-
-    async def __aenter__(self) -> None: ...
-
-    async def __aexit__(self, *_: object) -> None: ...
 
 
 async def test_its_permits_are_entered_and_left() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sized
 from math import inf
-from typing import Any
 
 import anyio
 import pytest
@@ -14,6 +13,7 @@ from anythrottle import RateLimiter, ThrottleException, Throttler, ThrottlerStat
 from anythrottle.testing import wait_idle
 from tests.conftest import Run
 from tests.engine.diary import Diary, Job, failures, finish
+from tests.engine.mine import Mine
 
 pytestmark = pytest.mark.timing
 
@@ -257,20 +257,7 @@ class TestPausedUntil:
         assert throttler.statistics().paused_until == 1020
 
     async def test_a_limiter_of_one_s_own_cannot_tell(self) -> None:
-        class Mine:
-            def __init__(self) -> None:
-                self.limiter = RateLimiter("9/s")
-
-            def __getattr__(self, name: str) -> Any:
-                return getattr(self.limiter, name)
-
-            async def __aenter__(self) -> None:
-                raise NotImplementedError
-
-            async def __aexit__(self, *exc_info: object) -> None:
-                raise NotImplementedError
-
-        limiter: Any = Mine()
+        limiter = Mine(RateLimiter("9/s"))
         limiter.pause(5)
         throttler = Throttler(Diary().jobs(2), limiter=limiter)
         [sample] = await Samples(throttler).at(1)
