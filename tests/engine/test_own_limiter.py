@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import anyio
 import pytest
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.timing
 
 async def test_its_permits_are_entered_and_left() -> None:
     diary = Diary()
-    mine = Mine(RateLimiter("2/10s", concurrency=1))
+    mine: Any = Mine(RateLimiter("2/10s", concurrency=1))
     errors = [ValueError()]
     jobs = [diary.job(0, seconds=1), diary.job(1, errors=errors), diary.job(2)]
     throttler = Throttler(jobs, diary.consumer(), limiter=mine)
@@ -28,7 +29,7 @@ async def test_its_permits_are_entered_and_left() -> None:
 
 
 async def test_it_is_told_when_a_job_is_cut_off() -> None:
-    mine = Mine(RateLimiter(concurrency=2))
+    mine: Any = Mine(RateLimiter(concurrency=2))
     with anyio.move_on_after(1):
         await amap(anyio.sleep, [10, 10, 10], limiter=mine)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sized
 from math import inf
+from typing import Any
 
 import anyio
 import pytest
@@ -257,7 +258,7 @@ class TestPausedUntil:
         assert throttler.statistics().paused_until == 1020
 
     async def test_a_limiter_of_one_s_own_cannot_tell(self) -> None:
-        limiter = Mine(RateLimiter("9/s"))
+        limiter: Any = Mine(RateLimiter("9/s"))
         limiter.pause(5)
         throttler = Throttler(Diary().jobs(2), limiter=limiter)
         [sample] = await Samples(throttler).at(1)
