@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from contextvars import copy_context
 from typing import Generic, TypeVar, final
@@ -121,11 +121,10 @@ class Workbench(Generic[I, T]):
             )
 
         context = copy_context()
-        context.run(make_current, permit)
         time = self._run.time
         began = time()
         try:
-            awaitable = context.run(awaitable_of, errand.job, errand)
+            awaitable = context.run(_call, errand, permit)
             if self._attempts.timeout is None:
                 value = await isolated(awaitable, context)
             else:
@@ -190,6 +189,12 @@ class Workbench(Generic[I, T]):
         self._backlog.put_back(errand)
         if self._observer is not None:
             tell(self._observer, Throttled(None, errand.position, errand.attempts, error))
+
+
+def _call(errand: Errand[I, T], permit: Permit) -> Awaitable[T]:
+    """Call a job, in its own context; return what to await."""
+    make_current(permit)
+    return awaitable_of(errand.job, errand)
 
 
 def tell_of_failure(observer: Observer, errand: Errand[I, T], error: BaseException) -> None:
