@@ -8,6 +8,7 @@ from typing import Generic, TypeAlias, TypeVar, final
 import anyio
 
 from .._limiters.permit import TurnPermit
+from .._policies.policy import Cost
 from ..abc import Limiter, Permit
 from .concurrency import Concurrency
 from .cost_of import CostOf
@@ -57,13 +58,15 @@ class Admission(Generic[I]):
         :raises Exception: what the function that tells the cost has raised, or the limiter
 
         """
-        if callable(self._cost):
-            if errand.cost is None:
-                cost = self._cost(errand.item)
-                self._limiter.permit(cost)
-                errand.cost = cost
-        else:
-            errand.cost = self._cost
+        if errand.cost is None:
+            cost = self._cost(errand.item) if callable(self._cost) else self._cost
+            self._limiter.permit(cost)
+            errand.cost = cost
+
+    @property
+    def fixed_cost(self) -> Cost | None:
+        """What each attempt costs, ``None`` if that depends on the item."""
+        return None if callable(self._cost) else self._cost
 
     def now(self, errand: Errand[I, T]) -> Admitted | None:
         """Let a job in whose price is known if that needs no waiting."""

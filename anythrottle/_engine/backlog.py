@@ -135,6 +135,11 @@ class Backlog(Generic[I, T]):
 
         return first
 
+    def is_frontmost(self, errand: Errand[I, T]) -> bool:
+        """Tell whether a job would be taken by :meth:`start` now."""
+        first = self.todo.first()
+        return first is errand or (first is None and self.ahead is errand)
+
     @property
     def next_due(self) -> float:
         """The instant at which the first of the delayed jobs may start."""

@@ -70,6 +70,14 @@ class RunCancellation:
     def absorb(error: BaseException) -> None:
         """Take note that ``error``, which the run's cancellation has not caused, ends here."""
         if isinstance(error, asyncio.CancelledError):
-            task = asyncio.current_task()
-            while task is not None and task.cancelling():
-                task.uncancel()
+            _uncancel(asyncio.current_task())
+
+    def forget(self, task: asyncio.Task[object] | None) -> None:
+        """Take note that what has cancelled a task natively is over, unless it is the run."""
+        if task is not None and task.cancelling() and not self.is_under_way():
+            _uncancel(task)
+
+
+def _uncancel(task: asyncio.Task[object] | None) -> None:
+    while task is not None and task.cancelling():
+        task.uncancel()

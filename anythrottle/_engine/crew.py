@@ -140,7 +140,7 @@ class Crew(Generic[I, T]):
         self._beginners = 0
         #: The workers that wait for the lead, the one that has been woken to take it, and the one
         #: that has it.
-        self._idle: list[_Worker] = []
+        self._idle: dict[_Worker, None] = {}
         self._successor: _Worker | None = None
         self._leader: _Worker | None = None
         #: Whether the leader waits for news.
@@ -264,6 +264,7 @@ class Crew(Generic[I, T]):
                 # A job may have cancelled this task natively, and have returned all the same.
                 if not jobs % _JOBS_IN_A_ROW or (task is not None and task.cancelling()):
                     await self._run.checkpoint()
+                    self.cancellation.forget(task)
             except BaseException as exc:
                 if self.cancellation.caused(exc):
                     raise
@@ -310,14 +311,14 @@ class Crew(Generic[I, T]):
 
     async def _wait_for_lead(self, me: _Worker) -> None:
         while self._leader is not None:
-            self._idle.append(me)
+            self._idle[me] = None
             try:
                 await self._run.park(me)
             finally:
                 if self._successor is me:
                     self._successor = None
                 else:
-                    self._idle.remove(me)
+                    del self._idle[me]
 
     def _pass_lead(self) -> None:
         """
@@ -331,7 +332,7 @@ class Crew(Generic[I, T]):
 
         if self._over or not self._admission.all_busy():
             if self._idle:
-                self._successor = self._idle.pop()
+                self._successor, _ = self._idle.popitem()
                 self._run.wake(self._successor)
             elif not self._over:
                 self._add_worker()
@@ -350,16 +351,17 @@ class Crew(Generic[I, T]):
                 await self._wait_for_news(me)
                 continue
 
-            if errand.cost is None and not self._has_price(errand):
-                # There may be many such jobs.
-                await self._run.checkpoint()
+            if errand.cost is None:
+                # Whoever is asked for the cost may change what is frontmost.
+                await self._price(errand)
                 continue
 
             admitted = self._admission.now(errand)
-            if admitted is not None:
+            if admitted is None:
+                admitted = await self._admission.wait(errand)
+            elif not self._stopping and backlog.is_frontmost(errand):
                 return backlog.start(), admitted
 
-            admitted = await self._admission.wait(errand)
             if admitted is None:
                 continue
 
@@ -380,10 +382,15 @@ class Crew(Generic[I, T]):
     def _frontmost(self) -> Errand[I, T] | None:
         """Return the job that is to start next; ``None`` if there is none yet, or no more."""
         try:
-            return self._backlog.frontmost(self._run.time())
+            errand = self._backlog.frontmost(self._run.time())
         except Exception as exc:  # noqa: BLE001 - the source's own
             self._end_source_with(exc)
             return None
+
+        if errand is not None and errand.cost is None:
+            errand.cost = self._admission.fixed_cost
+
+        return errand
 
     def _has_room(self, errand: Errand[I, T]) -> bool:
         """Tell whether the frontmost job may start, as far as memory goes."""
@@ -393,6 +400,11 @@ class Crew(Generic[I, T]):
         return self._outlet.has_room(
             errand.position if errand.position >= 0 else self._backlog.todo.next_position
         )
+
+    async def _price(self, errand: Errand[I, T]) -> None:
+        if not self._has_price(errand):
+            # There may be many such jobs.
+            await self._run.checkpoint()
 
     def _has_price(self, errand: Errand[I, T]) -> bool:
         """Look what the frontmost job costs; if that cannot be told, it ends with an error."""

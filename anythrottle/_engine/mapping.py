@@ -314,6 +314,7 @@ class _Mapping(Generic[I, T]):
         if not (crew.finished or (isinstance(outlet, Race) and outlet.won)):
             # Cancelled, while the task group was waiting for nothing but its workers.
             await checkpoint()
+            raise RuntimeError("the tasks of the run were cancelled by somebody else")
 
     @asynccontextmanager
     async def outcomes(self, *, ordered: bool) -> AsyncGenerator[OutcomeFeed[I, T]]:

@@ -286,6 +286,7 @@ class Throttler(Generic[T]):
         if not crew.finished:
             # Cancelled, while the task group was waiting for nothing but its workers.
             await checkpoint()
+            raise RuntimeError("the tasks of the run were cancelled by somebody else")
 
         if interrupted_before:
             raise SourceInterrupted(source.items)

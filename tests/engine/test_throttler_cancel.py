@@ -16,7 +16,7 @@ import anyio
 import pytest
 from anyio.abc import TaskGroup
 
-from anythrottle import JobInterrupted, RateLimiter, ThrottleException, Throttler
+from anythrottle import JobInterrupted, RateLimiter, ThrottleException, Throttler, amap
 from anythrottle._engine.crew import Crew
 from anythrottle.testing import wait_idle
 from anythrottle.testing._virtual_loop import VirtualEventLoop
@@ -604,6 +604,18 @@ async def test_a_run_whose_tasks_were_all_cancelled_before_it_does_not_return(
 
     assert scope.cancelled_caught
     assert not ended
+
+
+async def test_nor_if_somebody_else_has_cancelled_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def die_at_once(self: Crew[object, object], task_group: TaskGroup) -> None:
+        pass
+
+    monkeypatch.setattr(Crew, "begin", die_at_once)
+    with pytest.raises(RuntimeError, match="cancelled by somebody else"):
+        await Throttler(Diary().jobs(1)).run()
+
+    with pytest.raises(RuntimeError, match="cancelled by somebody else"):
+        await amap(anyio.sleep, [1])
 
 
 class TestNoNeverAwaitedWarnings:

@@ -14,6 +14,7 @@ import pytest
 from anythrottle import (
     CostTooHigh,
     Failed,
+    Granted,
     RateLimiter,
     ThrottleException,
     Throttler,
@@ -412,6 +413,58 @@ class TestCost:
 
         assert diary.starts == ["as large", 0]
         assert diary.when("start") == [10, 20]
+
+
+class TestCostFunctionsThatInterfere:
+    async def test_by_a_job_before_all_others(self) -> None:
+        diary = Diary()
+        limiter = RateLimiter("10/h")
+        jobs = [diary.job("z"), diary.job("a")]
+        dear = diary.job("dear")
+        added: list[object] = []
+
+        def cost(job: object) -> int:
+            if job is jobs[1] and not added:
+                added.append(job)
+                throttler.add(dear, front=True)
+
+            return 5 if job is dear else 1
+
+        throttler = Throttler(jobs, limiter=limiter, cost=cost)
+        await finish(throttler)
+        assert diary.starts == ["z", "dear", "a"]
+        assert limiter.peek().remaining == 3
+
+    async def test_by_a_stop(self) -> None:
+        diary = Diary()
+        jobs = diary.jobs(3)
+
+        def cost(job: object) -> int:
+            if job is jobs[1]:
+                throttler.stop()
+
+            return 1
+
+        throttler = Throttler(jobs, limiter="10/h", cost=cost)
+        await finish(throttler)
+        assert diary.starts == [0]
+        assert throttler.remaining() == jobs[1:]
+
+    async def test_nor_an_observer_that_stops_when_a_turn_is_granted(self) -> None:
+        diary = Diary()
+        granted = 0
+
+        def observe(event: Event) -> None:
+            nonlocal granted
+            granted += isinstance(event, Granted)
+            if granted == 2:
+                throttler.stop()
+
+        limiter = RateLimiter("10/h", observer=observe)
+        throttler = Throttler(diary.jobs(3), limiter=limiter)
+        await finish(throttler)
+        assert diary.starts == [0]
+        assert limiter.peek().remaining == 9
 
 
 class TestSlotsOfTheLimiterItself:
