@@ -1,5 +1,5 @@
 """
-The tasks of one run: who pulls the items, who runs the jobs.
+The tasks of one run: who runs the jobs, in which order.
 
 Each worker runs one job at a time, and one worker at a time has the lead. It waits until there is
 a job and room for its result, then for a slot, then until the limiter lets one pass, takes the
@@ -33,8 +33,8 @@ from .concurrency import Concurrency
 from .cost_of import CostOf
 from .job import Errand
 from .outlet import Outlet
+from .puller import Puller
 from .retrying import Attempts
-from .source import SourceEnd
 from .workbench import Workbench
 
 I = TypeVar("I")  # noqa: E741 - an item
@@ -92,7 +92,6 @@ class Crew(Generic[I, T]):
         "_outlet",
         "_over",
         "_puller",
-        "_resumable",
         "_run",
         "_stopping",
         "_successor",
@@ -118,7 +117,6 @@ class Crew(Generic[I, T]):
         observer: Observer | None,
         resumable: bool,
     ) -> None:
-        self._resumable = resumable
         self._backlog = backlog
         self._outlet = outlet
         self._bounded = outlet.bounded
@@ -145,7 +143,9 @@ class Crew(Generic[I, T]):
         self._leader: _Worker | None = None
         #: Whether the leader waits for news.
         self._waiting = False
-        self._puller = anyio.CancelScope()
+        self._puller = Puller(
+            backlog, outlet, self.cancellation, end_with=self.fail, resumable=resumable
+        )
         self._stopping = False
         self._done = False
         #: Whether nothing will be started any more.
@@ -160,19 +160,19 @@ class Crew(Generic[I, T]):
         self._task_group = task_group
         self._backlog.begin_run(self.nudge)
         if not self._backlog.source.is_sequence:
-            task_group.start_soon(self._pull, name="anythrottle source")
+            task_group.start_soon(self._puller.pull, name="anythrottle source")
 
         self._add_worker()
 
     def stop(self) -> None:
         """Start nothing more; what runs goes on."""
-        self._stopping = True
+        self._stopping = self._puller.stopping = True
         self.nudge()
         self._admission.stop_waiting()
 
     def cancel(self) -> None:
         """Start nothing more, and cancel what runs."""
-        self._stopping = True
+        self._stopping = self._puller.stopping = True
         self._task_group.cancel_scope.cancel()
 
     def be_done(self) -> None:
@@ -200,51 +200,6 @@ class Crew(Generic[I, T]):
         """Log what would have ended the run, had it not been cancelled as well."""
         if self.failure is not None:
             _logger.error("error in a run that was cancelled", exc_info=self.failure)
-
-    async def _pull(self) -> None:
-        """Offer the items of the source to the workers, one ahead; always in this task."""
-        backlog = self._backlog
-        with self._puller:
-            try:
-                while not self._stopping:
-                    if backlog.ahead is None:
-                        if backlog.source.interrupted:
-                            break
-
-                        backlog.ahead = backlog.errand(await backlog.source.pull())
-
-                    await backlog.todo.send(backlog.ahead, self)
-            except SourceEnd:
-                pass
-            except BaseException as exc:
-                if self.cancellation.is_under_way():
-                    backlog.source.note_cut_off()
-
-                if self.cancellation.caused(exc):
-                    raise
-
-                self._end_source_with(exc)
-                return
-            finally:
-                if not self._resumable:
-                    await self._close_source()
-
-            backlog.end_of_source()
-
-    async def _close_source(self) -> None:
-        try:
-            await self._backlog.source.close()
-        except BaseException as exc:
-            if self.cancellation.caused(exc):
-                raise
-
-            self.fail(exc)
-
-    def _end_source_with(self, error: BaseException) -> None:
-        if isinstance(error, Exception) and self._outlet.end_with(error):
-            self._backlog.end_of_source()
-        else:
-            self.fail(error)
 
     def _add_worker(self) -> None:
         self._workers += 1
@@ -279,7 +234,7 @@ class Crew(Generic[I, T]):
         self._workers -= 1
         if not self._workers:
             self.finished = True
-            self._puller.cancel()
+            self._puller.scope.cancel()
             self._outlet.end()
 
     async def _lead_and_run(self, me: _Worker) -> bool:
@@ -384,7 +339,7 @@ class Crew(Generic[I, T]):
         try:
             errand = self._backlog.frontmost(self._run.time())
         except Exception as exc:  # noqa: BLE001 - the source's own
-            self._end_source_with(exc)
+            self._puller.note_error(exc)
             return None
 
         if errand is not None and errand.cost is None:

@@ -18,6 +18,7 @@ from anyio.abc import TaskGroup
 from anythrottle import RateLimiter, ThrottleException, amap, amap_outcomes, first, for_each
 from anythrottle._engine.crew import Crew
 from anythrottle._engine.outcome_feed import OutcomeFeed
+from anythrottle._engine.puller import Puller
 from anythrottle.testing._virtual_loop import VirtualEventLoop
 from tests.conftest import Run
 from tests.engine.calls import Calls, Pulled
@@ -25,7 +26,7 @@ from tests.engine.diary import doubled
 from tests.sweep import Strike, sweep
 
 #: All that is awaited: the crew's tasks, and whoever takes outcomes.
-AWAITED: list[tuple[type, str]] = [(Crew, "_work"), (Crew, "_pull"), (OutcomeFeed, "__anext__")]
+AWAITED: list[tuple[type, str]] = [(Crew, "_work"), (Puller, "pull"), (OutcomeFeed, "__anext__")]
 
 #: Runs a coroutine function, lets the strike cut it off, and tells whether it did.
 How: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, object]], Strike], Awaitable[bool]]

@@ -18,6 +18,7 @@ from anyio.abc import TaskGroup
 
 from anythrottle import JobInterrupted, RateLimiter, ThrottleException, Throttler, amap
 from anythrottle._engine.crew import Crew
+from anythrottle._engine.puller import Puller
 from anythrottle.testing import wait_idle
 from anythrottle.testing._virtual_loop import VirtualEventLoop
 from tests.conftest import Run
@@ -25,7 +26,7 @@ from tests.engine.diary import Diary, Job, doubled, failures, finish
 from tests.sweep import Strike, sweep
 
 #: All that a run awaits: the crew's own tasks, and the one that is in run() itself.
-AWAITED: list[tuple[type, str]] = [(Crew, "_work"), (Crew, "_pull"), (Throttler, "run")]
+AWAITED: list[tuple[type, str]] = [(Crew, "_work"), (Puller, "pull"), (Throttler, "run")]
 
 #: Runs a throttler, lets the strike cut it off, and tells whether it did.
 How: TypeAlias = Callable[["Throttler[object]", Strike], Awaitable[bool]]
