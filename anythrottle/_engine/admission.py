@@ -7,6 +7,7 @@ from typing import Generic, TypeAlias, TypeVar, final
 
 import anyio
 
+from .._limiters.parking import Parked
 from .._limiters.permit import TurnPermit
 from .._policies.policy import Cost
 from ..abc import Limiter, Permit
@@ -17,11 +18,24 @@ from .job import Errand
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
 
-#: A permit as it was asked for, what entering it gave, and on whose behalf a slot was borrowed.
-Admitted: TypeAlias = tuple[AbstractAsyncContextManager[Permit], Permit, object]
+#: A permit as it was asked for, and what entering it gave.
+Admitted: TypeAlias = tuple[AbstractAsyncContextManager[Permit], Permit]
 
-#: Stands for a slot where there is no bound.
-_NO_SLOT = object()
+
+@final
+class Worker(Parked):
+    """
+    A task that runs jobs; parked while it waits for the lead, or with the lead for news.
+
+    :ivar has_slot: whether it has borrowed a slot
+
+    """
+
+    __slots__ = ("has_slot",)
+
+    def __init__(self) -> None:
+        self.parked = None
+        self.has_slot = False
 
 
 @final
@@ -29,8 +43,7 @@ class Admission(Generic[I]):
     """
     Lets the jobs of one run start; made in that run.
 
-    One job at a time is let in. While it waits for its turn it holds a slot, but nothing is held
-    longer than :meth:`wait` takes.
+    One worker at a time is let in. While it waits for its turn it holds a slot.
 
     :param limiter: what lets a job pass
     :param concurrency: how many jobs run at once at most, or slots that may be shared
@@ -38,16 +51,19 @@ class Admission(Generic[I]):
 
     """
 
-    __slots__ = ("_cost", "_limiter", "_scope", "_shared", "_slots")
+    __slots__ = ("_cost", "_limiter", "_scope", "_slots", "fixed_cost", "keeps_slots")
 
     def __init__(self, limiter: Limiter, concurrency: Concurrency, cost: CostOf[I]) -> None:
         self._limiter = limiter
-        #: Whether others may take slots, give them back, or change their number.
-        self._shared = isinstance(concurrency, anyio.CapacityLimiter)
         self._slots = (
             anyio.CapacityLimiter(concurrency) if isinstance(concurrency, int) else concurrency
         )
+        #: Whether a slot that has served one job may serve the next: nobody else waits for it, and
+        #: their number stays.
+        self.keeps_slots = isinstance(concurrency, int)
         self._cost = cost
+        #: What each attempt costs, ``None`` if that depends on the item.
+        self.fixed_cost: Cost | None = None if callable(cost) else cost
         #: The scope of whoever waits.
         self._scope: anyio.CancelScope | None = None
 
@@ -63,95 +79,69 @@ class Admission(Generic[I]):
             self._limiter.permit(cost)
             errand.cost = cost
 
-    @property
-    def fixed_cost(self) -> Cost | None:
-        """What each attempt costs, ``None`` if that depends on the item."""
-        return None if callable(self._cost) else self._cost
+    def now(self, errand: Errand[I, T], worker: Worker) -> TurnPermit | None:
+        """
+        Let a job in whose price is known if that needs no waiting.
 
-    def now(self, errand: Errand[I, T]) -> Admitted | None:
-        """Let a job in whose price is known if that needs no waiting."""
-        slot = self._borrow_now()
-        if slot is None:
+        If it does, the worker may have a slot all the same.
+        """
+        assert errand.cost is not None
+        if not (worker.has_slot or self._borrow_now(worker)):
             return None
 
-        assert errand.cost is not None
-        try:
-            asked = self._limiter.permit(errand.cost)
-            entered = isinstance(asked, TurnPermit) and asked.enter_now()
-        except BaseException:
-            self.return_slot(slot)
-            raise
+        asked = self._limiter.permit(errand.cost)
+        return asked if isinstance(asked, TurnPermit) and asked.enter_now() else None
 
-        if isinstance(asked, TurnPermit) and entered:
-            return asked, asked, slot
-
-        self.return_slot(slot)
-        return None
-
-    async def wait(self, errand: Errand[I, T]) -> Admitted | None:
+    async def wait(self, errand: Errand[I, T], worker: Worker) -> Admitted | None:
         """Let a job in as soon as it may be; ``None`` if :meth:`stop_waiting` was called."""
         assert errand.cost is not None
-        slot = await self._borrow()
-        if slot is None:
-            return None
-
-        permit: Permit | None = None
         try:
-            asked = self._limiter.permit(errand.cost)
             with anyio.CancelScope() as self._scope:
-                permit = await asked.__aenter__()
+                if not worker.has_slot:
+                    await self._borrow(worker)
+
+                asked = self._limiter.permit(errand.cost)
+                return asked, await asked.__aenter__()
         finally:
             self._scope = None
-            if permit is None:
-                self.return_slot(slot)
 
-        return None if permit is None else (asked, permit, slot)
+        return None
 
     def stop_waiting(self) -> None:
         """Let whoever waits give up."""
         if self._scope is not None:
             self._scope.cancel()
 
-    async def undo(self, admitted: Admitted) -> None:
-        """Take back what has been granted, and not been used."""
-        asked, permit, slot = admitted
-        try:
-            permit.refund()
-            await asked.__aexit__(None, None, None)
-        finally:
-            self.return_slot(slot)
-
     def all_busy(self) -> bool:
         """Tell whether nothing can start before one of the jobs that run has ended."""
-        return not self._shared and self._slots is not None and self._slots.available_tokens <= 0
+        return self.keeps_slots and self._slots is not None and self._slots.available_tokens <= 0
 
-    def return_slot(self, slot: object) -> None:
-        """Return a slot, for its job has ended."""
+    def return_slot(self, worker: Worker) -> None:
+        """Let a worker give its slot back, if it has one."""
+        if worker.has_slot:
+            worker.has_slot = False
+            if self._slots is not None:
+                self._slots.release_on_behalf_of(worker)
+
+    def _borrow_now(self, worker: Worker) -> bool:
         if self._slots is not None:
-            self._slots.release_on_behalf_of(slot)
-
-    def _borrow_now(self) -> object:
-        if self._slots is None:
-            return _NO_SLOT
-
-        slot = object()
-        try:
-            self._slots.acquire_on_behalf_of_nowait(slot)
-        except anyio.WouldBlock:
-            return None
-
-        return slot
-
-    async def _borrow(self) -> object:
-        slot = self._borrow_now()
-        if slot is None:
-            assert self._slots is not None
-            waiting = object()
             try:
-                with anyio.CancelScope() as self._scope:
-                    await self._slots.acquire_on_behalf_of(waiting)
-                    slot = waiting
-            finally:
-                self._scope = None
+                self._slots.acquire_on_behalf_of_nowait(worker)
+            except anyio.WouldBlock:
+                return False
 
-        return slot
+        worker.has_slot = True
+        return True
+
+    async def _borrow(self, worker: Worker) -> None:
+        if self._slots is not None:
+            await self._slots.acquire_on_behalf_of(worker)
+
+        worker.has_slot = True
+
+
+async def undo(admitted: Admitted) -> None:
+    """Take back a turn that has been granted, and not been used."""
+    asked, permit = admitted
+    permit.refund()
+    await asked.__aexit__(None, None, None)

@@ -135,11 +135,6 @@ class Backlog(Generic[I, T]):
 
         return first
 
-    def is_frontmost(self, errand: Errand[I, T]) -> bool:
-        """Tell whether a job would be taken by :meth:`start` now."""
-        first = self.todo.first()
-        return first is errand or (first is None and self.ahead is errand)
-
     @property
     def next_due(self) -> float:
         """The instant at which the first of the delayed jobs may start."""
@@ -149,17 +144,19 @@ class Backlog(Generic[I, T]):
         """Tell whether there is nothing to start and never will be in this run."""
         return self.todo.is_at_end()
 
-    def start(self) -> Errand[I, T]:
-        """Take the frontmost job, to be run."""
-        if self.todo.first() is None and self.ahead is not None:
-            errand = self.ahead
-            rank = self.todo.new_position()
-        else:
-            rank, errand = self.todo.receive_nowait()
-
-        if errand is self.ahead:
+    def start(self, errand: Errand[I, T]) -> bool:
+        """Take a job to be run, if it is frontmost still; tell whether it was."""
+        first = self.todo.first()
+        if first is None and errand is self.ahead:
             self.ahead = None
-            errand.position = errand.rank = rank
+            errand.position = errand.rank = self.todo.new_position()
+        elif first is errand:
+            position, _ = self.todo.receive_nowait()
+            if errand is self.ahead:
+                self.ahead = None
+                errand.position = errand.rank = position
+        else:
+            return False
 
         errand.attempts += 1
         self.started[errand] = None
@@ -167,14 +164,16 @@ class Backlog(Generic[I, T]):
         self.running += 1
         # It may be put back, or be followed by one that is added: the stream is not at its end.
         self.todo.open_senders += 1
-        return errand
+        return True
 
-    def drop(self) -> Errand[I, T]:
-        """Take the frontmost job, which cannot be run."""
-        errand = self.start()
+    def drop(self, errand: Errand[I, T]) -> bool:
+        """Take a job that cannot be run, if it is frontmost still; tell whether it was."""
+        if not self.start(errand):
+            return False
+
         errand.attempts -= 1
         self.starts -= 1
-        return errand
+        return True
 
     def put_back(self, errand: Errand[I, T]) -> None:
         """Put a job that runs back to the front."""

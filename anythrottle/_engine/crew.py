@@ -16,17 +16,17 @@ group is cancelled.
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractAsyncContextManager
 from math import inf
-from typing import Generic, TypeVar, final
+from typing import Generic, TypeAlias, TypeVar, final
 
 import anyio
 from anyio.abc import TaskGroup
 
 from .._events import Observer
 from .._limiters.clock import RunClock
-from .._limiters.parking import Parked
-from ..abc import Limiter
-from .admission import Admission, Admitted
+from ..abc import Limiter, Permit
+from .admission import Admission, Worker, undo
 from .backlog import Backlog
 from .cancellation import RunCancellation
 from .concurrency import Concurrency
@@ -51,15 +51,8 @@ _JOBS_IN_A_ROW = 16
 
 _logger = logging.getLogger("anythrottle")
 
-
-@final
-class _Worker(Parked):
-    """A task that runs jobs; parked while it waits for the lead, or with the lead for news."""
-
-    __slots__ = ()
-
-    def __init__(self) -> None:
-        self.parked = None
+#: A job that has been started, its permit as it was asked for, and what entering it gave.
+_Start: TypeAlias = tuple[Errand[I, T], AbstractAsyncContextManager[Permit], Permit]
 
 
 @final
@@ -88,6 +81,7 @@ class Crew(Generic[I, T]):
         "_bounded",
         "_done",
         "_idle",
+        "_keeps_slots",
         "_leader",
         "_outlet",
         "_over",
@@ -121,6 +115,7 @@ class Crew(Generic[I, T]):
         self._outlet = outlet
         self._bounded = outlet.bounded
         self._admission = Admission(limiter, concurrency, cost)
+        self._keeps_slots = self._admission.keeps_slots
         self._run = clock.run()
         self.cancellation = RunCancellation()
         self._workbench = Workbench(
@@ -138,9 +133,9 @@ class Crew(Generic[I, T]):
         self._beginners = 0
         #: The workers that wait for the lead, the one that has been woken to take it, and the one
         #: that has it.
-        self._idle: dict[_Worker, None] = {}
-        self._successor: _Worker | None = None
-        self._leader: _Worker | None = None
+        self._idle: dict[Worker, None] = {}
+        self._successor: Worker | None = None
+        self._leader: Worker | None = None
         #: Whether the leader waits for news.
         self._waiting = False
         self._puller = Puller(
@@ -208,28 +203,41 @@ class Crew(Generic[I, T]):
 
     async def _work(self) -> None:
         self._beginners -= 1
-        me = _Worker()
+        me = Worker()
         task = self.cancellation.native_task()
         jobs = 0
-        more = True
-        while more:
-            try:
-                more = await self._lead_and_run(me)
-                jobs += 1
-                # A job may have cancelled this task natively, and have returned all the same.
-                if not jobs % _JOBS_IN_A_ROW or (task is not None and task.cancelling()):
-                    await self._run.checkpoint()
-                    self.cancellation.forget(task)
-            except BaseException as exc:
-                if self.cancellation.caused(exc):
-                    raise
+        try:
+            while True:
+                try:
+                    start = None if self._leader is not None else self._start_now(me)
+                    if start is None:
+                        start = await self._lead(me)
+                        if start is None:
+                            break
 
-                if not isinstance(exc, anyio.get_cancelled_exc_class()):
-                    self.fail(exc)
-                    return
+                    try:
+                        await self._workbench.run(*start)
+                    finally:
+                        if not self._keeps_slots:
+                            self._admission.return_slot(me)
 
-                # Somebody has cancelled this task natively, and meant a job that is over.
-                self.cancellation.absorb(exc)
+                    jobs += 1
+                    # A job may have cancelled this task natively, and have returned all the same.
+                    if not jobs % _JOBS_IN_A_ROW or (task is not None and task.cancelling()):
+                        await self._run.checkpoint()
+                        self.cancellation.forget(task)
+                except BaseException as exc:
+                    if self.cancellation.caused(exc):
+                        raise
+
+                    if not isinstance(exc, anyio.get_cancelled_exc_class()):
+                        self.fail(exc)
+                        return
+
+                    # Somebody has cancelled this task natively, and meant a job that is over.
+                    self.cancellation.absorb(exc)
+        finally:
+            self._admission.return_slot(me)
 
         self._workers -= 1
         if not self._workers:
@@ -237,51 +245,67 @@ class Crew(Generic[I, T]):
             self._puller.scope.cancel()
             self._outlet.end()
 
-    async def _lead_and_run(self, me: _Worker) -> bool:
-        """Wait for the lead, then until a job may start, and run it; tell whether one was there."""
-        if self._leader is not None:
+    def _start_now(self, me: Worker) -> _Start[I, T] | None:
+        """While nobody has the lead, take the frontmost job if it may start at once."""
+        errand = None if self._stopping else self._frontmost()
+        if (
+            errand is None
+            or errand.cost is None
+            or ((self._bounded or self._backlog.delayed) and not self._has_room(errand))
+        ):
+            return None
+
+        had_slot = me.has_slot
+        permit = self._admission.now(errand, me)
+        if permit is None:
+            return None
+
+        # Whoever observes the limiter may have stopped the run, or put another job first.
+        if self._stopping or not self._backlog.start(errand):
+            permit.refund()
+            permit.leave()
+            return None
+
+        if not had_slot:
+            self._see_to_successor()
+
+        return errand, permit, permit
+
+    async def _lead(self, me: Worker) -> _Start[I, T] | None:
+        """Wait for the lead, then until a job may start, and take it; ``None`` if there is none."""
+        self._admission.return_slot(me)
+        while self._leader is not None:
             await self._wait_for_lead(me)
 
         self._leader = me
+        start = None
         try:
-            start = None if self._over else await self._start_next(me)
-        except BaseException:
-            # This worker goes on and takes it again, unless the run is being cancelled.
-            self._leader = None
-            raise
-
-        if start is None:
-            self._over = True
-            self._pass_lead()
-            return False
-
-        self._pass_lead()
-        errand, (asked, permit, slot) = start
-        try:
-            await self._workbench.run(errand, asked, permit)
+            if not self._over:
+                start = await self._start_next(me)
+                self._over = start is None
         finally:
-            self._admission.return_slot(slot)
+            # If that was cut off, this worker goes on and takes it again, or the run ends.
+            self._leader = None
 
-        return True
+        self._see_to_successor()
+        return start
 
-    async def _wait_for_lead(self, me: _Worker) -> None:
-        while self._leader is not None:
-            self._idle[me] = None
-            try:
-                await self._run.park(me)
-            finally:
-                if self._successor is me:
-                    self._successor = None
-                else:
-                    del self._idle[me]
+    async def _wait_for_lead(self, me: Worker) -> None:
+        self._idle[me] = None
+        try:
+            await self._run.park(me)
+        finally:
+            if self._successor is me:
+                self._successor = None
+            else:
+                del self._idle[me]
 
-    def _pass_lead(self) -> None:
+    def _see_to_successor(self) -> None:
         """
-        Give up the lead: who comes first has it.
+        See to it that somebody takes the lead, now that it is free.
 
-        Somebody is on the way to take it, unless nothing can be started before a job ends.
+        Who comes first has it. Nobody needs to come if nothing can be started before a job ends.
         """
-        self._leader = None
         if self._successor is not None or self._beginners:
             return
 
@@ -292,45 +316,42 @@ class Crew(Generic[I, T]):
             elif not self._over:
                 self._add_worker()
 
-    async def _start_next(self, me: _Worker) -> tuple[Errand[I, T], Admitted] | None:
+    async def _start_next(self, me: Worker) -> _Start[I, T] | None:
         """As the leader, wait until a job may start, and take it; ``None`` if there is none."""
-        backlog = self._backlog
         while not self._stopping:
+            start = self._start_now(me)
+            if start is not None:
+                return start
+
             errand = self._frontmost()
-            if errand is None or (
-                (self._bounded or backlog.delayed) and not self._has_room(errand)
-            ):
-                if errand is None and backlog.is_at_end():
+            if errand is None or not self._has_room(errand):
+                if errand is None and self._backlog.is_at_end():
                     return None
 
+                self._admission.return_slot(me)
                 await self._wait_for_news(me)
-                continue
-
-            if errand.cost is None:
+            elif errand.cost is None:
                 # Whoever is asked for the cost may change what is frontmost.
-                await self._price(errand)
-                continue
+                if not self._has_price(errand):
+                    # There may be many such jobs.
+                    await self._run.checkpoint()
+            else:
+                admitted = await self._admission.wait(errand, me)
+                if admitted is None:
+                    continue
 
-            admitted = self._admission.now(errand)
-            if admitted is None:
-                admitted = await self._admission.wait(errand)
-            elif not self._stopping and backlog.is_frontmost(errand):
-                return backlog.start(), admitted
+                # It may have taken a while: what is frontmost now, and does it cost as much?
+                frontmost = None if self._stopping else self._frontmost()
+                if (
+                    frontmost is not None
+                    and self._has_price(frontmost)
+                    and frontmost.cost == errand.cost
+                    and not self._stopping
+                    and self._backlog.start(frontmost)
+                ):
+                    return frontmost, *admitted
 
-            if admitted is None:
-                continue
-
-            # It may have taken a while: what is frontmost now, and does it cost as much?
-            frontmost = self._frontmost()
-            if (
-                not self._stopping
-                and frontmost is not None
-                and self._has_price(frontmost)
-                and frontmost.cost == errand.cost
-            ):
-                return backlog.start(), admitted
-
-            await self._admission.undo(admitted)
+                await undo(admitted)
 
         return None
 
@@ -356,22 +377,19 @@ class Crew(Generic[I, T]):
             errand.position if errand.position >= 0 else self._backlog.todo.next_position
         )
 
-    async def _price(self, errand: Errand[I, T]) -> None:
-        if not self._has_price(errand):
-            # There may be many such jobs.
-            await self._run.checkpoint()
-
     def _has_price(self, errand: Errand[I, T]) -> bool:
         """Look what the frontmost job costs; if that cannot be told, it ends with an error."""
         try:
             self._admission.price(errand)
         except Exception as exc:  # noqa: BLE001 - it is that job's alone
-            self._workbench.fail(self._backlog.drop(), exc)
+            if self._backlog.drop(errand):
+                self._workbench.fail(errand, exc)
+
             return False
 
         return True
 
-    async def _wait_for_news(self, me: _Worker) -> None:
+    async def _wait_for_news(self, me: Worker) -> None:
         due = self._backlog.next_due
         self._waiting = True
         try:

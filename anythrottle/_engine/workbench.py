@@ -88,21 +88,43 @@ class Workbench(Generic[I, T]):
 
         """
         errand.waited += permit.waited
-        if isinstance(asked, TurnPermit):
-            try:
-                await self._attempt(errand, permit)
-            finally:
-                asked.leave()
-
-            return
-
         try:
-            await self._attempt(errand, permit)
+            if self._observer is not None:
+                tell(
+                    self._observer,
+                    Started(errand.position, errand.item, errand.attempts, errand.waited),
+                )
+
+            began = self._run.time()
+            try:
+                context = copy_context()
+                awaitable = context.run(_call, errand, permit)
+                if self._attempts.timeout is None:
+                    value = await isolated(awaitable, context)
+                else:
+                    with anyio.fail_after(self._attempts.timeout):
+                        value = await isolated(awaitable, context)
+            except BaseException as exc:
+                errand.duration = self._run.time() - began
+                if self._cancellation.caused(exc):
+                    raise
+
+                self._take_error(errand, exc)
+            else:
+                errand.duration = self._run.time() - began
+                self._take_value(errand, value)
         except BaseException as exc:
-            await asked.__aexit__(type(exc), exc, exc.__traceback__)
+            if isinstance(asked, TurnPermit):
+                asked.leave()
+            else:
+                await asked.__aexit__(type(exc), exc, exc.__traceback__)
+
             raise
 
-        await asked.__aexit__(None, None, None)
+        if isinstance(asked, TurnPermit):
+            asked.leave()
+        else:
+            await asked.__aexit__(None, None, None)
 
     def fail(self, errand: Errand[I, T], error: BaseException) -> None:
         """Let a started job end with an error."""
@@ -112,45 +134,23 @@ class Workbench(Generic[I, T]):
         if self._observer is not None:
             tell_of_failure(self._observer, errand, error)
 
-    async def _attempt(self, errand: Errand[I, T], permit: Permit) -> None:
-        """Call or await a job, and see to it that it is where it belongs when this returns."""
+    def _take_value(self, errand: Errand[I, T], value: T) -> None:
+        """Let a job end with what it has returned."""
+        errand.value = value
+        errand.ended = True
+        self._backlog.running -= 1
+        self._outlet.succeed(errand)
         if self._observer is not None:
-            tell(
-                self._observer,
-                Started(errand.position, errand.item, errand.attempts, errand.waited),
-            )
+            ended = Finished(errand.position, errand.item, errand.attempts, errand.duration)
+            tell(self._observer, ended)
 
-        context = copy_context()
-        time = self._run.time
-        began = time()
-        try:
-            awaitable = context.run(_call, errand, permit)
-            if self._attempts.timeout is None:
-                value = await isolated(awaitable, context)
-            else:
-                with anyio.fail_after(self._attempts.timeout):
-                    value = await isolated(awaitable, context)
-        except BaseException as exc:
-            errand.duration = time() - began
-            if self._cancellation.caused(exc):
-                raise
-
-            if isinstance(exc, (Exception, anyio.get_cancelled_exc_class())):
-                self._cancellation.absorb(exc)
-                self._sort_out(errand, exc)
-            else:
-                self._end_with(exc)
+    def _take_error(self, errand: Errand[I, T], error: BaseException) -> None:
+        """See to what follows from an error that a job has raised."""
+        if isinstance(error, (Exception, anyio.get_cancelled_exc_class())):
+            self._cancellation.absorb(error)
+            self._sort_out(errand, error)
         else:
-            errand.duration = time() - began
-            errand.value = value
-            errand.ended = True
-            self._backlog.running -= 1
-            self._outlet.succeed(errand)
-            if self._observer is not None:
-                tell(
-                    self._observer,
-                    Finished(errand.position, errand.item, errand.attempts, errand.duration),
-                )
+            self._end_with(error)
 
     def _sort_out(self, errand: Errand[I, T], error: BaseException) -> None:
         """Let a job that has raised an error go again, or end with it."""

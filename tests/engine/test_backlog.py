@@ -42,6 +42,14 @@ def begun(added: list[JobOf[int]] | None = None, source: list[JobOf[int]] | None
     return backlog
 
 
+def start(backlog: Jobs) -> Errand[JobOf[int], int]:
+    """Start the frontmost job."""
+    errand = backlog.frontmost(0.0)
+    assert errand is not None
+    assert backlog.start(errand)
+    return errand
+
+
 def succeed(backlog: Jobs, errand: Errand[JobOf[int], int]) -> None:
     """Let a job end well, and its result be kept."""
     errand.value = 1
@@ -51,22 +59,34 @@ def succeed(backlog: Jobs, errand: Errand[JobOf[int], int]) -> None:
 
 async def test_started_jobs_are_numbered_and_counted() -> None:
     backlog = begun([job, other])
-    errands = [backlog.start(), backlog.start()]
+    errands = [start(backlog), start(backlog)]
     assert [errand.position for errand in errands] == [0, 1]
     assert [errand.attempts for errand in errands] == [1, 1]
     assert (backlog.starts, backlog.running) == (2, 2)
     assert backlog.remaining() == [job, other]
 
 
-async def test_there_must_be_one_to_start() -> None:
-    with pytest.raises(anyio.WouldBlock):
-        begun().start()
+def test_only_who_is_frontmost_starts() -> None:
+    backlog = begun([job], source=[other])
+    first = backlog.frontmost(0.0)
+    assert first is not None
+    start(backlog)
+    second = backlog.frontmost(0.0)
+    assert second is not None
+    assert not backlog.start(first)
+    backlog.add(Errand(third, third), front=True)
+    assert not backlog.start(second)
+    assert not backlog.drop(second)
+    assert (backlog.starts, second.attempts, backlog.remaining()) == (1, 0, [third, job, other])
+    assert start(backlog).item is third
+    assert backlog.drop(second)
+    assert (backlog.starts, second.attempts, second.position) == (2, 0, 2)
 
 
 def test_what_is_no_job_is_named_by_its_position_and_passed_over() -> None:
     backlog = begun(source=[job, 5, other])  # type: ignore[list-item]
     assert backlog.frontmost(0.0) is backlog.ahead
-    backlog.start()
+    start(backlog)
     with pytest.raises(TypeError, match=r"^jobs\[1\] must be .*, not 5$"):
         backlog.frontmost(0.0)
 
@@ -81,7 +101,7 @@ async def test_one_that_is_offered_is_ahead_until_it_starts() -> None:
         task_group.start_soon(backlog.todo.send, backlog.ahead, None)
         await anyio.wait_all_tasks_blocked()
         assert backlog.frontmost(0.0) is backlog.ahead
-        errand = backlog.start()
+        errand = start(backlog)
         assert backlog.ahead is None
         assert backlog.remaining() == [job]
 
@@ -93,7 +113,7 @@ async def test_one_that_is_offered_is_ahead_until_it_starts() -> None:
 def test_a_sequence_is_advanced_by_one_when_there_is_nothing_else() -> None:
     backlog = begun([job], source=[other, third])
     assert backlog.queued == 3
-    backlog.start()
+    start(backlog)
     assert backlog.ahead is None
     for position, each in enumerate([other, third], 1):
         errand = backlog.frontmost(0.0)
@@ -101,7 +121,7 @@ def test_a_sequence_is_advanced_by_one_when_there_is_nothing_else() -> None:
         assert errand.item is each
         assert (errand.position, backlog.todo.next_position) == (-1, position)
         assert backlog.frontmost(0.0) is errand
-        assert backlog.start() is errand
+        assert start(backlog) is errand
         assert errand.position == position
 
     assert backlog.frontmost(0.0) is None
@@ -115,30 +135,30 @@ def test_a_sequence_is_advanced_by_one_when_there_is_nothing_else() -> None:
 
 def test_those_added_at_the_front_go_before_all_others_and_the_latest_first() -> None:
     backlog = begun([job])
-    throttled = backlog.start()
+    throttled = start(backlog)
     backlog.put_back(throttled)
     for each in (other, third):
         backlog.add(Errand(each, each), front=True)
 
-    started = [backlog.start() for _ in range(3)]
+    started = [start(backlog) for _ in range(3)]
     assert [errand.item for errand in started] == [third, other, job]
     assert [errand.position for errand in started] == [2, 1, 0]
     # Where it was, it comes back to.
     for errand in (started[2], started[1]):
         backlog.put_back(errand)
 
-    assert backlog.start().item is other
+    assert start(backlog).item is other
 
 
 async def test_a_job_that_runs_holds_the_end_off() -> None:
     backlog = begun([job])
-    errand = backlog.start()
+    errand = start(backlog)
     backlog.end_of_source()
     assert not backlog.is_at_end()
     backlog.put_back(errand)
     assert not backlog.is_at_end()
     assert backlog.throttled == 1
-    again = backlog.start()
+    again = start(backlog)
     assert (again.job, again.position, again.attempts) == (job, 0, 2)
     succeed(backlog, again)
     # Whoever consumes the result may still add a job.
@@ -151,7 +171,7 @@ def test_the_source_ends_once() -> None:
     backlog = begun([job])
     backlog.end_of_source()
     backlog.end_of_source()
-    errand = backlog.start()
+    errand = start(backlog)
     backlog.finish(errand)
     assert backlog.is_at_end()
     assert backlog.todo.open_senders == 0
@@ -160,7 +180,7 @@ def test_the_source_ends_once() -> None:
 class TestDelayed:
     def test_goes_back_to_its_place_when_it_is_due(self) -> None:
         backlog = begun([job, other, third])
-        errands = [backlog.start(), backlog.start()]
+        errands = [start(backlog), start(backlog)]
         backlog.end_of_source()
         backlog.delay(errands[1], 5.0)
         backlog.delay(errands[0], 7.0)
@@ -174,7 +194,7 @@ class TestDelayed:
         assert backlog.frontmost(7.0) is errands[0]
         assert backlog.next_due == math.inf
         for errand in (errands[0], errands[1], first):
-            assert backlog.start() is errand
+            assert start(backlog) is errand
             assert not backlog.is_at_end()
             backlog.finish(errand)
 
@@ -182,14 +202,14 @@ class TestDelayed:
 
     def test_holds_the_end_off(self) -> None:
         backlog = begun([job])
-        errand = backlog.start()
+        errand = start(backlog)
         backlog.end_of_source()
         backlog.delay(errand, 5.0)
         assert not backlog.is_at_end()
 
     def test_is_at_the_front_when_the_run_has_ended(self) -> None:
         backlog = begun([job, other])
-        errand = backlog.start()
+        errand = start(backlog)
         backlog.delay(errand, 5.0)
         assert backlog.end_run() == []
         assert (backlog.delayed, backlog.next_due) == (0, math.inf)
@@ -200,7 +220,7 @@ class TestDelayed:
         backlog = begun([job])
         told: list[float] = []
         backlog.begin_run(lambda: told.append(backlog.next_due))
-        errand = backlog.start()
+        errand = start(backlog)
         backlog.delay(errand, 5.0)
         assert told[-1] == 5.0
 
@@ -208,7 +228,7 @@ class TestDelayed:
 class TestEndRun:
     def test_what_ran_goes_to_the_front_in_its_place(self) -> None:
         backlog = begun([job, other, third])
-        first, second = backlog.start(), backlog.start()
+        first, second = start(backlog), start(backlog)
         assert (first.attempts, second.attempts) == (1, 1)
         assert backlog.end_run() == []
         assert backlog.todo.items() == [first, second, *backlog.todo.items()[2:]]
@@ -218,14 +238,14 @@ class TestEndRun:
     def test_an_awaitable_is_lost(self) -> None:
         coroutine = job()
         backlog = begun([coroutine])
-        errand = backlog.start()
+        errand = start(backlog)
         assert backlog.end_run() == [errand]
         assert backlog.remaining() == []
         coroutine.close()
 
     def test_what_has_ended_stays_where_it_is(self) -> None:
         backlog = begun([job])
-        errand = backlog.start()
+        errand = start(backlog)
         succeed(backlog, errand)
         assert backlog.end_run() == []
         assert list(backlog.started) == [errand]
@@ -267,6 +287,6 @@ class TestDiscard:
 def test_remaining_has_the_rest_of_a_sequence() -> None:
     backlog = begun([third], source=[job, other])
     assert backlog.remaining() == [third, job, other]
-    backlog.start()
+    start(backlog)
     assert backlog.frontmost(0.0) is not None
     assert backlog.remaining() == [third, job, other]

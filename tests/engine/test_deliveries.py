@@ -27,8 +27,10 @@ def begun(jobs: int, *, consumed: bool = True) -> tuple[Backlog[JobOf[int], int]
 
 
 def start(backlog: Backlog[JobOf[int], int]) -> Errand[JobOf[int], int]:
-    assert backlog.frontmost(0.0) is not None
-    return backlog.start()
+    errand = backlog.frontmost(0.0)
+    assert errand is not None
+    assert backlog.start(errand)
+    return errand
 
 
 def succeed(deliveries: Deliveries[int], errand: Errand[JobOf[int], int]) -> None:
