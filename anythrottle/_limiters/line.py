@@ -18,7 +18,7 @@ from .._events import Abandoned, Granted, tell
 from .current import current_permits
 from .parking import Run
 from .patience import Patience, latest_turn
-from .turn import Turn, TurnHolder
+from .turn import Turn
 from .turnstile import Turnstile
 
 #: The least nap after a timer that went off early, in seconds; it doubles while that goes on, so
@@ -35,7 +35,7 @@ class WaitLine(Turnstile):
 
     __slots__ = ()
 
-    def enter_now(self, turn: Turn, priority: float) -> bool:
+    def enter_now(self, turn: Turn) -> bool:
         """Let the call of a turn begin if it is due and nobody is in line; tell whether it has."""
         run = self.enter_free()
         if run is None:
@@ -47,11 +47,10 @@ class WaitLine(Turnstile):
         if gate.utc_buckets:
             self.outlook.read_utc(now)
 
-        self.outlook.void()
+        # As nobody is in line, there is no forecast that this would make void.
         if not gate.pass_now(turn, now):
             return False
 
-        turn.place = (priority, self.arrivals)
         if gate.holds:
             turn.task = run.task()
 
@@ -141,9 +140,9 @@ class WaitLine(Turnstile):
         assert turn.run is not None
         task = turn.run.task()
         own = (
-            permit.turn
+            permit
             for permit in current_permits()
-            if isinstance(permit, TurnHolder) and permit.turn in self.gate.charged
+            if isinstance(permit, Turn) and permit in self.gate.charged
         )
         if not any(held.task is task for held in own):
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 from types import TracebackType
 from typing import Self, final
@@ -10,13 +11,35 @@ from .._policies.policy import Cost
 from .cost import by_unit, named_amounts
 from .line import WaitLine
 from .patience import Patience
-from .turn import Turn, TurnHolder
+from .turn import Turn
 
 
 @final
-class TurnPermit(TurnHolder):
+class FreePermit:
+    """A :class:`~anythrottle.abc.Permit` of a call that nothing limits."""
+
+    __slots__ = ()
+
+    waited = 0.0
+
+    def settle(self, cost: Cost) -> None:
+        # There is nothing to correct, but a mistake is one here too.
+        by_unit(cost)
+
+    def refund(self) -> None:
+        pass
+
+    def leave(self) -> None:
+        pass
+
+    def __repr__(self) -> str:
+        return "<Permit without limit>"
+
+
+@final
+class TurnPermit(Turn):
     """
-    A :class:`~anythrottle.abc.Permit` that stands for a turn in line.
+    A turn that is a :class:`~anythrottle.abc.Permit` as well.
 
     Entering it waits for the turn; leaving it lets go whatever the call holds.
     """
@@ -32,20 +55,21 @@ class TurnPermit(TurnHolder):
         "_waited",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - only one who calls it, and often
         self,
         owner: object,
         line: WaitLine,
-        turn: Turn,
-        *,
+        cost: Cost,
+        amounts: Sequence[int],
         priority: float,
         max_wait: Patience,
+        *,
         fast: bool,
     ) -> None:
+        super().__init__(cost, amounts, ends=True)
         #: The limiter, which so stays what it is as long as somebody has a permit of it.
         self._owner = owner
         self._line = line
-        self.turn = turn
         self._policies = line.gate.policies
         self._priority = priority
         self._max_wait: Patience = max_wait
@@ -75,12 +99,12 @@ class TurnPermit(TurnHolder):
 
         """
         self._check_begun()
-        before = by_unit(self.turn.cost)
+        before = by_unit(self.cost)
         amounts = named_amounts(cost, self._line.gate.policies, before)
         before.setdefault("calls", 1)
         changes = {unit: amount - before.get(unit, 0) for unit, amount in amounts.items()}
-        self._line.settle(self.turn, {unit: change for unit, change in changes.items() if change})
-        self.turn.cost = before | amounts
+        self._line.settle(self, {unit: change for unit, change in changes.items() if change})
+        self.cost = before | amounts
 
     def refund(self) -> None:
         """
@@ -104,34 +128,33 @@ class TurnPermit(TurnHolder):
         if self._entered or self._line.gate.policies is not self._policies:
             return False
 
-        self._entered = self._line.enter_now(self.turn, self._priority)
+        self._entered = self._line.enter_now(self)
         return self._entered
 
     def leave(self) -> None:
         """Leave it."""
-        self._line.end(self.turn)
+        self._line.end(self)
 
     async def __aenter__(self) -> Self:
         if self._entered:
             raise RuntimeError("a permit is for one call: ask the limiter for another one")
 
         self._entered = True
-        turn = self.turn
         gate = self._line.gate
         if gate.policies is not self._policies:
             # The limiter has been reconfigured since the permit was asked for.
-            turn.amounts = gate.amounts(turn.cost)
+            self.amounts = gate.amounts(self.cost)
 
-        newcomer = turn.place is None
-        if turn.place is None:
-            turn.place = self._line.new_place(self._priority)
+        newcomer = self.place is None
+        if self.place is None:
+            self.place = self._line.new_place(self._priority)
 
         self._waited = await self._line.wait(
-            turn, fast=self._fast, max_wait=self._max_wait, newcomer=newcomer
+            self, fast=self._fast, max_wait=self._max_wait, newcomer=newcomer
         )
         if gate.holds:
-            assert turn.run is not None
-            turn.task = turn.run.task()
+            assert self.run is not None
+            self.task = self.run.task()
 
         return self
 
@@ -144,13 +167,13 @@ class TurnPermit(TurnHolder):
         self.leave()
 
     def _check_begun(self) -> None:
-        if self.turn.began == inf:
+        if self.began == inf:
             raise RuntimeError("nothing has been charged yet: enter the permit first")
 
     def __repr__(self) -> str:
-        if self.turn.began == inf:
+        if self.began == inf:
             state = "waiting" if self._entered else "new"
         else:
-            state = "held" if self.turn.granted else "ended"
+            state = "held" if self.granted else "ended"
 
         return f"<Permit {state}>"

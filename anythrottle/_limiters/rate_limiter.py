@@ -21,7 +21,7 @@ from .parking import Run
 from .patience import Patience, check_patience
 from .permit import TurnPermit
 from .throttle import JobOf, awaitable_of, discard, go_again, throttle_in
-from .turn import FRONT, Place, Turn
+from .turn import FRONT, Turn
 from .turnstile import HOLDS
 
 P = ParamSpec("P")
@@ -198,7 +198,10 @@ class RateLimiter(LimiterControls):
         :raises ~anythrottle.CostTooHigh: if a policy could never allow ``cost``
 
         """
-        return self._permit(cost, _check_priority(priority), check_patience(max_wait))
+        if max_wait is not None:
+            max_wait = check_patience(max_wait)
+
+        return self._permit(cost, _check_priority(priority), max_wait)
 
     async def run(
         self,
@@ -238,7 +241,7 @@ class RateLimiter(LimiterControls):
             raise TypeError(f"func must be an async function, not {func!r}")
 
         most = inf if max_attempts is None else check_count("max_attempts", max_attempts)
-        permit = self._permit(cost, _check_priority(priority), None)
+        permit = self._permit(cost, _check_priority(priority))
         job: JobOf[T] = partial(func, *args)
         attempts = 0
         try:
@@ -254,9 +257,11 @@ class RateLimiter(LimiterControls):
                             raise
 
                         job = following
-                        again = self._permit(cost, FRONT, None, place=permit.turn.place)
+                        assert permit.place is not None
+                        again = self._permit(cost, FRONT)
+                        again.place = (FRONT, permit.place[1])
                         # In line before the slot is free, so that nobody else gets it.
-                        self._line.rejoin(again.turn)
+                        self._line.rejoin(again)
 
                 permit = again
         finally:
@@ -322,16 +327,9 @@ class RateLimiter(LimiterControls):
         if not turns:
             del self._anonymous[task]
 
-    def _permit(
-        self, cost: Cost, priority: float, max_wait: Patience, place: Place | None = None
-    ) -> TurnPermit:
-        turn = Turn(cost, self._amounts(cost), ends=True)
-        if place is not None:
-            turn.place = (priority, place[1])
-
-        return TurnPermit(
-            self, self._line, turn, priority=priority, max_wait=max_wait, fast=self._fast
-        )
+    def _permit(self, cost: Cost, priority: float, max_wait: Patience = None) -> TurnPermit:
+        amounts = self._amounts(cost)
+        return TurnPermit(self, self._line, cost, amounts, priority, max_wait, fast=self._fast)
 
     def _turn_without_hold(self, cost: Cost, verb: str) -> Turn:
         if self._gate.holds:
@@ -385,6 +383,6 @@ def as_limiter(value: Limiter | str) -> Limiter:
     raise TypeError(f"limiter must be a limiter or a text such as '20/10s', not {value!r}")
 
 
-def takes_slots_of(limiter: Limiter, capacity: anyio.CapacityLimiter) -> bool:
+def takes_slots_of(limiter: Limiter | None, capacity: anyio.CapacityLimiter) -> bool:
     """Tell whether a limiter is known to take its slots of a capacity limiter."""
     return isinstance(limiter, RateLimiter) and limiter._gate.capacity is capacity  # noqa: SLF001

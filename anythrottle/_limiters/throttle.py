@@ -93,16 +93,19 @@ def _refusal(
     return None
 
 
-def check_job(job: JobOf[T], name: str) -> JobOf[T]:
+def check_job(job: JobOf[T], name: str, index: int | None = None) -> JobOf[T]:
     """
     Return a job, or raise if it cannot be one.
 
+    :param name: the name of what it was given as
+    :param index: its place there, if it was given with others
     :raises TypeError: if it is neither callable nor awaitable
 
     """
     if not callable(job) and not isawaitable(job):
+        what = name if index is None else f"{name}[{index}]"
         raise TypeError(
-            f"{name} must be an async function without arguments, or an awaitable, not {job!r}"
+            f"{what} must be an async function without arguments, or an awaitable, not {job!r}"
         )
 
     return job

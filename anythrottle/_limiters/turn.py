@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import inf
 from typing import TypeAlias, final
 
@@ -38,7 +38,6 @@ class Charge:
         self.receipt = receipt
 
 
-@final
 class Turn(Parked):
     """
     A turn: its place in line, then what it was granted.
@@ -80,7 +79,7 @@ class Turn(Parked):
     def __init__(self, cost: Cost, amounts: Sequence[int], *, ends: bool) -> None:
         self.parked = None
         # A copy, for its owner may use the mapping again, with other amounts.
-        self.cost = dict(cost) if isinstance(cost, Mapping) else cost
+        self.cost: Cost = cost if isinstance(cost, int) else dict(cost)
         self.amounts = amounts
         self.ends = ends
         self.run: Run | None = None
@@ -94,11 +93,3 @@ class Turn(Parked):
         self.began = inf
         self.charges: list[Charge] = _NOTHING
         self.error: Exception | None = None
-
-
-class TurnHolder:
-    """Whoever stands for a turn."""
-
-    __slots__ = ("turn",)
-
-    turn: Turn

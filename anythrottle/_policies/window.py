@@ -121,7 +121,9 @@ class WindowBucket:
         return True
 
     def take(self, now: float, cost: int, since: float | None = None) -> None:
-        self._note_returns(now)
+        if self._entries and self._entries[0][0] <= now:
+            self._note_returns(now)
+
         self._free -= cost
 
     def start(self, now: float, cost: int) -> float:

@@ -602,7 +602,7 @@ class TestManyCorrections:
                 await anyio.sleep(1)
 
             assert isinstance(permit, TurnPermit)
-            assert len(permit.turn.charges) <= 100
+            assert len(permit.charges) <= 100
             assert limiter.peek({"tokens": 0}).remaining == 1_000_000 - 9
             permit.refund()
             assert limiter.peek({"tokens": 0}).remaining == 1_000_000
