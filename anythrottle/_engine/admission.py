@@ -8,7 +8,8 @@ from typing import Generic, TypeAlias, TypeVar, final
 import anyio
 
 from .._limiters.parking import Parked
-from .._limiters.permit import TurnPermit
+from .._limiters.permit import FreePermit, TurnPermit
+from .._limiters.rate_limiter import RateLimiter
 from .._policies.policy import Cost
 from ..abc import Limiter, Permit
 from .concurrency import Concurrency
@@ -18,8 +19,11 @@ from .job import Errand
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
 
-#: A permit as it was asked for, and what entering it gave.
-Admitted: TypeAlias = tuple[AbstractAsyncContextManager[Permit], Permit]
+#: A permit of this library's own, which has been entered without having had to wait.
+ReadyPermit: TypeAlias = TurnPermit | FreePermit
+
+#: A permit as it was asked for, or is ready, and what entering it gave.
+Admitted: TypeAlias = tuple[ReadyPermit | AbstractAsyncContextManager[Permit], Permit]
 
 
 @final
@@ -45,16 +49,27 @@ class Admission(Generic[I]):
 
     One worker at a time is let in. While it waits for its turn it holds a slot.
 
-    :param limiter: what lets a job pass
+    :param limiter: what lets a job pass, ``None`` for no limit
     :param concurrency: how many jobs run at once at most, or slots that may be shared
     :param cost: what an attempt costs
 
     """
 
-    __slots__ = ("_cost", "_limiter", "_scope", "_slots", "fixed_cost", "keeps_slots")
+    __slots__ = (
+        "_cost",
+        "_free",
+        "_limiter",
+        "_limitless",
+        "_scope",
+        "_slots",
+        "fixed_cost",
+        "keeps_slots",
+    )
 
-    def __init__(self, limiter: Limiter, concurrency: Concurrency, cost: CostOf[I]) -> None:
-        self._limiter = limiter
+    def __init__(self, limiter: Limiter | None, concurrency: Concurrency, cost: CostOf[I]) -> None:
+        self._limiter: Limiter = RateLimiter() if limiter is None else limiter
+        #: Whether nothing can hold a job up but a pause of this run's own, and nothing does now.
+        self._limitless = self._free = limiter is None
         self._slots = (
             anyio.CapacityLimiter(concurrency) if isinstance(concurrency, int) else concurrency
         )
@@ -79,7 +94,7 @@ class Admission(Generic[I]):
             self._limiter.permit(cost)
             errand.cost = cost
 
-    def now(self, errand: Errand[I, T], worker: Worker) -> TurnPermit | None:
+    def now(self, errand: Errand[I, T], worker: Worker) -> ReadyPermit | None:
         """
         Let a job in whose price is known if that needs no waiting.
 
@@ -89,8 +104,15 @@ class Admission(Generic[I]):
         if not (worker.has_slot or self._borrow_now(worker)):
             return None
 
+        if self._free:
+            return FreePermit()
+
         asked = self._limiter.permit(errand.cost)
-        return asked if isinstance(asked, TurnPermit) and asked.enter_now() else None
+        if not (isinstance(asked, TurnPermit) and asked.enter_now()):
+            return None
+
+        self._free = self._limitless
+        return asked
 
     async def wait(self, errand: Errand[I, T], worker: Worker) -> Admitted | None:
         """Let a job in as soon as it may be; ``None`` if :meth:`stop_waiting` was called."""
@@ -98,7 +120,9 @@ class Admission(Generic[I]):
         try:
             with anyio.CancelScope() as self._scope:
                 if not worker.has_slot:
-                    await self._borrow(worker)
+                    assert self._slots is not None
+                    await self._slots.acquire_on_behalf_of(worker)
+                    worker.has_slot = True
 
                 asked = self._limiter.permit(errand.cost)
                 return asked, await asked.__aenter__()
@@ -106,6 +130,11 @@ class Admission(Generic[I]):
             self._scope = None
 
         return None
+
+    def pause(self, seconds: float | None) -> None:
+        """Let the limiter pause."""
+        self._limiter.pause(seconds)
+        self._free = False
 
     def stop_waiting(self) -> None:
         """Let whoever waits give up."""
@@ -115,6 +144,11 @@ class Admission(Generic[I]):
     def all_busy(self) -> bool:
         """Tell whether nothing can start before one of the jobs that run has ended."""
         return self.keeps_slots and self._slots is not None and self._slots.available_tokens <= 0
+
+    def rest(self, worker: Worker) -> None:
+        """Let a worker that runs nothing now give its slot back, if others may want it."""
+        if not self.keeps_slots:
+            self.return_slot(worker)
 
     def return_slot(self, worker: Worker) -> None:
         """Let a worker give its slot back, if it has one."""
@@ -133,15 +167,21 @@ class Admission(Generic[I]):
         worker.has_slot = True
         return True
 
-    async def _borrow(self, worker: Worker) -> None:
-        if self._slots is not None:
-            await self._slots.acquire_on_behalf_of(worker)
-
-        worker.has_slot = True
-
 
 async def undo(admitted: Admitted) -> None:
     """Take back a turn that has been granted, and not been used."""
     asked, permit = admitted
     permit.refund()
-    await asked.__aexit__(None, None, None)
+    await leave(asked, None)
+
+
+async def leave(
+    asked: ReadyPermit | AbstractAsyncContextManager[Permit], error: BaseException | None
+) -> None:
+    """Let a call end."""
+    if isinstance(asked, (TurnPermit, FreePermit)):
+        asked.leave()
+    elif error is None:
+        await asked.__aexit__(None, None, None)
+    else:
+        await asked.__aexit__(type(error), error, error.__traceback__)

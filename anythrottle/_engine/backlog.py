@@ -4,8 +4,8 @@ Which job is where, until it is done with.
 No ``await`` stands in this file, so each method moves a job from one place to another in one
 step. A job that was pulled or added and is not done with is in exactly one of these places:
 
-- ``ahead``: pulled, and not started; unless the source is a sequence, offered to the todo stream;
 - the todo stream: at its front, put back or added;
+- ``ahead``: pulled, and to be started when the todo stream is empty;
 - delayed: to be put back at an instant that is yet to come;
 - ``started``: started, and not yet done with.
 """
@@ -32,7 +32,8 @@ class Backlog(Generic[I, T]):
     The jobs that are not done with, over all runs.
 
     :param items: what the jobs are made for
-    :param job_for: makes the job for an item, or raises if that can be none
+    :param job_for: makes the job for an item, with the name of the parameter and the index, or
+        raises if that can be none
     :param name: the name of the parameter that the items were given as
 
     """
@@ -42,10 +43,12 @@ class Backlog(Generic[I, T]):
         "_handed_out",
         "_job_for",
         "_name",
+        "_on_news",
         "_open",
         "_put_first",
         "ahead",
         "delayed",
+        "on_ahead_taken",
         "retried",
         "running",
         "source",
@@ -58,7 +61,7 @@ class Backlog(Generic[I, T]):
     def __init__(
         self,
         items: Iterable[I] | AsyncIterable[I],
-        job_for: Callable[[I, str], JobOf[T]],
+        job_for: Callable[[I, str, int], JobOf[T]],
         name: str,
     ) -> None:
         self._job_for = job_for
@@ -67,13 +70,16 @@ class Backlog(Generic[I, T]):
         self.source = Source(items, name)
         #: The job that was pulled last, until it starts.
         self.ahead: Errand[I, T] | None = None
+        #: Called when that is not ahead any more.
+        self.on_ahead_taken: Callable[[], None] | None = None
         self.todo: FrontState[Errand[I, T]] = FrontState(0)
-        self.todo.open_receivers = 1
         #: (when to put it back, its rank, the job)
         self._by_due: list[tuple[float, int, Errand[I, T]]] = []
         #: How many jobs are delayed.
         self.delayed = 0
         self.started: dict[Errand[I, T], None] = {}
+        #: Called when there may be something to start, or nothing any more.
+        self._on_news: Callable[[], None] | None = None
         #: Whether jobs may still come from the source, in this run.
         self._open = False
         #: How many jobs have been put before all others so far.
@@ -85,26 +91,22 @@ class Backlog(Generic[I, T]):
 
     def begin_run(self, on_news: Callable[[], None]) -> None:
         """
-        Open the todo stream: jobs may come from the source, and from the jobs.
+        Begin a run: jobs may come from the source, and from the jobs.
 
         :param on_news: is called when there may be something to start, or nothing any more
 
         """
         self._open = True
-        # The consumer may add jobs: there may be more as long as it has not had all results.
-        self.todo.open_senders = 1 + len(self.started)
-        self.todo.on_news = on_news
+        self._on_news = on_news
 
     def end_of_source(self) -> None:
         """Note that no more jobs come from the source in this run."""
-        if self._open:
-            self._open = False
-            self.todo.open_senders -= 1
-            self.todo.end_if_drained()
+        self._open = False
+        self._tell_news()
 
     def errand(self, item: I) -> Errand[I, T]:
         """Return the job for an item that has just been pulled."""
-        return Errand(item, self._job_for(item, f"{self._name}[{self.source.pulled - 1}]"))
+        return Errand(item, self._job_for(item, self._name, self.source.pulled - 1))
 
     def add(self, errand: Errand[I, T], *, front: bool) -> None:
         """Let a job come before all others, or before anything more from the source."""
@@ -114,26 +116,26 @@ class Backlog(Generic[I, T]):
             errand.rank = -self._put_first
 
         self.todo.put_back(errand, errand.rank)
+        self._tell_news()
 
     def frontmost(self, now: float) -> Errand[I, T] | None:
         """Return the job that is to start next, pulling it from a sequence if need be."""
         while self._by_due and self._by_due[0][0] <= now:
             _, rank, errand = heappop(self._by_due)
             self.delayed -= 1
-            self.todo.open_senders -= 1
             self.todo.put_back(errand, rank)
 
         first = self.todo.first()
-        if first is None and self.source.is_sequence:
-            if self.ahead is None and self._open:
-                try:
-                    self.ahead = self.errand(self.source.pull_nowait())
-                except SourceEnd:
-                    self.end_of_source()
+        if first is not None:
+            return first
 
-            first = self.ahead
+        if self.ahead is None and self._open and self.source.is_sequence:
+            try:
+                self.ahead = self.errand(self.source.pull_nowait())
+            except SourceEnd:
+                self.end_of_source()
 
-        return first
+        return self.ahead
 
     @property
     def next_due(self) -> float:
@@ -141,8 +143,12 @@ class Backlog(Generic[I, T]):
         return self._by_due[0][0] if self._by_due else inf
 
     def is_at_end(self) -> bool:
-        """Tell whether there is nothing to start and never will be in this run."""
-        return self.todo.is_at_end()
+        """
+        Tell whether there is nothing to start and never will be in this run.
+
+        A job that runs may be put back, or add others, and so may the consumer of its result.
+        """
+        return not (self._open or self.started or self.delayed or len(self.todo))
 
     def start(self, errand: Errand[I, T]) -> bool:
         """Take a job to be run, if it is frontmost still; tell whether it was."""
@@ -150,11 +156,10 @@ class Backlog(Generic[I, T]):
         if first is None and errand is self.ahead:
             self.ahead = None
             errand.position = errand.rank = self.todo.new_position()
+            if self.on_ahead_taken is not None:
+                self.on_ahead_taken()
         elif first is errand:
-            position, _ = self.todo.receive_nowait()
-            if errand is self.ahead:
-                self.ahead = None
-                errand.position = errand.rank = position
+            self.todo.receive_nowait()
         else:
             return False
 
@@ -162,8 +167,6 @@ class Backlog(Generic[I, T]):
         self.started[errand] = None
         self.starts += 1
         self.running += 1
-        # It may be put back, or be followed by one that is added: the stream is not at its end.
-        self.todo.open_senders += 1
         return True
 
     def drop(self, errand: Errand[I, T]) -> bool:
@@ -181,6 +184,7 @@ class Backlog(Generic[I, T]):
         self.running -= 1
         self.todo.put_back(errand, errand.rank)
         self.finish(errand)
+        self._tell_news()
 
     def delay(self, errand: Errand[I, T], until: float) -> None:
         """Let a job that runs go again, but not before ``until``."""
@@ -188,16 +192,14 @@ class Backlog(Generic[I, T]):
         self.delayed += 1
         self.running -= 1
         heappush(self._by_due, (until, errand.rank, errand))
-        self.todo.open_senders += 1
         self.finish(errand)
-        self.todo.tell_news()
+        self._tell_news()
 
     def finish(self, errand: Errand[I, T]) -> None:
         """Be done with a job that was started."""
         del self.started[errand]
-        self.todo.open_senders -= 1
-        if not self._open:
-            self.todo.end_if_drained()
+        if not self._open and self.is_at_end():
+            self._tell_news()
 
     def end_run(self) -> list[Errand[I, T]]:
         """
@@ -222,8 +224,7 @@ class Backlog(Generic[I, T]):
         self.delayed = 0
         self._open = False
         self.running = 0
-        self.todo.open_senders = 0
-        self.todo.on_news = None
+        self._on_news = self.on_ahead_taken = None
         return lost
 
     @property
@@ -242,6 +243,10 @@ class Backlog(Generic[I, T]):
         if not self._handed_out:
             for errand in self._unfinished():
                 discard(errand.job)
+
+    def _tell_news(self) -> None:
+        if self._on_news is not None:
+            self._on_news()
 
     def _unfinished(self) -> list[Errand[I, T]]:
         delayed = [errand for _, _, errand in self._by_due]

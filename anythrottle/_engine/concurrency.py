@@ -19,7 +19,7 @@ Concurrency: TypeAlias = int | anyio.CapacityLimiter | None
 _RESULTS_WAITING = 100
 
 
-def check_concurrency(value: Concurrency, limiter: Limiter) -> Concurrency:
+def check_concurrency(value: Concurrency, limiter: Limiter | None) -> Concurrency:
     """
     Return what has been given as ``concurrency``.
 

@@ -16,43 +16,32 @@ group is cancelled.
 from __future__ import annotations
 
 import logging
-from contextlib import AbstractAsyncContextManager
-from math import inf
-from typing import Generic, TypeAlias, TypeVar, final
+from typing import Generic, TypeVar, final
 
 import anyio
 from anyio.abc import TaskGroup
 
 from .._events import Observer
 from .._limiters.clock import RunClock
-from ..abc import Limiter, Permit
-from .admission import Admission, Worker, undo
+from ..abc import Limiter
+from .admission import Admission, Worker
 from .backlog import Backlog
 from .cancellation import RunCancellation
 from .concurrency import Concurrency
 from .cost_of import CostOf
-from .job import Errand
 from .outlet import Outlet
 from .puller import Puller
 from .retrying import Attempts
+from .starting import Start, Starter
 from .workbench import Workbench
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
 
-#: The least that the leader waits for a delayed job, in seconds: timers may go off early.
-_NAP = 0.001
-
-#: While so many jobs are delayed, only those are started that have been before.
-_MOST_DELAYED = 1000
-
 #: After so many jobs a worker lets others run, as its jobs may not do so by themselves.
 _JOBS_IN_A_ROW = 16
 
 _logger = logging.getLogger("anythrottle")
-
-#: A job that has been started, its permit as it was asked for, and what entering it gave.
-_Start: TypeAlias = tuple[Errand[I, T], AbstractAsyncContextManager[Permit], Permit]
 
 
 @final
@@ -62,7 +51,7 @@ class Crew(Generic[I, T]):
 
     :param backlog: the jobs
     :param outlet: where they go when they have ended
-    :param limiter: what lets a job pass
+    :param limiter: what lets a job pass, ``None`` for no limit
     :param concurrency: how many jobs run at once at most, or slots that may be shared
     :param cost: what an attempt costs
     :param attempts: how a job is attempted
@@ -78,19 +67,16 @@ class Crew(Generic[I, T]):
         "_admission",
         "_backlog",
         "_beginners",
-        "_bounded",
         "_done",
         "_idle",
-        "_keeps_slots",
         "_leader",
         "_outlet",
         "_over",
         "_puller",
         "_run",
-        "_stopping",
+        "_starter",
         "_successor",
         "_task_group",
-        "_waiting",
         "_workbench",
         "_workers",
         "cancellation",
@@ -103,7 +89,7 @@ class Crew(Generic[I, T]):
         backlog: Backlog[I, T],
         outlet: Outlet[I, T],
         *,
-        limiter: Limiter,
+        limiter: Limiter | None,
         concurrency: Concurrency,
         cost: CostOf[I],
         attempts: Attempts,
@@ -113,15 +99,13 @@ class Crew(Generic[I, T]):
     ) -> None:
         self._backlog = backlog
         self._outlet = outlet
-        self._bounded = outlet.bounded
         self._admission = Admission(limiter, concurrency, cost)
-        self._keeps_slots = self._admission.keeps_slots
         self._run = clock.run()
         self.cancellation = RunCancellation()
         self._workbench = Workbench(
             backlog,
             outlet,
-            limiter,
+            self._admission,
             attempts,
             run=self._run,
             cancellation=self.cancellation,
@@ -136,12 +120,23 @@ class Crew(Generic[I, T]):
         self._idle: dict[Worker, None] = {}
         self._successor: Worker | None = None
         self._leader: Worker | None = None
-        #: Whether the leader waits for news.
-        self._waiting = False
         self._puller = Puller(
-            backlog, outlet, self.cancellation, end_with=self.fail, resumable=resumable
+            backlog,
+            outlet,
+            self.cancellation,
+            run=self._run,
+            on_pulled=self._see_to_what_was_pulled,
+            end_with=self.fail,
+            resumable=resumable,
         )
-        self._stopping = False
+        self._starter = Starter(
+            backlog,
+            outlet,
+            self._admission,
+            run=self._run,
+            on_source_error=self._puller.note_error,
+            refuse=self._workbench.fail,
+        )
         self._done = False
         #: Whether nothing will be started any more.
         self._over = False
@@ -161,13 +156,12 @@ class Crew(Generic[I, T]):
 
     def stop(self) -> None:
         """Start nothing more; what runs goes on."""
-        self._stopping = self._puller.stopping = True
-        self.nudge()
-        self._admission.stop_waiting()
+        self._puller.stopping = True
+        self._starter.stop()
 
     def cancel(self) -> None:
         """Start nothing more, and cancel what runs."""
-        self._stopping = self._puller.stopping = True
+        self._puller.stopping = self._starter.stopping = True
         self._task_group.cancel_scope.cancel()
 
     def be_done(self) -> None:
@@ -177,8 +171,7 @@ class Crew(Generic[I, T]):
 
     def nudge(self) -> None:
         """Let the leader look again, should it wait for news."""
-        if self._waiting and self._leader is not None:
-            self._run.wake(self._leader)
+        self._starter.nudge()
 
     def fail(self, error: BaseException) -> None:
         """End the run with ``error``; any but the first is noted on the first, and logged."""
@@ -204,28 +197,11 @@ class Crew(Generic[I, T]):
     async def _work(self) -> None:
         self._beginners -= 1
         me = Worker()
-        task = self.cancellation.native_task()
-        jobs = 0
         try:
             while True:
                 try:
-                    start = None if self._leader is not None else self._start_now(me)
-                    if start is None:
-                        start = await self._lead(me)
-                        if start is None:
-                            break
-
-                    try:
-                        await self._workbench.run(*start)
-                    finally:
-                        if not self._keeps_slots:
-                            self._admission.return_slot(me)
-
-                    jobs += 1
-                    # A job may have cancelled this task natively, and have returned all the same.
-                    if not jobs % _JOBS_IN_A_ROW or (task is not None and task.cancelling()):
-                        await self._run.checkpoint()
-                        self.cancellation.forget(task)
+                    await self._run_jobs(me)
+                    break
                 except BaseException as exc:
                     if self.cancellation.caused(exc):
                         raise
@@ -245,43 +221,59 @@ class Crew(Generic[I, T]):
             self._puller.scope.cancel()
             self._outlet.end()
 
-    def _start_now(self, me: Worker) -> _Start[I, T] | None:
-        """While nobody has the lead, take the frontmost job if it may start at once."""
-        errand = None if self._stopping else self._frontmost()
-        if (
-            errand is None
-            or errand.cost is None
-            or ((self._bounded or self._backlog.delayed) and not self._has_room(errand))
-        ):
+    async def _run_jobs(self, me: Worker) -> None:
+        """Run one job after the other, until there are no more."""
+        task = self.cancellation.native_task()
+        keeps_slot = self._admission.keeps_slots
+        jobs = 0
+        while True:
+            start = self._start_now(me)
+            if start is None and jobs:
+                # The consumer may be about to make room, or the source to give an item: to look
+                # again is cheaper than to be woken.
+                await self._run.checkpoint()
+                start = self._start_now(me)
+
+            if start is None:
+                start = await self._lead(me)
+                if start is None:
+                    return
+
+            try:
+                await self._workbench.run(*start)
+            finally:
+                if not keeps_slot:
+                    self._admission.return_slot(me)
+
+            jobs += 1
+            # A job may have cancelled this task natively, and have returned all the same.
+            if not jobs % _JOBS_IN_A_ROW or (task is not None and task.cancelling()):
+                await self._run.checkpoint()
+                self.cancellation.forget(task)
+
+    def _start_now(self, worker: Worker) -> Start[I, T] | None:
+        """Let a worker start a job at once, unless somebody leads that waits for more than news."""
+        if self._leader is not None and not self._starter.waits_for_news:
             return None
 
-        had_slot = me.has_slot
-        permit = self._admission.now(errand, me)
-        if permit is None:
-            return None
-
-        # Whoever observes the limiter may have stopped the run, or put another job first.
-        if self._stopping or not self._backlog.start(errand):
-            permit.refund()
-            permit.leave()
-            return None
-
-        if not had_slot:
+        had_slot = worker.has_slot
+        start = self._starter.now(worker)
+        if start is not None and not had_slot and self._leader is None:
             self._see_to_successor()
 
-        return errand, permit, permit
+        return start
 
-    async def _lead(self, me: Worker) -> _Start[I, T] | None:
+    async def _lead(self, me: Worker) -> Start[I, T] | None:
         """Wait for the lead, then until a job may start, and take it; ``None`` if there is none."""
-        self._admission.return_slot(me)
         while self._leader is not None:
+            self._admission.rest(me)
             await self._wait_for_lead(me)
 
         self._leader = me
         start = None
         try:
             if not self._over:
-                start = await self._start_next(me)
+                start = await self._starter.next(me)
                 self._over = start is None
         finally:
             # If that was cut off, this worker goes on and takes it again, or the run ends.
@@ -309,93 +301,14 @@ class Crew(Generic[I, T]):
         if self._successor is not None or self._beginners:
             return
 
-        if self._over or not self._admission.all_busy():
-            if self._idle:
-                self._successor, _ = self._idle.popitem()
-                self._run.wake(self._successor)
-            elif not self._over:
-                self._add_worker()
+        if self._idle:
+            self._successor, _ = self._idle.popitem()
+            self._run.wake(self._successor)
+        elif not (self._over or self._admission.all_busy()):
+            self._add_worker()
 
-    async def _start_next(self, me: Worker) -> _Start[I, T] | None:
-        """As the leader, wait until a job may start, and take it; ``None`` if there is none."""
-        while not self._stopping:
-            start = self._start_now(me)
-            if start is not None:
-                return start
-
-            errand = self._frontmost()
-            if errand is None or not self._has_room(errand):
-                if errand is None and self._backlog.is_at_end():
-                    return None
-
-                self._admission.return_slot(me)
-                await self._wait_for_news(me)
-            elif errand.cost is None:
-                # Whoever is asked for the cost may change what is frontmost.
-                if not self._has_price(errand):
-                    # There may be many such jobs.
-                    await self._run.checkpoint()
-            else:
-                admitted = await self._admission.wait(errand, me)
-                if admitted is None:
-                    continue
-
-                # It may have taken a while: what is frontmost now, and does it cost as much?
-                frontmost = None if self._stopping else self._frontmost()
-                if (
-                    frontmost is not None
-                    and self._has_price(frontmost)
-                    and frontmost.cost == errand.cost
-                    and not self._stopping
-                    and self._backlog.start(frontmost)
-                ):
-                    return frontmost, *admitted
-
-                await undo(admitted)
-
-        return None
-
-    def _frontmost(self) -> Errand[I, T] | None:
-        """Return the job that is to start next; ``None`` if there is none yet, or no more."""
-        try:
-            errand = self._backlog.frontmost(self._run.time())
-        except Exception as exc:  # noqa: BLE001 - the source's own
-            self._puller.note_error(exc)
-            return None
-
-        if errand is not None and errand.cost is None:
-            errand.cost = self._admission.fixed_cost
-
-        return errand
-
-    def _has_room(self, errand: Errand[I, T]) -> bool:
-        """Tell whether the frontmost job may start, as far as memory goes."""
-        if self._backlog.delayed >= _MOST_DELAYED and not errand.attempts:
-            return False
-
-        return self._outlet.has_room(
-            errand.position if errand.position >= 0 else self._backlog.todo.next_position
-        )
-
-    def _has_price(self, errand: Errand[I, T]) -> bool:
-        """Look what the frontmost job costs; if that cannot be told, it ends with an error."""
-        try:
-            self._admission.price(errand)
-        except Exception as exc:  # noqa: BLE001 - it is that job's alone
-            if self._backlog.drop(errand):
-                self._workbench.fail(errand, exc)
-
-            return False
-
-        return True
-
-    async def _wait_for_news(self, me: Worker) -> None:
-        due = self._backlog.next_due
-        self._waiting = True
-        try:
-            if due == inf:
-                await self._run.park(me)
-            else:
-                await self._run.park_until(me, max(due, self._run.time() + _NAP))
-        finally:
-            self._waiting = False
+    def _see_to_what_was_pulled(self) -> None:
+        if self._leader is None:
+            self._see_to_successor()
+        else:
+            self._starter.nudge()

@@ -66,7 +66,7 @@ class Deliveries(Generic[T]):
     def bounded(self) -> bool:
         return self._consumed
 
-    def has_room(self, position: int) -> bool:  # noqa: ARG002
+    def has_room(self, errand: Errand[JobOf[T], T]) -> bool:  # noqa: ARG002
         return len(self.processed) < self._most_waiting()
 
     def succeed(self, errand: Errand[JobOf[T], T]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Generic, TypeVar, final
 
@@ -92,7 +91,6 @@ class FrontState(Generic[T]):
         "_put_backs",
         "_receivers",
         "_senders",
-        "on_news",
         "open_receivers",
         "open_senders",
     )
@@ -109,8 +107,6 @@ class FrontState(Generic[T]):
         #: Those who wait, in their order; whoever leaves is found at once.
         self._senders: OrderedDict[_Sender[T], None] = OrderedDict()
         self._receivers: OrderedDict[_Receiver[T], None] = OrderedDict()
-        #: Called when there is something to receive, or nothing any more.
-        self.on_news: Callable[[], None] | None = None
         self._clock = RunClock(self._forget_run, "the front stream")
         self.open_senders = 0
         self.open_receivers = 0
@@ -154,7 +150,6 @@ class FrontState(Generic[T]):
             self._hand(self.new_position(), item)
         elif len(self._buffer) < self._max_buffer_size:
             self._buffer.append(item)
-            self.tell_news()
         else:
             raise WouldBlock
 
@@ -165,7 +160,6 @@ class FrontState(Generic[T]):
         except WouldBlock:
             sender = _Sender(owner, self._clock.run(), item)
             self._senders[sender] = None
-            self.tell_news()
             try:
                 await sender.wait()
             finally:
@@ -226,12 +220,6 @@ class FrontState(Generic[T]):
         else:
             self._put_backs += 1
             heappush(self._front, (position, self._put_backs, item))
-            self.tell_news()
-
-    def tell_news(self) -> None:
-        """Tell whoever wants to know that something has changed."""
-        if self.on_news is not None:
-            self.on_news()
 
     def is_at_end(self) -> bool:
         """Tell whether there is nothing to receive and never will be."""
@@ -241,7 +229,6 @@ class FrontState(Generic[T]):
     def end_if_drained(self) -> None:
         """Send away those who wait for items if there can be none any more."""
         if self.is_at_end():
-            self.tell_news()
             while self._receivers:
                 self._receivers.popitem(last=False)[0].settle()
 

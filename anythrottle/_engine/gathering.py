@@ -40,7 +40,7 @@ class Gathering(Generic[I, T]):
     def bounded(self) -> bool:
         return False
 
-    def has_room(self, position: int) -> bool:  # noqa: ARG002
+    def has_room(self, errand: Errand[I, T]) -> bool:  # noqa: ARG002
         return True
 
     def succeed(self, errand: Errand[I, T]) -> None:
@@ -86,7 +86,7 @@ class Race(Generic[I, T]):
     def bounded(self) -> bool:
         return False
 
-    def has_room(self, position: int) -> bool:  # noqa: ARG002
+    def has_room(self, errand: Errand[I, T]) -> bool:  # noqa: ARG002
         return True
 
     def succeed(self, errand: Errand[I, T]) -> None:

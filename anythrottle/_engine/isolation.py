@@ -19,7 +19,12 @@ def isolated(awaitable: Awaitable[T], context: Context) -> Generator[object, obj
     A task of its own would do the same, at ten times the price.
     """
     coroutine = cast(
-        "Coroutine[object, object, T]", awaitable if _is_new(awaitable) else _awaiting(awaitable)
+        "Coroutine[object, object, T]",
+        awaitable
+        if isinstance(awaitable, CoroutineType)
+        # One that somebody awaits already is left alone.
+        and not (awaitable.cr_running or awaitable.cr_suspended)
+        else _awaiting(cast("Awaitable[object]", awaitable)),
     )
     run = context.run
     try:
@@ -33,22 +38,12 @@ def isolated(awaitable: Awaitable[T], context: Context) -> Generator[object, obj
                 thrown = exc
 
             # Outside of that clause: for the coroutine, nothing else is being handled.
-            if thrown is None:
-                waits_for = run(coroutine.send, answer)
-            else:
-                waits_for = run(coroutine.throw, thrown)
+            waits_for = (
+                run(coroutine.send, answer) if thrown is None else run(coroutine.throw, thrown)
+            )
     except StopIteration as end:
-        return cast("T", end.value)
-
-
-def _is_new(awaitable: object) -> bool:
-    """Tell whether something is a coroutine that nobody has begun to await."""
-    if not isinstance(awaitable, CoroutineType):
-        return False
-
-    coroutine = cast("CoroutineType[object, object, object]", awaitable)
-    begun = coroutine.cr_running or coroutine.cr_suspended
-    return not begun and cast("object", coroutine.cr_frame) is not None
+        value: T = end.value
+        return value
 
 
 async def _awaiting(awaitable: Awaitable[T]) -> T:

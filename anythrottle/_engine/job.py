@@ -6,7 +6,7 @@ from typing import Generic, TypeVar, cast, final
 
 from .._limiters.throttle import JobOf
 from .._policies.policy import Cost
-from .outcome import Outcome
+from .outcome import Draft, Outcome
 
 I = TypeVar("I")  # noqa: E741 - an item, beside T for its result
 T = TypeVar("T")
@@ -68,12 +68,12 @@ class Errand(Generic[I, T]):
 
     def outcome(self, error: BaseException | None = None) -> Outcome[I, T]:
         """Return how the job has ended: with an error, or as it did by itself."""
-        return Outcome(
-            self.position,
-            self.item,
-            self.value if error is None else None,
-            error,
-            self.attempts,
-            self.waited,
-            self.duration,
-        )
+        draft: Draft[I, T] = Draft()
+        draft.index = self.position
+        draft.item = self.item
+        draft.result = self.value if error is None else None
+        draft.error = error
+        draft.attempts = self.attempts
+        draft.waited = self.waited
+        draft.duration = self.duration
+        return draft.freeze()

@@ -19,7 +19,7 @@ from anyio.lowlevel import checkpoint
 
 from .._events import Observer, check_observer
 from .._limiters.clock import RunClock
-from .._limiters.rate_limiter import RateLimiter, as_limiter
+from .._limiters.rate_limiter import as_limiter
 from .._limiters.throttle import JobOf
 from ..abc import Limiter
 from .backlog import Backlog
@@ -293,7 +293,7 @@ class _Mapping(Generic[I, T]):
         if not callable(func):
             raise TypeError(f"func must be an async function of one argument, not {func!r}")
 
-        self._limiter = RateLimiter() if limiter is None else as_limiter(limiter)
+        self._limiter = None if limiter is None else as_limiter(limiter)
         self._concurrency = check_concurrency(concurrency, self._limiter)
         check_cost(cost, self._limiter)
         self._cost = cost
@@ -302,7 +302,7 @@ class _Mapping(Generic[I, T]):
         self._observer = observer
         self._clock = RunClock(_nothing, "the mapping")
 
-        def job_for(item: I, _name: str) -> JobOf[T]:
+        def job_for(item: I, _name: str, _index: int) -> JobOf[T]:
             return partial(func, item)
 
         self.backlog: Backlog[I, T] = Backlog(items, job_for, "items")

@@ -76,11 +76,13 @@ class OutcomeFeed(Parked, Generic[I, T]):
     def bounded(self) -> bool:
         return True
 
-    def has_room(self, position: int) -> bool:
-        if self._ordered:
-            return position <= self._next + self._most_waiting()
+    def has_room(self, errand: Errand[I, T]) -> bool:
+        if not self._ordered:
+            return len(self._waiting) < self._most_waiting()
 
-        return len(self._waiting) < self._most_waiting()
+        known = errand.position >= 0
+        position = errand.position if known else self._backlog.todo.next_position
+        return position <= self._next + self._most_waiting()
 
     def succeed(self, errand: Errand[I, T]) -> None:
         self._backlog.finish(errand)
@@ -152,7 +154,8 @@ class OutcomeFeed(Parked, Generic[I, T]):
         else:
             self._waiting.append(outcome)
 
-        self._run.wake(self)
+        if self._waited_for:
+            self._run.wake(self)
 
     def _take(self) -> Outcome[I, T] | None:
         if isinstance(self._waiting, dict):

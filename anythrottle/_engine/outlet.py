@@ -18,8 +18,8 @@ class Outlet(Protocol[I, T]):
         """Whether there may be no room for a result."""
         ...
 
-    def has_room(self, position: int) -> bool:
-        """Tell whether the job of this position may be started now, as far as results go."""
+    def has_room(self, errand: Errand[I, T]) -> bool:
+        """Tell whether the frontmost job may be started now, as far as results go."""
         ...
 
     def succeed(self, errand: Errand[I, T]) -> None:

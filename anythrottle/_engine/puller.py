@@ -7,6 +7,7 @@ from typing import Generic, TypeVar, final
 
 import anyio
 
+from .._limiters.parking import Parked, Run
 from .backlog import Backlog
 from .cancellation import RunCancellation
 from .outlet import Outlet
@@ -17,13 +18,15 @@ T = TypeVar("T")
 
 
 @final
-class Puller(Generic[I, T]):
+class Puller(Parked, Generic[I, T]):
     """
-    Offers the items of a source to the workers of one run, one ahead.
+    Offers the items of a source to the workers of one run, one ahead; parked until it is taken.
 
     :param backlog: where the jobs for them go
     :param outlet: is asked what an error of the source means
     :param cancellation: tells a cancellation of the run from what the source has raised
+    :param run: the event loop run
+    :param on_pulled: is called when a job is ahead
     :param end_with: is called with an error that ends the run
     :param resumable: whether another run may go on with the source
 
@@ -33,8 +36,10 @@ class Puller(Generic[I, T]):
         "_backlog",
         "_cancellation",
         "_end_with",
+        "_on_pulled",
         "_outlet",
         "_resumable",
+        "_run",
         "scope",
         "stopping",
     )
@@ -45,10 +50,15 @@ class Puller(Generic[I, T]):
         outlet: Outlet[I, T],
         cancellation: RunCancellation,
         *,
+        run: Run,
+        on_pulled: Callable[[], None],
         end_with: Callable[[BaseException], None],
         resumable: bool,
     ) -> None:
+        self.parked = None
         self._backlog = backlog
+        self._run = run
+        self._on_pulled = on_pulled
         self._outlet = outlet
         self._cancellation = cancellation
         self._end_with = end_with
@@ -61,6 +71,7 @@ class Puller(Generic[I, T]):
     async def pull(self) -> None:
         """Pull until the source has ended; always in the task that calls this."""
         backlog = self._backlog
+        backlog.on_ahead_taken = self._go_on
         with self.scope:
             try:
                 while not self.stopping:
@@ -70,7 +81,8 @@ class Puller(Generic[I, T]):
 
                         backlog.ahead = backlog.errand(await backlog.source.pull())
 
-                    await backlog.todo.send(backlog.ahead, self)
+                    self._on_pulled()
+                    await self._until_taken()
             except SourceEnd:
                 pass
             except BaseException as exc:
@@ -94,6 +106,13 @@ class Puller(Generic[I, T]):
             self._backlog.end_of_source()
         else:
             self._end_with(error)
+
+    async def _until_taken(self) -> None:
+        while self._backlog.ahead is not None:
+            await self._run.park(self)
+
+    def _go_on(self) -> None:
+        self._run.wake(self)
 
     async def _close(self) -> None:
         try:

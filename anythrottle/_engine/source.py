@@ -33,7 +33,15 @@ class Source(Generic[I]):
 
     """
 
-    __slots__ = ("_items", "_iterator", "_sequence", "ended", "interrupted", "pulled")
+    __slots__ = (
+        "_items",
+        "_iterator",
+        "_sequence",
+        "ended",
+        "interrupted",
+        "is_sequence",
+        "pulled",
+    )
 
     def __init__(self, items: Iterable[I] | AsyncIterable[I], name: str) -> None:
         if not isinstance(items, (Iterable, AsyncIterable)):
@@ -41,6 +49,8 @@ class Source(Generic[I]):
 
         self._items = items
         self._sequence = items if isinstance(items, Sequence) else None
+        #: Whether any task may advance it, by :meth:`pull_nowait`: a sequence has no state.
+        self.is_sequence = self._sequence is not None
         self._iterator: Iterator[I] | AsyncIterator[I] | None = None
         #: How many items have been pulled.
         self.pulled = 0
@@ -49,11 +59,6 @@ class Source(Generic[I]):
         #: Whether the source is an async generator that was cut off inside its own step.
         self.interrupted = False
 
-    @property
-    def is_sequence(self) -> bool:
-        """Whether any task may advance it, by :meth:`pull_nowait`: a sequence has no state."""
-        return self._sequence is not None
-
     def pull_nowait(self) -> I:
         """
         Return the next item of a sequence.
@@ -61,11 +66,12 @@ class Source(Generic[I]):
         :raises SourceEnd: if there is none
 
         """
-        assert self._sequence is not None
-        if self.pulled >= len(self._sequence):
+        sequence = self._sequence
+        assert sequence is not None
+        if self.pulled >= len(sequence):
             raise SourceEnd
 
-        item: I = self._sequence[self.pulled]
+        item: I = sequence[self.pulled]
         self.pulled += 1
         return item
 

@@ -379,9 +379,9 @@ class Throttler(Generic[T]):
             observer=self._observer,
             resumable=True,
         )
-        pace = self._pace = Pace(self._clock.now())
-        clock = self._clock
-        self._deliveries.on_end = lambda: pace.note(clock.now())
+        time = self._clock.run().time
+        pace = self._pace = Pace(time())
+        self._deliveries.on_end = lambda: pace.note(time())
         return crew
 
     def _consuming(self, crew: Crew[JobOf[T], T]) -> Callable[[], Awaitable[None]] | None:

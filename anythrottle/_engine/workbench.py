@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
 from contextvars import copy_context
 from typing import Generic, TypeVar, final
 
@@ -13,9 +12,10 @@ import anyio
 from .._events import Failed, Finished, Observer, Retried, Started, Throttled, tell
 from .._limiters.current import make_current
 from .._limiters.parking import Run
-from .._limiters.permit import TurnPermit
+from .._limiters.permit import FreePermit, TurnPermit
 from .._limiters.throttle import Throttle, awaitable_of, go_again, throttle_in
-from ..abc import Limiter, Permit
+from ..abc import Permit
+from .admission import Admission, Admitted, leave
 from .backlog import Backlog
 from .cancellation import RunCancellation
 from .isolation import isolated
@@ -36,7 +36,7 @@ class Workbench(Generic[I, T]):
 
     :param backlog: where a job goes that is to go again
     :param outlet: where it goes when it has ended
-    :param limiter: what pauses if a job was throttled
+    :param admission: what pauses if a job was throttled
     :param attempts: how a job is attempted
     :param run: the event loop run
     :param cancellation: tells a cancellation of the run from what a job has raised
@@ -46,21 +46,22 @@ class Workbench(Generic[I, T]):
     """
 
     __slots__ = (
+        "_admission",
         "_attempts",
         "_backlog",
         "_cancellation",
         "_end_with",
-        "_limiter",
         "_observer",
         "_outlet",
         "_run",
+        "_timeout",
     )
 
     def __init__(
         self,
         backlog: Backlog[I, T],
         outlet: Outlet[I, T],
-        limiter: Limiter,
+        admission: Admission[I],
         attempts: Attempts,
         *,
         run: Run,
@@ -70,23 +71,22 @@ class Workbench(Generic[I, T]):
     ) -> None:
         self._backlog = backlog
         self._outlet = outlet
-        self._limiter = limiter
+        self._admission = admission
         self._attempts = attempts
+        self._timeout = attempts.timeout
         self._run = run
         self._cancellation = cancellation
         self._end_with = end_with
         self._observer = observer
 
-    async def run(
-        self, errand: Errand[I, T], asked: AbstractAsyncContextManager[Permit], permit: Permit
-    ) -> None:
+    async def run(self, errand: Errand[I, T], admitted: Admitted) -> None:
         """
         Run a started job once, and leave its permit, whatever happens.
 
-        :param asked: the permit as it was asked for
-        :param permit: what entering it gave
+        :param admitted: the permit as it was asked for, and what entering it gave
 
         """
+        asked, permit = admitted
         errand.waited += permit.waited
         try:
             if self._observer is not None:
@@ -99,10 +99,10 @@ class Workbench(Generic[I, T]):
             try:
                 context = copy_context()
                 awaitable = context.run(_call, errand, permit)
-                if self._attempts.timeout is None:
+                if self._timeout is None:
                     value = await isolated(awaitable, context)
                 else:
-                    with anyio.fail_after(self._attempts.timeout):
+                    with anyio.fail_after(self._timeout):
                         value = await isolated(awaitable, context)
             except BaseException as exc:
                 errand.duration = self._run.time() - began
@@ -114,17 +114,14 @@ class Workbench(Generic[I, T]):
                 errand.duration = self._run.time() - began
                 self._take_value(errand, value)
         except BaseException as exc:
-            if isinstance(asked, TurnPermit):
-                asked.leave()
-            else:
-                await asked.__aexit__(type(exc), exc, exc.__traceback__)
-
+            await leave(asked, exc)
             raise
 
-        if isinstance(asked, TurnPermit):
+        if isinstance(asked, (TurnPermit, FreePermit)):
+            # The same as below, without a coroutine.
             asked.leave()
         else:
-            await asked.__aexit__(None, None, None)
+            await leave(asked, None)
 
     def fail(self, errand: Errand[I, T], error: BaseException) -> None:
         """Let a started job end with an error."""
@@ -176,7 +173,7 @@ class Workbench(Generic[I, T]):
 
     def _obey(self, throttle: Throttle, errand: Errand[I, T], error: BaseException) -> None:
         """Pause, and put a job that was throttled back to the front if it may go again."""
-        self._limiter.pause(throttle.retry_after)
+        self._admission.pause(throttle.retry_after)
         _logger.info("%s: %s", errand, error)
         job, refusal = go_again(throttle, error, errand.job, errand.attempts, self._attempts.most)
         if refusal is not None:

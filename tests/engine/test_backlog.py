@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 
-import anyio
 import pytest
 
 from anythrottle._engine.backlog import Backlog
@@ -48,6 +47,11 @@ def start(backlog: Jobs) -> Errand[JobOf[int], int]:
     assert errand is not None
     assert backlog.start(errand)
     return errand
+
+
+def made() -> Errand[JobOf[int], int]:
+    """Make what is pulled."""
+    return Errand(job, job)
 
 
 def succeed(backlog: Jobs, errand: Errand[JobOf[int], int]) -> None:
@@ -93,18 +97,32 @@ def test_what_is_no_job_is_named_by_its_position_and_passed_over() -> None:
     assert backlog.remaining() == [job, other]
 
 
-async def test_one_that_is_offered_is_ahead_until_it_starts() -> None:
-    backlog = begun()
-    backlog.ahead = Errand(job, job)
-    assert backlog.remaining() == [job]
-    async with anyio.create_task_group() as task_group:
-        task_group.start_soon(backlog.todo.send, backlog.ahead, None)
-        await anyio.wait_all_tasks_blocked()
-        assert backlog.frontmost(0.0) is backlog.ahead
-        errand = start(backlog)
-        assert backlog.ahead is None
-        assert backlog.remaining() == [job]
+def test_one_that_was_pulled_is_ahead_until_it_starts() -> None:
+    backlog = begun([other])
+    told: list[object] = []
+    backlog.on_ahead_taken = lambda: told.append(backlog.ahead)
+    backlog.ahead = made()
+    assert backlog.remaining() == [other, job]
+    assert start(backlog).item is other
+    assert backlog.frontmost(0.0) is backlog.ahead
+    assert not told
+    errand = start(backlog)
+    assert told == [backlog.ahead] == [None]
+    assert backlog.remaining() == [other, job]
+    for each in list(backlog.started):
+        succeed(backlog, each)
+        backlog.finish(each)
 
+    assert errand.position == 1
+    assert backlog.remaining() == []
+
+
+def test_one_ahead_may_be_dropped() -> None:
+    backlog = begun()
+    backlog.ahead = errand = made()
+    assert backlog.drop(errand)
+    assert backlog.ahead is None
+    assert (errand.attempts, errand.position) == (0, 0)
     succeed(backlog, errand)
     backlog.finish(errand)
     assert backlog.remaining() == []
@@ -174,7 +192,6 @@ def test_the_source_ends_once() -> None:
     errand = start(backlog)
     backlog.finish(errand)
     assert backlog.is_at_end()
-    assert backlog.todo.open_senders == 0
 
 
 class TestDelayed:
@@ -216,13 +233,44 @@ class TestDelayed:
         assert backlog.todo.first() is errand
         assert errand.attempts == 1
 
-    def test_is_news(self) -> None:
+
+class TestNews:
+    @pytest.mark.parametrize("how", ["added", "put back", "delayed", "end of source", "end"])
+    def test_is_told_once_it_is_so(self, how: str) -> None:
         backlog = begun([job])
-        told: list[float] = []
-        backlog.begin_run(lambda: told.append(backlog.next_due))
         errand = start(backlog)
-        backlog.delay(errand, 5.0)
-        assert told[-1] == 5.0
+        told: list[tuple[object, float, bool]] = []
+        backlog.begin_run(
+            lambda: told.append((backlog.todo.first(), backlog.next_due, backlog.is_at_end()))
+        )
+        if how == "added":
+            errand = made()
+            backlog.add(errand, front=False)
+        elif how == "put back":
+            backlog.put_back(errand)
+        elif how == "delayed":
+            backlog.delay(errand, 5.0)
+        else:
+            backlog.end_of_source()
+            if how == "end":
+                backlog.finish(errand)
+
+        expected = {
+            "added": (errand, math.inf, False),
+            "put back": (errand, math.inf, False),
+            "delayed": (None, 5.0, False),
+            "end of source": (None, math.inf, False),
+            "end": (None, math.inf, True),
+        }
+        assert told[-1] == expected[how]
+
+    def test_of_an_earlier_run_is_not_told(self) -> None:
+        backlog = begun()
+        told: list[None] = []
+        backlog.begin_run(lambda: told.append(None))
+        backlog.end_run()
+        backlog.add(made(), front=False)
+        assert not told
 
 
 class TestEndRun:
@@ -263,7 +311,6 @@ class TestEndRun:
             assert backlog.frontmost(0.0) is None
             assert backlog.is_at_end()
             backlog.end_run()
-            assert backlog.todo.on_news is None
 
 
 class TestDiscard:

@@ -42,13 +42,14 @@ def succeed(deliveries: Deliveries[int], errand: Errand[JobOf[int], int]) -> Non
 def test_there_is_room_for_so_many() -> None:
     backlog, deliveries = begun(3)
     assert deliveries.bounded
-    for _ in range(2):
-        assert deliveries.has_room(0)
-        succeed(deliveries, start(backlog))
+    first, second = start(backlog), start(backlog)
+    for errand in (first, second):
+        assert deliveries.has_room(errand)
+        succeed(deliveries, errand)
 
-    assert not deliveries.has_room(0)
+    assert not deliveries.has_room(second)
     _, errand = deliveries.processed.receive_nowait()
-    assert deliveries.has_room(0)
+    assert deliveries.has_room(second)
     assert (deliveries.done, len(backlog.started)) == (0, 2)
     deliveries.finish(errand)
     assert (deliveries.done, len(backlog.started)) == (1, 1)

@@ -380,30 +380,8 @@ class TestWokenAndNativelyCancelled:
         run_on_asyncio(main)
 
 
-class TestNews:
-    @pytest.mark.parametrize("how", ["buffered", "offered", "put back", "end"])
-    async def test_is_told(self, how: str) -> None:
-        state: FrontState[int] = FrontState(0 if how == "offered" else 1)
-        state.open_receivers = state.open_senders = 1
-        firsts: list[int | None] = []
-        state.on_news = lambda: firsts.append(state.first())
-        async with anyio.create_task_group() as task_group:
-            if how == "buffered":
-                state.send_nowait(1)
-            elif how == "offered":
-                task_group.start_soon(state.send, 1, None)
-                await wait_idle()
-            elif how == "put back":
-                state.put_back(1, 0)
-            else:
-                state.open_senders = 0
-                state.end_if_drained()
-
-            assert firsts == [None if how == "end" else 1]
-            if how != "end":
-                assert state.receive_nowait() == (0, 1)
-
-    async def test_the_first_is_what_would_be_received(self) -> None:
+class TestFirst:
+    async def test_is_what_would_be_received(self) -> None:
         state: FrontState[int] = FrontState(5)
         state.open_receivers = state.open_senders = 1
         for number in (1, 2):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import anyio
 import pytest
@@ -263,6 +264,69 @@ class TestThrottling:
 
         assert caught.value is errors[2]
         assert calls.starts == [0, 0, 0]
+
+
+class TestWithoutLimit:
+    async def test_the_permit_has_nothing_to_correct(self) -> None:
+        async def correct(item: int) -> float:
+            permit = current_permit()
+            permit.settle(3)
+            permit.settle({"tokens": 4})
+            permit.refund()
+            assert repr(permit) == "<Permit without limit>"
+            return permit.waited
+
+        assert await amap(correct, range(2)) == [0, 0]
+
+    @pytest.mark.parametrize(
+        ("cost", "expected", "message"),
+        [
+            (-1, ValueError, "cost must be at least 0, not -1"),
+            ("1", TypeError, "cost must be an int, not '1'"),
+            ({"tokens": -2}, ValueError, "cost\\['tokens'\\] must be at least 0, not -2"),
+        ],
+    )
+    async def test_a_correction_may_be_wrong_all_the_same(
+        self, cost: Any, expected: type[Exception], message: str
+    ) -> None:
+        async def correct(item: int) -> None:
+            with pytest.raises(expected, match=message):
+                current_permit().settle(cost)
+
+        await for_each(correct, range(2))
+
+    @pytest.mark.parametrize("cost", [-1, "1", {"tokens": -2}])
+    async def test_a_cost_may_be_wrong_all_the_same(self, cost: Any) -> None:
+        with pytest.raises((TypeError, ValueError), match="cost"):
+            await for_each(Calls(), range(2), cost=cost)
+
+        with pytest.raises((TypeError, ValueError), match="cost"):
+            await for_each(Calls(), range(2), cost=lambda _: cost)
+
+    async def test_a_pause_holds_all_up_and_is_over(self) -> None:
+        waited: list[tuple[int, float, float]] = []
+
+        async def note(item: int) -> None:
+            waited.append((item, anyio.current_time(), current_permit().waited))
+            if item in {1, 4} and waited.count((item, anyio.current_time(), 0.0)):
+                raise ThrottleException(retry_after=10)
+
+            await anyio.sleep(1)
+
+        await for_each(note, range(7), concurrency=2)
+        assert [(item, when) for item, when, _ in waited] == [
+            (0, 0),
+            (1, 0),
+            (1, 10),
+            (2, 10),
+            (3, 11),
+            (4, 11),
+            (4, 21),
+            (5, 21),
+            (6, 22),
+        ]
+        # Whoever is frontmost waits for its turn; the others for the lead.
+        assert [item for item, _, seconds in waited if seconds] == [1, 4]
 
 
 class TestObserver:

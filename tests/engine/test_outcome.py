@@ -1,10 +1,12 @@
 """Outcome: what became of one job."""
 
-from dataclasses import FrozenInstanceError
+import pickle
+from copy import copy
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
-from anythrottle import Outcome
+from anythrottle import Outcome, amap_outcomes
 
 
 def test_the_value_of_one_that_succeeded() -> None:
@@ -40,3 +42,25 @@ def test_it_is_frozen_and_has_no_other_attributes() -> None:
 def test_equal_by_value() -> None:
     assert Outcome(0, "a", 1, None, 1, 0.0, 0.0) == Outcome(0, "a", 1, None, 1, 0.0, 0.0)
     assert Outcome(0, "a", 1, None, 1, 0.0, 0.0) != Outcome(1, "a", 1, None, 1, 0.0, 0.0)
+
+
+async def test_those_of_the_engine_are_no_others() -> None:
+    async def fail_at_1(item: int) -> str:
+        if item == 1:
+            raise KeyError
+
+        return f"of {item}"
+
+    async with amap_outcomes(fail_at_1, [0, 1], ordered=True) as outcomes:
+        succeeded, failed = [outcome async for outcome in outcomes]
+
+    assert type(succeeded) is type(failed) is Outcome
+    assert succeeded == Outcome(0, 0, "of 0", None, 1, 0.0, succeeded.duration)
+    assert failed == Outcome(1, 1, None, failed.error, 1, 0.0, failed.duration)
+    assert isinstance(failed.error, KeyError)
+    assert copy(succeeded) == pickle.loads(pickle.dumps(succeeded)) == succeeded  # noqa: S301
+    assert replace(succeeded, index=3).index == 3
+    with pytest.raises(FrozenInstanceError):
+        succeeded.index = 1  # type: ignore[misc]
+
+    assert not hasattr(succeeded, "__dict__")

@@ -435,6 +435,31 @@ class TestCostFunctionsThatInterfere:
         assert diary.starts == ["z", "dear", "a"]
         assert limiter.peek().remaining == 3
 
+    @pytest.mark.parametrize("others", [0, 1])
+    async def test_by_a_job_before_the_one_that_it_refuses(self, others: int) -> None:
+        diary = Diary()
+        jobs = diary.jobs(2 + others)
+        front = diary.job("front")
+        asked: list[object] = []
+
+        def cost(job: object) -> int:
+            asked.append(job)
+            if job is jobs[1]:
+                if asked.count(job) == 1:
+                    throttler.add(front, front=True)
+
+                raise KeyError(asked.count(job))
+
+            return 1
+
+        throttler = Throttler(jobs, limiter="10/h", cost=cost)
+        await finish(throttler)
+        assert diary.starts == [0, "front", *range(2, 2 + others)]
+        [(failed, error)] = failures(throttler)
+        assert failed is jobs[1]
+        assert repr(error) == "KeyError(2)"
+        assert throttler.remaining() == []
+
     async def test_by_a_stop(self) -> None:
         diary = Diary()
         jobs = diary.jobs(3)

@@ -1,0 +1,216 @@
+"""Which job starts next, and when: it has a slot and its turn, and its result has room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from typing import Generic, TypeAlias, TypeVar, final
+
+from .._limiters.parking import Run
+from .admission import Admission, Admitted, Worker, undo
+from .backlog import Backlog
+from .job import Errand
+from .outlet import Outlet
+
+I = TypeVar("I")  # noqa: E741 - an item
+T = TypeVar("T")
+
+#: The least that one waits for a delayed job, in seconds: timers may go off early.
+_NAP = 0.001
+
+#: While so many jobs are delayed, only those are started that have been before.
+_MOST_DELAYED = 1000
+
+#: A job that has been started, and its permit.
+Start: TypeAlias = tuple[Errand[I, T], Admitted]
+
+
+@final
+class Starter(Generic[I, T]):
+    """
+    Lets the jobs of one run start, each when it is frontmost.
+
+    :param backlog: the jobs
+    :param outlet: is asked whether there is room for a result
+    :param admission: lets the jobs in
+    :param run: the event loop run
+    :param on_source_error: is called with an error of the source
+    :param refuse: is called with a job that cannot start, and the error to end it with
+
+    """
+
+    __slots__ = (
+        "_admission",
+        "_backlog",
+        "_bounded",
+        "_on_source_error",
+        "_outlet",
+        "_refuse",
+        "_run",
+        "_who_waits",
+        "stopping",
+    )
+
+    def __init__(
+        self,
+        backlog: Backlog[I, T],
+        outlet: Outlet[I, T],
+        admission: Admission[I],
+        *,
+        run: Run,
+        on_source_error: Callable[[BaseException], None],
+        refuse: Callable[[Errand[I, T], BaseException], None],
+    ) -> None:
+        self._backlog = backlog
+        self._outlet = outlet
+        self._bounded = outlet.bounded
+        self._admission = admission
+        self._run = run
+        self._on_source_error = on_source_error
+        self._refuse = refuse
+        #: Who waits for news.
+        self._who_waits: Worker | None = None
+        #: Whether nothing more is to be started.
+        self.stopping = False
+
+    def stop(self) -> None:
+        """Let nothing more start."""
+        self.stopping = True
+        self.nudge()
+        self._admission.stop_waiting()
+
+    @property
+    def waits_for_news(self) -> bool:
+        """Whether somebody waits in :meth:`next`, and for nothing that could not be there now."""
+        return self._who_waits is not None
+
+    def nudge(self) -> None:
+        """Let whoever waits for news look again."""
+        if self._who_waits is not None:
+            self._run.wake(self._who_waits)
+
+    def now(self, worker: Worker) -> Start[I, T] | None:
+        """
+        Let a worker start the frontmost job, if that may be at once.
+
+        :return: what to run; ``None`` if it may not be, or is to be found out by :meth:`next`
+
+        """
+        errand = None if self.stopping else self._frontmost()
+        if (
+            errand is None
+            or errand.cost is None
+            or ((self._bounded or self._backlog.delayed) and not self._has_room(errand))
+        ):
+            return None
+
+        return self._admit_now(errand, worker)
+
+    async def next(self, worker: Worker) -> Start[I, T] | None:
+        """
+        Let a worker start the frontmost job as soon as there is one and it may start.
+
+        :return: what to run; ``None`` if nothing more is to be started
+
+        """
+        while not self.stopping:
+            errand = self._frontmost()
+            if errand is None or not self._has_room(errand):
+                if errand is None and self._backlog.is_at_end():
+                    return None
+
+                self._admission.rest(worker)
+                await self._wait_for_news(worker)
+            elif errand.cost is None:
+                # Whoever is asked for the cost may change what is frontmost.
+                if not self._has_price(errand):
+                    # There may be many such jobs.
+                    await self._run.checkpoint()
+            else:
+                start = self._admit_now(errand, worker)
+                if start is None and not self.stopping:
+                    start = await self._admit(errand, worker)
+
+                if start is not None:
+                    return start
+
+        return None
+
+    def _admit_now(self, errand: Errand[I, T], worker: Worker) -> Start[I, T] | None:
+        """Let the frontmost job start, if that needs no waiting."""
+        permit = self._admission.now(errand, worker)
+        if permit is None:
+            return None
+
+        # Whoever observes the limiter may have stopped the run, or put another job first.
+        if self.stopping or not self._backlog.start(errand):
+            permit.refund()
+            permit.leave()
+            return None
+
+        return errand, (permit, permit)
+
+    async def _admit(self, errand: Errand[I, T], worker: Worker) -> Start[I, T] | None:
+        """Wait until the frontmost job may start, and start what is frontmost then."""
+        admitted = await self._admission.wait(errand, worker)
+        if admitted is None:
+            return None
+
+        # It may have taken a while: what is frontmost now, and does it cost as much?
+        frontmost = None if self.stopping else self._frontmost()
+        if (
+            frontmost is not None
+            and self._has_price(frontmost)
+            and frontmost.cost == errand.cost
+            and not self.stopping
+            and self._backlog.start(frontmost)
+        ):
+            return frontmost, admitted
+
+        await undo(admitted)
+        return None
+
+    def _frontmost(self) -> Errand[I, T] | None:
+        """Return the job that is to start next; ``None`` if there is none yet, or no more."""
+        try:
+            # What time it is makes a difference to delayed jobs only.
+            now = self._run.time() if self._backlog.delayed else 0.0
+            errand = self._backlog.frontmost(now)
+        except Exception as exc:  # noqa: BLE001 - the source's own
+            self._on_source_error(exc)
+            return None
+
+        if errand is not None and errand.cost is None:
+            errand.cost = self._admission.fixed_cost
+
+        return errand
+
+    def _has_room(self, errand: Errand[I, T]) -> bool:
+        """Tell whether the frontmost job may start, as far as memory goes."""
+        if self._backlog.delayed >= _MOST_DELAYED and not errand.attempts:
+            return False
+
+        return self._outlet.has_room(errand)
+
+    def _has_price(self, errand: Errand[I, T]) -> bool:
+        """Look what the frontmost job costs; if that cannot be told, it ends with an error."""
+        try:
+            self._admission.price(errand)
+        except Exception as exc:  # noqa: BLE001 - it is that job's alone
+            if self._backlog.drop(errand):
+                self._refuse(errand, exc)
+
+            return False
+
+        return True
+
+    async def _wait_for_news(self, worker: Worker) -> None:
+        due = self._backlog.next_due
+        self._who_waits = worker
+        try:
+            if due == inf:
+                await self._run.park(worker)
+            else:
+                await self._run.park_until(worker, max(due, self._run.time() + _NAP))
+        finally:
+            self._who_waits = None
