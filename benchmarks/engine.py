@@ -16,7 +16,7 @@ from .measuring import LOOPS, Stopwatch, median_ratios, print_table, run_on
 
 JOBS = 5_000
 RUNS = 7
-#: The most of ours, with results, beside aiometer.amap and beside bare workers with results.
+#: The most of ours, beside aiometer.amap (with a rate if ours has one) and beside bare workers.
 AIM = "0.4 x aiometer, 3 x bare"
 #: A rate that is never reached.
 NO_BOUND = "1_000_000_000/s"
@@ -50,8 +50,9 @@ async def throttled_without_results(at_once: int) -> None:
     await Throttler(list(jobs()), limiter=RateLimiter(), concurrency=at_once).run()
 
 
-async def our_amap(at_once: int, limiter: str | None = None) -> None:
-    got = await anythrottle.amap(job, range(JOBS), concurrency=at_once, limiter=limiter)
+async def our_amap(at_once: int, limiter: str | None = None, *, lazily: bool = False) -> None:
+    items = (item for item in range(JOBS)) if lazily else range(JOBS)
+    got = await anythrottle.amap(job, items, concurrency=at_once, limiter=limiter)
     assert len(got) == JOBS
 
 
@@ -149,12 +150,13 @@ async def bare(at_once: int) -> None:
 
 OURS: dict[str, Contestant] = {
     "amap": our_amap,
+    "amap, a generator": partial(our_amap, lazily=True),
     "amap, with a rate": partial(our_amap, limiter=NO_BOUND),
     "amap_outcomes": our_outcomes,
     "amap_outcomes, with a rate": partial(our_outcomes, limiter=NO_BOUND),
     "for_each": our_for_each,
-    "Throttler": throttled,
-    "Throttler, a generator": partial(throttled, lazily=True),
+    "Throttler, with a rate": throttled,
+    "Throttler, a generator, with a rate": partial(throttled, lazily=True),
     "Throttler, no results": throttled_without_results,
 }
 PEERS: dict[str, Contestant] = {
@@ -196,13 +198,18 @@ def main() -> None:
         for at_once in (10, 100):
             runs = [run_on(loop, partial(measure, contestants, at_once)) for _ in range(RUNS)]
             beside_bare = median_ratios(runs, "bare workers, a list")
-            for name, ratio in median_ratios(runs, "aiometer.amap").items():
+            beside_plain = median_ratios(runs, "aiometer.amap")
+            rated = "aiometer.amap, with a rate"
+            beside_rated = median_ratios(runs, rated) if rated in contestants else {}
+            for name, ratio in beside_plain.items():
                 micro = median(run[name] for run in runs) * 1e6
                 aim = AIM if name in OURS else ""
                 label = f"{loop}: {at_once} at once, {name}"
-                rows.append((label, micro, ratio, beside_bare[name], aim))
+                like = beside_rated.get(name, "-") if "with a rate" in name else ratio
+                rows.append((label, micro, ratio, like, beside_bare[name], aim))
 
-    print_table("What a job costs", ("", "us", "x aiometer.amap", "x bare", "aim"), rows)
+    head = ("", "us", "x aiometer.amap", "x its like", "x bare", "aim")
+    print_table("What a job costs", head, rows)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
 from typing import Any, TypeVar
+
+import pytest
 
 T = TypeVar("T")
 
@@ -77,3 +79,25 @@ def sweep(*, when_woken: bool = False, limit: int = 1000) -> Iterator[Strike]:
             return
 
     raise AssertionError(f"the scenario still goes on after {limit} suspensions")
+
+
+def striker(
+    monkeypatch: pytest.MonkeyPatch, methods: Iterable[tuple[type, str]]
+) -> Callable[[Strike], None]:
+    """Return what lets a strike count the suspensions of methods, from the next run on."""
+    plain = [(owner, name, getattr(owner, name)) for owner, name in methods]
+
+    def wrapped(
+        strike: Strike, method: Callable[[object], Coroutine[Any, Any, object]]
+    ) -> Callable[[object], Coroutine[Any, Any, object]]:
+        async def wrapper(self: object) -> object:
+            # Not at once: what is not started would never be awaited.
+            return await strike.wrap(method(self))
+
+        return wrapper
+
+    def strike_all(strike: Strike) -> None:
+        for owner, name, method in plain:
+            monkeypatch.setattr(owner, name, wrapped(strike, method))
+
+    return strike_all

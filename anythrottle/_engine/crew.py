@@ -1,13 +1,14 @@
 """
 The tasks of one run: who runs the jobs, in which order.
 
-Each worker runs one job at a time, and one worker at a time has the lead. It waits until there is
-a job and room for its result, then for a slot, then until the limiter lets one pass, takes the
-job that is frontmost at that instant, and passes the lead on before it runs it. So one task at
-most is in the limiter's line, nothing is held while there is no job, and jobs start in their
-order. Passed on, the lead is free: whoever comes first takes it, a worker that was woken for
-that or one that has just ended its job, which so goes on without having had to wake anybody. If
-all slots are in use, nobody is woken. The workers are made as they are needed.
+Each worker runs one job after the other, and starts the next one itself if it may start at once.
+Else one worker at a time has the lead. It waits until there is a job and room for its result, then
+for a slot, then until the limiter lets one pass, takes the job that is frontmost at that instant,
+and passes the lead on before it runs it. So one task at most is in the limiter's line, and jobs
+start in their order. Passed on, the lead is free: whoever comes first takes it, a worker that was
+woken for that or one that has just ended its job, which so goes on without having had to wake
+anybody. The workers are made as they are needed, never more than there are slots; if all of them
+run a job, nobody is woken.
 
 No task here lets an error out: the first that ends the run is kept in ``failure``, and the task
 group is cancelled.

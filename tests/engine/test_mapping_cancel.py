@@ -23,7 +23,7 @@ from anythrottle.testing._virtual_loop import VirtualEventLoop
 from tests.conftest import Run
 from tests.engine.calls import Calls, Pulled
 from tests.engine.diary import doubled
-from tests.sweep import Strike, sweep
+from tests.sweep import Strike, striker, sweep
 
 #: All that is awaited: the crew's tasks, and whoever takes outcomes.
 AWAITED: list[tuple[type, str]] = [(Crew, "_work"), (Puller, "pull"), (OutcomeFeed, "__anext__")]
@@ -35,22 +35,7 @@ How: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, object]], Strike], A
 @pytest.fixture
 def strike_crew(monkeypatch: pytest.MonkeyPatch) -> Callable[[Strike], None]:
     """Count the suspensions for a strike, from the next run on."""
-    plain = [(owner, name, getattr(owner, name)) for owner, name in AWAITED]
-
-    def wrapped(
-        strike: Strike, method: Callable[[object], Coroutine[Any, Any, object]]
-    ) -> Callable[[object], Coroutine[Any, Any, object]]:
-        async def wrapper(self: object) -> object:
-            # Not at once: what is not started would never be awaited.
-            return await strike.wrap(method(self))
-
-        return wrapper
-
-    def strike_crew(strike: Strike) -> None:
-        for owner, name, method in plain:
-            monkeypatch.setattr(owner, name, wrapped(strike, method))
-
-    return strike_crew
+    return striker(monkeypatch, AWAITED)
 
 
 class Scenario:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from typing import TypeAlias
 
 import anyio
 import pytest
@@ -23,7 +23,7 @@ from anythrottle.testing import wait_idle
 from anythrottle.testing._virtual_loop import VirtualEventLoop
 from tests.conftest import Run
 from tests.engine.diary import Diary, Job, doubled, failures, finish
-from tests.sweep import Strike, sweep
+from tests.sweep import Strike, striker, sweep
 
 #: All that a run awaits: the crew's own tasks, and the one that is in run() itself.
 AWAITED: list[tuple[type, str]] = [(Crew, "_work"), (Puller, "pull"), (Throttler, "run")]
@@ -35,22 +35,7 @@ How: TypeAlias = Callable[["Throttler[object]", Strike], Awaitable[bool]]
 @pytest.fixture
 def strike_crew(monkeypatch: pytest.MonkeyPatch) -> Callable[[Strike], None]:
     """Count the suspensions of the crew's tasks for a strike, from the next run on."""
-    plain = [(owner, name, getattr(owner, name)) for owner, name in AWAITED]
-
-    def wrapped(
-        strike: Strike, method: Callable[[object], Coroutine[Any, Any, object]]
-    ) -> Callable[[object], Coroutine[Any, Any, object]]:
-        async def wrapper(self: object) -> object:
-            # Not at once: what is not started would never be awaited.
-            return await strike.wrap(method(self))
-
-        return wrapper
-
-    def strike_crew(strike: Strike) -> None:
-        for owner, name, method in plain:
-            monkeypatch.setattr(owner, name, wrapped(strike, method))
-
-    return strike_crew
+    return striker(monkeypatch, AWAITED)
 
 
 class AsyncJobs:
