@@ -90,10 +90,7 @@ class Workbench(Generic[I, T]):
         errand.waited += permit.waited
         try:
             if self._observer is not None:
-                tell(
-                    self._observer,
-                    Started(errand.position, errand.item, errand.attempts, errand.waited),
-                )
+                _tell_of_start(self._observer, errand)
 
             began = self._run.time()
             try:
@@ -112,15 +109,20 @@ class Workbench(Generic[I, T]):
                 self._take_error(errand, exc)
             else:
                 errand.duration = self._run.time() - began
-                self._take_value(errand, value)
+                errand.value = value
+                errand.ended = True
+                self._backlog.running -= 1
+                self._outlet.succeed(errand)
+                if self._observer is not None:
+                    _tell_of_success(self._observer, errand)
         except BaseException as exc:
             await leave(asked, exc)
             raise
 
-        if isinstance(asked, (TurnPermit, FreePermit)):
-            # The same as below, without a coroutine.
+        # The same as leave() does, without a coroutine if that is possible.
+        if isinstance(asked, TurnPermit):
             asked.leave()
-        else:
+        elif not isinstance(asked, FreePermit):
             await leave(asked, None)
 
     def fail(self, errand: Errand[I, T], error: BaseException) -> None:
@@ -130,16 +132,6 @@ class Workbench(Generic[I, T]):
         self._backlog.finish(errand)
         if self._observer is not None:
             tell_of_failure(self._observer, errand, error)
-
-    def _take_value(self, errand: Errand[I, T], value: T) -> None:
-        """Let a job end with what it has returned."""
-        errand.value = value
-        errand.ended = True
-        self._backlog.running -= 1
-        self._outlet.succeed(errand)
-        if self._observer is not None:
-            ended = Finished(errand.position, errand.item, errand.attempts, errand.duration)
-            tell(self._observer, ended)
 
     def _take_error(self, errand: Errand[I, T], error: BaseException) -> None:
         """See to what follows from an error that a job has raised."""
@@ -192,6 +184,16 @@ def _call(errand: Errand[I, T], permit: Permit) -> Awaitable[T]:
     """Call a job, in its own context; return what to await."""
     make_current(permit)
     return awaitable_of(errand.job, errand)
+
+
+def _tell_of_start(observer: Observer, errand: Errand[I, T]) -> None:
+    """Tell that a job has started."""
+    tell(observer, Started(errand.position, errand.item, errand.attempts, errand.waited))
+
+
+def _tell_of_success(observer: Observer, errand: Errand[I, T]) -> None:
+    """Tell that a job has ended with a result."""
+    tell(observer, Finished(errand.position, errand.item, errand.attempts, errand.duration))
 
 
 def tell_of_failure(observer: Observer, errand: Errand[I, T], error: BaseException) -> None:
