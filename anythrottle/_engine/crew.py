@@ -70,6 +70,7 @@ class Crew(Generic[I, T]):
         "_beginners",
         "_done",
         "_idle",
+        "_keeps_slots",
         "_leader",
         "_outlet",
         "_over",
@@ -101,6 +102,7 @@ class Crew(Generic[I, T]):
         self._backlog = backlog
         self._outlet = outlet
         self._admission = Admission(limiter, concurrency, cost)
+        self._keeps_slots = self._admission.keeps_slots
         self._run = clock.run()
         self.cancellation = RunCancellation()
         self._workbench = Workbench(
@@ -225,15 +227,14 @@ class Crew(Generic[I, T]):
     async def _run_jobs(self, me: Worker) -> None:
         """Run one job after the other, until there are no more."""
         task = self.cancellation.native_task()
-        keeps_slot = self._admission.keeps_slots
         jobs = 0
         while True:
-            start = self._start_now(me)
+            start = self._start_now(me, goes_on=jobs > 0)
             if start is None and jobs:
                 # The consumer may be about to make room, or the source to give an item: to look
                 # again is cheaper than to be woken.
                 await self._run.checkpoint()
-                start = self._start_now(me)
+                start = self._start_now(me, goes_on=True)
 
             if start is None:
                 start = await self._lead(me)
@@ -243,7 +244,7 @@ class Crew(Generic[I, T]):
             try:
                 await self._workbench.run(*start)
             finally:
-                if not keeps_slot:
+                if not self._keeps_slots:
                     self._admission.return_slot(me)
 
             jobs += 1
@@ -252,14 +253,18 @@ class Crew(Generic[I, T]):
                 await self._run.checkpoint()
                 self.cancellation.forget(task)
 
-    def _start_now(self, worker: Worker) -> Start[I, T] | None:
-        """Let a worker start a job at once, unless somebody leads that waits for more than news."""
-        if self._leader is not None and not self._starter.waits_for_news:
+    def _start_now(self, worker: Worker, *, goes_on: bool) -> Start[I, T] | None:
+        """
+        Let a worker start a job at once, unless somebody leads that waits for more than news.
+
+        :param goes_on: whether it has just ended one: with its slot, nobody else could start more
+
+        """
+        if self._over or (self._leader is not None and not self._starter.waits_for_news):
             return None
 
-        had_slot = worker.has_slot
         start = self._starter.now(worker)
-        if start is not None and not had_slot and self._leader is None:
+        if start is not None and self._leader is None and not (goes_on and self._keeps_slots):
             self._see_to_successor()
 
         return start

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import anyio
 import pytest
 
-from anythrottle import RateLimiter, Throttler
+from anythrottle import Finished, RateLimiter, Throttler
 from anythrottle._engine.crew import Crew
+from anythrottle.abc import Event
 from anythrottle.testing import wait_idle
+from anythrottle.testing._virtual_loop import VirtualEventLoop
 from tests.engine.diary import Diary, Job, finish
 
 pytestmark = pytest.mark.timing
@@ -180,3 +183,97 @@ class TestWorkConserving:
         jobs += [diary.job(n, seconds=10) for n in range(20, 40)]
         await finish(Throttler(jobs, consume, limiter=RateLimiter(), concurrency=10))
         assert diary.most_running == 10
+
+    @pytest.mark.parametrize("steps", range(4))
+    @pytest.mark.parametrize("struck", range(3))
+    def test_somebody_leads_when_one_was_cancelled_natively(
+        self, monkeypatch: pytest.MonkeyPatch, struck: int, steps: int
+    ) -> None:
+        """An idle worker, the leader or its successor, while a job waits for one added later."""
+        workers: list[asyncio.Task[Any]] = []
+        work = Crew._work
+
+        async def note_and_work(self: Crew[Any, Any]) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            workers.append(task)
+            await work(self)
+
+        monkeypatch.setattr(Crew, "_work", note_and_work)
+
+        async def main() -> None:
+            diary = Diary()
+            added = anyio.Event()
+            send, receive = anyio.create_memory_object_stream[Job](3)
+            for number in range(3):
+                send.send_nowait(diary.job(number, seconds=1))
+
+            async def wait_for_another() -> None:
+                await added.wait()
+
+            async def be_the_other() -> None:
+                added.set()
+
+            throttler: Throttler[object] = Throttler(receive, limiter="100/s", concurrency=3)
+            async with receive, anyio.create_task_group() as task_group:
+                task_group.start_soon(finish, throttler)
+                await anyio.sleep(10)
+                assert len(workers) == 3
+                throttler.add(wait_for_another)
+                for _ in range(steps):
+                    await anyio.lowlevel.checkpoint()
+
+                workers[struck].cancel()
+                await anyio.sleep(1)
+                throttler.add(be_the_other)
+                await anyio.sleep(1)
+                assert added.is_set()
+                send.close()
+
+            assert throttler.statistics().done + throttler.statistics().failed == 5
+
+        anyio.run(main, backend_options={"loop_factory": VirtualEventLoop})
+
+
+class TestTheEnd:
+    @pytest.mark.parametrize("steps", range(6))
+    async def test_a_job_added_at_the_last_moment_runs_with_all_that_it_adds_or_not_at_all(
+        self, steps: int
+    ) -> None:
+        ended, added = anyio.Event(), anyio.Event()
+        starts: list[str] = []
+
+        async def late() -> None:
+            starts.append("late")
+            throttler.add(later)
+            await added.wait()
+
+        async def later() -> None:
+            starts.append("later")
+            added.set()
+
+        def observe(event: Event) -> None:
+            if isinstance(event, Finished) and event.index == 1:
+                ended.set()
+
+        diary = Diary()
+        jobs = [diary.job("short", seconds=0.5), diary.job("long", seconds=1)]
+        throttler = Throttler[object](jobs, limiter="100/s", concurrency=2, observer=observe)
+
+        async def add_late() -> None:
+            await ended.wait()
+            for _ in range(steps):
+                await anyio.lowlevel.checkpoint()
+
+            throttler.add(late)
+
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(add_late)
+            with anyio.fail_after(100):
+                await throttler.run()
+
+        if starts:
+            assert starts == ["late", "later"]
+            assert throttler.remaining() == []
+        else:
+            assert throttler.remaining() == [late]
