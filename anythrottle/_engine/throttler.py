@@ -14,10 +14,8 @@ from anyio.lowlevel import checkpoint
 from .._errors import JobInterrupted, SourceInterrupted
 from .._events import Observer, check_observer
 from .._limiters.clock import RunClock, weakly
-from .._limiters.rate_limiter import RateLimiter, as_limiter
+from .._limiters.rate_limiter import RateLimiter
 from .._limiters.throttle import JobOf, check_job
-from .._policies.checks import check_count, check_seconds
-from .._policies.window import WindowTokenBucket
 from ..abc import Limiter
 from .backlog import Backlog
 from .concurrency import check_concurrency, results_waiting
@@ -27,6 +25,7 @@ from .crew import Crew
 from .deliveries import Deliveries
 from .front_stream import FrontReceiveStream
 from .job import Errand
+from .limiter_option import limiter_of
 from .outcome import Outcome
 from .pace import Pace, expected_end
 from .retrying import Attempts, RetryOn
@@ -215,16 +214,9 @@ class Throttler(Generic[T]):
         if consumer_fn is not None:
             check_consumer(consumer_fn)
 
-        if limiter is None:
-            self._limiter = _window_limiter(time_window, per_time_window)
-            concurrency = 5 if concurrency is None else concurrency
-        elif time_window is not None or per_time_window is not None:
-            raise TypeError(
-                f"limiter={limiter!r} says how fast jobs may start: leave out "
-                f"time_window={time_window!r} and per_time_window={per_time_window!r}"
-            )
-        else:
-            self._limiter = as_limiter(limiter)
+        self._limiter = limiter_of(limiter, time_window, per_time_window)
+        if limiter is None and concurrency is None:
+            concurrency = 5
 
         self._concurrency = check_concurrency(concurrency, self._limiter)
         check_cost(cost, self._limiter)
@@ -404,10 +396,3 @@ class Throttler(Generic[T]):
                 tell_of_failure(self._observer, errand, interrupted)
 
         self._deliveries.end_run()
-
-
-def _window_limiter(time_window: float | None, per_time_window: int | None) -> Limiter:
-    window = 60.0 if time_window is None else check_seconds("time_window", time_window)
-    limit = 100 if per_time_window is None else check_count("per_time_window", per_time_window)
-    # The workers' own checkpoint is enough.
-    return RateLimiter(WindowTokenBucket(limit, window), fast_acquire=True)
