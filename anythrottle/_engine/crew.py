@@ -128,7 +128,7 @@ class Crew(Generic[I, T]):
             outlet,
             self.cancellation,
             run=self._run,
-            on_pulled=self._see_to_what_was_pulled,
+            on_pulled=self.nudge,
             end_with=self.fail,
             resumable=resumable,
         )
@@ -312,9 +312,3 @@ class Crew(Generic[I, T]):
             self._run.wake(self._successor)
         elif not (self._over or self._admission.all_busy()):
             self._add_worker()
-
-    def _see_to_what_was_pulled(self) -> None:
-        if self._leader is None:
-            self._see_to_successor()
-        else:
-            self._starter.nudge()

@@ -183,9 +183,10 @@ class Gate:
         """
         Let the call of a turn begin if it is due; tell whether it has begun.
 
-        The same as :meth:`delay`, :meth:`take` and :meth:`start` in one, for a turn that ends.
+        The same as :meth:`delay`, :meth:`take` and :meth:`start` in one, for a turn that ends,
+        while there is no pause.
         """
-        if len(self.charged) >= self._slots or self.paused_until > now:
+        if len(self.charged) >= self._slots:
             return False
 
         amounts = turn.amounts
@@ -196,7 +197,6 @@ class Gate:
         if self.capacity is not None and not self._borrow_slot(turn):
             return False
 
-        self.paused_until = NEVER
         self.charged.add(turn)
         turn.granted = True
         turn.began = now

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -63,6 +63,25 @@ class TestWorkers:
         assert workers() <= 3
         assert diary.consumed == list(range(30))
 
+    async def test_who_adds_a_job_goes_on_with_it(self, workers: Callable[[], int]) -> None:
+        tasks: list[int] = []
+
+        async def job() -> None:
+            if not tasks:
+                # Meanwhile somebody else waits for a job.
+                await anyio.sleep(1)
+
+            tasks.append(anyio.get_current_task().id)
+            if len(tasks) < 10:
+                throttler.add(job)
+
+        throttler: Throttler[object] = Throttler([job], limiter=RateLimiter())
+        await finish(throttler)
+        assert len(tasks) == 10
+        # Nobody has been woken for that, or made.
+        assert len(set(tasks)) == 1
+        assert workers() == 2
+
 
 class TestStopInEveryState:
     @pytest.mark.parametrize("instant", [number / 4 for number in range(40)])
@@ -108,6 +127,26 @@ class TestStopInEveryState:
         remaining = len(throttler.remaining())
         assert len(diary.starts) + remaining == 3
         assert limiter.peek().allowed == (remaining == 2)
+
+    async def test_nothing_is_pulled_after_it(self) -> None:
+        diary = Diary()
+        pulled: list[object] = []
+
+        async def stop() -> None:
+            throttler.stop()
+
+        async def source() -> AsyncIterator[Job]:
+            for job in [stop, *diary.jobs(3)]:
+                pulled.append(job)
+                await anyio.sleep(1)
+                yield job
+
+        throttler: Throttler[object] = Throttler(source())
+        await finish(throttler)
+        assert pulled == [stop]
+        # So the source was not cut off in the middle of a step.
+        await finish(throttler)
+        assert diary.starts == [0, 1, 2]
 
 
 class RefundingLimiter:

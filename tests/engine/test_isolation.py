@@ -31,6 +31,25 @@ async def test_what_it_sets_stays_in_its_context() -> None:
 
 
 @pytest.mark.timing
+async def test_so_does_what_it_sets_after_an_error_was_thrown_in() -> None:
+    async def job() -> str:
+        with anyio.move_on_after(1):
+            try:
+                await anyio.sleep_forever()
+            finally:
+                before = variable.get()
+                variable.set("mine")
+
+        return f"{before}, {variable.get()}"
+
+    context = copy_context()
+    context.run(variable.set, "given")
+    assert await isolated(job(), context) == "given, mine"
+    assert variable.get() == "nothing"
+    assert context[variable] == "mine"
+
+
+@pytest.mark.timing
 async def test_a_coroutine_that_is_awaited_already_is_left_alone() -> None:
     async def work() -> str:
         await anyio.sleep(1)

@@ -219,6 +219,9 @@ class TestSweep:
             strike_crew(strike)
             run_on_asyncio(Scenario(source).cut_off, how, strike)
 
+        # Those that were never awaited, as long as their warnings are ignored.
+        gc.collect()
+
     @pytest.mark.parametrize("how", [by_scope, by_outer_scope])
     def test_without_a_consumer(
         self, run: Run, strike_crew: Callable[[Strike], None], how: How

@@ -282,6 +282,47 @@ class TestSharedSlots:
         assert anyio.current_time() == 6
         assert slots.borrowed_tokens == 0
 
+    async def test_whoever_waits_for_the_lead_holds_none(self) -> None:
+        diary = Diary()
+        slots = anyio.CapacityLimiter(3)
+
+        async def add() -> None:
+            # Meanwhile somebody else waits for a job.
+            await anyio.sleep(1)
+            throttler.add(diary.job("added"))
+
+        throttler: Throttler[object] = Throttler([add], limiter="1/10s", concurrency=slots)
+        async with running(throttler):
+            await anyio.sleep(5)
+            # That of who waits for the turn.
+            assert slots.borrowed_tokens == 1
+
+        assert diary.when("start") == [10]
+        assert slots.borrowed_tokens == 0
+
+    async def test_nor_does_who_waits_for_room_after_a_turn_in_vain(self) -> None:
+        diary = Diary()
+        slots = anyio.CapacityLimiter(2)
+        dear = diary.job("dear")
+        throttler = Throttler(
+            diary.jobs(5, seconds=1),
+            diary.consumer(50),
+            limiter="4/10s",
+            concurrency=slots,
+            cost=lambda job: 2 if job is dear else 1,
+        )
+        async with running(throttler):
+            await anyio.sleep(5)
+            # One waits for its turn; when it came to that, there was room.
+            assert slots.borrowed_tokens == 1
+            throttler.add(dear, front=True)
+            await anyio.sleep(10)
+            # The turn was for another cost, and there is no room any more.
+            assert slots.borrowed_tokens == 0
+
+        assert diary.starts == [0, 1, 2, 3, "dear", 4]
+        assert slots.borrowed_tokens == 0
+
 
 def cost_by_name(costs: Mapping[object, Any]) -> Callable[[Any], Any]:
     """Return a function that tells the cost of a diary's job; an error is raised."""
@@ -475,21 +516,48 @@ class TestCostFunctionsThatInterfere:
         assert diary.starts == [0]
         assert throttler.remaining() == jobs[1:]
 
-    async def test_nor_an_observer_that_stops_when_a_turn_is_granted(self) -> None:
+    async def test_by_a_stop_when_a_turn_has_come(self) -> None:
+        diary = Diary()
+        limiter = RateLimiter("1/10s")
+        jobs = diary.jobs(1)
+        last = diary.job("last")
+
+        def cost(job: object) -> int:
+            if job is last:
+                throttler.stop()
+
+            return 1
+
+        throttler = Throttler(jobs, limiter=limiter, cost=cost)
+        limiter.acquire_nowait()
+        async with running(throttler):
+            throttler.add(last, front=True)
+
+        assert diary.starts == []
+        assert throttler.remaining() == [last, *jobs]
+        assert limiter.peek().allowed
+
+    @pytest.mark.parametrize("cost", [1, lambda _: 1], ids=["fixed", "function"])
+    async def test_nor_an_observer_that_stops_when_a_turn_is_granted(self, cost: Any) -> None:
         diary = Diary()
         granted = 0
 
         def observe(event: Event) -> None:
             nonlocal granted
-            granted += isinstance(event, Granted)
-            if granted == 2:
-                throttler.stop()
+            if isinstance(event, Granted):
+                granted += 1
+                if granted == 2:
+                    throttler.stop()
+                    limiter.pause(50)
 
-        limiter = RateLimiter("10/h", observer=observe)
-        throttler = Throttler(diary.jobs(3), limiter=limiter)
+        limiter = RateLimiter("10/h", concurrency=5, observer=observe)
+        throttler = Throttler(diary.jobs(3), limiter=limiter, cost=cost)
         await finish(throttler)
+        # Nobody waits for another turn.
+        assert anyio.current_time() == 0
         assert diary.starts == [0]
         assert limiter.peek().remaining == 9
+        assert limiter.statistics().borrowed_tokens == 0
 
 
 class TestSlotsOfTheLimiterItself:

@@ -187,7 +187,8 @@ class TestDelays:
         assert diary.starts == [*range(50), *range(50)]
         assert diary.when("start") == [0] * 50 + [5] * 50
 
-    async def test_memory_is_bounded_although_they_wait_outside(self) -> None:
+    @pytest.mark.parametrize("consumed", [True, False])
+    async def test_memory_is_bounded_although_they_wait_outside(self, *, consumed: bool) -> None:
         diary = Diary()
         pulled = 0
 
@@ -198,7 +199,10 @@ class TestDelays:
                 yield diary.job(number, errors=[Later(50)])
 
         throttler = Throttler(
-            generate(), diary.consumer(), limiter=RateLimiter(concurrency=4), retry_on=later
+            generate(),
+            diary.consumer() if consumed else None,
+            limiter=RateLimiter(concurrency=4),
+            retry_on=later,
         )
         async with anyio.create_task_group() as task_group:
             task_group.start_soon(finish, throttler)
@@ -206,9 +210,24 @@ class TestDelays:
             assert throttler.statistics().delayed < 1010
             assert pulled < 1015
 
-        assert set(diary.consumed) == set(range(3000))
-        assert len(diary.consumed) == 3000
+        assert sorted(diary.who("end"), key=repr) == sorted(range(3000), key=repr)
+        assert len(diary.consumed) == 3000 * consumed
         assert anyio.current_time() == 150
+
+    async def test_nor_does_that_hold_up_who_has_been_started(self) -> None:
+        diary = Diary()
+        throttled = diary.job("throttled", seconds=5, errors=[ThrottleException(retry_after=1)])
+        others = [diary.job(number, errors=[Later(50)]) for number in range(1100)]
+        async with anyio.create_task_group() as task_group:
+            throttler = Throttler([throttled, *others], limiter=RateLimiter(), retry_on=later)
+            task_group.start_soon(finish, throttler)
+            await anyio.sleep(4)
+            assert throttler.statistics().delayed >= 1000
+
+        starts = [
+            when for what, who, when in diary.entries if (what, who) == ("start", "throttled")
+        ]
+        assert starts == [0, 6]
 
     async def test_a_replacement_that_is_to_go_again(self) -> None:
         diary = Diary()

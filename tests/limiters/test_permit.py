@@ -220,6 +220,23 @@ class TestEnterNow:
         assert limiter.statistics().borrowed_tokens == 0
         assert limiter.peek().remaining == 0
 
+    async def test_is_for_one_call_as_well(self) -> None:
+        limiter = RateLimiter("5/s", concurrency=2)
+        async with limiter.permit():
+            pass
+
+        permit = limiter.permit()
+        assert isinstance(permit, TurnPermit)
+        assert permit.enter_now()
+        assert not permit.enter_now()
+        with pytest.raises(RuntimeError, match="a permit is for one call"):
+            await permit.__aenter__()
+
+        assert limiter.statistics().borrowed_tokens == 1
+        assert limiter.peek().remaining == 3
+        permit.leave()
+        assert limiter.statistics().borrowed_tokens == 0
+
     async def test_what_is_not_can_still_be_entered(self) -> None:
         limiter = RateLimiter("1/10s")
         async with limiter.permit():
