@@ -102,6 +102,7 @@ class Crew(Generic[I, T]):
         self._backlog = backlog
         self._outlet = outlet
         self._admission = Admission(limiter, concurrency, cost)
+        #: Kept at hand, for each job asks.
         self._keeps_slots = self._admission.keeps_slots
         self._run = clock.run()
         self.cancellation = RunCancellation()
@@ -257,7 +258,8 @@ class Crew(Generic[I, T]):
         """
         Let a worker start a job at once, unless somebody leads that waits for more than news.
 
-        :param goes_on: whether it has just ended one: with its slot, nobody else could start more
+        :param goes_on: whether it has just ended one: then others are seen to already, unless it
+            has given its slot back
 
         """
         if self._over or (self._leader is not None and not self._starter.waits_for_news):
@@ -282,7 +284,7 @@ class Crew(Generic[I, T]):
                 start = await self._starter.next(me)
                 self._over = start is None
         finally:
-            # If that was cut off, this worker goes on and takes it again, or the run ends.
+            # If that was cut off, this worker begins anew and sees to others, or the run ends.
             self._leader = None
 
         self._see_to_successor()

@@ -8,7 +8,6 @@ import anyio
 import pytest
 
 from anythrottle import RateLimiter, WindowTokenBucket
-from anythrottle._limiters.permit import TurnPermit
 from anythrottle.testing import wait_idle
 from tests.limiters.tools import permit_of, tasks
 
@@ -211,8 +210,7 @@ class TestEnterNow:
         async with limiter.permit():
             pass
 
-        permit = limiter.permit()
-        assert isinstance(permit, TurnPermit)
+        permit = permit_of(limiter)
         assert permit.enter_now()
         assert not permit.enter_now()
         assert limiter.statistics().borrowed_tokens == 1
@@ -225,8 +223,7 @@ class TestEnterNow:
         async with limiter.permit():
             pass
 
-        permit = limiter.permit()
-        assert isinstance(permit, TurnPermit)
+        permit = permit_of(limiter)
         assert permit.enter_now()
         assert not permit.enter_now()
         with pytest.raises(RuntimeError, match="a permit is for one call"):
@@ -242,8 +239,7 @@ class TestEnterNow:
         async with limiter.permit():
             pass
 
-        permit = limiter.permit()
-        assert isinstance(permit, TurnPermit)
+        permit = permit_of(limiter)
         assert not permit.enter_now()
         async with permit:
             assert anyio.current_time() == 10
@@ -253,8 +249,7 @@ class TestEnterNow:
         async with limiter.permit():
             pass
 
-        permit = limiter.permit()
-        assert isinstance(permit, TurnPermit)
+        permit = permit_of(limiter)
         limiter.reconfigure("5/10s", "9/min")
         assert not permit.enter_now()
         async with permit:
