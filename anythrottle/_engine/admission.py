@@ -8,7 +8,7 @@ from typing import Generic, TypeAlias, TypeVar, final
 import anyio
 
 from .._limiters.parking import Parked
-from .._limiters.permit import FreePermit, TurnPermit
+from .._limiters.permit import FREE, FreePermit, TurnPermit
 from .._limiters.rate_limiter import RateLimiter
 from .._policies.policy import Cost
 from ..abc import Limiter, Permit
@@ -22,8 +22,8 @@ T = TypeVar("T")
 #: A permit of this library's own, which has been entered without having had to wait.
 ReadyPermit: TypeAlias = TurnPermit | FreePermit
 
-#: A permit as it was asked for, or is ready, and what entering it gave.
-Admitted: TypeAlias = tuple[ReadyPermit | AbstractAsyncContextManager[Permit], Permit]
+#: A permit as it was asked for, or one that is ready.
+Asked: TypeAlias = ReadyPermit | AbstractAsyncContextManager[Permit]
 
 
 @final
@@ -89,10 +89,12 @@ class Admission(Generic[I]):
         :raises Exception: what the function that tells the cost has raised, or the limiter
 
         """
-        if errand.cost is None:
-            cost = self._cost(errand.item) if callable(self._cost) else self._cost
+        if errand.cost is None and callable(self._cost):
+            cost = self._cost(errand.item)
             self._limiter.permit(cost)
             errand.cost = cost
+        elif errand.cost is None:
+            errand.cost = self.fixed_cost
 
     def now(self, errand: Errand[I, T], worker: Worker) -> ReadyPermit | None:
         """
@@ -105,7 +107,7 @@ class Admission(Generic[I]):
             return None
 
         if self._free:
-            return FreePermit()
+            return FREE
 
         asked = self._limiter.permit(errand.cost)
         if not (isinstance(asked, TurnPermit) and asked.enter_now()):
@@ -114,8 +116,14 @@ class Admission(Generic[I]):
         self._free = self._limitless
         return asked
 
-    async def wait(self, errand: Errand[I, T], worker: Worker) -> Admitted | None:
-        """Let a job in as soon as it may be; ``None`` if :meth:`stop_waiting` was called."""
+    async def wait(self, errand: Errand[I, T], worker: Worker) -> tuple[Asked, Permit] | None:
+        """
+        Let a job in as soon as it may be.
+
+        :return: the permit as it was asked for, and what entering it gave; ``None`` if
+            :meth:`stop_waiting` was called
+
+        """
         assert errand.cost is not None
         try:
             with anyio.CancelScope() as self._scope:
@@ -168,16 +176,13 @@ class Admission(Generic[I]):
         return True
 
 
-async def undo(admitted: Admitted) -> None:
+async def undo(asked: Asked, permit: Permit) -> None:
     """Take back a turn that has been granted, and not been used."""
-    asked, permit = admitted
     permit.refund()
     await leave(asked, None)
 
 
-async def leave(
-    asked: ReadyPermit | AbstractAsyncContextManager[Permit], error: BaseException | None
-) -> None:
+async def leave(asked: Asked, error: BaseException | None) -> None:
     """Let a call end."""
     if isinstance(asked, (TurnPermit, FreePermit)):
         asked.leave()

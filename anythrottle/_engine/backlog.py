@@ -40,15 +40,18 @@ class Backlog(Generic[I, T]):
 
     __slots__ = (
         "_by_due",
+        "_front",
         "_handed_out",
         "_job_for",
         "_name",
         "_on_news",
+        "_on_source_error",
         "_open",
         "_put_first",
         "ahead",
         "delayed",
         "on_ahead_taken",
+        "positions",
         "retried",
         "running",
         "source",
@@ -73,6 +76,8 @@ class Backlog(Generic[I, T]):
         #: Called when that is not ahead any more.
         self.on_ahead_taken: Callable[[], None] | None = None
         self.todo: FrontState[Errand[I, T]] = FrontState(0)
+        #: All that is in there, as nobody sends: the front.
+        self._front = self.todo.front
         #: (when to put it back, its rank, the job)
         self._by_due: list[tuple[float, int, Errand[I, T]]] = []
         #: How many jobs are delayed.
@@ -80,24 +85,32 @@ class Backlog(Generic[I, T]):
         self.started: dict[Errand[I, T], None] = {}
         #: Called when there may be something to start, or nothing any more.
         self._on_news: Callable[[], None] | None = None
+        #: Called with an error of a sequence.
+        self._on_source_error: Callable[[Exception], None] | None = None
         #: Whether jobs may still come from the source, in this run.
         self._open = False
         #: How many jobs have been put before all others so far.
         self._put_first = 0
+        #: How many jobs have had their position so far.
+        self.positions = 0
         self.running = 0
         self.starts = 0
         self.throttled = 0
         self.retried = 0
 
-    def begin_run(self, on_news: Callable[[], None]) -> None:
+    def begin_run(
+        self, on_news: Callable[[], None], on_source_error: Callable[[Exception], None]
+    ) -> None:
         """
         Begin a run: jobs may come from the source, and from the jobs.
 
         :param on_news: is called when there may be something to start, or nothing any more
+        :param on_source_error: is called with an error of a sequence
 
         """
         self._open = True
         self._on_news = on_news
+        self._on_source_error = on_source_error
 
     def end_of_source(self) -> None:
         """Note that no more jobs come from the source in this run."""
@@ -110,7 +123,8 @@ class Backlog(Generic[I, T]):
 
     def add(self, errand: Errand[I, T], *, front: bool) -> None:
         """Let a job come before all others, or before anything more from the source."""
-        errand.position = errand.rank = self.todo.new_position()
+        errand.position = errand.rank = self.positions
+        self.positions += 1
         if front:
             self._put_first += 1
             errand.rank = -self._put_first
@@ -118,22 +132,30 @@ class Backlog(Generic[I, T]):
         self.todo.put_back(errand, errand.rank)
         self._tell_news()
 
-    def frontmost(self, now: float) -> Errand[I, T] | None:
-        """Return the job that is to start next, pulling it from a sequence if need be."""
-        while self._by_due and self._by_due[0][0] <= now:
-            _, rank, errand = heappop(self._by_due)
-            self.delayed -= 1
-            self.todo.put_back(errand, rank)
+    def frontmost(self, time: Callable[[], float]) -> Errand[I, T] | None:
+        """
+        Return the job that is to start next, pulling it from a sequence if need be.
 
-        first = self.todo.first()
-        if first is not None:
-            return first
+        :param time: tells what time it is, which matters to delayed jobs only
+        :return: ``None`` if there is none yet, or no more
 
-        if self.ahead is None and self._open and self.source.is_sequence:
+        """
+        if self._by_due:
+            self._put_back_due(time())
+
+        if self._front:
+            return self._front[0][2]
+
+        source = self.source
+        if self.ahead is None and self._open and source.is_sequence:
             try:
-                self.ahead = self.errand(self.source.pull_nowait())
+                item = source.pull_nowait()
+                self.ahead = Errand(item, self._job_for(item, self._name, source.pulled - 1))
             except SourceEnd:
                 self.end_of_source()
+            except Exception as exc:  # noqa: BLE001 - the source's own
+                assert self._on_source_error is not None
+                self._on_source_error(exc)
 
         return self.ahead
 
@@ -152,14 +174,17 @@ class Backlog(Generic[I, T]):
 
     def start(self, errand: Errand[I, T]) -> bool:
         """Take a job to be run, if it is frontmost still; tell whether it was."""
-        first = self.todo.first()
-        if first is None and errand is self.ahead:
+        if self._front:
+            if errand is not self._front[0][2]:
+                return False
+
+            self.todo.receive_nowait()
+        elif errand is self.ahead:
             self.ahead = None
-            errand.position = errand.rank = self.todo.new_position()
+            errand.position = errand.rank = self.positions
+            self.positions += 1
             if self.on_ahead_taken is not None:
                 self.on_ahead_taken()
-        elif first is errand:
-            self.todo.receive_nowait()
         else:
             return False
 
@@ -224,7 +249,7 @@ class Backlog(Generic[I, T]):
         self.delayed = 0
         self._open = False
         self.running = 0
-        self._on_news = self.on_ahead_taken = None
+        self._on_news = self._on_source_error = self.on_ahead_taken = None
         return lost
 
     @property
@@ -243,6 +268,13 @@ class Backlog(Generic[I, T]):
         if not self._handed_out:
             for errand in self._unfinished():
                 discard(errand.job)
+
+    def _put_back_due(self, now: float) -> None:
+        """Put the jobs to the front that were delayed until now."""
+        while self._by_due and self._by_due[0][0] <= now:
+            _, rank, errand = heappop(self._by_due)
+            self.delayed -= 1
+            self.todo.put_back(errand, rank)
 
     def _tell_news(self) -> None:
         if self._on_news is not None:

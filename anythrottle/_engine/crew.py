@@ -138,7 +138,6 @@ class Crew(Generic[I, T]):
             outlet,
             self._admission,
             run=self._run,
-            on_source_error=self._puller.note_error,
             refuse=self._workbench.fail,
         )
         self._done = False
@@ -152,7 +151,7 @@ class Crew(Generic[I, T]):
     def begin(self, task_group: TaskGroup) -> None:
         """Start the tasks, in a task group whose scope is cancelled if the run fails."""
         self._task_group = task_group
-        self._backlog.begin_run(self.nudge)
+        self._backlog.begin_run(self.nudge, self._puller.note_error)
         if not self._backlog.source.is_sequence:
             task_group.start_soon(self._puller.pull, name="anythrottle source")
 

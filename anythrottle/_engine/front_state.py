@@ -84,13 +84,13 @@ class FrontState(Generic[T]):
     __slots__ = (
         "_buffer",
         "_clock",
-        "_front",
         "_handed",
         "_max_buffer_size",
         "_positions",
         "_put_backs",
         "_receivers",
         "_senders",
+        "front",
         "open_receivers",
         "open_senders",
     )
@@ -98,8 +98,8 @@ class FrontState(Generic[T]):
     def __init__(self, max_buffer_size: float) -> None:
         self._max_buffer_size = max_buffer_size
         self._buffer: deque[T] = deque()
-        #: (position, order of being put back, item)
-        self._front: list[tuple[int, int, T]] = []
+        #: What has been put back: (position, order of being put back, item), as a heap.
+        self.front: list[tuple[int, int, T]] = []
         self._put_backs = 0
         self._positions = 0
         #: How many items have been handed to receivers that have not resumed yet.
@@ -112,34 +112,14 @@ class FrontState(Generic[T]):
         self.open_receivers = 0
 
     def __len__(self) -> int:
-        return len(self._front) + len(self._buffer)
+        return len(self.front) + len(self._buffer)
 
     def __repr__(self) -> str:
         return f"<front stream of {len(self)} items>"
 
     def items(self) -> list[T]:
         """Return what has been sent and not received, in the order in which it would be."""
-        return [item for _, _, item in sorted(self._front, key=_order)] + list(self._buffer)
-
-    def new_position(self) -> int:
-        """Return the position of an item that is put in before those not yet received."""
-        self._positions += 1
-        return self._positions - 1
-
-    @property
-    def next_position(self) -> int:
-        """The position that the next item will have that gets one."""
-        return self._positions
-
-    def first(self) -> T | None:
-        """Return the item that would be received next, ``None`` if there is none."""
-        if self._front:
-            return self._front[0][2]
-
-        if self._buffer:
-            return self._buffer[0]
-
-        return next(iter(self._senders)).item if self._senders else None
+        return [item for _, _, item in sorted(self.front, key=_order)] + list(self._buffer)
 
     def send_nowait(self, item: T) -> None:
         """Hand ``item`` to a receiver or the buffer, or raise :exc:`~anyio.WouldBlock`."""
@@ -147,7 +127,7 @@ class FrontState(Generic[T]):
             raise BrokenResourceError
 
         if self._receivers:
-            self._hand(self.new_position(), item)
+            self._hand(self._new_position(), item)
         elif len(self._buffer) < self._max_buffer_size:
             self._buffer.append(item)
         else:
@@ -172,8 +152,8 @@ class FrontState(Generic[T]):
 
     def receive_nowait(self) -> tuple[int, T]:
         """Return the frontmost item with its position, or raise ``WouldBlock``, ``EndOfStream``."""
-        if self._front:
-            position, _, item = heappop(self._front)
+        if self.front:
+            position, _, item = heappop(self.front)
             return position, item
 
         if self._buffer:
@@ -187,7 +167,7 @@ class FrontState(Generic[T]):
         else:
             raise WouldBlock
 
-        return self.new_position(), item
+        return self._new_position(), item
 
     async def receive(self, owner: object) -> tuple[int, T]:
         """Return the frontmost item with its position, as soon as there is one."""
@@ -219,11 +199,11 @@ class FrontState(Generic[T]):
             self._hand(position, item)
         else:
             self._put_backs += 1
-            heappush(self._front, (position, self._put_backs, item))
+            heappush(self.front, (position, self._put_backs, item))
 
     def is_at_end(self) -> bool:
         """Tell whether there is nothing to receive and never will be."""
-        empty = not (self._front or self._buffer or self._senders or self._handed)
+        empty = not (self.front or self._buffer or self._senders or self._handed)
         return empty and not self.open_senders
 
     def end_if_drained(self) -> None:
@@ -260,6 +240,10 @@ class FrontState(Generic[T]):
             len(self._senders),
             len(self._receivers),
         )
+
+    def _new_position(self) -> int:
+        self._positions += 1
+        return self._positions - 1
 
     def _hand(self, position: int, item: T) -> None:
         receiver, _ = self._receivers.popitem(last=False)

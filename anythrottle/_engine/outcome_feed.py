@@ -81,7 +81,7 @@ class OutcomeFeed(Parked, Generic[I, T]):
             return len(self._waiting) < self._most_waiting()
 
         known = errand.position >= 0
-        position = errand.position if known else self._backlog.todo.next_position
+        position = errand.position if known else self._backlog.positions
         return position <= self._next + self._most_waiting()
 
     def succeed(self, errand: Errand[I, T]) -> None:

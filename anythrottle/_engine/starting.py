@@ -7,7 +7,8 @@ from math import inf
 from typing import Generic, TypeAlias, TypeVar, final
 
 from .._limiters.parking import Run
-from .admission import Admission, Admitted, Worker, undo
+from ..abc import Permit
+from .admission import Admission, Asked, Worker, undo
 from .backlog import Backlog
 from .job import Errand
 from .outlet import Outlet
@@ -21,8 +22,8 @@ _NAP = 0.001
 #: While so many jobs are delayed, only those are started that have been before.
 _MOST_DELAYED = 1000
 
-#: A job that has been started, and its permit.
-Start: TypeAlias = tuple[Errand[I, T], Admitted]
+#: A job that has been started, and its permit: as it was asked for, and what entering it gave.
+Start: TypeAlias = tuple[Errand[I, T], Asked, Permit]
 
 
 @final
@@ -34,7 +35,6 @@ class Starter(Generic[I, T]):
     :param outlet: is asked whether there is room for a result
     :param admission: lets the jobs in
     :param run: the event loop run
-    :param on_source_error: is called with an error of the source
     :param refuse: is called with a job that cannot start, and the error to end it with
 
     """
@@ -43,7 +43,6 @@ class Starter(Generic[I, T]):
         "_admission",
         "_backlog",
         "_bounded",
-        "_on_source_error",
         "_outlet",
         "_refuse",
         "_run",
@@ -58,7 +57,6 @@ class Starter(Generic[I, T]):
         admission: Admission[I],
         *,
         run: Run,
-        on_source_error: Callable[[BaseException], None],
         refuse: Callable[[Errand[I, T], BaseException], None],
     ) -> None:
         self._backlog = backlog
@@ -66,7 +64,6 @@ class Starter(Generic[I, T]):
         self._bounded = outlet.bounded
         self._admission = admission
         self._run = run
-        self._on_source_error = on_source_error
         self._refuse = refuse
         #: Who waits for news.
         self._who_waits: Worker | None = None
@@ -96,15 +93,29 @@ class Starter(Generic[I, T]):
         :return: what to run; ``None`` if it may not be, or is to be found out by :meth:`next`
 
         """
-        errand = None if self.stopping else self._frontmost()
-        if (
-            errand is None
-            or errand.cost is None
-            or ((self._bounded or self._backlog.delayed) and not self._has_room(errand))
-        ):
+        backlog = self._backlog
+        if self.stopping or (errand := backlog.frontmost(self._run.time)) is None:
             return None
 
-        return self._admit_now(errand, worker)
+        if errand.cost is None:
+            errand.cost = self._admission.fixed_cost
+            if errand.cost is None:
+                return None
+
+        if (self._bounded or backlog.delayed) and not self._has_room(errand):
+            return None
+
+        permit = self._admission.now(errand, worker)
+        if permit is None:
+            return None
+
+        # Whoever observes the limiter may have stopped the run, or put another job first.
+        if self.stopping or not backlog.start(errand):
+            permit.refund()
+            permit.leave()
+            return None
+
+        return errand, permit, permit
 
     async def next(self, worker: Worker) -> Start[I, T] | None:
         """
@@ -114,7 +125,14 @@ class Starter(Generic[I, T]):
 
         """
         while not self.stopping:
-            errand = self._frontmost()
+            start = self.now(worker)
+            if start is not None:
+                return start
+
+            if self.stopping:
+                return None
+
+            errand = self._backlog.frontmost(self._run.time)
             if errand is None or not self._has_room(errand):
                 if errand is None and self._backlog.is_at_end():
                     return None
@@ -127,28 +145,11 @@ class Starter(Generic[I, T]):
                     # There may be many such jobs.
                     await self._run.checkpoint()
             else:
-                start = self._admit_now(errand, worker)
-                if start is None and not self.stopping:
-                    start = await self._admit(errand, worker)
-
+                start = await self._admit(errand, worker)
                 if start is not None:
                     return start
 
         return None
-
-    def _admit_now(self, errand: Errand[I, T], worker: Worker) -> Start[I, T] | None:
-        """Let the frontmost job start, if that needs no waiting."""
-        permit = self._admission.now(errand, worker)
-        if permit is None:
-            return None
-
-        # Whoever observes the limiter may have stopped the run, or put another job first.
-        if self.stopping or not self._backlog.start(errand):
-            permit.refund()
-            permit.leave()
-            return None
-
-        return errand, (permit, permit)
 
     async def _admit(self, errand: Errand[I, T], worker: Worker) -> Start[I, T] | None:
         """Wait until the frontmost job may start, and start what is frontmost then."""
@@ -156,8 +157,10 @@ class Starter(Generic[I, T]):
         if admitted is None:
             return None
 
+        asked, permit = admitted
+
         # It may have taken a while: what is frontmost now, and does it cost as much?
-        frontmost = None if self.stopping else self._frontmost()
+        frontmost = None if self.stopping else self._backlog.frontmost(self._run.time)
         if (
             frontmost is not None
             and self._has_price(frontmost)
@@ -165,25 +168,10 @@ class Starter(Generic[I, T]):
             and not self.stopping
             and self._backlog.start(frontmost)
         ):
-            return frontmost, admitted
+            return frontmost, asked, permit
 
-        await undo(admitted)
+        await undo(asked, permit)
         return None
-
-    def _frontmost(self) -> Errand[I, T] | None:
-        """Return the job that is to start next; ``None`` if there is none yet, or no more."""
-        try:
-            # What time it is makes a difference to delayed jobs only.
-            now = self._run.time() if self._backlog.delayed else 0.0
-            errand = self._backlog.frontmost(now)
-        except Exception as exc:  # noqa: BLE001 - the source's own
-            self._on_source_error(exc)
-            return None
-
-        if errand is not None and errand.cost is None:
-            errand.cost = self._admission.fixed_cost
-
-        return errand
 
     def _has_room(self, errand: Errand[I, T]) -> bool:
         """Tell whether the frontmost job may start, as far as memory goes."""

@@ -12,10 +12,10 @@ import anyio
 from .._events import Failed, Finished, Observer, Retried, Started, Throttled, tell
 from .._limiters.current import make_current
 from .._limiters.parking import Run
-from .._limiters.permit import FreePermit, TurnPermit
+from .._limiters.permit import FREE, TurnPermit
 from .._limiters.throttle import Throttle, awaitable_of, go_again, throttle_in
 from ..abc import Permit
-from .admission import Admission, Admitted, leave
+from .admission import Admission, Asked, leave
 from .backlog import Backlog
 from .cancellation import RunCancellation
 from .isolation import isolated
@@ -50,7 +50,9 @@ class Workbench(Generic[I, T]):
         "_attempts",
         "_backlog",
         "_cancellation",
+        "_context",
         "_end_with",
+        "_free_context",
         "_observer",
         "_outlet",
         "_run",
@@ -78,15 +80,20 @@ class Workbench(Generic[I, T]):
         self._cancellation = cancellation
         self._end_with = end_with
         self._observer = observer
+        #: Of this one, each attempt has a copy of its own.
+        self._context = copy_context()
+        #: The same, for those that need no permit of their own.
+        self._free_context = self._context.copy()
+        self._free_context.run(make_current, FREE)
 
-    async def run(self, errand: Errand[I, T], admitted: Admitted) -> None:
+    async def run(self, errand: Errand[I, T], asked: Asked, permit: Permit) -> None:
         """
         Run a started job once, and leave its permit, whatever happens.
 
-        :param admitted: the permit as it was asked for, and what entering it gave
+        :param asked: the permit as it was asked for
+        :param permit: what entering it gave
 
         """
-        asked, permit = admitted
         errand.waited += permit.waited
         try:
             if self._observer is not None:
@@ -94,8 +101,13 @@ class Workbench(Generic[I, T]):
 
             began = self._run.time()
             try:
-                context = copy_context()
-                awaitable = context.run(_call, errand, permit)
+                is_free = permit is FREE
+                context = (self._free_context if is_free else self._context).copy()
+                awaitable = (
+                    context.run(awaitable_of, errand.job, errand)
+                    if is_free
+                    else context.run(_call, errand, permit)
+                )
                 if self._timeout is None:
                     value = await isolated(awaitable, context)
                 else:
@@ -122,7 +134,7 @@ class Workbench(Generic[I, T]):
         # The same as leave() does, without a coroutine if that is possible.
         if isinstance(asked, TurnPermit):
             asked.leave()
-        elif not isinstance(asked, FreePermit):
+        elif asked is not FREE:
             await leave(asked, None)
 
     def fail(self, errand: Errand[I, T], error: BaseException) -> None:

@@ -36,6 +36,10 @@ class FreePermit:
         return "<Permit without limit>"
 
 
+#: One serves for all calls.
+FREE = FreePermit()
+
+
 @final
 class TurnPermit(Turn):
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable
 
 import pytest
 
@@ -31,19 +32,34 @@ def nothing() -> None:
     """Want no news."""
 
 
+def surprise(error: Exception) -> None:
+    """Want no errors."""
+    raise error
+
+
+def no_time() -> float:
+    """Want nobody to ask what time it is."""
+    raise AssertionError
+
+
+def at(instant: float) -> Callable[[], float]:
+    """Tell that it is that instant."""
+    return lambda: instant
+
+
 def begun(added: list[JobOf[int]] | None = None, source: list[JobOf[int]] | None = None) -> Jobs:
     """Make a backlog in a run, with jobs added and jobs to come from a sequence."""
     backlog: Jobs = Backlog(source or [], check_job, "jobs")
     for each in added or []:
         backlog.add(Errand(each, each), front=False)
 
-    backlog.begin_run(nothing)
+    backlog.begin_run(nothing, surprise)
     return backlog
 
 
 def start(backlog: Jobs) -> Errand[JobOf[int], int]:
     """Start the frontmost job."""
-    errand = backlog.frontmost(0.0)
+    errand = backlog.frontmost(no_time)
     assert errand is not None
     assert backlog.start(errand)
     return errand
@@ -72,10 +88,10 @@ async def test_started_jobs_are_numbered_and_counted() -> None:
 
 def test_only_who_is_frontmost_starts() -> None:
     backlog = begun([job], source=[other])
-    first = backlog.frontmost(0.0)
+    first = backlog.frontmost(no_time)
     assert first is not None
     start(backlog)
-    second = backlog.frontmost(0.0)
+    second = backlog.frontmost(no_time)
     assert second is not None
     assert not backlog.start(first)
     backlog.add(Errand(third, third), front=True)
@@ -89,10 +105,10 @@ def test_only_who_is_frontmost_starts() -> None:
 
 def test_what_is_no_job_is_named_by_its_position_and_passed_over() -> None:
     backlog = begun(source=[job, 5, other])  # type: ignore[list-item]
-    assert backlog.frontmost(0.0) is backlog.ahead
+    assert backlog.frontmost(no_time) is backlog.ahead
     start(backlog)
     with pytest.raises(TypeError, match=r"^jobs\[1\] must be .*, not 5$"):
-        backlog.frontmost(0.0)
+        backlog.frontmost(no_time)
 
     assert backlog.remaining() == [job, other]
 
@@ -104,7 +120,7 @@ def test_one_that_was_pulled_is_ahead_until_it_starts() -> None:
     backlog.ahead = made()
     assert backlog.remaining() == [other, job]
     assert start(backlog).item is other
-    assert backlog.frontmost(0.0) is backlog.ahead
+    assert backlog.frontmost(no_time) is backlog.ahead
     assert not told
     errand = start(backlog)
     assert told == [backlog.ahead] == [None]
@@ -134,15 +150,15 @@ def test_a_sequence_is_advanced_by_one_when_there_is_nothing_else() -> None:
     start(backlog)
     assert backlog.ahead is None
     for position, each in enumerate([other, third], 1):
-        errand = backlog.frontmost(0.0)
+        errand = backlog.frontmost(no_time)
         assert errand is not None
         assert errand.item is each
-        assert (errand.position, backlog.todo.next_position) == (-1, position)
-        assert backlog.frontmost(0.0) is errand
+        assert (errand.position, backlog.positions) == (-1, position)
+        assert backlog.frontmost(no_time) is errand
         assert start(backlog) is errand
         assert errand.position == position
 
-    assert backlog.frontmost(0.0) is None
+    assert backlog.frontmost(no_time) is None
     assert not backlog.is_at_end()
     for errand in list(backlog.started):
         succeed(backlog, errand)
@@ -204,11 +220,11 @@ class TestDelayed:
         assert (backlog.retried, backlog.delayed, backlog.running) == (2, 2, 0)
         assert (backlog.next_due, backlog.queued) == (5.0, 1)
         assert backlog.remaining() == [job, other, third]
-        first = backlog.frontmost(4.9)
+        first = backlog.frontmost(at(4.9))
         assert first is not None
         assert first.item is third
-        assert backlog.frontmost(5.0) is errands[1]
-        assert backlog.frontmost(7.0) is errands[0]
+        assert backlog.frontmost(at(5.0)) is errands[1]
+        assert backlog.frontmost(at(7.0)) is errands[0]
         assert backlog.next_due == math.inf
         for errand in (errands[0], errands[1], first):
             assert start(backlog) is errand
@@ -230,7 +246,7 @@ class TestDelayed:
         backlog.delay(errand, 5.0)
         assert backlog.end_run() == []
         assert (backlog.delayed, backlog.next_due) == (0, math.inf)
-        assert backlog.todo.first() is errand
+        assert backlog.todo.items()[0] is errand
         assert errand.attempts == 1
 
 
@@ -239,9 +255,12 @@ class TestNews:
     def test_is_told_once_it_is_so(self, how: str) -> None:
         backlog = begun([job])
         errand = start(backlog)
-        told: list[tuple[object, float, bool]] = []
+        told: list[tuple[list[object], float, bool]] = []
         backlog.begin_run(
-            lambda: told.append((backlog.todo.first(), backlog.next_due, backlog.is_at_end()))
+            lambda: told.append(
+                ([entry[2] for entry in backlog.todo.front], backlog.next_due, backlog.is_at_end())
+            ),
+            surprise,
         )
         if how == "added":
             errand = made()
@@ -256,18 +275,18 @@ class TestNews:
                 backlog.finish(errand)
 
         expected = {
-            "added": (errand, math.inf, False),
-            "put back": (errand, math.inf, False),
-            "delayed": (None, 5.0, False),
-            "end of source": (None, math.inf, False),
-            "end": (None, math.inf, True),
+            "added": ([errand], math.inf, False),
+            "put back": ([errand], math.inf, False),
+            "delayed": ([], 5.0, False),
+            "end of source": ([], math.inf, False),
+            "end": ([], math.inf, True),
         }
         assert told[-1] == expected[how]
 
     def test_of_an_earlier_run_is_not_told(self) -> None:
         backlog = begun()
         told: list[None] = []
-        backlog.begin_run(lambda: told.append(None))
+        backlog.begin_run(lambda: told.append(None), surprise)
         backlog.end_run()
         backlog.add(made(), front=False)
         assert not told
@@ -298,7 +317,7 @@ class TestEndRun:
         assert backlog.end_run() == []
         assert list(backlog.started) == [errand]
         assert backlog.remaining() == [job]
-        backlog.begin_run(nothing)
+        backlog.begin_run(nothing, surprise)
         backlog.end_of_source()
         assert not backlog.is_at_end()
 
@@ -306,9 +325,9 @@ class TestEndRun:
         backlog: Jobs = Backlog([], check_job, "jobs")
         for _ in range(2):
             assert backlog.is_at_end()
-            backlog.begin_run(nothing)
+            backlog.begin_run(nothing, surprise)
             assert not backlog.is_at_end()
-            assert backlog.frontmost(0.0) is None
+            assert backlog.frontmost(no_time) is None
             assert backlog.is_at_end()
             backlog.end_run()
 
@@ -335,5 +354,5 @@ def test_remaining_has_the_rest_of_a_sequence() -> None:
     backlog = begun([third], source=[job, other])
     assert backlog.remaining() == [third, job, other]
     start(backlog)
-    assert backlog.frontmost(0.0) is not None
+    assert backlog.frontmost(no_time) is not None
     assert backlog.remaining() == [third, job, other]

@@ -19,15 +19,16 @@ async def job() -> int:
 def begun(jobs: int, *, consumed: bool = True) -> tuple[Backlog[JobOf[int], int], Deliveries[int]]:
     """Return a backlog of so many jobs, and its deliveries, in a run."""
     backlog: Backlog[JobOf[int], int] = Backlog([job] * jobs, check_job, "jobs")
+    errors: list[Exception] = []
     deliveries = Deliveries(backlog, consumed=consumed, most_waiting=lambda: 2)
     deliveries.failures.open_receivers = 1
-    backlog.begin_run(lambda: None)
+    backlog.begin_run(lambda: None, errors.append)
     deliveries.begin_run()
     return backlog, deliveries
 
 
 def start(backlog: Backlog[JobOf[int], int]) -> Errand[JobOf[int], int]:
-    errand = backlog.frontmost(0.0)
+    errand = backlog.frontmost(lambda: 0.0)
     assert errand is not None
     assert backlog.start(errand)
     return errand

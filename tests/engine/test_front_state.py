@@ -380,23 +380,6 @@ class TestWokenAndNativelyCancelled:
         run_on_asyncio(main)
 
 
-class TestFirst:
-    async def test_is_what_would_be_received(self) -> None:
-        state: FrontState[int] = FrontState(5)
-        state.open_receivers = state.open_senders = 1
-        for number in (1, 2):
-            state.send_nowait(number)
-
-        assert state.next_position == 0
-        state.put_back(3, state.new_position())
-        assert state.next_position == 1
-        for number in (3, 1, 2):
-            assert state.first() == number
-            assert state.receive_nowait()[1] == number
-
-        assert state.first() is None
-
-
 class TestRuns:
     def test_items_last_over_runs(self, run: Run) -> None:
         send, receive = create_front_stream[int](3)
@@ -437,13 +420,3 @@ def test_repr() -> None:
     state: FrontState[str] = FrontState(2)
     state.put_back("a", 0)
     assert repr(state) == "<front stream of 1 items>"
-
-
-def test_a_new_position_comes_before_those_not_yet_received() -> None:
-    state: FrontState[str] = FrontState(2)
-    state.open_receivers = state.open_senders = 1
-    state.send_nowait("a")
-    state.send_nowait("b")
-    assert state.receive_nowait() == (0, "a")
-    assert state.new_position() == 1
-    assert state.receive_nowait() == (2, "b")

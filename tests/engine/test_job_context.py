@@ -37,7 +37,7 @@ other: contextvars.ContextVar[str] = contextvars.ContextVar("other")
 
 
 async def by_throttler(
-    func: Func, count: int, *, concurrency: int = 1
+    func: Func, count: int, *, concurrency: int = 1, limiter: RateLimiter | None = None
 ) -> list[tuple[int, object, BaseException | None]]:
     found: list[tuple[int, object, BaseException | None]] = []
 
@@ -48,7 +48,7 @@ async def by_throttler(
         found.append((*result, None))
 
     jobs = [partial(numbered, item) for item in range(count)]
-    throttler = Throttler(jobs, consume, limiter=RateLimiter(), concurrency=concurrency)
+    throttler = Throttler(jobs, consume, limiter=limiter or RateLimiter(), concurrency=concurrency)
     with anyio.fail_after(10_000):
         await throttler.run()
 
@@ -61,11 +61,11 @@ async def by_throttler(
 
 
 async def by_outcomes(
-    func: Func, count: int, *, concurrency: int = 1
+    func: Func, count: int, *, concurrency: int = 1, limiter: RateLimiter | None = None
 ) -> list[tuple[int, object, BaseException | None]]:
     with anyio.fail_after(10_000):
         async with amap_outcomes(
-            func, range(count), concurrency=concurrency, ordered=True
+            func, range(count), concurrency=concurrency, limiter=limiter, ordered=True
         ) as outcomes:
             return [(each.item, each.result, each.error) async for each in outcomes]
 
@@ -201,7 +201,8 @@ class TestContextVariables:
             assert id(current_permit()) == before
             return before
 
-        assert len(set(results(await way(job, 3, concurrency=3)))) == 3
+        found = await way(job, 3, concurrency=3, limiter=RateLimiter("1000/s"))
+        assert len(set(results(found))) == 3
         with pytest.raises(RuntimeError, match="no permit here"):
             current_permit()
 
