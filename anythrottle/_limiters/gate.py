@@ -186,10 +186,19 @@ class Gate:
         The same as :meth:`delay`, :meth:`take` and :meth:`start` in one, for a turn that ends,
         while there is no pause.
         """
+        amounts = turn.amounts
+        only = self.only
+        if only is not None and (amount := amounts[0]) and only.take_free(amount):
+            # Nearly always so: by half the calls.
+            self.charged.add(turn)
+            turn.granted = True
+            turn.began = now
+            turn.charges = [Charge(only, amount, only.start(now, amount))]
+            return True
+
         if len(self.charged) >= self._slots:
             return False
 
-        amounts = turn.amounts
         for index, bucket in enumerate(self.buckets):
             if amounts[index] and bucket.delay(now, amounts[index]) > 0:
                 return False

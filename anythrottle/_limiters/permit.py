@@ -70,7 +70,8 @@ class TurnPermit(Turn):
         *,
         fast: bool,
     ) -> None:
-        super().__init__(cost, amounts, ends=True)
+        # Not by super(): there is one for each call, and that costs.
+        Turn.__init__(self, cost, amounts, ends=True)
         #: The limiter, which so stays what it is as long as somebody has a permit of it.
         self._owner = owner
         self._line = line

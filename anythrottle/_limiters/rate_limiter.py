@@ -201,7 +201,11 @@ class RateLimiter(LimiterControls):
         if max_wait is not None:
             max_wait = check_patience(max_wait)
 
-        return self._permit(cost, _check_priority(priority), max_wait)
+        if type(priority) is not int:
+            # Any other needs a closer look, which costs a call.
+            _check_priority(priority)
+
+        return self._permit(cost, priority, max_wait)
 
     async def run(
         self,
