@@ -84,6 +84,7 @@ class Crew(Generic[I, T]):
         "cancellation",
         "failure",
         "finished",
+        "nudge",
     )
 
     def __init__(
@@ -124,21 +125,19 @@ class Crew(Generic[I, T]):
         self._idle: dict[Worker, None] = {}
         self._successor: Worker | None = None
         self._leader: Worker | None = None
+        self._starter = Starter(
+            backlog, outlet, self._admission, run=self._run, refuse=self._workbench.fail
+        )
+        #: Lets the leader look again, should it wait for news.
+        self.nudge = self._starter.nudge
         self._puller = Puller(
             backlog,
             outlet,
             self.cancellation,
             run=self._run,
-            on_pulled=self.nudge,
+            on_pulled=self._starter.nudge,
             end_with=self.fail,
             resumable=resumable,
-        )
-        self._starter = Starter(
-            backlog,
-            outlet,
-            self._admission,
-            run=self._run,
-            refuse=self._workbench.fail,
         )
         self._done = False
         #: Whether nothing will be started any more.
@@ -171,10 +170,6 @@ class Crew(Generic[I, T]):
         """Cancel what runs, for all that was wanted has been done: whatever fails now is late."""
         self._done = True
         self.cancel()
-
-    def nudge(self) -> None:
-        """Let the leader look again, should it wait for news."""
-        self._starter.nudge()
 
     def fail(self, error: BaseException) -> None:
         """End the run with ``error``; any but the first is noted on the first, and logged."""
