@@ -67,6 +67,19 @@ class TestLimiter:
         assert calls.diary.when("start") == [0, 0, 3, 3, 6, 6]
         assert limiter.statistics().borrowed_tokens == 0
 
+    async def test_calls_that_run_hold_slots_if_it_gets_some(self) -> None:
+        limiter = RateLimiter("100/1s")
+        calls = Calls(10)
+        with anyio.fail_after(1000):
+            async with anyio.create_task_group() as task_group:
+                task_group.start_soon(lambda: amap(calls, range(5), limiter=limiter, concurrency=3))
+                await anyio.sleep(5)
+                limiter.reconfigure("100/1s", concurrency=1)
+                assert limiter.statistics().borrowed_tokens == 3
+
+        assert calls.diary.when("start") == [0, 0, 0, 10, 20]
+        assert limiter.statistics().borrowed_tokens == 0
+
     async def test_together_with_concurrency(self) -> None:
         calls = Calls(4)
         await amap(calls, range(6), limiter="3/10s", concurrency=2)
@@ -178,6 +191,13 @@ class TestCost:
         calls = Calls()
         await amap(calls, range(5), limiter="4/10s", cost=2)
         assert calls.diary.when("start") == [0, 0, 10, 10, 20]
+
+    async def test_is_nothing(self) -> None:
+        calls = Calls()
+        limiter = RateLimiter("1/10s")
+        await amap(calls, range(5), limiter=limiter, cost=0)
+        assert calls.diary.when("start") == [0] * 5
+        assert limiter.peek().remaining == 1
 
     async def test_is_a_mapping(self) -> None:
         limiter = RateLimiter("10/1s", "100 tokens/10s")
