@@ -17,8 +17,8 @@ def current_permit() -> Permit:
     Return the innermost permit under which the caller runs.
 
     That is the permit of the job that :meth:`.RateLimiter.run`, a function made by
-    :meth:`.RateLimiter.wrap` or a :class:`.Throttler` has called. Tasks that the job starts have
-    it as well.
+    :meth:`.RateLimiter.wrap`, a :class:`.Throttler`, or :func:`.amap` and its kin have called.
+    Tasks that the job starts have it as well.
 
     >>> import anyio, anythrottle
     >>> limiter = anythrottle.RateLimiter("500/min", "200_000 tokens/min")
@@ -38,7 +38,7 @@ def current_permit() -> Permit:
     if not permits:
         raise RuntimeError(
             "no permit here: only jobs that are called by RateLimiter.run(), by a function made "
-            "by RateLimiter.wrap() or by a Throttler have a current permit"
+            "by RateLimiter.wrap(), by a Throttler, or by amap() and its kin have a current permit"
         )
 
     return permits[0]
