@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -330,6 +331,18 @@ class TestEndRun:
             assert backlog.frontmost(no_time) is None
             assert backlog.is_at_end()
             backlog.end_run()
+
+    def test_lets_go_of_who_was_told(self) -> None:
+        class Listener:
+            def hear(self, error: Exception | None = None) -> None: ...
+
+        listener = Listener()
+        gone = weakref.ref(listener)
+        backlog = begun()
+        backlog.begin_run(listener.hear, listener.hear)
+        backlog.end_run()
+        del listener
+        assert gone() is None
 
 
 class TestDiscard:

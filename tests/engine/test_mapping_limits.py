@@ -244,6 +244,22 @@ class TestCost:
         assert calls.starts == [3, 3, 2]
         assert calls.diary.when("start") == [0, 10, 20]
 
+    async def test_of_a_replacement_that_goes_first_is_the_same(self) -> None:
+        limiter = RateLimiter("5/10s")
+        seen: list[tuple[float, str, int | None]] = []
+
+        async def replacement() -> None:
+            seen.append((anyio.current_time(), "replacement", limiter.peek().remaining))
+
+        async def call(item: int) -> None:
+            seen.append((anyio.current_time(), str(item), limiter.peek().remaining))
+            if not item:
+                await anyio.sleep(1)
+                raise ThrottleException(replacement, retry_after=0)
+
+        await amap(call, range(2), limiter=limiter, cost=4, concurrency=2)
+        assert seen == [(0, "0", 1), (10, "replacement", 1), (20, "1", 1)]
+
     async def test_is_paid_again_at_each_attempt(self) -> None:
         calls = Calls(errors={0: [ThrottleException(retry_after=0)]})
         await amap(calls, range(2), limiter="4/10s", cost=2)
