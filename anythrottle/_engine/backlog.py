@@ -25,6 +25,9 @@ from .source import Source, SourceEnd
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
 
+#: While so many jobs are delayed, only those may start that have been started before.
+_MOST_DELAYED = 1000
+
 
 @final
 class Backlog(Generic[I, T]):
@@ -49,7 +52,6 @@ class Backlog(Generic[I, T]):
         "_open",
         "_put_first",
         "ahead",
-        "delayed",
         "on_ahead_taken",
         "positions",
         "retried",
@@ -80,8 +82,6 @@ class Backlog(Generic[I, T]):
         self._front = self.todo.front
         #: (when to put it back, its rank, the job)
         self._by_due: list[tuple[float, int, Errand[I, T]]] = []
-        #: How many jobs are delayed.
-        self.delayed = 0
         self.started: dict[Errand[I, T], None] = {}
         #: Called when there may be something to start, or nothing any more.
         self._on_news: Callable[[], None] | None = None
@@ -137,27 +137,34 @@ class Backlog(Generic[I, T]):
         Return the job that is to start next, pulling it from a sequence if need be.
 
         :param time: tells what time it is, which matters to delayed jobs only
-        :return: ``None`` if there is none yet, or no more
+        :return: ``None`` if there is none yet, or no more, or if too many are delayed
 
         """
         if self._by_due:
             self._put_back_due(time())
 
-        if self._front:
-            return self._front[0][2]
-
         source = self.source
-        if self.ahead is None and self._open and source.is_sequence:
+        errand = self.ahead
+        if self._front:
+            errand = self._front[0][2]
+        elif errand is None and self._open and source.is_sequence:
             try:
                 item = source.pull_nowait()
-                self.ahead = Errand(item, self._job_for(item, self._name, source.pulled - 1))
+                self.ahead = errand = Errand(
+                    item, self._job_for(item, self._name, source.pulled - 1)
+                )
             except SourceEnd:
                 self.end_of_source()
             except Exception as exc:  # noqa: BLE001 - the source's own
                 assert self._on_source_error is not None
                 self._on_source_error(exc)
 
-        return self.ahead
+        return None if self._by_due and self._is_one_too_many(errand) else errand
+
+    @property
+    def delayed(self) -> int:
+        """How many jobs are delayed."""
+        return len(self._by_due)
 
     @property
     def next_due(self) -> float:
@@ -170,7 +177,7 @@ class Backlog(Generic[I, T]):
 
         A job that runs may be put back, or add others, and so may the consumer of its result.
         """
-        return not (self._open or self.started or self.delayed or len(self.todo))
+        return not (self._open or self.started or self._by_due or self._front)
 
     def start(self, errand: Errand[I, T]) -> bool:
         """Take a job to be run, if it is frontmost still; tell whether it was."""
@@ -214,7 +221,6 @@ class Backlog(Generic[I, T]):
     def delay(self, errand: Errand[I, T], until: float) -> None:
         """Let a job that runs go again, but not before ``until``."""
         self.retried += 1
-        self.delayed += 1
         self.running -= 1
         heappush(self._by_due, (until, errand.rank, errand))
         self.finish(errand)
@@ -246,7 +252,6 @@ class Backlog(Generic[I, T]):
             self.todo.put_back(errand, rank)
 
         self._by_due.clear()
-        self.delayed = 0
         self._open = False
         self.running = 0
         self._on_news = self._on_source_error = self.on_ahead_taken = None
@@ -273,8 +278,11 @@ class Backlog(Generic[I, T]):
         """Put the jobs to the front that were delayed until now."""
         while self._by_due and self._by_due[0][0] <= now:
             _, rank, errand = heappop(self._by_due)
-            self.delayed -= 1
             self.todo.put_back(errand, rank)
+
+    def _is_one_too_many(self, errand: Errand[I, T] | None) -> bool:
+        """Tell whether a job must not start as well, or else memory would not stay bounded."""
+        return len(self._by_due) >= _MOST_DELAYED and errand is not None and not errand.attempts
 
     def _tell_news(self) -> None:
         if self._on_news is not None:

@@ -19,9 +19,6 @@ T = TypeVar("T")
 #: The least that one waits for a delayed job, in seconds: timers may go off early.
 _NAP = 0.001
 
-#: While so many jobs are delayed, only those are started that have been before.
-_MOST_DELAYED = 1000
-
 #: A job that has been started, and its permit: as it was asked for, and what entering it gave.
 Start: TypeAlias = tuple[Errand[I, T], Asked, Permit]
 
@@ -102,7 +99,7 @@ class Starter(Generic[I, T]):
             if errand.cost is None:
                 return None
 
-        if (self._bounded or backlog.delayed) and not self._has_room(errand):
+        if self._bounded and not self._outlet.has_room(errand):
             return None
 
         permit = self._admission.now(errand, worker)
@@ -133,7 +130,7 @@ class Starter(Generic[I, T]):
                 return None
 
             errand = self._backlog.frontmost(self._run.time)
-            if errand is None or not self._has_room(errand):
+            if errand is None or not self._outlet.has_room(errand):
                 if errand is None and self._backlog.is_at_end():
                     return None
 
@@ -172,13 +169,6 @@ class Starter(Generic[I, T]):
 
         await undo(asked, permit)
         return None
-
-    def _has_room(self, errand: Errand[I, T]) -> bool:
-        """Tell whether the frontmost job may start, as far as memory goes."""
-        if self._backlog.delayed >= _MOST_DELAYED and not errand.attempts:
-            return False
-
-        return self._outlet.has_room(errand)
 
     def _has_price(self, errand: Errand[I, T]) -> bool:
         """Look what the frontmost job costs; if that cannot be told, it ends with an error."""
