@@ -193,7 +193,7 @@ class Gate:
             self.charged.add(turn)
             turn.granted = True
             turn.began = now
-            turn.charges = [Charge(only, amount, only.start(now, amount))]
+            turn.charges = [Charge(only, amount, only.start(now, amount), now)]
             return True
 
         if len(self.charged) >= self._slots:
@@ -213,7 +213,7 @@ class Gate:
         for index, bucket in enumerate(self.buckets):
             if amount := amounts[index]:
                 bucket.take(now, amount, now)
-                charges.append(Charge(bucket, amount, bucket.start(now, amount)))
+                charges.append(Charge(bucket, amount, bucket.start(now, amount), now))
 
         turn.charges = charges
         return True
@@ -230,7 +230,7 @@ class Gate:
                     bucket.start(now, amounts[index])
         else:
             turn.charges = [
-                Charge(bucket, amounts[index], bucket.start(now, amounts[index]))
+                Charge(bucket, amounts[index], bucket.start(now, amounts[index]), now)
                 for index, bucket in enumerate(self.buckets)
                 if amounts[index]
             ]
@@ -280,7 +280,10 @@ class Gate:
         """Charge an amount at once, due or not, to a call that runs or to none."""
         bucket.take(now, amount)
         receipt = bucket.start(now, amount)
-        return Charge(bucket, amount, bucket.release(now, amount, receipt) if ended else receipt)
+        if ended:
+            receipt = bucket.release(now, amount, receipt)
+
+        return Charge(bucket, amount, receipt, now)
 
     def penalize(self, now: float, amounts: Mapping[str, int]) -> None:
         """Charge amounts by unit at once, due or not."""

@@ -60,19 +60,23 @@ def _carry_over(
 ) -> None:
     """Charge a new bucket with what an old one remembers, and for the calls that run."""
     bucket = new[1]
-    running = {
-        turn: sum(charge.amount for charge in turn.charges if charge.bucket is old[1])
+    running = [
+        (turn, charge)
         for turn in charges
-    }
+        for charge in turn.charges
+        if charge.bucket is old[1] and charge.amount
+    ]
     told = sorted(old[1].history(now))
     if old[0].holds and not new[0].holds:
         # What has been held until now counts from now on.
-        told += [(now, amount) for amount in running.values() if amount]
+        told += [(now, charge.amount) for _, charge in running]
 
     instants = [instant for instant, _ in told]
     receipts = _replay(told, bucket, now + old[1].delay(now, 0))
-    for turn, amount in running.items():
-        index = bisect_left(instants, now if old[0].holds else turn.began)
+    for turn, charge in running:
+        amount = charge.amount
+        since = now if old[0].holds else charge.since
+        index = bisect_left(instants, since)
         receipt = receipts[index] if index < len(receipts) else -inf
         if new[0].holds:
             if not old[0].holds:
@@ -82,7 +86,7 @@ def _carry_over(
             bucket.take(now, amount)
             receipt = bucket.start(now, amount)
 
-        charges[turn].append(Charge(bucket, amount, receipt))
+        charges[turn].append(Charge(bucket, amount, receipt, since))
 
 
 def _replay(told: list[tuple[float, int]], bucket: Bucket, until: float) -> list[float]:
@@ -116,7 +120,7 @@ def _charge_running(
         if amount:
             instant = now if policy.holds else turn.began
             bucket.take(instant, amount)
-            carried.append(Charge(bucket, amount, bucket.start(instant, amount)))
+            carried.append(Charge(bucket, amount, bucket.start(instant, amount), instant))
 
 
 def _began(item: tuple[Turn, list[Charge]]) -> float:

@@ -27,15 +27,17 @@ class Charge:
     :ivar bucket: the bucket
     :ivar amount: how much of it has not been given back
     :ivar receipt: what the bucket gave for it
+    :ivar since: the instant from which on it counts, unless it is held
 
     """
 
-    __slots__ = ("amount", "bucket", "receipt")
+    __slots__ = ("amount", "bucket", "receipt", "since")
 
-    def __init__(self, bucket: Bucket, amount: int, receipt: float) -> None:
+    def __init__(self, bucket: Bucket, amount: int, receipt: float, since: float) -> None:
         self.bucket = bucket
         self.amount = amount
         self.receipt = receipt
+        self.since = since
 
 
 class Turn(Parked):

@@ -960,6 +960,33 @@ class TestCallsThatRun:
         await anyio.sleep(1e5)
         assert left(limiter) == [6]
 
+    async def test_a_charge_that_was_held_and_then_counted_is_held_once(self) -> None:
+        limiter = RateLimiter(ending(5, 10))
+        async with limiter.permit(3):
+            async with limiter.permit(2):
+                pass
+
+            await anyio.sleep_until(10)
+            for policy in (WindowTokenBucket(5, 10), ending(5, 10)):
+                limiter.reconfigure(policy)
+                assert left(limiter) == [2]
+
+        await anyio.sleep_until(20)
+        assert left(limiter) == [5]
+
+    async def test_what_was_charged_later_is_given_back_of_what_counts_from_then(self) -> None:
+        limiter = RateLimiter("5/10s")
+        async with limiter.permit() as permit:
+            await limiter.acquire()
+            await anyio.sleep_until(4)
+            permit.settle(3)
+            limiter.reconfigure("5/20s")
+            permit.refund()
+            assert left(limiter) == [4]
+
+        await anyio.sleep_until(20)
+        assert left(limiter) == [5]
+
     async def test_of_two_that_run_each_gets_back_its_own(self) -> None:
         limiter = RateLimiter("5/10s")
         async with limiter.permit(2):
