@@ -58,8 +58,6 @@ class Call:
     #: The clock at its entry, less all stalls before.
     entered_unstalled: float = math.nan
     came_unstalled: float = math.nan
-    #: Whether a pause or another limit came in the instant of its entry.
-    disturbed: bool = False
     holds: bool = True
     settled: bool = False
     #: How often the limiter was another one before it began, and before it ended.
@@ -287,7 +285,8 @@ class Chaos:
         self.waiting: list[Call] = []
         self.paused_until = -math.inf
         self.stalled = 0.0
-        self.disturbed_at = -math.inf
+        #: The instants in which a pause or another limit came.
+        self.disturbed_at: set[float] = set()
 
     def concurrency(self, slots: int) -> int | anyio.CapacityLimiter | None:
         """0 is no bound, -1 is slots that are shared."""
@@ -349,7 +348,7 @@ class Chaos:
         elif verb == "pause":
             self.limiter.pause(part * 3)
             self.paused_until = max(self.paused_until, now + part * 3)
-            self.disturbed_at = now
+            self.disturbed_at.add(now)
         elif verb == "resume":
             self.limiter.resume()
             self.paused_until = -math.inf
@@ -392,7 +391,7 @@ class Chaos:
         policies = self.configurations[number % len(self.configurations)]
         self.slots = self.slot_choices[other % len(self.slot_choices)]
         self.book.reconfigure(policies, now)
-        self.disturbed_at = now
+        self.disturbed_at.add(now)
         self.limiter.reconfigure(*policies, concurrency=self.concurrency(self.slots))
 
     def correct(self, verb: str, number: int, other: int) -> None:
@@ -430,7 +429,6 @@ class Chaos:
         self.waiting.remove(call)
         self.book.enter(call, now, self.stalled)
         call.entered_unstalled = now - self.stalled
-        call.disturbed = now == self.disturbed_at
 
     async def _acquire(self, call: Call, part: float) -> None:
         with call.within(), suppress(CostTooHigh, RuntimeError):
@@ -477,7 +475,7 @@ class Chaos:
                 self.book.end(mine, now)
 
             if mine is call:
-                self.disturbed_at = now
+                self.disturbed_at.add(now)
                 self.paused_until = max(self.paused_until, now + part)
                 # It goes again: before all others, but not before those that came before it.
                 attempt = Call(call.amounts, -math.inf, scope=mine.scope)
@@ -549,7 +547,7 @@ class Chaos:
                 in_line = one.came_unstalled < other.entered_unstalled - 1e-9
                 met = in_line or one.arrival < other.arrival
                 # Trio shuffles those who are woken in one instant, and so what comes in between.
-                if before and met and not other.disturbed:
+                if before and met and other.entered not in self.disturbed_at:
                     late = one.entered_unstalled - other.entered_unstalled
                     assert late <= 1e-9, f"{other} goes before {one}"
 
