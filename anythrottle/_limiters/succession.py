@@ -70,23 +70,39 @@ def _carry_over(
     if old[0].holds and not new[0].holds:
         # What has been held until now counts from now on.
         told += [(now, charge.amount) for _, charge in running]
+    elif new[0].holds and not old[0].holds:
+        # From now on it is held, instead.
+        told = _without([charge for _, charge in running], told)
 
     instants = [instant for instant, _ in told]
     receipts = _replay(told, bucket, now + old[1].delay(now, 0))
     for turn, charge in running:
-        amount = charge.amount
         since = now if old[0].holds else charge.since
-        index = bisect_left(instants, since)
-        receipt = receipts[index] if index < len(receipts) else -inf
         if new[0].holds:
-            if not old[0].holds:
-                # From now on it has to be held, instead.
-                bucket.give_back(now, amount, receipt)
+            bucket.take(now, charge.amount)
+            receipt = bucket.start(now, charge.amount)
+        else:
+            index = bisect_left(instants, since)
+            receipt = receipts[index] if index < len(receipts) else -inf
 
-            bucket.take(now, amount)
-            receipt = bucket.start(now, amount)
+        charges[turn].append(Charge(bucket, charge.amount, receipt, since))
 
-        charges[turn].append(Charge(bucket, amount, receipt, since))
+
+def _without(charges: list[Charge], told: list[tuple[float, int]]) -> list[tuple[float, int]]:
+    """Return what a bucket remembers, in order, but for some of its charges."""
+    instants = [instant for instant, _ in told]
+    amounts = [amount for _, amount in told]
+    for charge in charges:
+        amount = charge.amount
+        # If it was merged with others, that was with later ones.
+        for index in range(bisect_left(instants, charge.since), len(told)):
+            part = min(amounts[index], amount)
+            amounts[index] -= part
+            amount -= part
+            if not amount:
+                break
+
+    return [(instant, amount) for instant, amount in zip(instants, amounts, strict=True) if amount]
 
 
 def _replay(told: list[tuple[float, int]], bucket: Bucket, until: float) -> list[float]:

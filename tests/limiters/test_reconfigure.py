@@ -974,6 +974,19 @@ class TestCallsThatRun:
         await anyio.sleep_until(20)
         assert left(limiter) == [5]
 
+    async def test_a_charge_that_had_come_back_and_is_held_again_counts_once(self) -> None:
+        limiter = RateLimiter(ending(5, 5))
+        async with limiter.permit(3):
+            await anyio.sleep_until(2)
+            limiter.reconfigure("5/10s")
+            await anyio.sleep_until(7)
+            for policy in (ending(5, 5), WindowTokenBucket(5, 10)):
+                limiter.reconfigure(policy)
+                assert left(limiter) == [2]
+
+        await anyio.sleep_until(17)
+        assert left(limiter) == [5]
+
     async def test_what_was_charged_later_is_given_back_of_what_counts_from_then(self) -> None:
         limiter = RateLimiter("5/10s")
         async with limiter.permit() as permit:
