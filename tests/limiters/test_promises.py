@@ -285,8 +285,8 @@ class Chaos:
         self.waiting: list[Call] = []
         self.paused_until = -math.inf
         self.stalled = 0.0
-        #: The instants in which a pause or another limit came.
-        self.disturbed_at: set[float] = set()
+        #: The instants in which a pause or another limit came, stalls apart.
+        self.disturbed_at: list[float] = []
 
     def concurrency(self, slots: int) -> int | anyio.CapacityLimiter | None:
         """0 is no bound, -1 is slots that are shared."""
@@ -348,7 +348,7 @@ class Chaos:
         elif verb == "pause":
             self.limiter.pause(part * 3)
             self.paused_until = max(self.paused_until, now + part * 3)
-            self.disturbed_at.add(now)
+            self.disturbed_at.append(now - self.stalled)
         elif verb == "resume":
             self.limiter.resume()
             self.paused_until = -math.inf
@@ -391,7 +391,7 @@ class Chaos:
         policies = self.configurations[number % len(self.configurations)]
         self.slots = self.slot_choices[other % len(self.slot_choices)]
         self.book.reconfigure(policies, now)
-        self.disturbed_at.add(now)
+        self.disturbed_at.append(now - self.stalled)
         self.limiter.reconfigure(*policies, concurrency=self.concurrency(self.slots))
 
     def correct(self, verb: str, number: int, other: int) -> None:
@@ -475,7 +475,7 @@ class Chaos:
                 self.book.end(mine, now)
 
             if mine is call:
-                self.disturbed_at.add(now)
+                self.disturbed_at.append(now - self.stalled)
                 self.paused_until = max(self.paused_until, now + part)
                 # It goes again: before all others, but not before those that came before it.
                 attempt = Call(call.amounts, -math.inf, scope=mine.scope)
@@ -547,7 +547,10 @@ class Chaos:
                 in_line = one.came_unstalled < other.entered_unstalled - 1e-9
                 met = in_line or one.arrival < other.arrival
                 # Trio shuffles those who are woken in one instant, and so what comes in between.
-                if before and met and other.entered not in self.disturbed_at:
+                disturbed = any(
+                    abs(instant - other.entered_unstalled) <= 1e-9 for instant in self.disturbed_at
+                )
+                if before and met and not disturbed:
                     late = one.entered_unstalled - other.entered_unstalled
                     assert late <= 1e-9, f"{other} goes before {one}"
 
