@@ -24,6 +24,7 @@ from anythrottle import (
     TokenBucket,
     WindowTokenBucket,
 )
+from anythrottle._policies.fixed_window_bucket import FixedWindowBucket
 from anythrottle.abc import Bucket, Policy
 from anythrottle.testing import wait_idle
 from tests.conftest import Run
@@ -986,6 +987,26 @@ class TestCallsThatRun:
 
         await anyio.sleep_until(17)
         assert left(limiter) == [5]
+
+    async def test_a_charge_of_which_a_server_has_moved_a_part_is_held_once(self) -> None:
+        limiter = RateLimiter("5/10s")
+        async with limiter.permit(3):
+            await anyio.sleep_until(4)
+            limiter.tighten(remaining=3, reset_after=9)
+            limiter.reconfigure(ending(5, 20))
+            assert left(limiter) == [2]
+
+    async def test_a_charge_that_a_policy_has_forgotten_is_held_all_the_same(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(FixedWindowBucket, "history", lambda _self, _now: [])
+        limiter = RateLimiter(FixedWindow(5, 10))
+        async with limiter.permit(3):
+            await anyio.sleep_until(1000)
+            limiter.reconfigure(ending(5, 10))
+            assert left(limiter) == [2]
+            await anyio.sleep_until(2000)
+            assert left(limiter) == [2]
 
     async def test_what_was_charged_later_is_given_back_of_what_counts_from_then(self) -> None:
         limiter = RateLimiter("5/10s")
