@@ -18,6 +18,7 @@ Wrong arguments are plain ``ValueError`` and ``TypeError``. Each error keeps its
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from inspect import isawaitable
 from math import inf
 from typing import Self, TypeAlias
 
@@ -141,12 +142,18 @@ class ThrottleException(AnythrottleError):
     :param task: the job to run instead of the one that raised, ``None`` for the same again
     :param retry_after: the length of the pause in seconds, 0 or more; ``None`` for the default
         of whoever runs the job
-    :raises TypeError: if ``retry_after`` is no number
+    :raises TypeError: if ``task`` is neither callable nor awaitable, or ``retry_after`` no number
     :raises ValueError: if ``retry_after`` is negative or NaN
 
     """
 
     def __init__(self, task: Job | None = None, *, retry_after: float | None = None) -> None:
+        if task is not None and not callable(task) and not isawaitable(task):
+            raise TypeError(
+                f"task must be an async function without arguments, or an awaitable, not {task!r}; "
+                f"how long to pause, in seconds, is retry_after"
+            )
+
         super().__init__(task)
         self.task = task
         self.retry_after = retry_after
@@ -157,6 +164,13 @@ class ThrottleException(AnythrottleError):
         pause = "" if self.retry_after is None else f" for {self.retry_after:g} s"
         instead = "" if self.task is None else f", then run {self.task!r}"
         return f"throttled{pause}{instead}"
+
+    def __repr__(self) -> str:
+        parts = [] if self.task is None else [repr(self.task)]
+        if self.retry_after is not None:
+            parts.append(f"retry_after={self.retry_after!r}")
+
+        return f"{type(self).__name__}({', '.join(parts)})"
 
 
 def _described(what: object) -> str:

@@ -136,6 +136,26 @@ class TestThrottleException:
         with pytest.raises(TypeError):
             ThrottleException(job, 5)  # type: ignore[call-arg]
 
+    @pytest.mark.parametrize("value", [30, 0.5, "a job", True])
+    def test_a_task_that_is_no_job(self, value: Any) -> None:
+        with pytest.raises(TypeError, match=r"^task must be an async function .*retry_after$") as e:
+            ThrottleException(value)
+
+        assert repr(value) in str(e.value)
+
+    @pytest.mark.parametrize(
+        "told",
+        [
+            "ThrottleException()",
+            "ThrottleException(retry_after=7.0)",
+            "ThrottleException(<built-in function print>)",
+            "ThrottleException(<built-in function print>, retry_after=inf)",
+        ],
+    )
+    def test_repr_is_how_it_was_made(self, told: str) -> None:
+        made = told.replace("<built-in function print>", "print")
+        assert repr(eval(made, {**globals(), "inf": math.inf})) == told  # noqa: S307
+
     @pytest.mark.parametrize("value", [0, 0.0, 5, 1e9, math.inf])
     def test_retry_after(self, value: float) -> None:
         error = ThrottleException(retry_after=value)

@@ -8,14 +8,14 @@ from typing import TypeAlias
 
 import anyio
 
-from .._limiters.rate_limiter import takes_slots_of
+from .._limiters.rate_limiter import slots_of
 from .._policies.checks import check_count
 from ..abc import Limiter
 
 #: A number, slots that may be shared, or no bound.
 Concurrency: TypeAlias = int | anyio.CapacityLimiter | None
 
-#: How many results may wait if there is no concurrency to go by.
+#: How many results may wait if nothing bounds how many jobs run at once.
 _RESULTS_WAITING = 100
 
 
@@ -28,7 +28,7 @@ def check_concurrency(value: Concurrency, limiter: Limiter | None) -> Concurrenc
 
     """
     if isinstance(value, anyio.CapacityLimiter):
-        if takes_slots_of(limiter, value):
+        if slots_of(limiter) is value:
             raise ValueError(
                 f"concurrency={value!r} is that of the limiter too, which takes a slot for each "
                 f"job: leave it out here"
@@ -39,19 +39,22 @@ def check_concurrency(value: Concurrency, limiter: Limiter | None) -> Concurrenc
     if value is None:
         return value
 
-    return check_count("concurrency", value)
+    return check_count("concurrency", value, or_else="a CapacityLimiter")
 
 
-def results_waiting(concurrency: Concurrency) -> Callable[[], float]:
-    """Return what tells how many results may wait to be consumed: as many as run at once."""
-    if isinstance(concurrency, anyio.CapacityLimiter):
-        slots = concurrency
+def results_waiting(concurrency: Concurrency, limiter: Limiter | None) -> Callable[[], float]:
+    """
+    Return what tells how many results may wait to be consumed: as many as run at once.
 
-        def as_many_as_slots() -> float:
-            total = slots.total_tokens
-            return _RESULTS_WAITING if total == inf else max(total, 1)
+    The limiter's own concurrency counts if there is no other.
+    """
+    if isinstance(concurrency, int):
+        return lambda: concurrency
 
-        return as_many_as_slots
+    def as_many_as_run() -> float:
+        # Asked each time, as it may change during a run.
+        slots = slots_of(limiter) if concurrency is None else concurrency
+        total = slots.total_tokens if isinstance(slots, anyio.CapacityLimiter) else slots
+        return _RESULTS_WAITING if total == inf else max(total, 1)
 
-    most = _RESULTS_WAITING if concurrency is None else concurrency
-    return lambda: most
+    return as_many_as_run

@@ -105,11 +105,9 @@ class Deliveries(Generic[T]):
 
         self.processed.open_senders = self.failures.open_senders = 0
         self.failures.end_if_drained()
-        if len(self.failures):
-            _logger.warning(
-                "%d failed jobs have not been read from the throttler's exceptions",
-                len(self.failures),
-            )
+        if unread := len(self.failures):
+            what = "failed job has" if unread == 1 else "failed jobs have"
+            _logger.warning("%d %s not been read from the throttler's exceptions", unread, what)
 
     def _note_end(self) -> None:
         if self.on_end is not None:

@@ -263,7 +263,7 @@ class create_front_stream(  # noqa: N801 - a function to its users, as AnyIO's i
         cls, max_buffer_size: float = 0
     ) -> tuple[FrontSendStream[T], FrontReceiveStream[T]]:
         if max_buffer_size != float("inf"):
-            check_count("max_buffer_size", max_buffer_size, least=0)
+            check_count("max_buffer_size", max_buffer_size, least=0, or_else="infinity")
 
         state: FrontState[T] = FrontState(max_buffer_size)
         return FrontSendStream(state), FrontReceiveStream(state)

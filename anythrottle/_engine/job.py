@@ -23,6 +23,7 @@ class Errand(Generic[I, T]):
     :ivar rank: by which it is put back: its position, but for who was put before all others
     :ivar cost: what an attempt costs, ``None`` before it is known
     :ivar attempts: how often it was started
+    :ivar retries: how often it goes again because of an error
     :ivar waited: how long it has waited for its turns, in seconds
     :ivar duration: how long the last attempt took, in seconds
     :ivar ended: whether it has succeeded: then :attr:`value` is what it returned
@@ -38,6 +39,7 @@ class Errand(Generic[I, T]):
         "job",
         "position",
         "rank",
+        "retries",
         "value",
         "waited",
     )
@@ -49,7 +51,7 @@ class Errand(Generic[I, T]):
         self.job = job
         self.position = self.rank = position
         self.cost: Cost | None = None
-        self.attempts = 0
+        self.attempts = self.retries = 0
         self.waited = 0.0
         self.duration = 0.0
         self.ended = False

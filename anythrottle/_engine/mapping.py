@@ -85,9 +85,10 @@ async def amap(
         can never fit, so has the call.
     :param max_attempts: how often one call is started, at least 1, ``None`` for no bound
     :param retry_on: which errors are worth another attempt: a type (``OSError`` includes
-        ``TimeoutError``), or several in a tuple, or a function that returns ``True`` for such an
-        error, or the seconds after which to go again. Else that is drawn from an exponentially
-        growing bound: 1 second at first, 60 at most
+        ``TimeoutError``), or several in a tuple, or a function of an error that returns ``True`` or
+        ``False``, or the seconds after which to go again, 0 or more; if it fails, so has the call.
+        Else these are drawn from a bound that doubles with each error: 1 second at first, 60 at
+        most
     :param timeout: how long an attempt may take, in seconds, above 0: then it is cancelled, and
         has failed with :exc:`TimeoutError`; ``None`` for no bound
     :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`: what
@@ -178,7 +179,8 @@ async def first(
     ('slow', 'answer of slow')
 
     The other calls are cancelled at once, and nothing more is pulled. If the source raises, the
-    calls that run still may succeed. All else is as with :func:`amap`.
+    calls that run still may succeed; if none does, its error is raised, and theirs are noted on
+    it. All else is as with :func:`amap`.
 
     :param func: an async function of one argument
     :param items: an iterable or async iterable
@@ -193,6 +195,7 @@ async def first(
     :raises ExceptionGroup: of the errors of all calls, in the order of the items, if none succeeds
     :raises ValueError: if there are no items, or a parameter is out of its range
     :raises TypeError: if a parameter is of the wrong type
+    :raises BaseException: an error of the source, if no call succeeds, or of the limiter
 
     """
     mapping = _Mapping(
@@ -233,9 +236,10 @@ def amap_outcomes(
     4 3
 
     A call that fails has an :class:`.Outcome` too, whose ``value`` raises its error. No call starts
-    while as many outcomes wait to be taken as calls run at once (100 without ``concurrency``): who
-    is slow to take them holds the calls back, and the source. An endless source needs a limiter or
-    a ``concurrency``: else calls start for ever. All else is as with :func:`amap`.
+    while as many outcomes wait to be taken as calls run at once by ``concurrency``, or else by that
+    of the limiter (100 if neither bounds it): who is slow to take them holds the calls back, and
+    the source. An endless source needs a limiter or a ``concurrency``: else calls start for ever.
+    All else is as with :func:`amap`.
 
     Whoever leaves the ``async with`` block early cancels the calls that run; nothing more is
     pulled. An error of the block's own leaves it as it is. An error of the source is raised by the
@@ -319,7 +323,7 @@ class _Mapping(Generic[I, T]):
     @asynccontextmanager
     async def outcomes(self, *, ordered: bool) -> AsyncGenerator[OutcomeFeed[I, T]]:
         """Run the jobs while their outcomes are iterated over."""
-        most_waiting = results_waiting(self._concurrency)
+        most_waiting = results_waiting(self._concurrency, self._limiter)
         feed = OutcomeFeed(self.backlog, self._clock.run(), most_waiting, ordered=ordered)
         feed.crew = crew = self._crew(feed)
         own_error: BaseException | None = None

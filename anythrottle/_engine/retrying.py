@@ -20,7 +20,7 @@ _FIRST_BACK_OFF = 1.0
 _LONGEST_BACK_OFF = 60.0
 
 
-def back_off(attempts: int) -> float:
+def back_off(failures: int) -> float:
     """
     Return how long to wait after so many failed attempts, in seconds.
 
@@ -28,7 +28,7 @@ def back_off(attempts: int) -> float:
     Marc Brooker, "Exponential backoff and jitter", AWS Architecture Blog, 2015.
 
     """
-    bound = min(_LONGEST_BACK_OFF, _FIRST_BACK_OFF * 2.0 ** min(attempts - 1, 1000))
+    bound = min(_LONGEST_BACK_OFF, _FIRST_BACK_OFF * 2.0 ** min(failures - 1, 1000))
     return random.uniform(0, bound)  # noqa: S311 - no secret
 
 
@@ -50,12 +50,16 @@ class Attempts:
         self.timeout = None if timeout is None else check_seconds("timeout", timeout)
         self._retry_on = _check_retry_on(retry_on)
 
-    def delay_before_next(self, error: BaseException, attempts: int) -> float | None:
+    def delay_before_next(self, error: BaseException, attempts: int, retries: int) -> float | None:
         """
         Tell after how many seconds to go again, now that an attempt has failed.
 
         :param attempts: how often the job was started
+        :param retries: how often it has gone again because of an error: what was throttled does
+            not make the back-off grow
         :return: ``None`` if the error is the job's last
+        :raises Exception: what the function has raised that was given as ``retry_on``, or because
+            of what it has returned
 
         """
         retry_on = self._retry_on
@@ -77,7 +81,7 @@ class Attempts:
             error.add_note(f"It was the last of {attempts} attempts.")
             return None
 
-        return back_off(attempts) if answer is True else answer
+        return back_off(retries + 1) if answer is True else answer
 
 
 def _is_all(error: Exception, types: type[Exception] | tuple[type[Exception], ...]) -> bool:
@@ -99,7 +103,8 @@ def _check_retry_on(value: RetryOn | None) -> RetryOn | None:
 
     if not is_right:
         raise TypeError(
-            f"retry_on must be types of exceptions, or a function of one, not {given!r}"
+            f"retry_on must be a type of Exception, a tuple of such types, or a function of an "
+            f"error, not {given!r}"
         )
 
     return value

@@ -66,4 +66,4 @@ def check_level(level: object) -> int | None:
 
         return levels[level]
 
-    return None if level is None else check_count("log_level", level, least=0)
+    return None if level is None else check_count("log_level", level, least=0, or_else="its name")

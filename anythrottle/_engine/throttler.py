@@ -41,7 +41,7 @@ class ThrottlerStatistics:
     """
     The state of a :class:`Throttler` at one instant, over all its runs.
 
-    Two of them are equal if the counts are of what has become of the jobs.
+    Two of them are equal if the counts of what has become of the jobs are.
 
     :ivar int started: how often a job was started, again included
     :ivar int running: how many jobs run now
@@ -112,7 +112,8 @@ class Throttler(Generic[T]):
     :param jobs: an iterable or async iterable of jobs: async functions without arguments, or
         awaitables. It is advanced only as jobs start, one ahead.
     :param consumer_fn: an async function that takes a result, awaited for one after the other;
-        while it is slow, jobs wait. ``None``: results are counted and dropped.
+        while it is slow, jobs wait: no more results are kept than run at once, by ``concurrency``
+        or the limiter's own (else 100). ``None``: results are counted and dropped.
     :param time_window: the length of the window in seconds, above 0; 60 by default
     :param per_time_window: how many jobs start in any one window, at least 1; 100 by default
     :param limiter: what lets jobs pass, instead of the two before: a limiter, which may be
@@ -121,14 +122,14 @@ class Throttler(Generic[T]):
         shared with others; 5 by default. With ``limiter``, ``None``, the default, leaves that to
         the limiter.
     :param cost: what each start of a job costs by the limiter, or a function that tells it of a
-        job; a job can correct it by :func:`.current_permit`
+        job; if it fails, or that can never fit, so has the job. :func:`.current_permit` corrects it
     :param max_attempts: how often one job is started, at least 1, before its throttling, or an
         error that is worth another attempt, is collected as its error; ``None`` for no bound
     :param retry_on: which errors are worth another attempt: a type (``OSError`` includes
-        ``TimeoutError``), or several in a tuple, or a function that returns ``True`` for such an
-        error, or the seconds after which to go again. Else that is drawn from an exponentially
-        growing bound: 1 second at first, 60 at most. The job waits for it without a slot, and
-        others go on
+        ``TimeoutError``), or several in a tuple, or a function of an error that returns ``True`` or
+        ``False``, or the seconds after which to go again, 0 or more; if it fails, so has the job.
+        Else these are drawn from a bound that doubles with each error: 1 second at first, 60 at
+        most. The job waits without a slot, and others go on
     :param timeout: how long an attempt may take, in seconds, above 0: then it is cancelled, and
         has failed with :exc:`TimeoutError`; ``None`` for no bound
     :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`: what
@@ -234,7 +235,7 @@ class Throttler(Generic[T]):
         self._deliveries = Deliveries(
             self._backlog,
             consumed=consumer_fn is not None,
-            most_waiting=results_waiting(self._concurrency),
+            most_waiting=results_waiting(self._concurrency, self._limiter),
         )
         self._exceptions = FrontReceiveStream(self._deliveries.failures, warns=False)
 
@@ -258,8 +259,8 @@ class Throttler(Generic[T]):
         :raises ~anyio.BusyResourceError: if a run is under way already
         :raises ~anythrottle.SourceInterrupted: if an earlier run has cut off the source, an
             async generator, inside its own step
-        :raises BaseException: an error of the consumer or of the source, as it is. Further errors
-            are noted on it.
+        :raises BaseException: an error of the consumer, the source (that it gave what is no job,
+            too) or the limiter, as it is. Further errors are noted on it.
 
         """
         if self._crew is not None:
@@ -294,7 +295,7 @@ class Throttler(Generic[T]):
 
         :param job: an async function without arguments, or an awaitable
         :param front: whether it is to start before all others, those that were put back included
-        :raises TypeError: if it is no such job
+        :raises TypeError: if it is neither callable nor awaitable
 
         """
         self._backlog.add(Errand(job, check_job(job, "job")), front=front)

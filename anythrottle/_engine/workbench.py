@@ -160,7 +160,12 @@ class Workbench(Generic[I, T]):
             self._obey(throttle, errand, error)
             return
 
-        delay = self._attempts.delay_before_next(error, errand.attempts)
+        try:
+            delay = self._attempts.delay_before_next(error, errand.attempts, errand.retries)
+        except Exception as exc:  # noqa: BLE001 - of retry_on, which has failed for that job alone
+            self.fail(errand, exc)
+            return
+
         if delay is not None and not callable(errand.job):
             error.add_note("An awaitable cannot run again: pass a callable that makes it.")
             delay = None
@@ -179,9 +184,9 @@ class Workbench(Generic[I, T]):
         """Pause, and put a job that was throttled back to the front if it may go again."""
         self._admission.pause(throttle.retry_after)
         _logger.info("%s: %s", errand, error)
-        job, refusal = go_again(throttle, error, errand.job, errand.attempts, self._attempts.most)
-        if refusal is not None:
-            self.fail(errand, refusal)
+        job = go_again(throttle, error, errand.job, errand.attempts, self._attempts.most)
+        if job is None:
+            self.fail(errand, error)
             return
 
         if job is not errand.job:

@@ -269,4 +269,7 @@ def _slots_of(concurrency: Concurrency) -> tuple[float, anyio.CapacityLimiter | 
     if isinstance(concurrency, anyio.CapacityLimiter):
         return inf, concurrency
 
-    return inf if concurrency is None else check_count("concurrency", concurrency), None
+    if concurrency is None:
+        return inf, None
+
+    return check_count("concurrency", concurrency, or_else="a CapacityLimiter"), None

@@ -20,7 +20,7 @@ def by_unit(cost: Cost) -> dict[str, int]:
     if isinstance(cost, Mapping):
         return {unit: check_count(f"cost[{unit!r}]", cost[unit], least=0) for unit in cost}
 
-    return {"calls": check_count("cost", cost, least=0)}
+    return {"calls": check_count("cost", cost, least=0, or_else="a mapping of units to ints")}
 
 
 def amounts_of(

@@ -350,17 +350,11 @@ class RateLimiter(LimiterControls):
             return None
 
         self.pause(throttle.retry_after)
-        job, refusal = go_again(throttle, error, job, attempts, most)
-        if refusal is error:
-            return None
-
-        if refusal is not None:
-            raise refusal from error
-
-        if self._line.observer is not None:
+        again = go_again(throttle, error, job, attempts, most)
+        if again is not None and self._line.observer is not None:
             tell(self._line.observer, Throttled(self._line.name, None, attempts, error))
 
-        return job
+        return again
 
 
 def _check_priority(priority: int) -> int:
@@ -384,9 +378,16 @@ def as_limiter(value: Limiter | str) -> Limiter:
     if isinstance(value, Limiter) and not isinstance(value, type):
         return value
 
-    raise TypeError(f"limiter must be a limiter or a text such as '20/10s', not {value!r}")
+    raise TypeError(
+        f"limiter must be a limiter or a text such as '20/10s', not {value!r}; policies go into a "
+        f"RateLimiter"
+    )
 
 
-def takes_slots_of(limiter: Limiter | None, capacity: anyio.CapacityLimiter) -> bool:
-    """Tell whether a limiter is known to take its slots of a capacity limiter."""
-    return isinstance(limiter, RateLimiter) and limiter._gate.capacity is capacity  # noqa: SLF001
+def slots_of(limiter: Limiter | None) -> anyio.CapacityLimiter | float:
+    """Return what is known to bound how many calls of a limiter run: shared slots, or a number."""
+    if not isinstance(limiter, RateLimiter):
+        return inf
+
+    gate = limiter._gate  # noqa: SLF001
+    return gate.slots if gate.capacity is None else gate.capacity

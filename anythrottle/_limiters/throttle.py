@@ -50,9 +50,9 @@ def throttle_in(error: BaseException) -> Throttle | None:
 
 def go_again(
     throttle: Throttle, error: BaseException, job: JobOf[T], attempts: int, most: float
-) -> tuple[JobOf[T], BaseException | None]:
+) -> JobOf[T] | None:
     """
-    Return what shall run after a throttled attempt, and why it can't: the error to report.
+    Return what shall run after a throttled attempt; ``None`` if its error is the job's last.
 
     Replacements that will not run are closed.
 
@@ -63,34 +63,30 @@ def go_again(
 
     """
     replacement = throttle.replacements[0] if throttle.replacements else job
-    refusal = _refusal(error, job, replacement, attempts, most) if throttle.pure else error
-    for unused in throttle.replacements if refusal is not None else throttle.replacements[1:]:
-        if unused is not replacement or refusal is not None:
+    goes = throttle.pure and _may_go(error, job, replacement, attempts, most)
+    for unused in throttle.replacements:
+        if not goes or unused is not replacement:
             discard(unused)
 
-    return cast("JobOf[T]", replacement), refusal
+    return cast("JobOf[T]", replacement) if goes else None
 
 
-def _refusal(
+def _may_go(
     error: BaseException, job: object, replacement: object, attempts: int, most: float
-) -> BaseException | None:
+) -> bool:
+    """Tell whether a throttled job may go again; if not, that is noted on its error."""
     if attempts >= most:
         error.add_note(f"It was throttled at each of its {attempts} starts.")
-        return error
+        return False
 
     if replacement is job and not callable(job):
         error.add_note(
             "An awaitable cannot run again: pass a callable that makes it, or raise "
             "ThrottleException(task=...) with what shall run instead."
         )
-        return error
+        return False
 
-    try:
-        check_job(cast("Job", replacement), "the task of a ThrottleException")
-    except TypeError as exc:
-        return exc
-
-    return None
+    return True
 
 
 def check_job(job: JobOf[T], name: str, index: int | None = None) -> JobOf[T]:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from math import inf, isfinite, isinf, isnan
 
 
-def check_count(name: str, value: object, *, least: int = 1) -> int:
+def check_count(name: str, value: object, *, least: int = 1, or_else: str | None = None) -> int:
     """
     Return ``value`` if it is an int of at least ``least``.
 
+    :param or_else: what else it could be, which the caller has found that it is not
     :raises TypeError: if it is no int (a bool is none)
     :raises ValueError: if it is too small
 
     """
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an int, not {value!r}")
+        kind = "an int" if or_else is None else f"an int or {or_else}"
+        raise TypeError(f"{name} must be {kind}, not {value!r}")
 
     if value < least:
         raise ValueError(f"{name} must be at least {least}, not {value!r}")

@@ -121,4 +121,6 @@ class TestEndRun:
 
         deliveries.end_run()
         assert [record.levelno for record in caplog.records] == [logging.WARNING]
-        assert caplog.records[0].args == (2,)
+        assert caplog.messages == [
+            "2 failed jobs have not been read from the throttler's exceptions"
+        ]

@@ -35,7 +35,7 @@ class TestCreate:
 
     @pytest.mark.parametrize("size", [1.5, True, "1", None, nan, -inf])
     def test_a_buffer_size_of_the_wrong_type(self, size: float) -> None:
-        with pytest.raises(TypeError, match=r"max_buffer_size must be an int, not "):
+        with pytest.raises(TypeError, match=r"max_buffer_size must be an int or infinity, not "):
             create_front_stream[int](size)
 
     def test_a_negative_buffer_size(self) -> None:

@@ -318,7 +318,7 @@ class TestWithoutLimit:
         ("cost", "expected", "message"),
         [
             (-1, ValueError, "cost must be at least 0, not -1"),
-            ("1", TypeError, "cost must be an int, not '1'"),
+            ("1", TypeError, "cost must be an int or a mapping of units to ints, not '1'"),
             ({"tokens": -2}, ValueError, "cost\\['tokens'\\] must be at least 0, not -2"),
         ],
     )

@@ -501,3 +501,13 @@ async def test_an_observer_is_told_of_items() -> None:
         Started(1, "b", 2, 0.0),
         Finished(1, "b", 2, 1.0),
     ]
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_the_limiter_s_own_concurrency_bounds_the_look_ahead(ordered: bool) -> None:
+    calls = Calls({0: 50})
+    limiter = RateLimiter(concurrency=3)
+    async with amap_outcomes(calls, range(200), limiter=limiter, ordered=ordered):
+        await anyio.sleep(10)
+        # Those that have ended and are held back, and those that run.
+        assert len(calls.starts) == (4 if ordered else 3 + 1)

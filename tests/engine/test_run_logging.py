@@ -123,7 +123,7 @@ async def test_a_run_tells_the_handler_of_throttles_and_unread_failures() -> Non
     throttled, unread = handler.messages
     assert throttled.startswith("job 0")
     assert "throttled for 0 s" in throttled
-    assert unread == "1 failed jobs have not been read from the throttler's exceptions"
+    assert unread == "1 failed job has not been read from the throttler's exceptions"
     handler.messages.clear()
     logger.error("after the run")
     assert handler.messages == []

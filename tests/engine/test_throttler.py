@@ -309,6 +309,24 @@ class TestT5Consumer:
 
         assert worst <= 110
 
+    @pytest.mark.parametrize("shared", [False, True])
+    async def test_the_limiter_s_own_concurrency_bounds_it_too(self, shared: bool) -> None:
+        diary = Diary()
+        slots = anyio.CapacityLimiter(2)
+        limiter = RateLimiter(concurrency=slots if shared else 2)
+        throttler = Throttler(diary.jobs(40), diary.consumer(1), limiter=limiter)
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(finish, throttler)
+            await anyio.sleep(10.5)
+            assert len(diary.starts) - len(diary.consumed) <= 5
+            if shared:
+                slots.total_tokens = 9
+            else:
+                limiter.reconfigure(concurrency=9)
+
+            await anyio.sleep(10)
+            assert 10 <= len(diary.starts) - len(diary.consumed) <= 19
+
     async def test_the_permit_is_let_go_before_a_result_waits(self) -> None:
         diary = Diary()
         limiter = RateLimiter(concurrency=2)

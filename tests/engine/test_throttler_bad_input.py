@@ -60,7 +60,8 @@ class TestNumbers:
     @pytest.mark.parametrize("name", ["concurrency", "per_time_window", "max_attempts"])
     @pytest.mark.parametrize("value", [1.5, True, False, "5", nan, inf, [1]])
     def test_counts_of_the_wrong_type(self, name: str, value: object) -> None:
-        with pytest.raises(TypeError, match=f"^{name} must be an int, not "):
+        kind = "an int or a CapacityLimiter" if name == "concurrency" else "an int"
+        with pytest.raises(TypeError, match=f"^{name} must be {kind}, not "):
             construct(**{name: value})
 
     @pytest.mark.parametrize("name", ["concurrency", "per_time_window", "max_attempts"])
@@ -222,7 +223,7 @@ class TestLogging:
 
     @pytest.mark.parametrize("level", [1.5, True, []])
     def test_a_level_of_the_wrong_type(self, level: object) -> None:
-        with pytest.raises(TypeError, match="log_level must be an int"):
+        with pytest.raises(TypeError, match="log_level must be an int or its name, not "):
             construct(log_level=level)
 
     def test_a_level_out_of_range(self) -> None:

@@ -139,15 +139,6 @@ class TestEvents:
             Finished(0, instead, 2, 2.0),
         ]
 
-    async def test_a_replacement_that_is_no_job(self, witness: Witness) -> None:
-        no_job: Any = 5
-        job = Diary().job("a", errors=[ThrottleException(no_job)])
-        throttler = witness.watch([job])
-        await finish(throttler)
-        [(_, error)] = failures(throttler)
-        assert witness.events[1:] == [Failed(0, job, 1, 0.0, error)]
-        assert isinstance(error, TypeError)
-
     async def test_an_awaitable(self, witness: Witness) -> None:
         coroutine: Any = Diary().job("a", seconds=1)()
         await finish(witness.watch([coroutine]))

@@ -231,16 +231,6 @@ class TestT4Throttled:
         assert diary.consumed == ["third"]
         assert (statistics.started, statistics.throttled, statistics.done) == (3, 2, 1)
 
-    async def test_a_replacement_that_is_no_job(self) -> None:
-        diary = Diary()
-        bad = diary.job("bad", errors=[ThrottleException(5, retry_after=1)])  # type: ignore[arg-type]
-        throttler = Throttler([bad, diary.job("later")], diary.consumer())
-        await finish(throttler)
-        assert diary.consumed == ["later"]
-        ((_, error),) = failures(throttler)
-        assert isinstance(error, TypeError)
-        assert "the task of a ThrottleException must be an async function" in str(error)
-
     async def test_running_jobs_go_on_during_the_pause(self) -> None:
         diary = Diary()
         jobs = [

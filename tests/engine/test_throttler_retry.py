@@ -271,11 +271,12 @@ class TestAttempts:
         assert diary.when("start") == [0, 7, 7]
         assert (statistics.retried, statistics.throttled) == (0, 1)
 
-    async def test_the_back_off_grows_with_throttles_too(self) -> None:
+    async def test_the_back_off_grows_with_errors_alone(self) -> None:
         diary = Diary()
-        job = diary.job("a", errors=[ThrottleException(retry_after=1), OSError()])
-        await finish(Throttler([job], retry_on=OSError))
-        assert diary.when("start") == [0, 1, 3]
+        throttle = ThrottleException(retry_after=1)
+        errors: list[BaseException] = [throttle, OSError(), throttle, OSError()]
+        await finish(Throttler([diary.job("a", errors=errors)], retry_on=OSError))
+        assert diary.when("start") == [0, 1, 2, 3, 5]
 
     async def test_an_awaitable_cannot_go_again(self) -> None:
         error = Later(1)
@@ -322,22 +323,20 @@ class TestAFunctionThatFails:
         ],
         ids=["raises", "None", "-1"],
     )
-    async def test_it_ends_the_run_and_the_job_remains(
+    async def test_that_is_the_job_s_error_and_the_others_go_on(
         self, retry_on: Callable[[Exception], Any], expected: type[Exception]
     ) -> None:
         diary = Diary()
         jobs = [diary.job("a", errors=[OSError()]), diary.job("b", seconds=5), diary.job("c")]
         limiter = RateLimiter(concurrency=2)
         throttler = Throttler(jobs, diary.consumer(), limiter=limiter, retry_on=retry_on)
-        with pytest.raises(expected):
-            await finish(throttler)
-
-        assert throttler.remaining() == jobs
-        assert failures(throttler) == []
-        assert throttler.statistics().running == 0
-        assert limiter.statistics().borrowed_tokens == 0
         await finish(throttler)
-        assert sorted(diary.consumed, key=str) == ["a", "b", "c"]
+        ((job, error),) = failures(throttler)
+        assert job is jobs[0]
+        assert isinstance(error, expected)
+        assert isinstance(error.__context__, OSError)
+        assert sorted(diary.consumed, key=str) == ["b", "c"]
+        assert limiter.statistics().borrowed_tokens == 0
 
 
 class TestTimeout:
@@ -692,12 +691,17 @@ class TestMapping:
         assert anyio.current_time() == 1
         assert plans == {"a": [1], "b": []}
 
-    async def test_a_function_that_fails_leaves_the_body_bare(self) -> None:
+    async def test_an_error_of_the_function_is_that_of_the_call(self) -> None:
         plans: dict[str, list[BaseException | float]] = {"a": [OSError()], "b": [9]}
         call = self.calls(plans)
+        async with amap_outcomes(call, plans, retry_on=lambda error: 1 / 0) as outcomes:
+            found = [outcome async for outcome in outcomes]
+
+        assert [outcome.item for outcome in found] == ["a", "b"]
+        assert isinstance(found[0].error, ZeroDivisionError)
+        plans = {"a": [OSError()], "b": [9]}
         with pytest.raises(ZeroDivisionError):
-            async with amap_outcomes(call, plans, retry_on=lambda error: 1 / 0) as outcomes:
-                await anext(outcomes)
+            await amap(self.calls(plans), plans, retry_on=lambda error: 1 / 0)
 
     async def test_amap_waits_for_those_that_are_delayed(self) -> None:
         plans: dict[str, list[BaseException | float]] = {"a": [Later(5), 1], "b": [2]}

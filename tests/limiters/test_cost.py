@@ -82,7 +82,8 @@ class TestAmounts:
     @pytest.mark.parametrize("cost", [1.0, 1.5, True, "1", None, ["tokens"], b"1"])
     def test_neither_int_nor_mapping(self, cost: Any) -> None:
         for policies in ([CALLS], []):
-            with pytest.raises(TypeError, match=r"^cost must be an int, not ") as raised:
+            message = "^cost must be an int or a mapping of units to ints, not "
+            with pytest.raises(TypeError, match=message) as raised:
                 amounts_of(cost, policies)
 
             assert repr(cost) in str(raised.value)

@@ -295,7 +295,8 @@ class TestParameters:
 
     @pytest.mark.parametrize("value", [1.5, 1.0, True, False, "1", math.inf])
     def test_concurrency_that_is_no_int(self, value: Any) -> None:
-        with pytest.raises(TypeError, match=r"^concurrency must be an int, not ") as raised:
+        message = "^concurrency must be an int or a CapacityLimiter, not "
+        with pytest.raises(TypeError, match=message) as raised:
             RateLimiter("5/s", concurrency=value)
 
         assert repr(value) in str(raised.value)

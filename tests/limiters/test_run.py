@@ -785,20 +785,6 @@ class TestReplacement:
         assert "pass a callable" in error.__notes__[0]
         assert limiter.statistics().paused_for == 4
 
-    async def test_what_is_no_job_is_refused(self) -> None:
-        limiter = RateLimiter("5/h", concurrency=1)
-        no_job: Any = 5
-        error = ThrottleException(no_job, retry_after=4)
-        service = Service()
-        with pytest.raises(
-            TypeError, match=r"the task of a ThrottleException must be .* not 5"
-        ) as caught:
-            await limiter.run(service.job(errors=[error]))
-
-        assert caught.value.__cause__ is error
-        assert len(service.calls) == 1
-        assert limiter.statistics() == RateLimiterStatistics(0, 0, 1, 4.0)
-
     async def test_one_that_is_refused_is_closed(self) -> None:
         coroutine = answer()
         job = Service().job(errors=[ThrottleException(coroutine)])

@@ -25,6 +25,10 @@ class TestCheckCount:
 
         assert str(raised.value) == f"cost must be an int, not {value!r}"
 
+    def test_says_what_else_it_could_have_been(self) -> None:
+        with pytest.raises(TypeError, match=r"^cost must be an int or infinity, not 1\.5$"):
+            check_count("cost", 1.5, or_else="infinity")
+
     @pytest.mark.parametrize("value", [0, -1, -(10**100)])
     def test_refuses_what_is_below_1(self, value: int) -> None:
         with pytest.raises(ValueError, match=rf"^cost must be at least 1, not {value}$"):
