@@ -147,6 +147,10 @@ class ThrottleException(AnythrottleError):
 
     """
 
+    # For those derived from it that do not call its constructor.
+    task: Job | None = None
+    retry_after: float | None = None
+
     def __init__(self, task: Job | None = None, *, retry_after: float | None = None) -> None:
         if task is not None and not callable(task) and not isawaitable(task):
             raise TypeError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from asyncio import CancelledError
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -94,7 +95,8 @@ class Throttled:
     The pause, told of by :class:`Paused`, has begun.
 
     :ivar name: the limiter's name, if it is the limiter that tells
-    :ivar index: the job's place in the order of first starts, if it is a throttler that tells
+    :ivar index: the job's place in the order of first starts, if it is a throttler that tells, or
+        one of its kin
     :ivar attempts: how often the call was started so far
     :ivar error: what it has raised
 
@@ -205,7 +207,7 @@ def tell(observer: Observer, event: Event) -> None:
     """Call an observer; an error of its own is logged."""
     try:
         observer(event)
-    except Exception:
+    except (Exception, CancelledError):  # the latter is no cancellation, as nothing is awaited
         _logger.exception("observer %r has failed, told of %r", observer, event)
 
 

@@ -127,7 +127,8 @@ class Admission(Generic[I]):
         assert errand.cost is not None
         try:
             with anyio.CancelScope() as self._scope:
-                if not worker.has_slot:
+                # Perhaps it was not asked for one yet: a job may just have become due.
+                if not (worker.has_slot or self._borrow_now(worker)):
                     assert self._slots is not None
                     await self._slots.acquire_on_behalf_of(worker)
                     worker.has_slot = True

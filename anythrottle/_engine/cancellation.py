@@ -19,6 +19,30 @@ def bare(error: BaseException) -> BaseException:
     return group if rest is None else bare(rest.exceptions[0])
 
 
+def is_cancellation(error: BaseException) -> bool:
+    """Tell whether an error is a cancellation, or a group of nothing else, as of Trio's nursery."""
+    cancelled = anyio.get_cancelled_exc_class()
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return group.split(cancelled)[1] is None
+
+    return isinstance(error, cancelled)
+
+
+def without_cancellations(error: BaseException) -> BaseException:
+    """
+    Return what else there is in a group that holds cancellations too; else what is given.
+
+    So it may come from a nursery of Trio's; a task group on asyncio leaves them out by itself.
+    """
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+
+    group = cast("BaseExceptionGroup[BaseException]", error)
+    cancellations, rest = group.split(anyio.get_cancelled_exc_class())
+    return group if cancellations is None or rest is None else rest
+
+
 @final
 class RunCancellation:
     """
@@ -45,22 +69,19 @@ class RunCancellation:
         if isinstance(error, GeneratorExit):
             return True
 
-        cancelled = anyio.get_cancelled_exc_class()
-        if isinstance(error, BaseExceptionGroup):
-            # Trio's nurseries raise a group, if several of their tasks were cancelled.
-            group = cast("BaseExceptionGroup[BaseException]", error)
-            if group.split(cancelled)[1] is not None:
-                return False
-        elif not isinstance(error, cancelled):
-            return False
-
-        return self.is_under_way()
+        return is_cancellation(error) and self.is_under_way()
 
     def is_under_way(self) -> bool:
         """Tell whether the run is being cancelled, or at least the task that asks."""
-        return anyio.current_effective_deadline() == -inf or (
-            self._host is not None and self._host.cancelling() > self._before
-        )
+        if anyio.current_effective_deadline() == -inf:
+            return True
+
+        if self._host is None or self._host.cancelling() <= self._before:
+            return False
+
+        # Perhaps by a timeout within the host alone: then no other task is being cancelled.
+        task = asyncio.current_task()
+        return task is self._host or (task is not None and task.cancelling() > 0)
 
     def native_task(self) -> asyncio.Task[object] | None:
         """Return the task that asks, if it can be cancelled natively."""

@@ -63,7 +63,11 @@ def _awaitable(result: Awaitable[object], consumer: object) -> Awaitable[object]
 
 
 def check_consumer(consumer: object) -> None:
-    """Raise if a consumer is certainly not async; of others, the first call tells."""
+    """Raise unless a consumer is async, or may be by what it declares: the first call tells."""
+    if iscoroutinefunction(consumer):
+        # Whatever it wraps.
+        return
+
     function = consumer
     while isinstance(function, partial):
         function = function.func

@@ -168,7 +168,7 @@ class Crew(Generic[I, T]):
 
     def be_done(self) -> None:
         """Cancel what runs, for all that was wanted has been done: whatever fails now is late."""
-        self._done = True
+        self._done = self.finished = True
         self.cancel()
 
     def fail(self, error: BaseException) -> None:

@@ -100,10 +100,10 @@ class Deliveries(Generic[T]):
         """Bring the results that were with the consumer to where the next run finds them."""
         waiting = set(self.processed.items())
         for errand in self._backlog.started:
-            if errand.ended and errand not in waiting:
+            if errand not in waiting:
                 self.processed.put_back(errand, errand.position)
 
-        self.processed.open_senders = self.failures.open_senders = 0
+        self.failures.open_senders = 0
         self.failures.end_if_drained()
         if unread := len(self.failures):
             what = "failed job has" if unread == 1 else "failed jobs have"

@@ -108,11 +108,6 @@ class Race(Generic[I, T]):
     def end(self) -> None:
         pass
 
-    @property
-    def won(self) -> bool:
-        """Whether there is a winner."""
-        return self._winner is not None
-
     def result(self) -> Outcome[I, T]:
         """Return the first success, or raise what there was instead."""
         if self._winner is not None:

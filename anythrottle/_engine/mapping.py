@@ -15,7 +15,6 @@ from functools import partial
 from typing import Generic, TypeVar, final
 
 import anyio
-from anyio.lowlevel import checkpoint
 
 from .._events import Observer, check_observer
 from .._limiters.clock import RunClock
@@ -23,6 +22,7 @@ from .._limiters.rate_limiter import as_limiter
 from .._limiters.throttle import JobOf
 from ..abc import Limiter
 from .backlog import Backlog
+from .cancellation import is_cancellation
 from .concurrency import Concurrency, check_concurrency, results_waiting
 from .cost_of import CostOf, check_cost
 from .crew import Crew
@@ -31,7 +31,7 @@ from .outcome import Outcome
 from .outcome_feed import OutcomeFeed
 from .outlet import Outlet
 from .retrying import Attempts, RetryOn
-from .running import run_to_end
+from .running import cancelled_by_others, run_to_end
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
@@ -315,10 +315,6 @@ class _Mapping(Generic[I, T]):
         """Run all the jobs."""
         outlet.crew = crew = self._crew(outlet)
         await run_to_end(crew)
-        if not (crew.finished or (isinstance(outlet, Race) and outlet.won)):
-            # Cancelled, while the task group was waiting for nothing but its workers.
-            await checkpoint()
-            raise RuntimeError("the tasks of the run were cancelled by somebody else")
 
     @asynccontextmanager
     async def outcomes(self, *, ordered: bool) -> AsyncGenerator[OutcomeFeed[I, T]]:
@@ -339,19 +335,22 @@ class _Mapping(Generic[I, T]):
                     feed.leave()
                     crew.cancel()
         except BaseException:
-            if own_error is None or isinstance(own_error, anyio.get_cancelled_exc_class()):
+            if own_error is None or is_cancellation(own_error):
                 crew.log_failure()
                 raise
         finally:
             feed.log_unread()
 
-        if own_error is not None and not isinstance(own_error, anyio.get_cancelled_exc_class()):
+        if own_error is not None and not is_cancellation(own_error):
             # As it is, not in the task group's group.
             crew.log_failure()
             raise own_error
 
         if crew.failure is not None:
             raise crew.failure
+
+        if own_error is not None:
+            await cancelled_by_others()
 
     def _crew(self, outlet: Outlet[I, T]) -> Crew[I, T]:
         return Crew(

@@ -82,7 +82,7 @@ class Puller(Parked, Generic[I, T]):
                         backlog.ahead = backlog.errand(await backlog.source.pull())
 
                     self._on_pulled()
-                    await self._until_taken()
+                    await self._run.park(self)
             except SourceEnd:
                 pass
             except BaseException as exc:
@@ -106,10 +106,6 @@ class Puller(Parked, Generic[I, T]):
             self._backlog.end_of_source()
         else:
             self._end_with(error)
-
-    async def _until_taken(self) -> None:
-        while self._backlog.ahead is not None:
-            await self._run.park(self)
 
     def _go_on(self) -> None:
         self._run.wake(self)

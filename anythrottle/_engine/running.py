@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from .cancellation import bare
 from .crew import Crew
@@ -39,3 +40,18 @@ async def run_to_end(
 
     if crew.failure is not None:
         raise crew.failure
+
+    if not crew.finished:
+        # While the task group was waiting for nothing but its workers.
+        await cancelled_by_others()
+
+
+async def cancelled_by_others() -> NoReturn:
+    """
+    End a run whose tasks have been cancelled, though nobody here has wanted that.
+
+    :raises RuntimeError: unless the caller is being cancelled
+
+    """
+    await checkpoint()
+    raise RuntimeError("the tasks of the run were cancelled by somebody else")

@@ -18,6 +18,13 @@ from typing import Generic, TypeVar, cast, final
 I = TypeVar("I")  # noqa: E741 - an item
 
 
+class _End:
+    """Stands for the item after the last."""
+
+
+_END = _End()
+
+
 class SourceEnd(Exception):
     """The source has no more items. An exception of our own: a source may raise any other."""
 
@@ -68,10 +75,15 @@ class Source(Generic[I]):
         """
         sequence = self._sequence
         assert sequence is not None
-        if self.pulled >= len(sequence):
-            raise SourceEnd
+        try:
+            item: I = sequence[self.pulled]
+        except IndexError:
+            # The end, or an error of its own.
+            if self.pulled >= len(sequence):
+                raise SourceEnd from None
 
-        item: I = sequence[self.pulled]
+            raise
+
         self.pulled += 1
         return item
 
@@ -85,18 +97,26 @@ class Source(Generic[I]):
         if self._sequence is not None:
             return self.pull_nowait()
 
-        if self._iterator is None:
-            items = self._items
-            self._iterator = aiter(items) if isinstance(items, AsyncIterable) else iter(items)
+        items = self._items
+        item: I | _End
+        # By what was given, not by its iterator: that of an async iterable may lack __aiter__().
+        if isinstance(items, AsyncIterable):
+            if self._iterator is None:
+                self._iterator = aiter(items)
 
-        try:
-            if isinstance(self._iterator, AsyncIterator):
-                item = await anext(self._iterator)
-            else:
-                item = next(self._iterator)
-        except (StopIteration, StopAsyncIteration):
+            try:
+                item = await anext(cast("AsyncIterator[I]", self._iterator))
+            except StopAsyncIteration:
+                item = _END
+        else:
+            if self._iterator is None:
+                self._iterator = iter(items)
+
+            item = next(cast("Iterator[I]", self._iterator), _END)
+
+        if isinstance(item, _End):
             self.ended = True
-            raise SourceEnd from None
+            raise SourceEnd
 
         self.pulled += 1
         return item
@@ -121,7 +141,13 @@ class Source(Generic[I]):
         if self.ended:
             return 0
 
-        return max(len(self._items) - self.pulled, 0) if isinstance(self._items, Sized) else None
+        if not isinstance(self._items, Sized):
+            return None
+
+        try:
+            return max(len(self._items) - self.pulled, 0)
+        except Exception:  # noqa: BLE001 - it has no length, or none that is an index
+            return None
 
     def rest(self) -> list[I]:
         """Return what a sequence still has to give; of other sources the rest stays unread."""

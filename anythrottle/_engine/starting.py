@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Callable
 from math import inf
 from typing import Generic, TypeAlias, TypeVar, final
@@ -102,7 +103,12 @@ class Starter(Generic[I, T]):
         if self._bounded and not self._outlet.has_room(errand):
             return None
 
-        permit = self._admission.now(errand, worker)
+        try:
+            permit = self._admission.now(errand, worker)
+        except ValueError as exc:
+            self._drop(errand, exc)
+            permit = None
+
         if permit is None:
             return None
 
@@ -150,13 +156,28 @@ class Starter(Generic[I, T]):
 
     async def _admit(self, errand: Errand[I, T], worker: Worker) -> Start[I, T] | None:
         """Wait until the frontmost job may start, and start what is frontmost then."""
-        admitted = await self._admission.wait(errand, worker)
+        try:
+            admitted = await self._admission.wait(errand, worker)
+        except ValueError as exc:
+            self._drop(errand, exc)
+            return None
+
         if admitted is None:
             return None
 
         asked, permit = admitted
+        frontmost = None
+        try:
+            # It may have taken a while: what is frontmost now, and does it cost as much?
+            frontmost = self._start_like(errand)
+        finally:
+            if frontmost is None:
+                await undo(asked, permit)
 
-        # It may have taken a while: what is frontmost now, and does it cost as much?
+        return None if frontmost is None else (frontmost, asked, permit)
+
+    def _start_like(self, errand: Errand[I, T]) -> Errand[I, T] | None:
+        """Start what is frontmost, if it costs as much as a job that was admitted."""
         frontmost = None if self.stopping else self._backlog.frontmost(self._run.time)
         if (
             frontmost is not None
@@ -165,22 +186,31 @@ class Starter(Generic[I, T]):
             and not self.stopping
             and self._backlog.start(frontmost)
         ):
-            return frontmost, asked, permit
+            return frontmost
 
-        await undo(asked, permit)
         return None
 
     def _has_price(self, errand: Errand[I, T]) -> bool:
         """Look what the frontmost job costs; if that cannot be told, it ends with an error."""
         try:
             self._admission.price(errand)
-        except Exception as exc:  # noqa: BLE001 - it is that job's alone
-            if self._backlog.drop(errand):
-                self._refuse(errand, exc)
-
+        except (Exception, CancelledError) as exc:  # noqa: BLE001 - it is that job's alone
+            self._end(errand, exc)
             return False
 
         return True
+
+    def _drop(self, errand: Errand[I, T], error: ValueError) -> None:
+        """Let a job end whose cost has come to be impossible, unless no job can start any more."""
+        if self._admission.fixed_cost is not None:
+            raise error
+
+        self._end(errand, error)
+
+    def _end(self, errand: Errand[I, T], error: BaseException) -> None:
+        """Let a job end with an error without having been started."""
+        if self._backlog.drop(errand):
+            self._refuse(errand, error)
 
     async def _wait_for_news(self, worker: Worker) -> None:
         due = self._backlog.next_due

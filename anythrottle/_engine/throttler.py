@@ -9,7 +9,6 @@ from functools import partial
 from typing import Generic, TypeVar, final, overload
 
 import anyio
-from anyio.lowlevel import checkpoint
 
 from .._errors import JobInterrupted, SourceInterrupted
 from .._events import Observer, check_observer
@@ -276,11 +275,6 @@ class Throttler(Generic[T]):
             finally:
                 self._end_run()
 
-        if not crew.finished:
-            # Cancelled, while the task group was waiting for nothing but its workers.
-            await checkpoint()
-            raise RuntimeError("the tasks of the run were cancelled by somebody else")
-
         if interrupted_before:
             raise SourceInterrupted(source.items)
 
@@ -304,7 +298,7 @@ class Throttler(Generic[T]):
         """
         Start nothing more; the run ends when the jobs that run have ended.
 
-        A source that is in its own step by then is cut off, which ends an async generator.
+        A source that is still in its own step then is cut off, which ends an async generator.
         Without a run under way, there is nothing to stop.
         """
         if self._crew is not None:
@@ -322,8 +316,14 @@ class Throttler(Generic[T]):
     def statistics(self) -> ThrottlerStatistics:
         """Return the state at this instant."""
         backlog = self._backlog
-        now = self._clock.now() if self._clock.latest is None else self._clock.glance()
-        per_second = 0.0 if self._pace is None else self._pace.per_second(now)
+        glance = self._clock.glance()
+        per_second = 0.0 if self._pace is None else self._pace.per_second(glance)
+        try:
+            # Where the loop's clock is the real one, it has another origin than the run's own.
+            now = anyio.current_time()
+        except anyio.NoEventLoopError:
+            now = glance
+
         paused_for = (
             self._limiter.statistics().paused_for if isinstance(self._limiter, RateLimiter) else 0.0
         )
@@ -378,10 +378,8 @@ class Throttler(Generic[T]):
         return crew
 
     def _consuming(self, crew: Crew[JobOf[T], T]) -> Callable[[], Awaitable[None]] | None:
-        if self._consumer is None:
-            return None
-
-        return partial(consume, self._deliveries, self._consumer, crew)
+        consumer = self._consumer
+        return None if consumer is None else partial(consume, self._deliveries, consumer, crew)
 
     def _shift(self, seconds: float) -> None:
         """Go over to another run's clock."""
@@ -390,10 +388,11 @@ class Throttler(Generic[T]):
 
     def _end_run(self) -> None:
         self._crew = None
-        for errand in self._backlog.end_run():
-            interrupted = JobInterrupted(errand.job)
+        lost = [(errand, JobInterrupted(errand.job)) for errand in self._backlog.end_run()]
+        for errand, interrupted in lost:
             self._deliveries.fail(errand, interrupted)
-            if self._observer is not None:
-                tell_of_failure(self._observer, errand, interrupted)
 
         self._deliveries.end_run()
+        if self._observer is not None:
+            for errand, interrupted in lost:
+                tell_of_failure(self._observer, errand, interrupted)

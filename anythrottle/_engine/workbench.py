@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from typing import Generic, TypeVar, final
@@ -17,7 +18,7 @@ from .._limiters.throttle import Throttle, awaitable_of, go_again, throttle_in
 from ..abc import Permit
 from .admission import Admission, Asked, leave
 from .backlog import Backlog
-from .cancellation import RunCancellation
+from .cancellation import RunCancellation, without_cancellations
 from .isolation import isolated
 from .job import Errand
 from .outlet import Outlet
@@ -147,6 +148,7 @@ class Workbench(Generic[I, T]):
 
     def _take_error(self, errand: Errand[I, T], error: BaseException) -> None:
         """See to what follows from an error that a job has raised."""
+        error = without_cancellations(error)
         if isinstance(error, (Exception, anyio.get_cancelled_exc_class())):
             self._cancellation.absorb(error)
             self._sort_out(errand, error)
@@ -162,7 +164,7 @@ class Workbench(Generic[I, T]):
 
         try:
             delay = self._attempts.delay_before_next(error, errand.attempts, errand.retries)
-        except Exception as exc:  # noqa: BLE001 - of retry_on, which has failed for that job alone
+        except (Exception, CancelledError) as exc:  # noqa: BLE001 - that of retry_on is the job's
             self.fail(errand, exc)
             return
 

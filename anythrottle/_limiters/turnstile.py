@@ -285,6 +285,10 @@ class Turnstile:
 
     def forget_run(self, shift: float) -> None:
         """Forget who waits and what is held, for their run is over: go over to another clock."""
+        for turn in self.queue.ahead_of():
+            # Its loop may only stand still, and go on one day.
+            _wake(turn)
+
         self.queue.clear()
         self._watcher = None
         self._slot_seeker = None

@@ -33,7 +33,7 @@ def nothing() -> None:
     """Want no news."""
 
 
-def surprise(error: Exception) -> None:
+def surprise(error: BaseException) -> None:
     """Want no errors."""
     raise error
 
@@ -334,7 +334,7 @@ class TestEndRun:
 
     def test_lets_go_of_who_was_told(self) -> None:
         class Listener:
-            def hear(self, error: Exception | None = None) -> None: ...
+            def hear(self, error: BaseException | None = None) -> None: ...
 
         listener = Listener()
         gone = weakref.ref(listener)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 import pytest
 
-from anythrottle._engine.cancellation import RunCancellation
+from anythrottle._engine.cancellation import RunCancellation, without_cancellations
 
 
 def asyncio_run(main: Callable[[], Awaitable[object]]) -> None:
@@ -142,3 +142,51 @@ def test_another_task_that_is_cancelled_natively_absorbs_it() -> None:
 
 async def test_there_is_nothing_to_absorb_in_other_errors() -> None:
     RunCancellation.absorb(ValueError())
+
+
+async def test_an_error_in_the_company_of_cancellations_is_none() -> None:
+    cancellation = RunCancellation()
+    error = ValueError()
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        with pytest.raises(anyio.get_cancelled_exc_class()) as caught:
+            await anyio.sleep(1)
+
+        assert cancellation.caused(BaseExceptionGroup("", [caught.value]))
+        mixed = BaseExceptionGroup("", [caught.value, error])
+        assert not cancellation.caused(mixed)
+        rest = without_cancellations(mixed)
+        assert isinstance(rest, ExceptionGroup)
+        assert rest.exceptions == (error,)
+        raise caught.value
+
+
+@pytest.mark.parametrize("error", [ValueError(), ExceptionGroup("", [ValueError()])], ids=repr)
+async def test_what_has_no_cancellations_stays_what_it_is(error: Exception) -> None:
+    assert without_cancellations(error) is error
+
+
+def test_a_timeout_of_the_host_s_own_is_none() -> None:
+    async def main() -> None:
+        cancellation = RunCancellation()
+        told: list[bool] = []
+
+        async def ask() -> None:
+            told.append(cancellation.is_under_way())
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            told.append(cancellation.is_under_way())
+            task.uncancel()
+
+        with anyio.move_on_after(0.01):
+            try:
+                await anyio.sleep(1)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    asker = asyncio.create_task(ask())
+                    await asyncio.wait([asker])
+
+        assert told == [False, True]
+
+    asyncio_run(main)

@@ -19,7 +19,7 @@ async def job() -> int:
 def begun(jobs: int, *, consumed: bool = True) -> tuple[Backlog[JobOf[int], int], Deliveries[int]]:
     """Return a backlog of so many jobs, and its deliveries, in a run."""
     backlog: Backlog[JobOf[int], int] = Backlog([job] * jobs, check_job, "jobs")
-    errors: list[Exception] = []
+    errors: list[BaseException] = []
     deliveries = Deliveries(backlog, consumed=consumed, most_waiting=lambda: 2)
     deliveries.failures.open_receivers = 1
     backlog.begin_run(lambda: None, errors.append)

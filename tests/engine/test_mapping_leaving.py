@@ -24,11 +24,6 @@ pytestmark = pytest.mark.timing
 in_any_order = pytest.mark.parametrize("ordered", [False, True])
 
 
-def number_itself(item: object) -> int:
-    assert isinstance(item, int)
-    return item
-
-
 class Scene:
     """Two calls under way, two outcomes taken, a source with more."""
 

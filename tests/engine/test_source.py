@@ -267,3 +267,67 @@ async def test_closing_closes_an_async_generator_alone() -> None:
     await source.pull()
     await source.close()
     assert list(items) == [2]
+
+
+async def test_an_async_iterator_that_is_no_iterable() -> None:
+    class Iterator:
+        async def __anext__(self) -> int:
+            raise StopAsyncIteration
+
+    class Iterable:
+        def __aiter__(self) -> Iterator:
+            return Iterator()
+
+    assert await drain(source_of(Iterable())) == []
+
+
+async def test_an_iterator_that_is_false() -> None:
+    class Iterator:
+        def __init__(self) -> None:
+            self.items = iter([1, 2])
+
+        def __len__(self) -> int:
+            return 0
+
+        def __iter__(self) -> "Iterator":
+            return self
+
+        def __next__(self) -> int:
+            return next(self.items)
+
+    class Iterable:
+        def __iter__(self) -> Iterator:
+            return Iterator()
+
+    assert await drain(source_of(Iterable())) == [1, 2]
+
+
+async def test_the_end_of_the_other_kind_is_an_error() -> None:
+    def generate() -> Iterator[int]:
+        yield 1
+        raise StopAsyncIteration
+
+    source = source_of(generate())
+    assert await source.pull() == 1
+    with pytest.raises(StopAsyncIteration):
+        await source.pull()
+
+
+def test_a_sequence_longer_than_any_index() -> None:
+    source = source_of(range(10**20))
+    assert [source.pull_nowait(), source.pull_nowait()] == [0, 1]
+    assert source.left is None
+
+
+async def test_a_length_that_fails_is_none() -> None:
+    class Loader:
+        def __len__(self) -> int:
+            raise TypeError
+
+        def __iter__(self) -> Iterator[int]:
+            return iter([1])
+
+    source = source_of(Loader())
+    assert source.left is None
+    assert await drain(source) == [1]
+    assert source.left == 0

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from functools import partial
+from functools import partial, wraps
 from math import inf, nan
 from typing import Any
+from unittest.mock import AsyncMock
 
 import anyio
 import pytest
@@ -117,6 +118,16 @@ async def asynchronous(result: object, more: int = 0) -> None:
     pass
 
 
+@wraps(sync_consumer)
+async def async_around_sync(result: object) -> None:
+    sync_consumer(result)
+
+
+@wraps(asynchronous)
+def sync_around_async(result: object) -> object:
+    return asynchronous(result, 1)
+
+
 def declared(result: object) -> Awaitable[None]:
     return asynchronous(result)
 
@@ -153,6 +164,10 @@ class TestConsumer:
             lambda result: asynchronous(result, 1),
             AsyncCallable(),
             AsyncCallable().__call__,
+            pytest.param(AsyncMock(), id="mock"),
+            async_around_sync,
+            partial(async_around_sync),
+            sync_around_async,
         ],
         ids=without_address,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
@@ -18,6 +19,7 @@ from anythrottle import (
     amap,
     amap_outcomes,
     first,
+    for_each,
 )
 from anythrottle.abc import Event
 from anythrottle.testing import wait_idle
@@ -236,6 +238,32 @@ class TestDelays:
         await finish(Throttler([job], diary.consumer(), retry_on=later))
         assert diary.starts == ["a", "instead", "instead"]
         assert diary.when("start") == [0, 2, 6]
+
+
+class CreepingLoop(asyncio.SelectorEventLoop):
+    """Its clock moves on by a microsecond at each look, as a real one does."""
+
+    now = 0.0
+
+    def time(self) -> float:
+        self.now += 1e-6
+        return self.now
+
+
+@pytest.mark.parametrize("tenths", range(30, 60))
+def test_a_job_that_falls_due_between_two_looks(tenths: int) -> None:
+    tried: list[int] = []
+
+    async def fail_once(item: int) -> None:
+        tried.append(item)
+        if len(tried) == 1:
+            raise OSError
+
+    async def main() -> None:
+        await for_each(fail_once, [0], limiter="9/s", retry_on=lambda _: tenths * 1e-7)
+
+    anyio.run(main, backend_options={"loop_factory": CreepingLoop})
+    assert tried == [0, 0]
 
 
 class TestAttempts:

@@ -8,6 +8,7 @@ from math import inf
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from anythrottle import RateLimiter, ThrottleException, Throttler, ThrottlerStatistics
@@ -397,3 +398,37 @@ class TestAQuestionChangesNothing:
             return diary.starts, [instant - start for instant in diary.when("start")]
 
         assert await starts_of(ask) == await starts_of(None)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_instants_are_by_the_loop_s_clock_where_that_is_the_real_one(backend: str) -> None:
+    async def main() -> None:
+        limiter = RateLimiter("9/s")
+        limiter.pause(1000)
+        throttler = Throttler(Diary().jobs(3), limiter=limiter)
+        with anyio.move_on_after(0.01):
+            await throttler.run()
+
+        paused_until = throttler.statistics().paused_until
+        assert paused_until is not None
+        assert paused_until - anyio.current_time() == pytest.approx(1000, abs=5)
+
+    anyio.run(main, backend=backend)
+
+
+def test_to_ask_does_not_bind_it_to_the_loop() -> None:
+    throttler = Throttler(Diary().jobs(1))
+
+    async def ask() -> None:
+        assert "0 done" in repr(throttler)
+
+    async def main() -> None:
+        await anyio.to_thread.run_sync(anyio.run, throttler.run)
+
+    async def both() -> None:
+        await ask()
+        # In another loop, while this one runs.
+        await main()
+
+    anyio.run(both)
+    assert throttler.statistics().done == 1

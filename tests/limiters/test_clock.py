@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import math
+import pickle
 import selectors
 import threading
 import time
@@ -18,7 +20,13 @@ import anyio.from_thread
 import pytest
 from anyio import NoEventLoopError
 
-from anythrottle import LimitExceeded, RateLimiter, WindowTokenBucket
+from anythrottle import (
+    KeyedLimiter,
+    LimitExceeded,
+    RateLimiter,
+    Throttler,
+    WindowTokenBucket,
+)
 from anythrottle._limiters.clock import RunClock, weakly
 from anythrottle.testing import virtual_backends, wait_idle
 from anythrottle.testing._backends import stall
@@ -320,6 +328,34 @@ class TestAcrossRuns:
         loop.run_until_complete(more())
         loop.run_until_complete(finish(calls))
         assert granted == [("a", 0.0), ("b", 1.0), ("c", 2.0), ("d", 3.0)]
+
+    def test_who_waits_in_a_loop_that_was_left_waits_anew_when_it_goes_on(
+        self, new_loop: Callable[[], VirtualEventLoop]
+    ) -> None:
+        limiter = RateLimiter(concurrency=1)
+        left, other = new_loop(), new_loop()
+        ended: list[str] = []
+
+        async def call(name: str) -> None:
+            async with limiter.permit():
+                await asyncio.sleep(1)
+                ended.append(name)
+
+        async def start() -> list[asyncio.Task[None]]:
+            calls = [asyncio.create_task(call(name)) for name in "abc"]
+            await asyncio.sleep(0.5)
+            return calls
+
+        async def finish(calls: list[asyncio.Task[None]]) -> None:
+            async with asyncio.timeout(100):
+                await asyncio.gather(*calls)
+
+        calls = left.run_until_complete(start())
+        other.run_until_complete(call("d"))
+        left.run_until_complete(finish(calls))
+        assert ended[0] == "d"
+        assert sorted(ended) == ["a", "b", "c", "d"]
+        assert limiter.statistics().borrowed_tokens == 0
 
     def test_who_waits_in_a_loop_that_was_left_can_be_cancelled_later(
         self, new_loop: Callable[[], VirtualEventLoop]
@@ -778,6 +814,17 @@ class TestRunClock:
         before = clock.now()
         time.sleep(0.01)
         assert 0.01 <= clock.now() - before < SLACK
+
+    @pytest.mark.parametrize("twin", [copy.deepcopy, pickle.dumps])
+    def test_it_cannot_be_copied(self, twin: Callable[[object], object]) -> None:
+        limiter = RateLimiter("5/s", name="api")
+        keyed = KeyedLimiter[str](lambda _: RateLimiter())
+        throttler: Throttler[object] = Throttler([])
+        owners = [limiter, keyed, throttler]
+        names = ["^the limiter 'api'", "^the keyed limiter", ""]
+        for owner, name in zip(owners, names, strict=True):
+            with pytest.raises(TypeError, match=f"{name} cannot be copied or pickled"):
+                twin(owner)
 
 
 class TestWeakly:
