@@ -68,10 +68,7 @@ def check_consumer(consumer: object) -> None:
         # Whatever it wraps.
         return
 
-    function = consumer
-    while isinstance(function, partial):
-        function = function.func
-
+    function = consumer.func if isinstance(consumer, partial) else consumer
     if callable(function):
         function = unwrap(function)
 

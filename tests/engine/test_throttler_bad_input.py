@@ -148,6 +148,7 @@ class TestConsumer:
             unannotated,
             SyncCallable(),
             SyncMethods().consume,
+            partial(sync_consumer),
         ],
         ids=without_address,
     )
@@ -167,6 +168,7 @@ class TestConsumer:
             pytest.param(AsyncMock(), id="mock"),
             async_around_sync,
             partial(async_around_sync),
+            partial(declared),
             sync_around_async,
         ],
         ids=without_address,
