@@ -126,7 +126,7 @@ class FrontState(Generic[T]):
         if not self.open_receivers:
             raise BrokenResourceError
 
-        if self._receivers:
+        if self._is_awaited():
             self._hand(self._new_position(), item)
         elif len(self._buffer) < self._max_buffer_size:
             self._buffer.append(item)
@@ -176,6 +176,10 @@ class FrontState(Generic[T]):
                 return self.receive_nowait()
             except WouldBlock:
                 receiver: _Receiver[T] = _Receiver(owner, self._clock.run())
+                if self.is_at_end():
+                    # What had been handed over in a run that is over will not be put back.
+                    raise EndOfStream from None
+
                 self._receivers[receiver] = None
                 try:
                     await receiver.wait()
@@ -195,7 +199,7 @@ class FrontState(Generic[T]):
 
     def put_back(self, item: T, position: int) -> None:
         """Put ``item`` to the front, in its place among those there."""
-        if self._receivers:
+        if self._is_awaited():
             self._hand(position, item)
         else:
             self._put_backs += 1
@@ -241,6 +245,13 @@ class FrontState(Generic[T]):
             len(self._receivers),
         )
 
+    def _is_awaited(self) -> bool:
+        """Tell whether somebody waits for an item whose run has not ended."""
+        if self._receivers:
+            self._clock.glance()
+
+        return bool(self._receivers)
+
     def _new_position(self) -> int:
         self._positions += 1
         return self._positions - 1
@@ -269,6 +280,7 @@ class FrontState(Generic[T]):
     def _forget_run(self, _shift: float) -> None:
         self._senders.clear()
         self._receivers.clear()
+        self._handed = 0
 
 
 def _order(entry: tuple[int, int, object]) -> tuple[int, int]:

@@ -415,6 +415,38 @@ class TestRuns:
         send.close()
         receive.close()
 
+    @pytest.mark.parametrize("put", [False, True])
+    @pytest.mark.parametrize("handed_before", [False, True])
+    def test_who_waited_in_a_loop_that_was_closed_gets_nothing(
+        self, put: bool, handed_before: bool
+    ) -> None:
+        send, receive = create_front_stream[int](1)
+        loop = VirtualEventLoop()
+        waiting = loop.create_task(receive.receive())
+        loop.run_until_complete(wait_idle())
+        if handed_before:
+            # That one is lost: whoever has it will never resume.
+            send.send_nowait(0)
+
+        loop.close()
+        waiting._log_destroy_pending = False  # type: ignore[attr-defined]
+
+        found: list[int] = []
+
+        async def main() -> None:
+            if put:
+                receive.put_back(1, 0)
+            else:
+                await send.send(1)
+
+            send.close()
+            with anyio.fail_after(10):
+                found.extend([item async for item in receive])
+
+        run_on_asyncio(main)
+        assert found == [1]
+        receive.close()
+
 
 def test_repr() -> None:
     state: FrontState[str] = FrontState(2)
