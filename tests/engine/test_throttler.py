@@ -858,6 +858,20 @@ class TestT9Lazy:
             assert len(diary.consumed) == 2
             assert throttler.remaining() == []
 
+    async def test_an_async_generator_that_has_failed_by_itself_was_not_cut_off(self) -> None:
+        diary = Diary()
+
+        async def generate() -> AsyncGenerator[Job]:
+            yield diary.job(0)
+            raise KeyError
+
+        throttler = Throttler(generate(), diary.consumer())
+        with pytest.raises(KeyError):
+            await finish(throttler)
+
+        await finish(throttler)
+        assert diary.consumed == [0]
+
     @pytest.mark.timing
     async def test_an_async_generator_cut_off_elsewhere_goes_on(self) -> None:
         diary = Diary()
