@@ -18,11 +18,8 @@ from typing import Generic, TypeVar, cast, final
 I = TypeVar("I")  # noqa: E741 - an item
 
 
-class _End:
-    """Stands for the item after the last."""
-
-
-_END = _End()
+#: Stands for the item after the last.
+_END = object()
 
 
 class SourceEnd(Exception):
@@ -98,7 +95,7 @@ class Source(Generic[I]):
             return self.pull_nowait()
 
         items = self._items
-        item: I | _End
+        item: object
         # By what was given, not by its iterator: that of an async iterable may lack __aiter__().
         if isinstance(items, AsyncIterable):
             if self._iterator is None:
@@ -114,12 +111,12 @@ class Source(Generic[I]):
 
             item = next(cast("Iterator[I]", self._iterator), _END)
 
-        if isinstance(item, _End):
+        if item is _END:
             self.ended = True
             raise SourceEnd
 
         self.pulled += 1
-        return item
+        return cast("I", item)
 
     async def close(self) -> None:
         """Close an async generator, for nobody will advance it any more."""
