@@ -86,14 +86,11 @@ class Source(Generic[I]):
 
     async def pull(self) -> I:
         """
-        Return the next item.
+        Return the next item of anything but a sequence.
 
         :raises SourceEnd: if there is none
 
         """
-        if self._sequence is not None:
-            return self.pull_nowait()
-
         items = self._items
         item: object
         # By what was given, not by its iterator: that of an async iterable may lack __aiter__().
