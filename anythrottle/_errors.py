@@ -31,6 +31,11 @@ from ._policies.policy import Decision
 Job: TypeAlias = Callable[[], Awaitable[object]] | Awaitable[object]
 
 
+def is_job(value: object) -> bool:
+    """Tell whether something can be a job, as far as one can see."""
+    return callable(value) or isawaitable(value)
+
+
 class AnythrottleError(Exception):
     """The base of the errors that this library raises by itself."""
 
@@ -152,7 +157,7 @@ class ThrottleException(AnythrottleError):
     retry_after: float | None = None
 
     def __init__(self, task: Job | None = None, *, retry_after: float | None = None) -> None:
-        if task is not None and not callable(task) and not isawaitable(task):
+        if task is not None and not is_job(task):
             raise TypeError(
                 f"task must be an async function without arguments, or an awaitable, not {task!r}; "
                 f"how long to pause, in seconds, is retry_after"

@@ -87,6 +87,17 @@ class RunCancellation:
         """Return the task that asks, if it can be cancelled natively."""
         return None if self._host is None else asyncio.current_task()
 
+    def is_native(self, error: BaseException) -> bool:
+        """
+        Tell whether somebody has cancelled the task that asks natively.
+
+        Else a ``CancelledError`` may come from a function that has asked a cancelled future.
+        """
+        task = self.native_task()
+        return (
+            isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+        )
+
     @staticmethod
     def absorb(error: BaseException) -> None:
         """Take note that ``error``, which the run's cancellation has not caused, ends here."""

@@ -19,7 +19,6 @@ from __future__ import annotations
 import logging
 from typing import Generic, TypeVar, final
 
-import anyio
 from anyio.abc import TaskGroup
 
 from .._events import Observer
@@ -204,7 +203,7 @@ class Crew(Generic[I, T]):
                     if self.cancellation.caused(exc):
                         raise
 
-                    if not isinstance(exc, anyio.get_cancelled_exc_class()):
+                    if not self.cancellation.is_native(exc):
                         self.fail(exc)
                         return
 

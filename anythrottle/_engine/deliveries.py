@@ -66,7 +66,7 @@ class Deliveries(Generic[T]):
     def bounded(self) -> bool:
         return self._consumed
 
-    def has_room(self, errand: Errand[JobOf[T], T]) -> bool:  # noqa: ARG002
+    def has_room(self, errand: Errand[JobOf[T], T]) -> bool:  # noqa: ARG002 - Outlet's
         return len(self.processed) < self._most_waiting()
 
     def succeed(self, errand: Errand[JobOf[T], T]) -> None:
@@ -89,7 +89,7 @@ class Deliveries(Generic[T]):
         else:
             _logger.error("%s has failed, and exceptions is closed", errand, exc_info=error)
 
-    def end_with(self, error: BaseException) -> bool:  # noqa: ARG002
+    def end_with(self, error: BaseException) -> bool:  # noqa: ARG002 - Outlet's
         return False
 
     def end(self) -> None:

@@ -40,7 +40,7 @@ class Gathering(Generic[I, T]):
     def bounded(self) -> bool:
         return False
 
-    def has_room(self, errand: Errand[I, T]) -> bool:  # noqa: ARG002
+    def has_room(self, errand: Errand[I, T]) -> bool:  # noqa: ARG002 - Outlet's
         return True
 
     def succeed(self, errand: Errand[I, T]) -> None:
@@ -51,7 +51,7 @@ class Gathering(Generic[I, T]):
     def fail(self, errand: Errand[I, T], error: BaseException) -> None:
         self.crew.fail(raisable(error, str(errand)))
 
-    def end_with(self, error: BaseException) -> bool:  # noqa: ARG002
+    def end_with(self, error: BaseException) -> bool:  # noqa: ARG002 - Outlet's
         return False
 
     def end(self) -> None:
@@ -86,7 +86,7 @@ class Race(Generic[I, T]):
     def bounded(self) -> bool:
         return False
 
-    def has_room(self, errand: Errand[I, T]) -> bool:  # noqa: ARG002
+    def has_room(self, errand: Errand[I, T]) -> bool:  # noqa: ARG002 - Outlet's
         return True
 
     def succeed(self, errand: Errand[I, T]) -> None:

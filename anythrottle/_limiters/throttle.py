@@ -8,7 +8,7 @@ from inspect import CORO_CREATED, getcoroutinestate, isawaitable, iscoroutine
 from types import CoroutineType
 from typing import TypeAlias, TypeVar, cast
 
-from .._errors import Job, ThrottleException
+from .._errors import Job, ThrottleException, is_job
 
 T = TypeVar("T")
 
@@ -98,7 +98,7 @@ def check_job(job: JobOf[T], name: str, index: int | None = None) -> JobOf[T]:
     :raises TypeError: if it is neither callable nor awaitable
 
     """
-    if not callable(job) and not isawaitable(job):
+    if not is_job(job):
         what = name if index is None else f"{name}[{index}]"
         raise TypeError(
             f"{what} must be an async function without arguments, or an awaitable, not {job!r}"
