@@ -674,20 +674,28 @@ class TestObserversThatFail:
 @pytest.mark.timing
 class TestObserversThatCallBack:
     async def test_pause_at_a_grant(self) -> None:
+        """Who is told of was called back, and is told of again when it goes."""
         begun = anyio.current_time()
         granted: list[float] = []
+        entered: list[float] = []
 
         def observe(event: Event) -> None:
             if isinstance(event, Granted):
                 granted.append(anyio.current_time() - begun)
-                limiter.pause(5)
+                if len(granted) in {1, 3}:
+                    limiter.pause(5)
+
+        async def call() -> None:
+            await limiter.acquire()
+            entered.append(anyio.current_time() - begun)
 
         limiter = RateLimiter("10/h", observer=observe)
         async with tasks() as task_group:
             for _ in range(3):
-                task_group.start_soon(limiter.acquire)
+                task_group.start_soon(call)
 
-        assert granted == [0, 5, 10]
+        assert granted == [0, 5, 5, 10, 10]
+        assert entered == [5, 10, 10]
         assert limiter.peek().remaining == 7
 
     async def test_take_a_turn_at_a_grant(self, witness: Witness) -> None:

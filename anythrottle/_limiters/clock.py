@@ -114,7 +114,7 @@ class RunClock:
 def run_of(token: EventLoopToken) -> Run:
     """Return the run that a token of the running event loop stands for."""
     if isinstance(token.native_token, AbstractEventLoop):
-        return AsyncioRun(token.native_token)
+        return AsyncioRun(token.native_token, token.backend_class)
 
     # Needed only by who runs on Trio, and so has it.
     from .trio_parking import TrioRun

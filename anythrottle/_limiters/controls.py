@@ -13,7 +13,7 @@ from .._policies.checks import check_count, check_seconds
 from .._policies.policy import Bucket, Cost, Decision, Policy
 from .._policies.text import as_policy
 from .cost import check_unit, named_amounts
-from .gate import NEVER, Gate
+from .gate import Gate
 from .line import WaitLine
 from .succession import succeed
 
@@ -106,7 +106,10 @@ class LimiterControls:
         """End any pause at once."""
         now = self._line.clock.now()
         paused = self._gate.paused_until > now
-        self._gate.paused_until = NEVER
+        if paused:
+            # Not forgotten: what is due is due no earlier than this.
+            self._gate.paused_until = now
+
         self._line.disturb(now)
         if paused and self._line.observer is not None:
             tell(self._line.observer, Resumed(self._line.name))
@@ -126,6 +129,7 @@ class LimiterControls:
         """
         amounts = named_amounts(cost, self._gate.policies)
         now = self._line.clock.now()
+        self._line.catch_up(now)
         self._line.notice(now)
         self._gate.penalize(now, amounts)
         self._line.disturb(now)
@@ -156,6 +160,7 @@ class LimiterControls:
 
         check_unit(unit, self._gate.policies)
         now = self._line.clock.now()
+        self._line.catch_up(now)
         self._line.notice(now)
         for policy, bucket in zip(self._gate.policies, self._gate.buckets, strict=True):
             if policy.unit == unit:
@@ -189,6 +194,7 @@ class LimiterControls:
         slots = None if isinstance(concurrency, AsItIs) else _slots_of(concurrency)
         line, gate = self._line, self._gate
         now = line.clock.now()
+        line.catch_up(now)
         line.notice(now)
         line.recall(now)
         try:

@@ -11,6 +11,7 @@ import anyio
 
 from .._policies.fixed_window_bucket import FixedWindowBucket
 from .._policies.policy import Bucket, Cost, Policy, seconds_until
+from .._policies.token_bucket import TokenBucketState
 from .._policies.utc_window_bucket import UtcWindowBucket
 from .._policies.window import WindowBucket
 from .cost import amounts_of
@@ -18,6 +19,9 @@ from .turn import Charge, Turn
 
 #: The end of a pause that there is not.
 NEVER = -inf
+
+#: The buckets of this library's own.
+_OWN = (WindowBucket, FixedWindowBucket, TokenBucketState)
 
 #: More charges than a call has that is corrected now and then.
 _MANY = 64
@@ -44,6 +48,7 @@ class Gate:
         "capacities",
         "capacity",
         "charged",
+        "foreign",
         "holds",
         "holds_charges",
         "only",
@@ -61,6 +66,8 @@ class Gate:
     holds: bool
     #: The bucket, if it alone decides, and nothing is held.
     only: Bucket | None
+    #: Whether a bucket is of a user's own: its methods may take their time.
+    foreign: bool
     #: Those which have to be told what UTC is.
     utc_buckets: list[UtcWindowBucket]
 
@@ -107,6 +114,7 @@ class Gate:
         self.holds = self._slots < inf or self.capacity is not None or self.holds_charges
         self.only = buckets[0] if len(buckets) == 1 and not self.holds else None
         self.utc_buckets = [b for b in buckets if isinstance(b, UtcWindowBucket)]
+        self.foreign = not all(isinstance(b, _OWN) for b in buckets)
         # To these it is all the same since when a charge has been due.
         self._credits = not all(isinstance(b, (WindowBucket, FixedWindowBucket)) for b in buckets)
 
@@ -177,6 +185,7 @@ class Gate:
 
         self.charged.add(turn)
         turn.granted = True
+        turn.due = since
         return True
 
     def pass_now(self, turn: Turn, now: float) -> bool:
@@ -184,7 +193,7 @@ class Gate:
         Let the call of a turn begin if it is due; tell whether it has begun.
 
         The same as :meth:`delay`, :meth:`take` and :meth:`start` in one, for a turn that ends,
-        while there is no pause.
+        while there is no pause, and no bucket is :attr:`foreign`.
         """
         amounts = turn.amounts
         only = self.only
@@ -218,21 +227,30 @@ class Gate:
         turn.charges = charges
         return True
 
+    def start_foreign(self, turn: Turn, now: float) -> None:
+        """Let the call of a charged turn begin for the buckets of a user's own: before ours."""
+        turn.charges = [
+            Charge(bucket, amount, bucket.start(now, amount), now)
+            for bucket, amount in zip(self.buckets, turn.amounts, strict=True)
+            if amount and not isinstance(bucket, _OWN)
+        ]
+
     def start(self, turn: Turn, now: float) -> None:
         """Let the call of a charged turn begin."""
         amounts = turn.amounts
+        foreign = turn.charges
         turn.began = now
         if not turn.ends:
             self.charged.discard(turn)
             turn.granted = False
             for index, bucket in enumerate(self.buckets):
-                if amounts[index]:
+                if amounts[index] and not (foreign and not isinstance(bucket, _OWN)):
                     bucket.start(now, amounts[index])
         else:
-            turn.charges = [
+            turn.charges = foreign + [
                 Charge(bucket, amounts[index], bucket.start(now, amounts[index]), now)
                 for index, bucket in enumerate(self.buckets)
-                if amounts[index]
+                if amounts[index] and not (foreign and not isinstance(bucket, _OWN))
             ]
 
     def release(self, turn: Turn, now: float) -> None:
@@ -245,11 +263,31 @@ class Gate:
 
     def give_back(self, turn: Turn, now: float) -> None:
         """Undo the charge of a turn whose call has not begun, and let go its slot."""
+        turn.told = False
         for bucket, amount in zip(self.buckets, turn.amounts, strict=True):
             if amount:
                 bucket.give_back(now, amount, None)
 
         self.let_go(turn)
+
+    def give_back_all(self, turns: Sequence[Turn], now: float) -> None:
+        """
+        Undo the charges of all the turns whose calls have not begun, and let go their slots.
+
+        They are to be granted anew at once, if they still may be. So what they give back stands in
+        a token bucket above its burst until then: it gathered while they waited.
+        """
+        for bucket in self.buckets:
+            if isinstance(bucket, TokenBucketState):
+                bucket.return_held(now)
+
+        for turn in turns:
+            turn.told = False
+            for bucket, amount in zip(self.buckets, turn.amounts, strict=True):
+                if amount and not isinstance(bucket, TokenBucketState):
+                    bucket.give_back(now, amount, None)
+
+            self.let_go(turn)
 
     def settle(self, turn: Turn, now: float, unit: str, change: int) -> None:
         """

@@ -14,7 +14,7 @@ from typing import final
 
 import anyio
 
-from .._events import Abandoned, Granted, tell
+from .._events import Abandoned, tell
 from .current import current_permits
 from .parking import Run
 from .patience import Patience, latest_turn
@@ -35,8 +35,14 @@ class WaitLine(Turnstile):
 
     __slots__ = ()
 
-    def enter_now(self, turn: Turn) -> bool:
-        """Let the call of a turn begin if it is due and nobody is in line; tell whether it has."""
+    def enter_now(self, turn: Turn, priority: float, *, begins: bool = True) -> bool:
+        """
+        Let the call of a turn begin if that may be at once, as nobody is in line.
+
+        :param priority: that of its place, should it come to stand in line
+        :param begins: whether the call begins; else the turn is only held, for :meth:`begin`
+        :return: whether it has begun, or is held
+        """
         run = self.enter_free()
         if run is None:
             return False
@@ -48,15 +54,28 @@ class WaitLine(Turnstile):
             self.outlook.read_utc(now)
 
         # As nobody is in line, there is no forecast that this would make void.
-        if not gate.pass_now(turn, now):
-            return False
+        if begins and self.observer is None and not gate.foreign:
+            entered = gate.pass_now(turn, now)
+        else:
+            turn.place = (priority, self.arrivals)
+            entered = self._hold_now(turn, now) and (not begins or self.begin(turn))
+            if not entered:
+                self._leave(turn)
+                turn.place = None
 
-        if gate.holds:
+        if entered and gate.holds:
             turn.task = run.task()
+
+        return entered
+
+    def _hold_now(self, turn: Turn, now: float) -> bool:
+        """Hold a turn if it is due, and tell the observer; return whether it is held."""
+        if self.gate.delay(turn.amounts, now) > 0 or not self.gate.take(turn, now, now):
+            return False
 
         if self.observer is not None:
             try:
-                tell(self.observer, Granted(self.name, turn.cost, 0.0))
+                self._tell_granted(turn, 0.0)
             except BaseException:
                 self._leave(turn)
                 raise
@@ -64,14 +83,21 @@ class WaitLine(Turnstile):
         return True
 
     async def wait(
-        self, turn: Turn, *, fast: bool, max_wait: Patience = None, newcomer: bool = True
+        self,
+        turn: Turn,
+        *,
+        fast: bool,
+        max_wait: Patience = None,
+        newcomer: bool = True,
+        begins: bool = True,
     ) -> float:
         """
-        Wait until ``turn``, which has its place, has been granted and its call may begin.
+        Wait until ``turn``, which has its place, has been granted, and let its call begin.
 
         :param fast: whether a turn that is due at once shall not be a checkpoint
         :param max_wait: how long to wait at most
         :param newcomer: whether it may be refused because too many wait already
+        :param begins: whether the call begins; else the turn is only held, for :meth:`begin`
         :return: how long it has waited, in seconds
         :raises ~anythrottle.LimitExceeded: if it would have to wait too long, or for too many
 
@@ -94,23 +120,35 @@ class WaitLine(Turnstile):
             while run is self.clock.latest:
                 self._check_possible(turn)
                 if turn.granted and self.gate.paused_until <= now:
-                    return self._begin(turn, now, arrived)
+                    if self.observer is None or turn.told:
+                        if begins:
+                            now = self._begin(turn, now)
+                            run.note_begin()
+
+                        return now - arrived
+
+                    self._tell_granted(turn, now - arrived)
+                    if not fast:
+                        await self._look(run)
+
+                    now = run.time()
+                    continue
 
                 if turn.granted:
-                    # A pause has begun between the grant and now: back to its place.
-                    self.gate.give_back(turn, now)
-                    self.queue.add(turn)
-                    # The head may have waited for what this turn held: now it waits for the pause.
-                    self.disturb(now)
+                    # A pause has begun between the grant and now.
+                    self.call_back(turn, now)
 
                 await self._next_news(turn, run, now)
+                fast = False
+                if turn.granted and run.reason_to_look() is not None:
+                    await self._look(run)
+
                 now = run.time()
                 self._check_possible(turn)
                 self._check_patience(turn, run, now)
         except BaseException as exc:
             self._leave(turn)
-            told = isinstance(exc, Exception) or turn.began < inf
-            if self.observer is not None and not told:
+            if self.observer is not None and not isinstance(exc, Exception):
                 waited = self.clock.estimate() - arrived
                 tell(self.observer, Abandoned(self.name, turn.cost, waited))
 
@@ -121,7 +159,15 @@ class WaitLine(Turnstile):
         turn.granted = turn.in_line = False
         turn.slot = None
         turn.amounts = self.gate.amounts(turn.cost)
-        return await self.wait(turn, fast=True, newcomer=False)
+        return await self.wait(turn, fast=True, newcomer=False, begins=begins)
+
+    @staticmethod
+    async def _look(run: Run) -> None:
+        """Raise if the caller has been cancelled since it was woken."""
+        seen: object = None
+        while (reason := run.reason_to_look()) is not None and reason is not seen:
+            await run.look()
+            seen = reason
 
     def _admit(self, turn: Turn, now: float, latest: float, *, newcomer: bool) -> None:
         """Refuse a turn that would wait for too many, or too long for sure."""

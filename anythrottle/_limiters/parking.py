@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import time
 import types
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator
 from math import inf
 from threading import get_ident
 from typing import cast, final
 
+from anyio.abc import AsyncBackend
 from anyio.lowlevel import EventLoopToken
 
 
@@ -32,7 +34,7 @@ class Parked:
 class Run(ABC):
     """One run of an event loop."""
 
-    __slots__ = ("behind", "checkpoint", "time")
+    __slots__ = ("behind", "checkpoint", "checkpoint_if_cancelled", "deadline", "time")
 
     #: By how much this run's clock was behind ``time.monotonic()`` when it was last read.
     behind: float
@@ -40,6 +42,10 @@ class Run(ABC):
     time: Callable[[], float]
     #: What lets others run, and is cancelled if that is due.
     checkpoint: Callable[[], Awaitable[None]]
+    #: What raises if the scope that the caller is in is cancelled, and lets others run only then.
+    checkpoint_if_cancelled: Callable[[], Awaitable[None]]
+    #: What returns the deadline of that scope: minus infinity if it is cancelled.
+    deadline: Callable[[], float]
 
     @abstractmethod
     def is_current(self) -> bool:
@@ -77,21 +83,47 @@ class Run(ABC):
     def wake(self, who: Parked) -> None:
         """Wake somebody, if it is parked; more than once is the same as once."""
 
+    def is_cancelled(self) -> bool:
+        """Return whether the scope that the caller is in is cancelled."""
+        return self.deadline() == -inf
+
+    def note_begin(self) -> None:
+        """Remember that the call of the task which runs now begins, see :meth:`reason_to_look`."""
+
+    def reason_to_look(self) -> object:
+        """
+        Return why a task that has been woken has to :meth:`look` before it goes on.
+
+        Nothing is thrown at a task that has been woken already: it has to see for itself that its
+        scope has been cancelled since.
+
+        :return: ``None`` if there is no reason; the same again while there is no other
+        """
+        return self if self.is_cancelled() else None
+
+    async def look(self) -> None:
+        """Raise if the scope that the caller is in is cancelled, or is about to be."""
+        await self.checkpoint_if_cancelled()
+
 
 @final
 class AsyncioRun(Run):
     """A run of an asyncio event loop, in the thread that it was made in."""
 
-    __slots__ = ("_loop", "_thread")
+    __slots__ = ("_began", "_loop", "_thread")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, backend: type[AsyncBackend]) -> None:
         self._loop = loop
+        #: The task whose call has begun last.
+        self._began: weakref.ref[asyncio.Task[object]] | None = None
         self._thread = get_ident()
         own_time = getattr(loop.time, "__func__", None) is not asyncio.BaseEventLoop.time
         accelerated = type(loop).__module__.partition(".")[0] in {"uvloop", "winloop"}
         # The real clock is the loop's own too, but uvloop cuts that to milliseconds.
         self.time = time.monotonic if accelerated or not own_time else self._virtual_time
         self.checkpoint = _yield_once  # type: ignore[assignment] # mypy forgets what coroutine() does
+        self.checkpoint_if_cancelled = backend.checkpoint_if_cancelled
+        self.deadline = backend.current_effective_deadline
         self.behind = 0.0
 
     def is_current(self) -> bool:
@@ -144,11 +176,33 @@ class AsyncioRun(Run):
             if not future.done() and not self._loop.is_closed():
                 future.set_result(True)
 
+    def note_begin(self) -> None:
+        task = asyncio.current_task(self._loop)
+        self._began = None if task is None else weakref.ref(task)
+
+    def reason_to_look(self) -> object:
+        # A task group learns one pass of the loop later that a task of it has failed. Tasks that
+        # were woken together run in one pass.
+        began = self._began
+        if began is not None and _has_failed(began()):
+            return began
+
+        return self if self.is_cancelled() else None
+
+    async def look(self) -> None:
+        await _yield_once()
+        await self.checkpoint_if_cancelled()
+
 
 @types.coroutine
 def _yield_once() -> Generator[None, None, None]:
     # What asyncio.sleep(0) comes to, without its two coroutines.
     yield
+
+
+def _has_failed(task: asyncio.Task[object] | None) -> bool:
+    """Return whether a task has raised; asking by ``exception()`` would count as taking note."""
+    return task is not None and task.done() and getattr(task, "_exception", None) is not None
 
 
 def _time_is_up(future: asyncio.Future[bool]) -> None:

@@ -124,20 +124,29 @@ class TurnPermit(Turn):
         units = {policy.unit for policy in self._line.gate.policies}
         self.settle(dict.fromkeys(units, 0))
 
-    def enter_now(self) -> bool:
+    def enter_now(self, *, begins: bool = True) -> bool:
         """
-        Enter it if its turn is due at once, without a checkpoint; tell whether it was entered.
+        Enter it if its turn is due at once, without a checkpoint.
 
-        Else it can still be entered by ``async with``.
+        :param begins: whether the call begins; else the turn is only held, for :meth:`begin`
+        :return: whether it was entered; if not, it still can be by ``async with``
         """
         if self._entered or self._line.gate.policies is not self._policies:
             return False
 
-        self._entered = self._line.enter_now(self)
+        self._entered = self._line.enter_now(self, self._priority, begins=begins)
         return self._entered
 
+    def begin(self) -> bool:
+        """
+        Let the call begin, now that the turn is held.
+
+        :return: whether it has begun; if not, it was called back: :meth:`hold` it again
+        """
+        return self._line.begin(self)
+
     def leave(self) -> None:
-        """Leave it."""
+        """Leave it: the call has ended, or will not begin."""
         self._line.end(self)
 
     async def __aenter__(self) -> Self:
@@ -145,6 +154,15 @@ class TurnPermit(Turn):
             raise RuntimeError("a permit is for one call: ask the limiter for another one")
 
         self._entered = True
+        await self.hold(begins=True)
+        return self
+
+    async def hold(self, *, begins: bool = False) -> None:
+        """
+        Wait until the turn is granted.
+
+        :param begins: whether the call begins then; else the turn is only held, for :meth:`begin`
+        """
         gate = self._line.gate
         if gate.policies is not self._policies:
             # The limiter has been reconfigured since the permit was asked for.
@@ -154,14 +172,12 @@ class TurnPermit(Turn):
         if self.place is None:
             self.place = self._line.new_place(self._priority)
 
-        self._waited = await self._line.wait(
-            self, fast=self._fast, max_wait=self._max_wait, newcomer=newcomer
+        self._waited += await self._line.wait(
+            self, fast=self._fast, max_wait=self._max_wait, newcomer=newcomer, begins=begins
         )
         if gate.holds:
             assert self.run is not None
             self.task = self.run.task()
-
-        return self
 
     async def __aexit__(
         self,

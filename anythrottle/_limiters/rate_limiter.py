@@ -262,7 +262,9 @@ class RateLimiter(LimiterControls):
 
                         job = following
                         assert permit.place is not None
-                        again = self._permit(cost, FRONT)
+                        # Not fast: else a function that is throttled each time would never let
+                        # others run.
+                        again = self._permit(cost, FRONT, fast=False)
                         again.place = (FRONT, permit.place[1])
                         # In line before the slot is free, so that nobody else gets it.
                         self._line.rejoin(again)
@@ -331,9 +333,12 @@ class RateLimiter(LimiterControls):
         if not turns:
             del self._anonymous[task]
 
-    def _permit(self, cost: Cost, priority: float, max_wait: Patience = None) -> TurnPermit:
+    def _permit(
+        self, cost: Cost, priority: float, max_wait: Patience = None, *, fast: bool | None = None
+    ) -> TurnPermit:
         amounts = self._amounts(cost)
-        return TurnPermit(self, self._line, cost, amounts, priority, max_wait, fast=self._fast)
+        fast = self._fast if fast is None else fast
+        return TurnPermit(self, self._line, cost, amounts, priority, max_wait, fast=fast)
 
     def _turn_without_hold(self, cost: Cost, verb: str) -> Turn:
         if self._gate.holds:

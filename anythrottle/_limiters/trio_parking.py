@@ -27,6 +27,8 @@ class TrioRun(Run):
         self._clock = trio.lowlevel.current_clock()
         self._real = type(self._clock).__name__ == "SystemClock"
         self.checkpoint = trio.lowlevel.checkpoint
+        self.checkpoint_if_cancelled = trio.lowlevel.checkpoint_if_cancelled
+        self.deadline = trio.current_effective_deadline
         self.behind = 0.0
         # Trio's own real clock counts the same seconds, from a random origin.
         self.time = time.monotonic if self._real else self._virtual_time

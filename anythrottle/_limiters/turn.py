@@ -51,6 +51,8 @@ class Turn(Parked):
     :ivar place: its place in line, from its arrival on
     :ivar in_line: whether it is there
     :ivar came: since when; once it is granted, since when that is
+    :ivar due: when it fell due, once it is granted: before that, if timers were late
+    :ivar told: whether the observer has been told that it is granted
     :ivar give_up: the instant at which it will not wait any longer
     :ivar granted: whether it has been charged and holds that, and a slot
     :ivar slot: on whose behalf a slot of a capacity limiter was borrowed
@@ -67,6 +69,7 @@ class Turn(Parked):
         "came",
         "charges",
         "cost",
+        "due",
         "ends",
         "error",
         "give_up",
@@ -76,6 +79,7 @@ class Turn(Parked):
         "run",
         "slot",
         "task",
+        "told",
     )
 
     def __init__(self, cost: Cost, amounts: Sequence[int], *, ends: bool) -> None:
@@ -88,6 +92,8 @@ class Turn(Parked):
         self.place: Place | None = None
         self.in_line = False
         self.came = -inf
+        self.due = inf
+        self.told = False
         self.give_up = inf
         self.granted = False
         self.slot: object = None

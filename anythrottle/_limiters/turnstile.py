@@ -7,7 +7,12 @@ Grants turns, from the front of the line. Nothing waits here.
    go), and made in full: :meth:`Turnstile.serve` grants all that are due, then sees to it that
    the new head watches the clock, if time alone can help it.
 3. A grant belongs to nobody until its task has resumed. If that is cancelled before, the grant
-   is undone and the line is served again. So a turn can be neither lost nor doubled.
+   is undone and the line is served again, as of when that grant was due. So neither a turn nor
+   its credit can be lost or doubled.
+4. What is told late, after a stall of the loop, takes nothing from those that fell due before:
+   :meth:`Turnstile.catch_up` serves them first.
+5. A call begins in three steps: it holds its turn, then the observer is told, then, after a last
+   look, the instant is read from which on it counts. No code of a user's own runs after that.
 """
 
 from __future__ import annotations
@@ -88,6 +93,7 @@ class Turnstile:
     def try_now(self, turn: Turn, now: float) -> bool:
         """Grant ``turn`` if it is due and nobody goes before it; tell whether it was granted."""
         assert turn.place is not None
+        self.catch_up(now)
         first = self.notice(now)
         if first is not None and first.place is not None and first.place <= turn.place:
             return False
@@ -144,11 +150,18 @@ class Turnstile:
 
         """
         now = self.clock.now()
+        turn.run = self.clock.latest
         turn.place = self.new_place(0)
         if not self.try_now(turn, now):
             raise self.refuse(turn, now)
 
-        self._begin(turn, now, now)
+        if self.observer is not None:
+            self._tell_granted(turn, 0.0)
+            now = self.clock.now()
+
+        if not self.begin(turn):
+            self._leave(turn)
+            raise turn.error or self.refuse(turn, now)
 
     def serve(self, now: float, spare: object = None) -> None:
         """
@@ -162,7 +175,11 @@ class Turnstile:
             spare = gate.hand_on(spare)
 
         # Unless something has just happened, the head is due since it was to be: timers are late.
+        # A pause is credited to nobody.
         since = min(self._due, now)
+        if since < gate.paused_until <= now:
+            since = gate.paused_until
+
         late = now - since
         surprise = gate.holds and self._due == inf
         self._due = inf
@@ -205,6 +222,11 @@ class Turnstile:
         if self._due < wake_at or (self._slot_wanted and self._slot_seeker is None):
             _wake(head)
 
+    def catch_up(self, now: float) -> None:
+        """Serve those in line that have fallen due, before something else is done to the line."""
+        if self._due <= now:
+            self.serve(now)
+
     def disturb(self, now: float) -> None:
         """Serve those in line, now that something has happened that nobody could foresee."""
         self.outlook.void()
@@ -212,12 +234,46 @@ class Turnstile:
 
     def note_start(self, now: float) -> None:
         """Look again, now that a call has begun, if the head waits for what such calls hold."""
-        if self._due == inf:
+        if self._due < inf:
+            return
+
+        head = self.queue.first()
+        if self.gate.foreign and head is not None:
+            # Its buckets are not asked here, as that may take a while and the call has begun.
+            _wake(head)
+        else:
             self.serve(now)
 
+    def begin(self, turn: Turn) -> bool:
+        """
+        Let the call of a turn that is held begin, after a last look whether it still may.
+
+        :return: whether it has begun; if not, it is in line again, or can never be granted
+        """
+        if not turn.granted or turn.error is not None or turn.run is not self.clock.latest:
+            return False
+
+        now = self.clock.estimate()
+        if self.gate.paused_until > now:
+            self.call_back(turn, now)
+            return False
+
+        self._begin(turn, now)
+        return True
+
+    def call_back(self, turn: Turn, now: float) -> None:
+        """Take back what was granted to a turn whose call has not begun: it is in line again."""
+        self.gate.give_back(turn, now)
+        self.queue.add(turn)
+        # The head may have waited for what this turn held: now it waits for the pause.
+        self.disturb(now)
+
     def end(self, turn: Turn) -> None:
-        """Let the call of a started turn end; what it held goes to those in line."""
-        if turn.granted and turn.run is self.clock.latest:
+        """Let the call of a turn end; what it held goes to those in line."""
+        if turn.began == inf:
+            # It was held, or called back since, and is not needed.
+            self._leave(turn)
+        elif turn.granted and turn.run is self.clock.latest:
             turn.task = None
             if not (self.gate.holds or self.queue.heap):
                 self.gate.let_go(turn)
@@ -235,6 +291,7 @@ class Turnstile:
         """Correct the charge of a started turn, by unit; what comes back goes to those in line."""
         if turn.run is self.clock.latest:
             now = self.clock.estimate()
+            self.catch_up(now)
             for unit, change in changes.items():
                 self.gate.settle(turn, now, unit, change)
 
@@ -258,8 +315,9 @@ class Turnstile:
 
     def recall(self, now: float) -> None:
         """Take back what was granted to calls that have not begun: they are in line again."""
-        for turn in [turn for turn in self.gate.charged if turn.began == inf]:
-            self.gate.give_back(turn, now)
+        turns = [turn for turn in self.gate.charged if turn.began == inf]
+        self.gate.give_back_all(turns, now)
+        for turn in turns:
             self.queue.add(turn)
 
     def recount(self) -> None:
@@ -290,24 +348,33 @@ class Turnstile:
             _wake(turn)
 
         self.queue.clear()
+        self._due = inf
         self._watcher = None
         self._slot_seeker = None
         self._seek_scope = None
         self.outlook.forget_run()
         self.gate.forget_run(shift)
 
-    def _begin(self, turn: Turn, now: float, arrived: float) -> float:
+    def _tell_granted(self, turn: Turn, waited: float) -> None:
+        """Tell the observer that a turn is granted, and held."""
+        assert self.observer is not None
+        turn.told = True
+        tell(self.observer, Granted(self.name, turn.cost, waited))
+
+    def _begin(self, turn: Turn, now: float) -> float:
+        """Let the call of a turn that is held begin; return the instant from which on it counts."""
         if now > turn.came:
             self.outlook.note_grants(now, now - turn.came)
+
+        if self.gate.foreign:
+            self.gate.start_foreign(turn, now)
+            now = self.clock.estimate()
 
         self.gate.start(turn, now)
         if self.queue.heap:
             self.note_start(now)
 
-        if self.observer is not None:
-            tell(self.observer, Granted(self.name, turn.cost, now - arrived))
-
-        return now - arrived
+        return now
 
     def _dismiss(self, turn: Turn, error: Exception) -> None:
         """Take a turn that can never be granted out of the line, with an error."""
@@ -323,13 +390,11 @@ class Turnstile:
             return
 
         now = self.clock.estimate()
-        if turn.granted and turn.began < inf:
-            # Somebody who was told that it has begun has raised: it counts, and is over.
-            self.gate.release(turn, now)
-            self.outlook.void()
-        elif turn.granted:
+        if turn.granted:
             self.gate.give_back(turn, now)
             self.outlook.void()
+            # What it gives back has been due for as long for the next one.
+            self._due = min(self._due, turn.due)
         elif turn.in_line:
             self.queue.remove(turn)
             self.outlook.note_leaving(turn)
@@ -342,5 +407,6 @@ class Turnstile:
 
 
 def _wake(turn: Turn) -> None:
-    assert turn.run is not None
-    turn.run.wake(turn)
+    # Outside of an event loop, a turn has no task that could be woken.
+    if turn.run is not None:
+        turn.run.wake(turn)

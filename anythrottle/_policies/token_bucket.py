@@ -199,6 +199,17 @@ class TokenBucketState:
         self._return(self._held)
         self._held = 0
 
+    def return_held(self, now: float) -> None:
+        """
+        Undo the charges of all calls that have not begun, which go again at once if they may.
+
+        What comes back stands above the burst until the next instant, if need be: it has gathered
+        while they waited.
+        """
+        self._level = self._level_at(now) + self._held
+        self._at = max(self._at, now)
+        self._held = 0
+
     def ahead(self, now: float, *, ended: bool = False) -> TokenBucketState:
         copy = object.__new__(type(self))
         copy._limit = self._limit

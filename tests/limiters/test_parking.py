@@ -11,7 +11,7 @@ import pytest
 from anyio.lowlevel import current_token
 
 from anythrottle._limiters.clock import run_of
-from anythrottle._limiters.parking import AsyncioRun, Parked, Run
+from anythrottle._limiters.parking import Parked, Run
 from anythrottle.testing import wait_idle
 from anythrottle.testing._virtual_loop import VirtualEventLoop
 from tests import conftest
@@ -148,12 +148,13 @@ class TestParking:
 class TestAsyncioRun:
     def test_a_waiter_of_a_closed_loop_is_left_alone(self) -> None:
         loop = VirtualEventLoop()
-        run, who = AsyncioRun(loop), sleeper()
+        who = sleeper()
 
-        async def main() -> None:
+        async def main() -> Run:
             who.parked = loop.create_future()
+            return this_run()
 
-        loop.run_until_complete(main())
+        run = loop.run_until_complete(main())
         loop.close()
         run.wake(who)
         assert who.parked is None
