@@ -7,6 +7,7 @@ from typing import Generic, TypeAlias, TypeVar, final
 
 import anyio
 
+from .._limiters.holding import Slot, borrowers_of, slots_here, waiting_inside
 from .._limiters.parking import Parked
 from .._limiters.permit import FREE, FreePermit, TurnPermit
 from .._limiters.rate_limiter import RateLimiter
@@ -31,14 +32,16 @@ class Worker(Parked):
     """
     A task that runs jobs; parked while it waits for the lead, or with the lead for news.
 
-    :ivar has_slot: whether it has borrowed a slot
+    :ivar slot: the slot on behalf of which it borrows
+    :ivar has_slot: whether it has borrowed it
 
     """
 
-    __slots__ = ("has_slot",)
+    __slots__ = ("has_slot", "slot")
 
     def __init__(self) -> None:
         self.parked = None
+        self.slot: Slot | None = None
         self.has_slot = False
 
 
@@ -96,11 +99,13 @@ class Admission(Generic[I]):
         elif errand.cost is None:
             errand.cost = self.fixed_cost
 
-    def now(self, errand: Errand[I, T], worker: Worker) -> ReadyPermit | None:
+    def now(self, errand: Errand[I, T], worker: Worker, *, begins: bool) -> ReadyPermit | None:
         """
         Let a job in whose price is known if that needs no waiting.
 
         If it does, the worker may have a slot all the same.
+
+        :param begins: whether its call begins; else its turn is only held
         """
         assert errand.cost is not None
         if not (worker.has_slot or self._borrow_now(worker)):
@@ -110,16 +115,19 @@ class Admission(Generic[I]):
             return FREE
 
         asked = self._limiter.permit(errand.cost)
-        if not (isinstance(asked, TurnPermit) and asked.enter_now()):
+        if not (isinstance(asked, TurnPermit) and asked.enter_now(begins=begins)):
             return None
 
         self._free = self._limitless
         return asked
 
-    async def wait(self, errand: Errand[I, T], worker: Worker) -> tuple[Asked, Permit] | None:
+    async def wait(
+        self, errand: Errand[I, T], worker: Worker, called_back: TurnPermit | None = None
+    ) -> tuple[Asked, Permit] | None:
         """
-        Let a job in as soon as it may be.
+        Let a job in as soon as it may be; the turn of a permit of ours is then held.
 
+        :param called_back: a permit whose turn was called back, to be held again
         :return: the permit as it was asked for, and what entering it gave; ``None`` if
             :meth:`stop_waiting` was called
 
@@ -129,11 +137,13 @@ class Admission(Generic[I]):
             with anyio.CancelScope() as self._scope:
                 # Perhaps it was not asked for one yet: a job may just have become due.
                 if not (worker.has_slot or self._borrow_now(worker)):
-                    assert self._slots is not None
-                    await self._slots.acquire_on_behalf_of(worker)
-                    worker.has_slot = True
+                    await self._borrow(worker)
 
-                asked = self._limiter.permit(errand.cost)
+                asked = called_back or self._limiter.permit(errand.cost)
+                if isinstance(asked, TurnPermit):
+                    await asked.hold()
+                    return asked, asked
+
                 return asked, await asked.__aenter__()
         finally:
             self._scope = None
@@ -164,23 +174,38 @@ class Admission(Generic[I]):
         if worker.has_slot:
             worker.has_slot = False
             if self._slots is not None:
-                self._slots.release_on_behalf_of(worker)
+                self._slots.release_on_behalf_of(worker.slot)
 
     def _borrow_now(self, worker: Worker) -> bool:
         if self._slots is not None:
+            if worker.slot is None:
+                worker.slot = Slot(self._slots)
+
             try:
-                self._slots.acquire_on_behalf_of_nowait(worker)
+                self._slots.acquire_on_behalf_of_nowait(worker.slot)
             except anyio.WouldBlock:
                 return False
 
         worker.has_slot = True
         return True
 
+    async def _borrow(self, worker: Worker) -> None:
+        """Borrow a slot, as soon as there is one; raise if there could never be one."""
+        assert self._slots is not None
+        held, borrowers = slots_here(self._slots), borrowers_of(self._slots)
+        with waiting_inside(self._slots, held, borrowers):
+            await self._slots.acquire_on_behalf_of(worker.slot)
+
+        worker.has_slot = True
+
 
 async def undo(asked: Asked, permit: Permit) -> None:
     """Take back a turn that has been granted, and not been used."""
-    permit.refund()
-    await leave(asked, None)
+    if isinstance(asked, (TurnPermit, FreePermit)):
+        asked.withdraw()
+    else:
+        permit.refund()
+        await leave(asked, None)
 
 
 async def leave(asked: Asked, error: BaseException | None) -> None:

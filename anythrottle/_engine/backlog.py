@@ -210,9 +210,18 @@ class Backlog(Generic[I, T]):
         self.starts -= 1
         return True
 
+    def call_back(self, errand: Errand[I, T]) -> None:
+        """Put a job that was started, but has not begun, back to the front."""
+        errand.attempts -= 1
+        self.starts -= 1
+        self._put_back(errand)
+
     def put_back(self, errand: Errand[I, T]) -> None:
-        """Put a job that runs back to the front."""
+        """Put a job that was throttled back to the front."""
         self.throttled += 1
+        self._put_back(errand)
+
+    def _put_back(self, errand: Errand[I, T]) -> None:
         self.running -= 1
         self.todo.put_back(errand, errand.rank)
         self.finish(errand)

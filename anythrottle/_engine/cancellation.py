@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from math import inf
 from typing import cast, final
 
 import anyio
+
+from .._limiters.parking import Run
 
 
 def bare(error: BaseException) -> BaseException:
@@ -52,11 +53,14 @@ class RunCancellation:
     scopes. And not every ``CancelledError`` is a cancellation: whoever awaits a task that was
     cancelled raises it as well, as does a job whose task is cancelled natively by somebody else
     than the run's owner.
+
+    :param run: the event loop run
     """
 
-    __slots__ = ("_before", "_host")
+    __slots__ = ("_before", "_host", "_run")
 
-    def __init__(self) -> None:
+    def __init__(self, run: Run) -> None:
+        self._run = run
         try:
             self._host = asyncio.current_task()
         except RuntimeError:
@@ -73,15 +77,23 @@ class RunCancellation:
 
     def is_under_way(self) -> bool:
         """Tell whether the run is being cancelled, or at least the task that asks."""
-        if anyio.current_effective_deadline() == -inf:
+        if self._run.is_cancelled():
             return True
 
-        if self._host is None or self._host.cancelling() <= self._before:
+        if not self.host_is_called():
             return False
 
         # Perhaps by a timeout within the host alone: then no other task is being cancelled.
         task = asyncio.current_task()
         return task is self._host or (task is not None and task.cancelling() > 0)
+
+    def host_is_called(self) -> bool:
+        """
+        Return whether the task that runs the run has been cancelled natively.
+
+        Perhaps it has not noticed yet, and perhaps that was a timeout of its own.
+        """
+        return self._host is not None and self._host.cancelling() > self._before
 
     def native_task(self) -> asyncio.Task[object] | None:
         """Return the task that asks, if it can be cancelled natively."""

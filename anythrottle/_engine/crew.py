@@ -105,7 +105,7 @@ class Crew(Generic[I, T]):
         #: Kept at hand, for each job asks.
         self._keeps_slots = self._admission.keeps_slots
         self._run = clock.run()
-        self.cancellation = RunCancellation()
+        self.cancellation = RunCancellation(self._run)
         self._workbench = Workbench(
             backlog,
             outlet,
@@ -125,7 +125,12 @@ class Crew(Generic[I, T]):
         self._successor: Worker | None = None
         self._leader: Worker | None = None
         self._starter = Starter(
-            backlog, outlet, self._admission, run=self._run, refuse=self._workbench.fail
+            backlog,
+            outlet,
+            self._admission,
+            run=self._run,
+            observer=observer,
+            refuse=self._workbench.fail,
         )
         #: Lets the leader look again, should it wait for news.
         self.nudge = self._starter.nudge
@@ -192,11 +197,15 @@ class Crew(Generic[I, T]):
         self._task_group.start_soon(self._work, name="anythrottle worker")
 
     async def _work(self) -> None:
-        self._beginners -= 1
         me = Worker()
+        begun = False
         try:
             while True:
                 try:
+                    if not begun:
+                        begun = True
+                        await self._begin_work()
+
                     await self._run_jobs(me)
                     break
                 except BaseException as exc:
@@ -218,6 +227,14 @@ class Crew(Generic[I, T]):
             self._puller.scope.cancel()
             self._outlet.end()
 
+    async def _begin_work(self) -> None:
+        # Before it starts a job, and so perhaps another worker: a task can be cancelled only once
+        # it has come to a checkpoint.
+        try:
+            await self._run.checkpoint()
+        finally:
+            self._beginners -= 1
+
     async def _run_jobs(self, me: Worker) -> None:
         """Run one job after the other, until there are no more."""
         task = self.cancellation.native_task()
@@ -236,14 +253,17 @@ class Crew(Generic[I, T]):
                     return
 
             try:
-                await self._workbench.run(*start)
+                await self._workbench.run(*start, None if self._keeps_slots else me.slot)
             finally:
                 if not self._keeps_slots:
                     self._admission.return_slot(me)
 
             jobs += 1
-            # A job may have cancelled this task natively, and have returned all the same.
-            if not jobs % _JOBS_IN_A_ROW or (task is not None and task.cancelling()):
+            # A job may have cancelled this task natively, and have returned all the same; or that
+            # of the run, which has to notice before more is started.
+            if not jobs % _JOBS_IN_A_ROW or (
+                task is not None and (task.cancelling() or self.cancellation.host_is_called())
+            ):
                 await self._run.checkpoint()
                 self.cancellation.forget(task)
 

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from math import inf
 from typing import Generic, TypeAlias, TypeVar, final
 
+from .._events import Observer, Started, tell
 from .._limiters.parking import Run
+from .._limiters.permit import TurnPermit
 from ..abc import Permit
 from .admission import Admission, Asked, Worker, undo
 from .backlog import Backlog
@@ -33,6 +35,7 @@ class Starter(Generic[I, T]):
     :param outlet: is asked whether there is room for a result
     :param admission: lets the jobs in
     :param run: the event loop run
+    :param observer: who is told that a job starts
     :param refuse: is called with a job that cannot start, and the error to end it with
 
     """
@@ -41,6 +44,7 @@ class Starter(Generic[I, T]):
         "_admission",
         "_backlog",
         "_bounded",
+        "_observer",
         "_outlet",
         "_refuse",
         "_run",
@@ -55,6 +59,7 @@ class Starter(Generic[I, T]):
         admission: Admission[I],
         *,
         run: Run,
+        observer: Observer | None,
         refuse: Callable[[Errand[I, T], BaseException], None],
     ) -> None:
         self._backlog = backlog
@@ -62,6 +67,7 @@ class Starter(Generic[I, T]):
         self._bounded = outlet.bounded
         self._admission = admission
         self._run = run
+        self._observer = observer
         self._refuse = refuse
         #: Who waits for news.
         self._who_waits: Worker | None = None
@@ -104,7 +110,7 @@ class Starter(Generic[I, T]):
             return None
 
         try:
-            permit = self._admission.now(errand, worker)
+            permit = self._admission.now(errand, worker, begins=self._observer is None)
         except ValueError as exc:
             self._drop(errand, exc)
             permit = None
@@ -112,13 +118,14 @@ class Starter(Generic[I, T]):
         if permit is None:
             return None
 
-        # Whoever observes the limiter may have stopped the run, or put another job first.
-        if self.stopping or not backlog.start(errand):
-            permit.refund()
-            permit.leave()
-            return None
+        started = False
+        try:
+            started = self._start(errand, permit)
+        finally:
+            if not started:
+                permit.withdraw()
 
-        return errand, permit, permit
+        return (errand, permit, permit) if started else None
 
     async def next(self, worker: Worker) -> Start[I, T] | None:
         """
@@ -128,6 +135,9 @@ class Starter(Generic[I, T]):
 
         """
         while not self.stopping:
+            if self._run.is_cancelled():
+                await self._run.checkpoint_if_cancelled()
+
             start = self.now(worker)
             if start is not None:
                 return start
@@ -152,43 +162,74 @@ class Starter(Generic[I, T]):
                 if start is not None:
                     return start
 
+                # There may be many that cannot be admitted.
+                await self._run.checkpoint()
+
         return None
 
     async def _admit(self, errand: Errand[I, T], worker: Worker) -> Start[I, T] | None:
         """Wait until the frontmost job may start, and start what is frontmost then."""
-        try:
-            admitted = await self._admission.wait(errand, worker)
-        except ValueError as exc:
-            self._drop(errand, exc)
-            return None
+        called_back: TurnPermit | None = None
+        while True:
+            try:
+                admitted = await self._admission.wait(errand, worker, called_back)
+            except ValueError as exc:
+                self._drop(errand, exc)
+                return None
 
-        if admitted is None:
-            return None
+            if admitted is None:
+                return None
 
-        asked, permit = admitted
-        frontmost = None
-        try:
-            # It may have taken a while: what is frontmost now, and does it cost as much?
-            frontmost = self._start_like(errand)
-        finally:
-            if frontmost is None:
-                await undo(asked, permit)
+            asked, permit = admitted
+            frontmost = called_back = None
+            try:
+                # It may have taken a while: what is frontmost now, and does it cost as much?
+                frontmost = self._start_like(errand, permit)
+                if isinstance(asked, TurnPermit) and asked.in_line:
+                    called_back = asked
+            finally:
+                if frontmost is None and called_back is None:
+                    await undo(asked, permit)
 
-        return None if frontmost is None else (frontmost, asked, permit)
+            if called_back is None:
+                return None if frontmost is None else (frontmost, asked, permit)
 
-    def _start_like(self, errand: Errand[I, T]) -> Errand[I, T] | None:
+    def _start_like(self, errand: Errand[I, T], permit: Permit) -> Errand[I, T] | None:
         """Start what is frontmost, if it costs as much as a job that was admitted."""
         frontmost = None if self.stopping else self._backlog.frontmost(self._run.time)
         if (
             frontmost is not None
             and self._has_price(frontmost)
             and frontmost.cost == errand.cost
-            and not self.stopping
-            and self._backlog.start(frontmost)
+            and self._start(frontmost, permit)
         ):
             return frontmost
 
         return None
+
+    def _start(self, errand: Errand[I, T], permit: Permit) -> bool:
+        """
+        Start a job whose turn has come, if it is frontmost still, and nothing else forbids it.
+
+        Observers and functions of a user's own may have stopped or cancelled the run, put another
+        job first, or paused the limiter. After the last look nothing of theirs runs before the job.
+        """
+        if self.stopping or self._run.is_cancelled() or not self._backlog.start(errand):
+            return False
+
+        errand.waited += permit.waited
+        if self._observer is not None:
+            started = Started(errand.position, errand.item, errand.attempts, errand.waited)
+            tell(self._observer, started)
+            if self.stopping or self._run.is_cancelled():
+                self._backlog.call_back(errand)
+                return False
+
+        if isinstance(permit, TurnPermit) and not permit.has_begun and not permit.begin():
+            self._backlog.call_back(errand)
+            return False
+
+        return True
 
     def _has_price(self, errand: Errand[I, T]) -> bool:
         """Look what the frontmost job costs; if that cannot be told, it ends with an error."""

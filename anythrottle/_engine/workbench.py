@@ -10,8 +10,9 @@ from typing import Generic, TypeVar, final
 
 import anyio
 
-from .._events import Failed, Finished, Observer, Retried, Started, Throttled, tell
+from .._events import Failed, Finished, Observer, Retried, Throttled, tell
 from .._limiters.current import make_current
+from .._limiters.holding import Slot, hold_here
 from .._limiters.parking import Run
 from .._limiters.permit import FREE, TurnPermit
 from .._limiters.throttle import Throttle, awaitable_of, go_again, throttle_in
@@ -87,23 +88,25 @@ class Workbench(Generic[I, T]):
         self._free_context = self._context.copy()
         self._free_context.run(make_current, FREE)
 
-    async def run(self, errand: Errand[I, T], asked: Asked, permit: Permit) -> None:
+    async def run(
+        self, errand: Errand[I, T], asked: Asked, permit: Permit, slot: Slot | None
+    ) -> None:
         """
         Run a started job once, and leave its permit, whatever happens.
 
         :param asked: the permit as it was asked for
         :param permit: what entering it gave
+        :param slot: the slot that the job holds, if slots are shared with others
 
         """
-        errand.waited += permit.waited
         try:
-            if self._observer is not None:
-                _tell_of_start(self._observer, errand)
-
             began = self._run.time()
             try:
                 is_free = permit is FREE
                 context = (self._free_context if is_free else self._context).copy()
+                if slot is not None:
+                    context.run(hold_here, slot)
+
                 awaitable = (
                     context.run(awaitable_of, errand.job, errand)
                     if is_free
@@ -157,7 +160,12 @@ class Workbench(Generic[I, T]):
 
     def _sort_out(self, errand: Errand[I, T], error: BaseException) -> None:
         """Let a job that has raised an error go again, or end with it."""
-        throttle = throttle_in(error)
+        try:
+            throttle = throttle_in(error)
+        except Exception as exc:  # noqa: BLE001 - a wrong one of a subclass is the job's error
+            self.fail(errand, exc)
+            return
+
         if throttle is not None:
             self._obey(throttle, errand, error)
             return
@@ -203,11 +211,6 @@ def _call(errand: Errand[I, T], permit: Permit) -> Awaitable[T]:
     """Call a job, in its own context; return what to await."""
     make_current(permit)
     return awaitable_of(errand.job, errand)
-
-
-def _tell_of_start(observer: Observer, errand: Errand[I, T]) -> None:
-    """Tell that a job has started."""
-    tell(observer, Started(errand.position, errand.item, errand.attempts, errand.waited))
 
 
 def _tell_of_success(observer: Observer, errand: Errand[I, T]) -> None:

@@ -15,6 +15,7 @@ from .._policies.token_bucket import TokenBucketState
 from .._policies.utc_window_bucket import UtcWindowBucket
 from .._policies.window import WindowBucket
 from .cost import amounts_of
+from .holding import Slot
 from .turn import Charge, Turn
 
 #: The end of a pause that there is not.
@@ -41,6 +42,7 @@ class Gate:
     """
 
     __slots__ = (
+        "__weakref__",
         "_credits",
         "_slotless",
         "_slots",
@@ -404,7 +406,7 @@ class Gate:
 
     def _new_slot(self) -> object:
         assert self.capacity is not None
-        slot = object()
+        slot = Slot(self.capacity)
         try:
             self.capacity.acquire_on_behalf_of_nowait(slot)
         except anyio.WouldBlock:

@@ -8,14 +8,15 @@ between looking at the state and parking. What is granted to whom is the turnsti
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Generator
+from contextlib import ExitStack, contextmanager
 from math import inf, ulp
 from typing import final
 
 import anyio
 
 from .._events import Abandoned, tell
-from .current import current_permits
+from .holding import Slot, borrowers_of, slots_here, turns_here, waiting_inside
 from .parking import Run
 from .patience import Patience, latest_turn
 from .turn import Turn
@@ -62,9 +63,6 @@ class WaitLine(Turnstile):
             if not entered:
                 self._leave(turn)
                 turn.place = None
-
-        if entered and gate.holds:
-            turn.task = run.task()
 
         return entered
 
@@ -175,32 +173,29 @@ class WaitLine(Turnstile):
         if newcomer and len(self.queue) >= self.max_waiting:
             raise self.refuse(turn, now)
 
-        if latest == inf:
-            if self.gate.slots < inf:
-                self._check_own_slots(turn)
-        elif latest <= now or self.outlook.is_hopeless(turn.amounts, now, turn.place[0], latest):
+        if latest < inf and (
+            latest <= now or self.outlook.is_hopeless(turn.amounts, now, turn.place[0], latest)
+        ):
             raise self.refuse(turn, now)
 
-    def _check_own_slots(self, turn: Turn) -> None:
-        """Raise if a job waits for the slot that it holds itself, and so do all that hold one."""
-        assert turn.run is not None
-        task = turn.run.task()
-        own = (
-            permit
-            for permit in current_permits()
-            if isinstance(permit, Turn) and permit in self.gate.charged
-        )
-        if not any(held.task is task for held in own):
-            return
+    @contextmanager
+    def inside_of_jobs(self, turn: Turn) -> Generator[None]:
+        """
+        Count a turn, while it waits, as waiting inside of the jobs within which the caller runs.
 
-        turn.task = task
-        waiting = {task, *(other.task for other in self.queue.ahead_of())} - {None}
-        holding = [held for held in self.gate.charged if held.task in waiting]
-        if len(holding) >= self.gate.slots:
-            raise RuntimeError(
-                "a job waits for the limiter that runs it, whose slots are all held by jobs which "
-                "do so: a slot could never come; call it without the limiter inside of the job"
-            )
+        :raises RuntimeError: if what it waits for is held by jobs alone that wait for it as well
+        """
+        gate = self.gate
+        stuck = gate.paused_until < inf and gate.delay(turn.amounts, self.clock.now()) == inf
+        slots = gate.capacity
+        with ExitStack() as stack:
+            charged = gate.charged if stuck else ()
+            stack.enter_context(waiting_inside(gate, turns_here(gate.charged), charged))
+            if slots is not None:
+                borrowers = borrowers_of(slots)
+                stack.enter_context(waiting_inside(slots, slots_here(slots), borrowers))
+
+            yield
 
     def _next_news(self, turn: Turn, run: Run, now: float) -> Awaitable[object]:
         """Wait until something may have changed for a turn in line."""
@@ -263,7 +258,7 @@ class WaitLine(Turnstile):
         """Wait for a slot in the capacity limiter's own line, and let the head have it."""
         capacity = self.gate.capacity
         assert capacity is not None
-        slot = object()
+        slot = Slot(capacity)
         self._slot_seeker = turn
         borrowed = False
         try:

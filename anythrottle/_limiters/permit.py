@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from math import inf
 from types import TracebackType
 from typing import Self, final
 
 from .._policies.policy import Cost
 from .cost import by_unit, named_amounts
+from .holding import is_inside
 from .line import WaitLine
 from .patience import Patience
 from .turn import Turn
+
+#: What a call needs around it that waits inside of no job.
+_NOWHERE = nullcontext()
 
 
 @final
@@ -30,6 +35,9 @@ class FreePermit:
         pass
 
     def leave(self) -> None:
+        pass
+
+    def withdraw(self) -> None:
         pass
 
     def __repr__(self) -> str:
@@ -145,6 +153,18 @@ class TurnPermit(Turn):
         """
         return self._line.begin(self)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the call has begun."""
+        return self.began < inf
+
+    def withdraw(self) -> None:
+        """Take back a turn that has been granted, and not been used."""
+        if self.has_begun:
+            self.refund()
+
+        self.leave()
+
     def leave(self) -> None:
         """Leave it: the call has ended, or will not begin."""
         self._line.end(self)
@@ -153,7 +173,6 @@ class TurnPermit(Turn):
         if self._entered:
             raise RuntimeError("a permit is for one call: ask the limiter for another one")
 
-        self._entered = True
         await self.hold(begins=True)
         return self
 
@@ -168,16 +187,16 @@ class TurnPermit(Turn):
             # The limiter has been reconfigured since the permit was asked for.
             self.amounts = gate.amounts(self.cost)
 
+        self._entered = True
         newcomer = self.place is None
         if self.place is None:
             self.place = self._line.new_place(self._priority)
 
-        self._waited += await self._line.wait(
-            self, fast=self._fast, max_wait=self._max_wait, newcomer=newcomer, begins=begins
-        )
-        if gate.holds:
-            assert self.run is not None
-            self.task = self.run.task()
+        inside = gate.holds and self._max_wait is None and is_inside()
+        with self._line.inside_of_jobs(self) if inside else _NOWHERE:
+            self._waited += await self._line.wait(
+                self, fast=self._fast, max_wait=self._max_wait, newcomer=newcomer, begins=begins
+            )
 
     async def __aexit__(
         self,

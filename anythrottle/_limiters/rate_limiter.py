@@ -17,6 +17,7 @@ from .._policies.policy import Cost, Policy
 from ..abc import Limiter, Permit
 from .controls import Concurrency, LimiterControls
 from .current import as_current
+from .holding import is_inside
 from .parking import Run
 from .patience import Patience, check_patience
 from .permit import TurnPermit
@@ -302,15 +303,19 @@ class RateLimiter(LimiterControls):
     async def __aenter__(self) -> None:
         turn = Turn(1, self._amounts(1), ends=True)
         turn.place = self._line.new_place(0)
-        await self._line.wait(turn, fast=self._fast)
+        if self._gate.holds and is_inside():
+            with self._line.inside_of_jobs(turn):
+                await self._line.wait(turn, fast=self._fast)
+        else:
+            await self._line.wait(turn, fast=self._fast)
+
         assert turn.run is not None
         if self._inside_of is not turn.run:
             # Those of an earlier run were inside when it ended, and will not come out again.
             self._anonymous.clear()
             self._inside_of = turn.run
 
-        turn.task = turn.run.task()
-        self._anonymous.setdefault(turn.task, []).append(turn)
+        self._anonymous.setdefault(turn.run.task(), []).append(turn)
 
     async def __aexit__(
         self,

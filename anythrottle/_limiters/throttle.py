@@ -9,6 +9,7 @@ from types import CoroutineType
 from typing import TypeAlias, TypeVar, cast
 
 from .._errors import Job, ThrottleException, is_job
+from .._policies.checks import check_seconds
 
 T = TypeVar("T")
 
@@ -38,13 +39,23 @@ def throttle_in(error: BaseException) -> Throttle | None:
 
     A group of several signals is one: the longest pause that any of them asks for, and the first
     replacement.
+
+    :raises Exception: if the ``retry_after`` of a subclass is none, from ``error``
     """
     signals, pure = _signals_in(error)
     if not signals:
         return None
 
-    given = [signal.retry_after for signal in signals if signal.retry_after is not None]
     replacements = [signal.task for signal in signals if signal.task is not None]
+    try:
+        pauses = [_pause_of(signal) for signal in signals]
+    except Exception as exc:
+        for unused in replacements:
+            discard(unused)
+
+        raise exc from error
+
+    given = [pause for pause in pauses if pause is not None]
     return Throttle(max(given, default=None), replacements, pure)
 
 
@@ -134,6 +145,15 @@ def discard(job: object) -> None:
     """Close a coroutine that nobody will await, so that Python doesn't complain that nobody has."""
     if iscoroutine(job) and getcoroutinestate(job) == CORO_CREATED:
         job.close()
+
+
+def _pause_of(signal: ThrottleException) -> float | None:
+    # Checked by the constructor, but those derived from it may not call that.
+    seconds = signal.retry_after
+    if seconds is None:
+        return None
+
+    return check_seconds("retry_after", seconds, zero=True, infinite=True)
 
 
 def _signals_in(error: BaseException) -> tuple[list[ThrottleException], bool]:

@@ -56,7 +56,6 @@ class Turn(Parked):
     :ivar give_up: the instant at which it will not wait any longer
     :ivar granted: whether it has been charged and holds that, and a slot
     :ivar slot: on whose behalf a slot of a capacity limiter was borrowed
-    :ivar task: the task that holds a slot for its call
     :ivar began: when the call has begun; infinity before
     :ivar charges: what the call was charged, if it ends
     :ivar error: why it can never be granted, if the limiter has become another one
@@ -78,7 +77,6 @@ class Turn(Parked):
         "place",
         "run",
         "slot",
-        "task",
         "told",
     )
 
@@ -97,7 +95,6 @@ class Turn(Parked):
         self.give_up = inf
         self.granted = False
         self.slot: object = None
-        self.task: object = None
         self.began = inf
         self.charges: list[Charge] = _NOTHING
         self.error: Exception | None = None

@@ -274,7 +274,6 @@ class Turnstile:
             # It was held, or called back since, and is not needed.
             self._leave(turn)
         elif turn.granted and turn.run is self.clock.latest:
-            turn.task = None
             if not (self.gate.holds or self.queue.heap):
                 self.gate.let_go(turn)
                 return
