@@ -49,7 +49,7 @@ def hold_here(slot: Slot) -> None:
 
 
 def turns_here(charged: Collection[Turn]) -> list[object]:
-    """Return which of the turns that hold something are those of jobs within which the caller runs."""
+    """Return those turns that are held by jobs within which the caller runs."""
     return [turn for turn in current_permits() if isinstance(turn, Turn) and turn in charged]
 
 

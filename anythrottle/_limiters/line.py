@@ -72,11 +72,7 @@ class WaitLine(Turnstile):
             return False
 
         if self.observer is not None:
-            try:
-                self._tell_granted(turn, 0.0)
-            except BaseException:
-                self._leave(turn)
-                raise
+            self._tell_granted(turn, 0.0)
 
         return True
 
@@ -102,44 +98,28 @@ class WaitLine(Turnstile):
         """
         turn.run = run = self.clock.run()
         arrived = turn.came = now = run.time()
-        latest = inf
-        if max_wait is not None:
-            latest, turn.give_up = latest_turn(max_wait, now)
-
         try:
-            if not (turn.in_line or turn.granted or self.try_now(turn, now)):
-                self._admit(turn, now, latest, newcomer=newcomer)
-                self.outlook.note_newcomer(turn)
-                self.queue.add(turn)
-            elif not (turn.in_line or fast):
+            if self._arrive(turn, now, max_wait, newcomer=newcomer) and not fast:
                 await run.checkpoint()
                 now = run.time()
 
             while run is self.clock.latest:
                 self._check_possible(turn)
-                if turn.granted and self.gate.paused_until <= now:
-                    if self.observer is None or turn.told:
-                        if begins:
-                            now = self._begin(turn, now)
-                            run.note_begin()
+                if not self._is_ready(turn, now):
+                    await self._next_news(turn, run, now)
+                    fast = False
+                    if turn.granted and run.reason_to_look() is not None:
+                        await self._look(run)
+                elif self.observer is None or turn.told:
+                    if begins:
+                        now = self._begin(turn, now)
+                        run.note_begin()
 
-                        return now - arrived
-
+                    return now - arrived
+                else:
                     self._tell_granted(turn, now - arrived)
                     if not fast:
                         await self._look(run)
-
-                    now = run.time()
-                    continue
-
-                if turn.granted:
-                    # A pause has begun between the grant and now.
-                    self.call_back(turn, now)
-
-                await self._next_news(turn, run, now)
-                fast = False
-                if turn.granted and run.reason_to_look() is not None:
-                    await self._look(run)
 
                 now = run.time()
                 self._check_possible(turn)
@@ -166,6 +146,26 @@ class WaitLine(Turnstile):
         while (reason := run.reason_to_look()) is not None and reason is not seen:
             await run.look()
             seen = reason
+
+    def _arrive(self, turn: Turn, now: float, max_wait: Patience, *, newcomer: bool) -> bool:
+        """Grant a turn that is due, or let it stand in line; return whether it is granted."""
+        latest = inf
+        if max_wait is not None:
+            latest, turn.give_up = latest_turn(max_wait, now)
+
+        if not (turn.in_line or turn.granted or self.try_now(turn, now)):
+            self._admit(turn, now, latest, newcomer=newcomer)
+            self.outlook.note_newcomer(turn)
+            self.queue.add(turn)
+
+        return turn.granted
+
+    def _is_ready(self, turn: Turn, now: float) -> bool:
+        """Return whether a turn is held; it is called back if a pause has begun since its grant."""
+        if turn.granted and self.gate.paused_until > now:
+            self.call_back(turn, now)
+
+        return turn.granted
 
     def _admit(self, turn: Turn, now: float, latest: float, *, newcomer: bool) -> None:
         """Refuse a turn that would wait for too many, or too long for sure."""

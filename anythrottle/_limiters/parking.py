@@ -87,6 +87,7 @@ class Run(ABC):
         """Return whether the scope that the caller is in is cancelled."""
         return self.deadline() == -inf
 
+    @abstractmethod
     def note_begin(self) -> None:
         """Remember that the call of the task which runs now begins, see :meth:`reason_to_look`."""
 

@@ -93,6 +93,10 @@ class TrioRun(Run):
         else:
             self._wake_here(who)
 
+    def note_begin(self) -> None:
+        # A nursery learns at once that a task of it has failed.
+        pass
+
     def _wake_here(self, who: Parked) -> None:
         task = who.parked
         if isinstance(task, trio.lowlevel.Task):

@@ -174,12 +174,7 @@ class Turnstile:
         if spare is not None:
             spare = gate.hand_on(spare)
 
-        # Unless something has just happened, the head is due since it was to be: timers are late.
-        # A pause is credited to nobody.
-        since = min(self._due, now)
-        if since < gate.paused_until <= now:
-            since = gate.paused_until
-
+        since = self._due_since(now)
         late = now - since
         surprise = gate.holds and self._due == inf
         self._due = inf
@@ -221,6 +216,13 @@ class Turnstile:
         wake_at = self._wake_at if head is self._watcher else inf
         if self._due < wake_at or (self._slot_wanted and self._slot_seeker is None):
             _wake(head)
+
+    def _due_since(self, now: float) -> float:
+        """Return since when the head is due, should it be: timers are late."""
+        since = min(self._due, now)
+        # A pause is credited to no turn.
+        paused_until = self.gate.paused_until
+        return paused_until if since < paused_until <= now else since
 
     def catch_up(self, now: float) -> None:
         """Serve those in line that have fallen due, before something else is done to the line."""
@@ -358,7 +360,12 @@ class Turnstile:
         """Tell the observer that a turn is granted, and held."""
         assert self.observer is not None
         turn.told = True
-        tell(self.observer, Granted(self.name, turn.cost, waited))
+        try:
+            tell(self.observer, Granted(self.name, turn.cost, waited))
+        except BaseException:
+            # It ends the program, and the call does not begin.
+            self._leave(turn)
+            raise
 
     def _begin(self, turn: Turn, now: float) -> float:
         """Let the call of a turn that is held begin; return the instant from which on it counts."""

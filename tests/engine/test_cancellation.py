@@ -18,23 +18,23 @@ def asyncio_run(main: Callable[[], Awaitable[object]]) -> None:
     asyncio.run(call())
 
 
-def cancellation() -> RunCancellation:
+def made_here() -> RunCancellation:
     return RunCancellation(run_of(current_token()))
 
 
 async def test_an_ordinary_error_is_none() -> None:
-    assert not cancellation().caused(ValueError())
+    assert not made_here().caused(ValueError())
     with anyio.CancelScope() as scope:
         scope.cancel()
-        assert not cancellation().caused(ValueError())
+        assert not made_here().caused(ValueError())
 
 
 async def test_generator_exit_always_has_to_leave() -> None:
-    assert cancellation().caused(GeneratorExit())
+    assert made_here().caused(GeneratorExit())
 
 
 async def test_a_cancelled_scope() -> None:
-    cancellation = cancellation()
+    cancellation = made_here()
     with anyio.CancelScope() as scope:
         scope.cancel()
         with pytest.raises(anyio.get_cancelled_exc_class()) as caught:
@@ -45,7 +45,7 @@ async def test_a_cancelled_scope() -> None:
 
 
 async def test_a_scope_around_that_was_cancelled() -> None:
-    cancellation = cancellation()
+    cancellation = made_here()
     told = False
     with anyio.CancelScope() as scope, anyio.CancelScope():
         scope.cancel()
@@ -59,7 +59,7 @@ async def test_a_scope_around_that_was_cancelled() -> None:
 
 
 async def test_a_scope_within_that_was_cancelled_is_another_matter() -> None:
-    cancellation = cancellation()
+    cancellation = made_here()
     error: BaseException | None = None
     with anyio.CancelScope() as scope:
         scope.cancel()
@@ -77,7 +77,7 @@ def test_the_run_s_own_task_is_cancelled_natively() -> None:
     async def main() -> None:
         task = asyncio.current_task()
         assert task is not None
-        cancellation = cancellation()
+        cancellation = made_here()
         task.cancel()
         with pytest.raises(asyncio.CancelledError) as caught:
             await asyncio.sleep(1)
@@ -96,7 +96,7 @@ def test_it_was_cancelled_natively_before_and_went_on() -> None:
         with pytest.raises(asyncio.CancelledError):
             await asyncio.sleep(1)
 
-        cancellation = cancellation()
+        cancellation = made_here()
         assert not cancellation.caused(asyncio.CancelledError())
         task.cancel()
         with pytest.raises(asyncio.CancelledError) as caught:
@@ -109,7 +109,7 @@ def test_it_was_cancelled_natively_before_and_went_on() -> None:
 
 def test_awaiting_a_cancelled_task_is_none() -> None:
     async def main() -> None:
-        cancellation = cancellation()
+        cancellation = made_here()
         victim = asyncio.ensure_future(asyncio.sleep(1))
         victim.cancel()
         with pytest.raises(asyncio.CancelledError) as caught:
@@ -122,7 +122,7 @@ def test_awaiting_a_cancelled_task_is_none() -> None:
 
 def test_another_task_that_is_cancelled_natively_absorbs_it() -> None:
     async def main() -> None:
-        cancellation = cancellation()
+        cancellation = made_here()
 
         async def worker() -> str:
             task = asyncio.current_task()
@@ -151,7 +151,7 @@ async def test_there_is_nothing_to_absorb_in_other_errors() -> None:
 
 
 async def test_an_error_in_the_company_of_cancellations_is_none() -> None:
-    cancellation = cancellation()
+    cancellation = made_here()
     error = ValueError()
     with anyio.CancelScope() as scope:
         scope.cancel()
@@ -174,7 +174,7 @@ async def test_what_has_no_cancellations_stays_what_it_is(error: Exception) -> N
 
 def test_a_timeout_of_the_host_s_own_is_none() -> None:
     async def main() -> None:
-        cancellation = cancellation()
+        cancellation = made_here()
         told: list[bool] = []
 
         async def ask() -> None:
