@@ -16,7 +16,7 @@ _logger = logging.getLogger("anythrottle")
 @dataclass(frozen=True, slots=True)
 class Granted:
     """
-    A call may begin.
+    A call has its turn, and holds it. It begins next, unless the limiter is paused before it does.
 
     :ivar name: the limiter's name
     :ivar cost: what the call costs: calls, or amounts by unit
