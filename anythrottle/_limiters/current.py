@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextvars import ContextVar, Token
 from typing import final
 
@@ -44,9 +43,9 @@ def current_permit() -> Permit:
     return permits[0]
 
 
-def current_permits() -> Iterator[Permit]:
+def current_permits() -> tuple[Permit, ...]:
     """Return all the permits under which the caller runs."""
-    return iter(_current.get())
+    return _current.get()
 
 
 def make_current(permit: Permit) -> None:

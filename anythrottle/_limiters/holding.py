@@ -61,7 +61,7 @@ def slots_here(capacity: anyio.CapacityLimiter) -> list[object]:
 
 def is_inside() -> bool:
     """Return whether the caller runs within a job that may hold something."""
-    return bool(_slots.get()) or any(True for _ in current_permits())
+    return bool(current_permits() or _slots.get())
 
 
 def borrowers_of(capacity: anyio.CapacityLimiter) -> Collection[object]:

@@ -8,8 +8,8 @@ between looking at the state and parking. What is granted to whom is the turnsti
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Generator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Awaitable
+from contextlib import ExitStack
 from math import inf, ulp
 from typing import final
 
@@ -139,6 +139,25 @@ class WaitLine(Turnstile):
         turn.amounts = self.gate.amounts(turn.cost)
         return await self.wait(turn, fast=True, newcomer=False, begins=begins)
 
+    async def wait_inside(
+        self, turn: Turn, *, fast: bool, newcomer: bool = True, begins: bool = True
+    ) -> float:
+        """
+        Wait as :meth:`wait` does, for a caller that runs within jobs which may hold something here.
+
+        :raises RuntimeError: if what it waits for is held by jobs alone that wait for it as well
+        """
+        gate, slots = self.gate, self.gate.capacity
+        stuck = gate.paused_until < inf and gate.delay(turn.amounts, self.clock.now()) == inf
+        with ExitStack() as stack:
+            charged = gate.charged if stuck else ()
+            stack.enter_context(waiting_inside(gate, turns_here(gate.charged), charged))
+            if slots is not None:
+                borrowers = borrowers_of(slots)
+                stack.enter_context(waiting_inside(slots, slots_here(slots), borrowers))
+
+            return await self.wait(turn, fast=fast, newcomer=newcomer, begins=begins)
+
     @staticmethod
     async def _look(run: Run) -> None:
         """Raise if the caller has been cancelled since it was woken."""
@@ -177,25 +196,6 @@ class WaitLine(Turnstile):
             latest <= now or self.outlook.is_hopeless(turn.amounts, now, turn.place[0], latest)
         ):
             raise self.refuse(turn, now)
-
-    @contextmanager
-    def inside_of_jobs(self, turn: Turn) -> Generator[None]:
-        """
-        Count a turn, while it waits, as waiting inside of the jobs within which the caller runs.
-
-        :raises RuntimeError: if what it waits for is held by jobs alone that wait for it as well
-        """
-        gate = self.gate
-        stuck = gate.paused_until < inf and gate.delay(turn.amounts, self.clock.now()) == inf
-        slots = gate.capacity
-        with ExitStack() as stack:
-            charged = gate.charged if stuck else ()
-            stack.enter_context(waiting_inside(gate, turns_here(gate.charged), charged))
-            if slots is not None:
-                borrowers = borrowers_of(slots)
-                stack.enter_context(waiting_inside(slots, slots_here(slots), borrowers))
-
-            yield
 
     def _next_news(self, turn: Turn, run: Run, now: float) -> Awaitable[object]:
         """Wait until something may have changed for a turn in line."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Awaitable, Sequence
 from math import inf
 from types import TracebackType
 from typing import Self, final
@@ -14,9 +13,6 @@ from .holding import is_inside
 from .line import WaitLine
 from .patience import Patience
 from .turn import Turn
-
-#: What a call needs around it that waits inside of no job.
-_NOWHERE = nullcontext()
 
 
 @final
@@ -173,15 +169,14 @@ class TurnPermit(Turn):
         if self._entered:
             raise RuntimeError("a permit is for one call: ask the limiter for another one")
 
-        await self.hold(begins=True)
+        self._waited += await self._wait(begins=True)
         return self
 
-    async def hold(self, *, begins: bool = False) -> None:
-        """
-        Wait until the turn is granted.
+    async def hold(self) -> None:
+        """Wait until the turn is granted, and hold it for :meth:`begin`."""
+        self._waited += await self._wait(begins=False)
 
-        :param begins: whether the call begins then; else the turn is only held, for :meth:`begin`
-        """
+    def _wait(self, *, begins: bool) -> Awaitable[float]:
         gate = self._line.gate
         if gate.policies is not self._policies:
             # The limiter has been reconfigured since the permit was asked for.
@@ -192,11 +187,12 @@ class TurnPermit(Turn):
         if self.place is None:
             self.place = self._line.new_place(self._priority)
 
-        inside = gate.holds and self._max_wait is None and is_inside()
-        with self._line.inside_of_jobs(self) if inside else _NOWHERE:
-            self._waited += await self._line.wait(
-                self, fast=self._fast, max_wait=self._max_wait, newcomer=newcomer, begins=begins
-            )
+        if gate.holds and self._max_wait is None and is_inside():
+            return self._line.wait_inside(self, fast=self._fast, newcomer=newcomer, begins=begins)
+
+        return self._line.wait(
+            self, fast=self._fast, max_wait=self._max_wait, newcomer=newcomer, begins=begins
+        )
 
     async def __aexit__(
         self,

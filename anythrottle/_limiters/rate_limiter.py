@@ -304,8 +304,7 @@ class RateLimiter(LimiterControls):
         turn = Turn(1, self._amounts(1), ends=True)
         turn.place = self._line.new_place(0)
         if self._gate.holds and is_inside():
-            with self._line.inside_of_jobs(turn):
-                await self._line.wait(turn, fast=self._fast)
+            await self._line.wait_inside(turn, fast=self._fast)
         else:
             await self._line.wait(turn, fast=self._fast)
 
