@@ -14,8 +14,13 @@ from typing import Any, TypeAlias
 
 import anyio
 import pytest
+from hypothesis import settings
 
 from anythrottle.testing import virtual_backends
+from tests.properties import PROFILE
+
+settings.register_profile("anythrottle", PROFILE)
+settings.load_profile("anythrottle")
 
 #: Calls an async function in a run of its own, and returns what it returns.
 Run: TypeAlias = Callable[..., Any]

@@ -1,23 +1,24 @@
-"""How property tests are run: the same examples each time, on any machine."""
+"""How property tests are run: the same examples each time, on any machine, however slow."""
 
 from __future__ import annotations
 
 from hypothesis import HealthCheck, Phase, settings
 
+PROFILE = settings(
+    deadline=None,
+    derandomize=True,
+    # all but the one that explains failures by tracing what runs, which the loops don't like
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.target, Phase.shrink],
+    suppress_health_check=[
+        # The fixture `run` makes a new run, with a new clock, at each call.
+        HealthCheck.function_scoped_fixture,
+        # A method is called once for each backend, on a new instance.
+        HealthCheck.differing_executors,
+        HealthCheck.too_slow,
+    ],
+)
+
 
 def examples(number: int) -> settings:
     """Return the settings for a property test with so many examples."""
-    return settings(
-        max_examples=number,
-        deadline=None,
-        derandomize=True,
-        # all but the one that explains failures by tracing what runs, which the loops don't like
-        phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.target, Phase.shrink],
-        suppress_health_check=[
-            # The fixture `run` makes a new run, with a new clock, at each call.
-            HealthCheck.function_scoped_fixture,
-            # A method is called once for each backend, on a new instance.
-            HealthCheck.differing_executors,
-            HealthCheck.too_slow,
-        ],
-    )
+    return settings(PROFILE, max_examples=number)

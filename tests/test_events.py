@@ -8,7 +8,6 @@ import logging
 import math
 import pickle
 import sys
-from collections.abc import Iterator
 from functools import partial
 from typing import Any, get_args
 
@@ -40,19 +39,13 @@ from anythrottle import (
 from anythrottle.abc import Event
 from anythrottle.testing import wait_idle
 from tests.conftest import Run
-from tests.limiters.tools import BLOWS, Blow, Victim, alarm, sweep_with, tasks
+from tests.limiters.tools import BLOWS, Blow, Victim, sweep_with, tasks
 from tests.properties import examples
 
 RECORDS: list[type] = [
     *(Granted, Refused, Abandoned, Paused, Resumed),
     *(Throttled, Started, Retried, Finished, Failed),
 ]
-
-
-@pytest.fixture(autouse=True)
-def in_time() -> Iterator[None]:
-    with alarm(20):
-        yield
 
 
 async def answer() -> int:

@@ -50,7 +50,7 @@ class RunClock:
             return self.run().time()
         except NoEventLoopError:
             if self.latest is not None and self.latest.has_ended():
-                self._change(None, time.monotonic())
+                self._change(None)
 
             return self.estimate()
 
@@ -77,7 +77,7 @@ class RunClock:
                 f"use one limiter per loop, or one loop and anyio.from_thread"
             )
 
-        self._change(run, run.time())
+        self._change(run)
         return run
 
     def glance(self) -> float:
@@ -104,11 +104,14 @@ class RunClock:
         """Tell whether ``run`` is the one that used the owner last, and the caller is in it."""
         return run is not None and run is self.latest and run.is_current()
 
-    def _change(self, run: Run | None, now: float) -> None:
-        """Go over to another run, or to real time, by whose clock it is ``now``."""
-        shift = now - self.estimate()
+    def _change(self, run: Run | None) -> None:
+        """Go over to another run, or to real time."""
+        # The clock that is left is read first: a stall between the readings moves instants later,
+        # which is the safe side.
+        left = self.estimate()
+        now = time.monotonic() if run is None else run.time()
         self.latest = run
-        self._on_change(shift)
+        self._on_change(now - left)
 
 
 def run_of(token: EventLoopToken) -> Run:

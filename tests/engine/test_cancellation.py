@@ -187,7 +187,7 @@ def test_a_timeout_of_the_host_s_own_is_none() -> None:
 
         with anyio.move_on_after(0.01):
             try:
-                await anyio.sleep(1)
+                await anyio.sleep_forever()
             finally:
                 with anyio.CancelScope(shield=True):
                     asker = asyncio.create_task(ask())

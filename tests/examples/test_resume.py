@@ -6,9 +6,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections import Counter
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -38,24 +38,54 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "todo.db"
 
 
-def start(path: Path, *options: str) -> subprocess.Popen[str]:
-    """Start the program; it finds the library where these tests do."""
+#: The program, which when asked says as soon as all of its tasks wait: so Ctrl-C comes at a known
+#: moment.
+SAYS_WHEN_IDLE = """
+import anyio, anyio.to_thread, resume, sys
+
+run = resume.run
+
+async def run_and_say(options):
+    async def say():
+        await anyio.to_thread.run_sync(sys.stdin.readline)
+        await anyio.wait_all_tasks_blocked()
+        print("idle", flush=True)
+
+    async with anyio.create_task_group() as task_group:
+        task_group.start_soon(say)
+        await run(options)
+
+resume.run = run_and_say
+sys.exit(resume.main())
+"""
+
+
+@contextmanager
+def start(
+    path: Path, *options: str, program: tuple[str, ...] = (str(EXAMPLES / "resume.py"),)
+) -> Iterator[subprocess.Popen[str]]:
+    """Start the program, which finds the library where these tests do, and wait for its end."""
     sizes = ("--items", str(ITEMS), "--concurrency", str(CONCURRENCY))
     speed = ("--limit", "100/100ms", "--seconds", "0.02")
-    program = str(EXAMPLES / "resume.py")
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", program, str(path), *sizes, *speed, *options],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", *program, str(path), *sizes, *speed, *options],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(EXAMPLES), *sys.path])},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
+    ) as process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
 
 
 def finish(path: Path, *options: str) -> tuple[str, int]:
     """Run the program to its end, and return what it prints, and its status."""
     with start(path, *options) as process:
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate()
 
     assert errors == ""
     return output, process.returncode
@@ -168,7 +198,8 @@ def test_what_was_saved_stays_if_the_process_is_killed(cut: tuple[str, int], pat
 def test_it_gets_there_even_if_each_process_is_killed(path: Path) -> None:
     output, killed, left = "", 0, ITEMS
     while left:
-        with start(path) as process:
+        # it may die too late, but does not do all of it before
+        with start(path, "--stop-after", "5") as process:
             output += read_until(process, "saved", min(left, 3))
             process.kill()
             assert process.stdout is not None
@@ -185,18 +216,29 @@ def test_it_gets_there_even_if_each_process_is_killed(path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for one process alone")
 @both_backends
-def test_ctrl_c_leaves_the_rest_todo(backend: str, path: Path) -> None:
-    with start(path, "--backend", backend, "--seconds", "0.4") as process:
-        first = read_until(process, "calling", CONCURRENCY + 1)
-        time.sleep(0.2)  # into the middle of a call
+@pytest.mark.parametrize(
+    ("options", "cut"),
+    [(("--seconds", "3600"), ("calling", CONCURRENCY)), (("--limit", "3/h"), ("saved", 3))],
+    ids=["in the middle of a call", "between calls"],
+)
+def test_ctrl_c_leaves_the_rest_todo(
+    backend: str, options: tuple[str, ...], cut: tuple[str, int], path: Path
+) -> None:
+    program = ("-c", SAYS_WHEN_IDLE)
+    with start(path, "--backend", backend, *options, program=program) as process:
+        first = read_until(process, *cut)
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        read_until(process, "idle", 1)
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate()
 
     assert errors == ""
     assert process.returncode == 130
-    assert output.endswith("interrupted; the rest is still todo\n")
-    assert set(saved(first + output)) <= set(in_state(path, "done"))
-    assert in_state(path, "todo")
+    assert output == "interrupted; the rest is still todo\n"
+    assert sorted(saved(first)) == in_state(path, "done")
+    assert len(in_state(path, "todo")) == ITEMS - len(saved(first))
     assert finish(path)[1] == 0
     assert_all_done(path)
 

@@ -704,8 +704,8 @@ class TestCancellation:
                 assert ran > before
 
     async def test_a_fast_acquire_that_needs_not_wait_is_no_checkpoint(self) -> None:
-        limiter = RateLimiter("10/s", fast_acquire=True)
-        held = RateLimiter("10/s", concurrency=2, fast_acquire=True)
+        limiter = RateLimiter("10/h", fast_acquire=True)
+        held = RateLimiter("10/h", concurrency=2, fast_acquire=True)
         with anyio.CancelScope() as scope:
             scope.cancel()
             for _ in range(3):

@@ -118,8 +118,9 @@ class TestParking:
     async def test_remembers_how_far_it_was_behind_the_real_clock(self) -> None:
         run = this_run()
         await anyio.sleep(1000)
+        before = time.monotonic()
         assert run.time() == 1000.0
-        assert run.behind == pytest.approx(time.monotonic() - 1000.0, abs=5)
+        assert before <= run.behind + 1000.0 <= time.monotonic()
         turn_back(10)
         assert run.time() == 990.0
 
@@ -140,7 +141,7 @@ class TestParking:
             while run.time() < before + 0.003:
                 await run.park_until(who, before + 0.003)
 
-            assert time.monotonic() - before < 1.0
+            assert time.monotonic() - before < 900
 
         anyio.run(main, backend=backend, backend_options=options)
 

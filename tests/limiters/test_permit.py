@@ -35,7 +35,7 @@ class TestPermit:
             assert permit.waited == 3.0
 
     async def test_is_for_one_call(self) -> None:
-        limiter = RateLimiter("5/s", concurrency=2)
+        limiter = RateLimiter("5/h", concurrency=2)
         permit = permit_of(limiter)
         async with permit:
             with pytest.raises(RuntimeError, match="a permit is for one call"):
@@ -63,7 +63,7 @@ class TestPermit:
         assert limiter.statistics().borrowed_tokens == 0
 
     async def test_one_slot_whatever_the_cost(self) -> None:
-        limiter = RateLimiter("10/s", concurrency=2)
+        limiter = RateLimiter("10/h", concurrency=2)
         async with limiter.permit(5), limiter.permit(0):
             assert limiter.statistics().borrowed_tokens == 2
             assert limiter.peek().remaining == 5
@@ -115,7 +115,7 @@ class TestPermit:
             assert limiter.statistics().borrowed_tokens == 1
 
     async def test_takes_a_mapping(self) -> None:
-        limiter = RateLimiter("500/min", "200_000 tokens/min")
+        limiter = RateLimiter("500/h", "200_000 tokens/h")
         async with limiter.permit({"tokens": 850}):
             pass
 
@@ -123,7 +123,7 @@ class TestPermit:
         assert not limiter.peek({"tokens": 200_000 - 849}).allowed
 
     async def test_works_on_a_limiter_that_holds_nothing(self) -> None:
-        limiter = RateLimiter("5/s")
+        limiter = RateLimiter("5/h")
         async with limiter.permit(2):
             assert limiter.peek().remaining == 3
             assert limiter.statistics().borrowed_tokens == 0

@@ -91,7 +91,7 @@ class TestTrioRun:
         # In a process of its own, which breaks if Trio is handed a future of asyncio.
         program = GUEST_RUN.replace("CALL", call)
         ended = subprocess.run(
-            [sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=30
+            [sys.executable, "-c", program], check=False, capture_output=True, text=True
         )
         assert "in use in another event loop" in ended.stdout, ended.stdout + ended.stderr
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
-from types import FrameType
 from typing import Any, NamedTuple
 
 import anyio
@@ -40,26 +38,6 @@ async def tasks() -> AsyncIterator[TaskGroup]:
             yield task_group
 
 
-@contextmanager
-def alarm(seconds: int) -> Iterator[None]:
-    """Fail after so many real seconds, spinning and blocking included."""
-
-    def ring(signum: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"still busy after {seconds} s")
-
-    if not hasattr(signal, "SIGALRM"):
-        yield
-        return
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
 def window_later(instant: float, window: float) -> float:
     """Return the first instant that is a window later by both ways of reckoning it."""
     later = instant + window
@@ -81,6 +59,12 @@ def assert_exact(grants: Sequence[Grant], limit: int, window: float) -> None:
             held += cost
 
         assert held <= limit, f"{held} in the window from {start!r} on: {grants}"
+
+
+def latest_start(limiter: RateLimiter) -> float:
+    """Return the instant that the latest call counts from, by the limiter's own first bucket."""
+    bucket = limiter._line.gate.buckets[0]
+    return bucket.history(limiter._line.clock.run().time())[-1][0]
 
 
 def plain_fifo(
