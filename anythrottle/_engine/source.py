@@ -6,12 +6,13 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
+    Generator,
     Iterable,
     Iterator,
     Sequence,
     Sized,
 )
-from inspect import isasyncgen
+from inspect import isasyncgen, isgenerator
 from itertools import islice
 from typing import Generic, TypeVar, cast, final
 
@@ -116,13 +117,26 @@ class Source(Generic[I]):
         return cast("I", item)
 
     async def close(self) -> None:
-        """Close an async generator, for nobody will advance it any more."""
-        if isasyncgen(self._iterator):
-            await cast("AsyncGenerator[I]", self._iterator).aclose()
+        """Close a generator, for nobody will advance it any more; nothing else is closed."""
+        generator = self._generator()
+        if isasyncgen(generator):
+            await cast("AsyncGenerator[I]", generator).aclose()
+        elif isgenerator(generator):
+            cast("Generator[I]", generator).close()
 
     def note_cut_off(self) -> None:
         """Look what has become of the source, if a step of it was cut off."""
         self.interrupted = isasyncgen(self._iterator) and self._iterator.ag_frame is None
+
+    @property
+    def can_be_cut_off(self) -> bool:
+        """Whether it is an async generator that has not ended."""
+        generator = self._generator()
+        return isasyncgen(generator) and generator.ag_frame is not None
+
+    def _generator(self) -> object:
+        """Return what is to be closed, if it is a generator; it may have been begun by others."""
+        return self._items if self._iterator is None else self._iterator
 
     @property
     def items(self) -> object:

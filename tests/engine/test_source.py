@@ -250,27 +250,62 @@ async def test_how_many_are_left(make: Callable[[], object], left: list[int | No
     assert found == left
 
 
-async def test_closing_closes_an_async_generator_alone() -> None:
-    closed = False
+class TestClosing:
+    async def test_an_async_generator(self) -> None:
+        closed = False
 
-    async def generate() -> AsyncGenerator[int]:
-        nonlocal closed
-        try:
+        async def generate() -> AsyncGenerator[int]:
+            nonlocal closed
+            try:
+                yield 1
+                yield 2
+            finally:
+                closed = True
+
+        source = source_of(generate())
+        assert await pull(source) == 1
+        await source.close()
+        assert closed
+
+    async def test_a_generator(self) -> None:
+        closed = False
+
+        def generate() -> Iterator[int]:
+            nonlocal closed
+            try:
+                yield 1
+                yield 2
+            finally:
+                closed = True
+
+        source = source_of(generate())
+        assert await pull(source) == 1
+        await source.close()
+        assert closed
+
+    async def test_generators_that_it_has_not_advanced(self) -> None:
+        async def generate_async() -> AsyncGenerator[int]:
             yield 1
-            yield 2
-        finally:
-            closed = True
 
-    source = source_of(generate())
-    await source.close()
-    assert await pull(source) == 1
-    await source.close()
-    assert closed
-    items = iter([1, 2])
-    source = source_of(items)
-    await pull(source)
-    await source.close()
-    assert list(items) == [2]
+        items = generate_async()
+        await source_of(items).close()
+        assert [item async for item in items] == []
+        generator = (item for item in [1, 2, 3])
+        next(generator)
+        await source_of(generator).close()
+        assert list(generator) == []
+
+    async def test_nothing_else(self) -> None:
+        items = iter([1, 2])
+        source = source_of(items)
+        await pull(source)
+        await source.close()
+        assert list(items) == [2]
+        send, receive = anyio.create_memory_object_stream[int](1)
+        with send, receive:
+            send.send_nowait(1)
+            await source_of(receive).close()
+            assert receive.receive_nowait() == 1
 
 
 async def test_an_async_iterator_that_is_no_iterable() -> None:
