@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -160,3 +161,8 @@ class Source(Generic[I]):
     def rest(self) -> list[I]:
         """Return what a sequence still has to give; of other sources the rest stays unread."""
         return [] if self._sequence is None else list(islice(self._sequence, self.pulled, None))
+
+    def rest_at_hand(self) -> Iterator[I]:
+        """Yield what a sequence still has to give, unless it may make it only when asked."""
+        if isinstance(self._sequence, (list, tuple, deque)):
+            yield from islice(self._sequence, self.pulled, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from anythrottle import amap, amap_outcomes, first, for_each
 from anythrottle.testing import wait_idle
 from anythrottle.testing._virtual_loop import VirtualEventLoop
 from tests.engine.calls import Calls
+from tests.limiters.tools import BLOWS, Blow, Victim, sweep_with
 
 pytestmark = pytest.mark.timing
 
@@ -376,3 +378,18 @@ async def test_what_the_jobs_need_is_closed_after_them() -> None:
         await wait_idle()
 
     assert log == ["cleaned up", "cleaned up", "closed"]
+
+
+@early_ends
+@pytest.mark.parametrize("blow", BLOWS)
+def test_wherever_the_caller_is_cut_off_it_is_closed(end_early: EndEarly, blow: Blow) -> None:
+    async def scenario(victim: Victim) -> None:
+        source = Source(step=0.25)
+        with anyio.fail_after(1000):
+            await victim.run(end_early(source.items))
+
+        assert source.closed or not source.tasks
+        assert len(source.released) + len(source.cut_off) == bool(source.tasks)
+
+    assert sweep_with(blow, scenario) > 2
+    gc.collect()
