@@ -60,7 +60,8 @@ class Source(Generic[I]):
         self._iterator: Iterator[I] | AsyncIterator[I] | None = None
         #: How many items have been pulled.
         self.pulled = 0
-        #: Whether it has said that there is no more.
+        #: Whether it has said that there is no more: then it is never asked again. It may be
+        #: closed by now, or say something else.
         self.ended = False
         #: Whether the source is an async generator that was cut off inside its own step.
         self.interrupted = False
@@ -74,11 +75,15 @@ class Source(Generic[I]):
         """
         sequence = self._sequence
         assert sequence is not None
+        if self.ended:
+            raise SourceEnd
+
         try:
             item: I = sequence[self.pulled]
         except IndexError:
             # The end, or an error of its own.
             if self.pulled >= len(sequence):
+                self.ended = True
                 raise SourceEnd from None
 
             raise
@@ -93,6 +98,9 @@ class Source(Generic[I]):
         :raises SourceEnd: if there is none
 
         """
+        if self.ended:
+            raise SourceEnd
+
         items = self._items
         item: object
         # By what was given, not by its iterator: that of an async iterable may lack __aiter__().
@@ -160,9 +168,12 @@ class Source(Generic[I]):
 
     def rest(self) -> list[I]:
         """Return what a sequence still has to give; of other sources the rest stays unread."""
-        return [] if self._sequence is None else list(islice(self._sequence, self.pulled, None))
+        if self._sequence is None or self.ended:
+            return []
+
+        return list(islice(self._sequence, self.pulled, None))
 
     def rest_at_hand(self) -> Iterator[I]:
         """Yield what a sequence still has to give, unless it may make it only when asked."""
-        if isinstance(self._sequence, (list, tuple, deque)):
+        if isinstance(self._sequence, (list, tuple, deque)) and not self.ended:
             yield from islice(self._sequence, self.pulled, None)
