@@ -5,7 +5,8 @@ import logging as _logging
 from ._engine.front_stream import FrontReceiveStream, FrontSendStream, create_front_stream
 from ._engine.mapping import amap, amap_outcomes, first, for_each
 from ._engine.outcome import Outcome
-from ._engine.throttler import Throttler, ThrottlerStatistics
+from ._engine.throttler import Throttler
+from ._engine.throttler_statistics import ThrottlerStatistics
 from ._errors import (
     AnythrottleError,
     CostTooHigh,

@@ -88,11 +88,11 @@ def striker(
     plain = [(owner, name, getattr(owner, name)) for owner, name in methods]
 
     def wrapped(
-        strike: Strike, method: Callable[[object], Coroutine[Any, Any, object]]
-    ) -> Callable[[object], Coroutine[Any, Any, object]]:
-        async def wrapper(self: object) -> object:
+        strike: Strike, method: Callable[..., Coroutine[Any, Any, object]]
+    ) -> Callable[..., Coroutine[Any, Any, object]]:
+        async def wrapper(self: object, *args: object) -> object:
             # Not at once: what is not started would never be awaited.
-            return await strike.wrap(method(self))
+            return await strike.wrap(method(self, *args))
 
         return wrapper
 

@@ -284,6 +284,15 @@ class Backlog(Generic[I, T]):
             for errand in self._unfinished():
                 discard(errand.job)
 
+    async def close(self) -> None:
+        """Discard what is not done with, and close the source; nothing is to be started then."""
+        self.discard()
+        if not self._handed_out:
+            for item in self.source.rest_at_hand():
+                discard(item)
+
+        await self.source.close()
+
     def _put_back_due(self, now: float) -> None:
         """Put the jobs to the front that were delayed until now."""
         while self._by_due and self._by_due[0][0] <= now:

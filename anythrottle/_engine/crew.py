@@ -151,14 +151,29 @@ class Crew(Generic[I, T]):
         #: Whether all is done, or all that was to be done after :meth:`stop`.
         self.finished = False
 
-    def begin(self, task_group: TaskGroup) -> None:
-        """Start the tasks, in a task group whose scope is cancelled if the run fails."""
+    @property
+    def pulls(self) -> bool:
+        """Whether a task of its own pulls from the source: from a sequence, the workers do."""
+        return not self._backlog.source.is_sequence
+
+    def begin(self, task_group: TaskGroup, source_group: TaskGroup | None) -> None:
+        """
+        Start the tasks.
+
+        :param task_group: where the jobs run: its scope is cancelled when they are to end
+        :param source_group: where the source is pulled from, if :attr:`pulls`
+
+        """
         self._task_group = task_group
         self._backlog.begin_run(self.nudge, self._puller.note_error)
-        if not self._backlog.source.is_sequence:
-            task_group.start_soon(self._puller.pull, name="anythrottle source")
+        if source_group is not None:
+            source_group.start_soon(self._puller.pull, source_group, name="anythrottle source")
 
         self._add_worker()
+
+    def end_pulling(self) -> None:
+        """Pull nothing more, now that the jobs have ended; what is to be closed is closed."""
+        self._puller.end()
 
     def stop(self) -> None:
         """Start nothing more; what runs goes on."""
@@ -224,7 +239,6 @@ class Crew(Generic[I, T]):
         self._workers -= 1
         if not self._workers:
             self.finished = True
-            self._puller.scope.cancel()
             self._outlet.end()
 
     async def _begin_work(self) -> None:

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Iterable,
-)
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Generic, TypeVar, final
-
-import anyio
 
 from .._events import Observer, check_observer
 from .._limiters.clock import RunClock
@@ -22,16 +13,16 @@ from .._limiters.rate_limiter import as_limiter
 from .._limiters.throttle import JobOf
 from ..abc import Limiter
 from .backlog import Backlog
-from .cancellation import is_cancellation
 from .concurrency import Concurrency, check_concurrency, results_waiting
 from .cost_of import CostOf, check_cost
 from .crew import Crew
 from .gathering import Gathering, Race
 from .outcome import Outcome
+from .outcome_block import OutcomeBlock
 from .outcome_feed import OutcomeFeed
 from .outlet import Outlet
 from .retrying import Attempts, RetryOn
-from .running import cancelled_by_others, run_to_end
+from .running import run_to_end
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
@@ -265,7 +256,7 @@ def amap_outcomes(
     mapping = _Mapping(
         func, items, limiter, concurrency, cost, max_attempts, retry_on, timeout, observer
     )
-    return mapping.outcomes(ordered=ordered)
+    return OutcomeBlock(partial(mapping.feed, ordered=ordered))
 
 
 @final
@@ -316,41 +307,12 @@ class _Mapping(Generic[I, T]):
         outlet.crew = crew = self._crew(outlet)
         await run_to_end(crew)
 
-    @asynccontextmanager
-    async def outcomes(self, *, ordered: bool) -> AsyncGenerator[OutcomeFeed[I, T]]:
-        """Run the jobs while their outcomes are iterated over."""
+    def feed(self, *, ordered: bool) -> OutcomeFeed[I, T]:
+        """Return what all the outcomes come out of, once its crew has begun."""
         most_waiting = results_waiting(self._concurrency, self._limiter)
         feed = OutcomeFeed(self.backlog, self._clock.run(), most_waiting, ordered=ordered)
-        feed.crew = crew = self._crew(feed)
-        own_error: BaseException | None = None
-        try:
-            async with anyio.create_task_group() as task_group:
-                crew.begin(task_group)
-                try:
-                    yield feed
-                except BaseException as exc:
-                    own_error = exc
-                    raise
-                finally:
-                    feed.leave()
-                    crew.cancel()
-        except BaseException:
-            if own_error is None or is_cancellation(own_error):
-                crew.log_failure()
-                raise
-        finally:
-            feed.log_unread()
-
-        if own_error is not None and not is_cancellation(own_error):
-            # As it is, not in the task group's group.
-            crew.log_failure()
-            raise own_error
-
-        if crew.failure is not None:
-            raise crew.failure
-
-        if own_error is not None:
-            await cancelled_by_others()
+        feed.crew = self._crew(feed)
+        return feed
 
     def _crew(self, outlet: Outlet[I, T]) -> Crew[I, T]:
         return Crew(

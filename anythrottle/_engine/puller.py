@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar, final
 
 import anyio
+from anyio.abc import TaskGroup
 
 from .._limiters.parking import Parked, Run
 from .backlog import Backlog
@@ -35,12 +36,14 @@ class Puller(Parked, Generic[I, T]):
     __slots__ = (
         "_backlog",
         "_cancellation",
+        "_closing",
         "_end_with",
         "_on_pulled",
         "_outlet",
         "_resumable",
         "_run",
-        "scope",
+        "_scope",
+        "_stepping",
         "stopping",
     )
 
@@ -63,42 +66,78 @@ class Puller(Parked, Generic[I, T]):
         self._cancellation = cancellation
         self._end_with = end_with
         self._resumable = resumable
-        #: The scope within which it pulls.
-        self.scope = anyio.CancelScope()
+        #: The scopes within which it pulls, and closes too: a generator may hold scopes of its own
+        #: from one step to the next, and has to leave them before these. The outer one cuts off a
+        #: step; the inner one is there to be shielded from that.
+        self._scope = anyio.CancelScope()
+        self._closing = anyio.CancelScope()
+        #: Whether a step of the source is under way.
+        self._stepping = False
         #: Whether nothing more is to be pulled.
         self.stopping = False
 
-    async def pull(self) -> None:
-        """Pull until the source has ended; always in the task that calls this."""
-        backlog = self._backlog
-        backlog.on_ahead_taken = self._go_on
-        with self.scope:
+    async def pull(self, task_group: TaskGroup) -> None:
+        """
+        Pull until the source has ended, or :meth:`end`; always in the task that calls this.
+
+        :param task_group: the one that the task is in
+
+        """
+        with self._scope, self._closing:
             try:
-                while not self.stopping:
-                    if backlog.ahead is None:
-                        if backlog.source.interrupted:
-                            break
-
-                        backlog.ahead = backlog.errand(await backlog.source.pull())
-
-                    self._on_pulled()
-                    await self._run.park(self)
-            except SourceEnd:
-                pass
-            except BaseException as exc:
-                if self._cancellation.is_under_way():
-                    backlog.source.note_cut_off()
-
-                if self._cancellation.caused(exc):
-                    raise
-
-                self.note_error(exc)
-                return
+                await self._pull()
             finally:
                 if not self._resumable:
-                    await self._close()
+                    await self._close(task_group)
 
-            backlog.end_of_source()
+    def end(self) -> None:
+        """Pull nothing more; a step that is under way is cut off."""
+        self.stopping = True
+        if self._stepping:
+            self._scope.cancel()
+        else:
+            self._run.wake(self)
+
+    async def _pull(self) -> None:
+        backlog = self._backlog
+        backlog.on_ahead_taken = self._go_on
+        try:
+            await self._run.checkpoint()
+            while not (self.stopping or backlog.source.interrupted):
+                if self._cancellation.is_under_way():
+                    # This task was woken before it could be told.
+                    return
+
+                if backlog.ahead is None:
+                    backlog.ahead = backlog.errand(await self._step())
+
+                self._on_pulled()
+                await self._run.park(self)
+        except SourceEnd:
+            pass
+        except BaseException as exc:
+            if self._cancellation.caused(exc):
+                raise
+
+            self.note_error(exc)
+            return
+
+        backlog.end_of_source()
+
+    async def _step(self) -> I:
+        source = self._backlog.source
+        self._stepping = True
+        try:
+            return await source.pull()
+        except SourceEnd:
+            raise
+        except BaseException:
+            if self._cancellation.is_under_way():
+                source.note_cut_off()
+
+            raise
+        finally:
+            self._stepping = False
 
     def note_error(self, error: BaseException) -> None:
         """Take note of an error of the source, whoever has advanced it."""
@@ -110,11 +149,30 @@ class Puller(Parked, Generic[I, T]):
     def _go_on(self) -> None:
         self._run.wake(self)
 
-    async def _close(self) -> None:
+    async def _close(self, task_group: TaskGroup) -> None:
+        source = self._backlog.source
+        watching = anyio.CancelScope()
+        if self._scope.cancel_called and source.can_be_cut_off:
+            # It was cut off, and has given an item all the same. What it does now is no part of
+            # that step: only the caller's cancellation may reach it.
+            self._closing.shield = True
+            task_group.start_soon(self._pass_on_cancellation, watching)
+
         try:
-            await self._backlog.source.close()
+            await source.close()
         except BaseException as exc:
             if self._cancellation.caused(exc):
                 raise
 
             self._end_with(exc)
+        finally:
+            watching.cancel()
+
+    async def _pass_on_cancellation(self, watching: anyio.CancelScope) -> None:
+        try:
+            # On asyncio, a task is not told if its group was cancelled before it began.
+            if not self._cancellation.is_under_way():
+                with watching:
+                    await anyio.sleep_forever()
+        finally:
+            self._closing.cancel()

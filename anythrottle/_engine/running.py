@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, nullcontext
 from typing import NoReturn, TypeVar
 
 import anyio
@@ -19,24 +20,19 @@ async def run_to_end(
     crew: Crew[I, T], meanwhile: Callable[[], Awaitable[None]] | None = None
 ) -> None:
     """
-    Let a crew do all there is to do, in a task group of its own.
+    Let a crew do all there is to do, in task groups of its own.
 
     :param meanwhile: what the caller's task does in the meantime
     :raises BaseException: what has ended the run, as it is: task groups are an inner matter
 
     """
     try:
-        async with anyio.create_task_group() as task_group:
-            crew.begin(task_group)
+        async with tasks_of(crew):
             if meanwhile is not None:
                 await meanwhile()
-    except BaseException as exc:
+    except BaseException:
         crew.log_failure()
-        if bare(exc) is exc:
-            raise
-
-        # On Trio, Ctrl-C comes in a group of the task group's.
-        raise bare(exc) from None
+        raise
 
     if crew.failure is not None:
         raise crew.failure
@@ -44,6 +40,34 @@ async def run_to_end(
     if not crew.finished:
         # While the task group was waiting for nothing but its workers.
         await cancelled_by_others()
+
+
+@asynccontextmanager
+async def tasks_of(crew: Crew[I, T]) -> AsyncGenerator[None]:
+    """
+    Run the tasks of a crew, until the jobs have ended and their source has been seen to.
+
+    The workers are in a group of their own, which the crew cancels when there is nothing more to
+    do. The task that pulls from the source is in another around it, which nothing but the caller's
+    own cancellation reaches: what a generator does when it is closed is not cut off.
+
+    :raises BaseException: what else has ended the task groups, as it is
+
+    """
+    try:
+        async with anyio.create_task_group() if crew.pulls else nullcontext() as source_group:
+            try:
+                async with anyio.create_task_group() as task_group:
+                    crew.begin(task_group, source_group)
+                    yield
+            finally:
+                crew.end_pulling()
+    except BaseException as exc:
+        if bare(exc) is exc:
+            raise
+
+        # On Trio, Ctrl-C comes in a group of the task group's.
+        raise bare(exc) from None
 
 
 async def cancelled_by_others() -> NoReturn:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
+    Generator,
     Iterable,
     Iterator,
     Sequence,
     Sized,
 )
-from inspect import isasyncgen
+from inspect import isasyncgen, isgenerator
 from itertools import islice
 from typing import Generic, TypeVar, cast, final
 
@@ -58,7 +60,8 @@ class Source(Generic[I]):
         self._iterator: Iterator[I] | AsyncIterator[I] | None = None
         #: How many items have been pulled.
         self.pulled = 0
-        #: Whether it has said that there is no more.
+        #: Whether it has said that there is no more: then it is never asked again. It may be
+        #: closed by now, or say something else.
         self.ended = False
         #: Whether the source is an async generator that was cut off inside its own step.
         self.interrupted = False
@@ -72,11 +75,15 @@ class Source(Generic[I]):
         """
         sequence = self._sequence
         assert sequence is not None
+        if self.ended:
+            raise SourceEnd
+
         try:
             item: I = sequence[self.pulled]
         except IndexError:
             # The end, or an error of its own.
             if self.pulled >= len(sequence):
+                self.ended = True
                 raise SourceEnd from None
 
             raise
@@ -91,6 +98,9 @@ class Source(Generic[I]):
         :raises SourceEnd: if there is none
 
         """
+        if self.ended:
+            raise SourceEnd
+
         items = self._items
         item: object
         # By what was given, not by its iterator: that of an async iterable may lack __aiter__().
@@ -116,13 +126,26 @@ class Source(Generic[I]):
         return cast("I", item)
 
     async def close(self) -> None:
-        """Close an async generator, for nobody will advance it any more."""
-        if isasyncgen(self._iterator):
-            await cast("AsyncGenerator[I]", self._iterator).aclose()
+        """Close a generator, for nobody will advance it any more; nothing else is closed."""
+        generator = self._generator()
+        if isasyncgen(generator):
+            await cast("AsyncGenerator[I]", generator).aclose()
+        elif isgenerator(generator):
+            cast("Generator[I]", generator).close()
 
     def note_cut_off(self) -> None:
         """Look what has become of the source, if a step of it was cut off."""
         self.interrupted = isasyncgen(self._iterator) and self._iterator.ag_frame is None
+
+    @property
+    def can_be_cut_off(self) -> bool:
+        """Whether it is an async generator that has not ended."""
+        generator = self._generator()
+        return isasyncgen(generator) and generator.ag_frame is not None
+
+    def _generator(self) -> object:
+        """Return what is to be closed, if it is a generator; it may have been begun by others."""
+        return self._items if self._iterator is None else self._iterator
 
     @property
     def items(self) -> object:
@@ -145,4 +168,12 @@ class Source(Generic[I]):
 
     def rest(self) -> list[I]:
         """Return what a sequence still has to give; of other sources the rest stays unread."""
-        return [] if self._sequence is None else list(islice(self._sequence, self.pulled, None))
+        if self._sequence is None or self.ended:
+            return []
+
+        return list(islice(self._sequence, self.pulled, None))
+
+    def rest_at_hand(self) -> Iterator[I]:
+        """Yield what a sequence still has to give, unless it may make it only when asked."""
+        if isinstance(self._sequence, (list, tuple, deque)) and not self.ended:
+            yield from islice(self._sequence, self.pulled, None)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Generic, TypeVar, final, overload
+from types import TracebackType
+from typing import Generic, Self, TypeVar, final, overload
 
 import anyio
 
 from .._errors import JobInterrupted, SourceInterrupted
 from .._events import Observer, check_observer
 from .._limiters.clock import RunClock, weakly
-from .._limiters.rate_limiter import RateLimiter
 from .._limiters.throttle import JobOf, check_job
 from ..abc import Limiter
 from .backlog import Backlog
@@ -26,51 +25,14 @@ from .front_stream import FrontReceiveStream
 from .job import Errand
 from .limiter_option import limiter_of
 from .outcome import Outcome
-from .pace import Pace, expected_end
+from .pace import Pace
 from .retrying import Attempts, RetryOn
 from .run_logging import check_handler, check_level, logging_during_run
 from .running import run_to_end
+from .throttler_statistics import ThrottlerStatistics, statistics_of
 from .workbench import tell_of_failure
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class ThrottlerStatistics:
-    """
-    The state of a :class:`Throttler` at one instant, over all its runs.
-
-    Two of them are equal if the counts of what has become of the jobs are.
-
-    :ivar int started: how often a job was started, again included
-    :ivar int running: how many jobs run now
-    :ivar int done: how many results the consumer has had, or were dropped without one
-    :ivar int failed: how many jobs have ended with an error
-    :ivar int throttled: how often a job went back to the front because it was throttled
-    :ivar int retried: how often a job was to be tried again because of ``retry_on``
-    :ivar int delayed: how many jobs wait until they may be tried again
-    :ivar queued: how many jobs wait to be started, apart from those; ``None`` if the source
-        cannot tell how many it has
-    :ivar float per_second: how many jobs have ended per second of late: in the last 10 seconds at
-        most, and in this run
-    :ivar paused_until: when the limiter's pause ends, by the event loop's clock; ``None`` if it
-        is not paused, or cannot tell
-    :ivar expected_end: when all will be done if it goes on at this pace, by that clock; ``None``
-        if that cannot be told
-
-    """
-
-    started: int
-    running: int
-    done: int
-    failed: int
-    throttled: int
-    retried: int = 0
-    delayed: int = 0
-    queued: int | None = field(default=None, compare=False)
-    per_second: float = field(default=0.0, compare=False)
-    paused_until: float | None = field(default=None, compare=False)
-    expected_end: float | None = field(default=None, compare=False)
 
 
 @final
@@ -146,6 +108,7 @@ class Throttler(Generic[T]):
         "_attempts",
         "_backlog",
         "_clock",
+        "_closed",
         "_concurrency",
         "_consumer",
         "_cost",
@@ -228,6 +191,7 @@ class Throttler(Generic[T]):
         check_observer(observer)
         self._observer = observer
         self._crew: Crew[JobOf[T], T] | None = None
+        self._closed = False
         self._clock = RunClock(weakly(self._shift), "the throttler")
         self._pace: Pace | None = None
         self._backlog: Backlog[JobOf[T], T] = Backlog(jobs, check_job, "jobs")
@@ -256,12 +220,16 @@ class Throttler(Generic[T]):
 
         :return: the statistics at the end
         :raises ~anyio.BusyResourceError: if a run is under way already
+        :raises ~anyio.ClosedResourceError: if :meth:`aclose` was called
         :raises ~anythrottle.SourceInterrupted: if an earlier run has cut off the source, an
             async generator, inside its own step
         :raises BaseException: an error of the consumer, the source (that it gave what is no job,
             too) or the limiter, as it is. Further errors are noted on it.
 
         """
+        if self._closed:
+            raise anyio.ClosedResourceError
+
         if self._crew is not None:
             raise anyio.BusyResourceError("running")
 
@@ -290,8 +258,12 @@ class Throttler(Generic[T]):
         :param job: an async function without arguments, or an awaitable
         :param front: whether it is to start before all others, those that were put back included
         :raises TypeError: if it is neither callable nor awaitable
+        :raises ~anyio.ClosedResourceError: if :meth:`aclose` was called
 
         """
+        if self._closed:
+            raise anyio.ClosedResourceError
+
         self._backlog.add(Errand(job, check_job(job, "job")), front=front)
 
     def stop(self) -> None:
@@ -304,6 +276,26 @@ class Throttler(Generic[T]):
         if self._crew is not None:
             self._crew.stop()
 
+    async def aclose(self) -> None:
+        """
+        Close the source, if it is a generator, and give up what remains.
+
+        Then nothing can be run or added any more. What has failed can still be read, and
+        :meth:`remaining` and :meth:`statistics` be asked. Awaitables among what remains that have
+        not begun are closed, unless :meth:`remaining` has handed them out before.
+
+        :raises ~anyio.BusyResourceError: if a run is under way
+        :raises BaseException: what the source has raised as it was closed; it is closed all the
+            same
+
+        """
+        if self._crew is not None:
+            raise anyio.BusyResourceError("running")
+
+        if not self._closed:
+            self._closed = True
+            await self._backlog.close()
+
     def remaining(self) -> list[JobOf[T]]:
         """
         Return the jobs that were pulled or added and are not finished, front first.
@@ -315,39 +307,23 @@ class Throttler(Generic[T]):
 
     def statistics(self) -> ThrottlerStatistics:
         """Return the state at this instant."""
-        backlog = self._backlog
-        glance = self._clock.glance()
-        per_second = 0.0 if self._pace is None else self._pace.per_second(glance)
-        try:
-            # Where the loop's clock is the real one, it has another origin than the run's own.
-            now = anyio.current_time()
-        except anyio.NoEventLoopError:
-            now = glance
-
-        paused_for = (
-            self._limiter.statistics().paused_for if isinstance(self._limiter, RateLimiter) else 0.0
+        return statistics_of(
+            self._backlog, self._deliveries, self._limiter, self._pace, self._clock
         )
-        paused_until = now + paused_for if paused_for > 0 else None
-        left = backlog.queued
-        if left is not None:
-            left += backlog.delayed + backlog.running
 
-        return ThrottlerStatistics(
-            started=backlog.starts,
-            running=backlog.running,
-            done=self._deliveries.done,
-            failed=self._deliveries.failed,
-            throttled=backlog.throttled,
-            retried=backlog.retried,
-            delayed=backlog.delayed,
-            queued=backlog.queued,
-            per_second=per_second,
-            paused_until=paused_until,
-            expected_end=expected_end(now + paused_for, left, per_second),
-        )
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
 
     def __repr__(self) -> str:
-        state = "idle" if self._crew is None else "running"
+        state = "closed" if self._closed else "idle" if self._crew is None else "running"
         statistics = self.statistics()
         return (
             f"<Throttler {state}: {statistics.running} running, {statistics.done} done, "

@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 
 import anyio
 import pytest
-from anyio.abc import TaskGroup
 
 from anythrottle import RateLimiter, ThrottleException, amap, amap_outcomes, first, for_each
 from anythrottle._engine.crew import Crew
@@ -44,7 +43,7 @@ class Scenario:
     def __init__(self, source: str, function: str) -> None:
         self.function = function
         errors: dict[object, list[BaseException]] = {1: [ThrottleException(retry_after=2)]}
-        if function.startswith("outcomes"):
+        if function.startswith("outcomes") or function == "leave":
             errors[3] = [ValueError("fails")]
         elif function == "first":
             errors |= {n: [ValueError("fails")] for n in range(5) if n != 1}
@@ -54,6 +53,8 @@ class Scenario:
         self.limiter = RateLimiter("3/5s", concurrency=3)
         self.capacity = anyio.CapacityLimiter(2)
         self.open_calls = 0
+        self.begun = False
+        self.clean_ups: list[str] = []
         self.done: object = None
         self._items: Any = range(7)
         if source == "async":
@@ -62,13 +63,21 @@ class Scenario:
             self._items = self.pulled.generator()
 
     async def slowly(self) -> AsyncIterator[object]:
+        self.begun = True
         generator = self.pulled.async_generator()
         try:
             async for item in generator:
                 await anyio.sleep(0.5)
                 yield item
         finally:
-            await generator.aclose()  # type: ignore[attr-defined]
+            try:
+                await anyio.sleep(0.5)
+                self.clean_ups.append("done")
+            except anyio.get_cancelled_exc_class():
+                self.clean_ups.append("cut off")
+                raise
+            finally:
+                await generator.aclose()  # type: ignore[attr-defined]
 
     async def call(self, item: object) -> object:
         self.open_calls += 1
@@ -83,6 +92,11 @@ class Scenario:
             self.done = len(await amap(self.call, self._items, **options))
         elif self.function == "first":
             self.done = (await first(self.call, self._items, **options)).index >= 0
+        elif self.function == "leave":
+            async with amap_outcomes(self.call, self._items, **options) as outcomes:
+                async for outcome in outcomes:
+                    self.done = outcome.index >= 0
+                    break
         else:
             ordered = self.function == "outcomes in order"
             found: list[object] = []
@@ -96,7 +110,9 @@ class Scenario:
 
     def check(self, when: str, *, was_cut_off: bool) -> None:
         # What was cancelled never returns as if it were done.
-        assert was_cut_off or self.done == (True if self.function == "first" else 7), when
+        early = self.function in ("first", "leave")
+        assert was_cut_off or self.done == (True if early else 7), when
+        self.check_closed(when, was_cut_off=was_cut_off)
         assert self.open_calls == 0, when
         assert self.calls.diary.running == 0, when
         assert self.calls.diary.most_running <= 2, when
@@ -111,6 +127,15 @@ class Scenario:
         ), when
         # One that was pulled may be ahead, and may not have started.
         assert len(self.pulled.items) <= 7, when
+
+    def check_closed(self, when: str, *, was_cut_off: bool) -> None:
+        """Check that an async generator was closed by the engine, and not by the event loop."""
+        if self.begun:
+            assert self._items.ag_frame is None, when
+            assert len(self.clean_ups) == 1, when
+            # Else a step may have been under way, and the clean-up is a part of that.
+            if not was_cut_off and self.function not in ("first", "leave"):
+                assert self.clean_ups == ["done"], when
 
     async def cut_off(self, how: How, strike: Strike) -> None:
         when = f"struck at {strike._number}"
@@ -194,7 +219,9 @@ def run_on_asyncio(main: Callable[..., Awaitable[object]], *args: object) -> Non
     anyio.run(main, *args, backend_options={"loop_factory": VirtualEventLoop})
 
 
-functions = pytest.mark.parametrize("function", ["amap", "first", "outcomes in order", "outcomes"])
+functions = pytest.mark.parametrize(
+    "function", ["amap", "first", "outcomes in order", "outcomes", "leave"]
+)
 
 
 @functions
@@ -331,7 +358,7 @@ class TestOneByOne:
         ended = False
         with anyio.CancelScope() as scope:
 
-            def die_at_once(self: Crew[object, object], task_group: TaskGroup) -> None:
+            def die_at_once(self: Crew[object, object], *task_groups: object) -> None:
                 scope.cancel()
 
             monkeypatch.setattr(Crew, "begin", die_at_once)

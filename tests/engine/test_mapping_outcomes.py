@@ -153,6 +153,22 @@ class TestOutcomes:
         assert len(told) == 1
 
 
+async def test_each_block_is_entered_once() -> None:
+    calls = Calls()
+    block = amap_outcomes(calls, [0])
+    async with block as outcomes:
+        with pytest.raises(RuntimeError, match="call it again for each block"):
+            await block.__aenter__()
+
+        assert [outcome.index async for outcome in outcomes] == [0]
+
+    with pytest.raises(RuntimeError, match="call it again for each block"):
+        async with block:
+            raise AssertionError
+
+    assert calls.starts == [0]
+
+
 class TestSources:
     @in_any_order
     @pytest.mark.parametrize("concurrency", [1, 3])

@@ -3,13 +3,17 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
 
+from anythrottle import Throttler
 from anythrottle._engine.source import Source, SourceEnd
 from tests.conftest import Run
+from tests.engine.diary import Diary, Job, finish
 
 
 async def job() -> int:
@@ -203,13 +207,134 @@ def test_an_async_generator_cut_off_by_asyncio_itself() -> None:
     assert asyncio.run(main())
 
 
-async def test_a_sequence_may_grow() -> None:
+async def test_a_sequence_may_grow_until_its_end_was_told() -> None:
     jobs = [job]
     source = source_of(jobs)
-    assert await drain(source) == [job]
+    assert await pull(source) is job
     jobs.append(other)
     assert source.rest() == [other]
     assert await drain(source) == [other]
+    jobs.append(job)
+    assert (source.rest(), source.left) == ([], 0)
+    assert await drain(source) == []
+
+
+class TestTheEnd:
+    """A source that has told that there is no more is not asked again, by no run."""
+
+    async def test_of_an_iterator(self) -> None:
+        class Items:
+            asked = 0
+
+            def __iter__(self) -> Iterator[object]:
+                return self
+
+            def __next__(self) -> object:
+                self.asked += 1
+                raise StopIteration
+
+        items = Items()
+        source = source_of(items)
+        for _ in range(3):
+            assert await drain(source) == []
+
+        assert items.asked == 1
+
+    async def test_of_an_async_iterator(self) -> None:
+        class Items(AsyncJobs):
+            asked = 0
+
+            async def __anext__(self) -> object:
+                self.asked += 1
+                return await super().__anext__()
+
+        items = Items([job])
+        source = source_of(items)
+        assert await drain(source) == [job]
+        items.jobs.append(other)
+        assert await drain(source) == []
+        assert items.asked == 2
+
+    async def test_of_a_sequence(self) -> None:
+        asked: list[int] = []
+
+        class Items(list[object]):
+            def __getitem__(self, index: Any) -> Any:
+                asked.append(index)
+                return super().__getitem__(index)
+
+        source = source_of(Items([job]))
+        assert await drain(source) == [job]
+        assert await drain(source) == []
+        assert asked == [0, 1]
+
+    async def test_of_a_stream_that_was_closed_afterwards(self) -> None:
+        diary = Diary()
+        send, receive = anyio.create_memory_object_stream[Job](1)
+        with receive:
+            with send:
+                send.send_nowait(diary.job("sent"))
+
+            throttler = Throttler(receive, diary.consumer())
+            await finish(throttler)
+
+        for name in "ab":
+            throttler.add(diary.job(name))
+            assert (await finish(throttler)).queued == 0
+
+        assert diary.consumed == ["sent", "a", "b"]
+
+    async def test_of_a_file_that_was_closed_afterwards(self, tmp_path: Path) -> None:
+        path = tmp_path / "jobs"
+        path.write_text("a\nb\n")
+
+        class Jobs:
+            def __iter__(self) -> "Jobs":
+                return self
+
+            def __next__(self) -> Job:
+                return diary.job(next(file).strip())
+
+        diary = Diary()
+        with path.open() as file:
+            throttler = Throttler(Jobs(), diary.consumer())
+            await finish(throttler)
+
+        throttler.add(diary.job("added"))
+        await finish(throttler)
+        assert diary.consumed == ["a", "b", "added"]
+
+    async def test_of_a_list_that_grows_afterwards(self) -> None:
+        diary = Diary()
+        jobs = diary.jobs(2)
+        throttler = Throttler(jobs, diary.consumer())
+        await finish(throttler)
+        jobs.append(diary.job("late"))
+        assert throttler.remaining() == []
+        throttler.add(diary.job("added"))
+        assert (await finish(throttler)).queued == 0
+        assert diary.consumed == [0, 1, "added"]
+
+    async def test_is_not_an_error_on_the_way(self) -> None:
+        """Who has failed to give an item is asked for it again."""
+        diary = Diary()
+        broken = True
+
+        class Jobs(list[Job]):
+            def __getitem__(self, index: Any) -> Any:
+                if index == 1 and broken:
+                    raise OSError
+
+                return super().__getitem__(index)
+
+        throttler = Throttler(Jobs(diary.jobs(3)), diary.consumer())
+        for _ in range(2):
+            with pytest.raises(OSError):  # noqa: PT011 - it has no message
+                await finish(throttler)
+
+        broken = False
+        await finish(throttler)
+        assert diary.consumed == [0, 1, 2]
 
 
 def test_a_source_lasts_over_two_runs(run: Run) -> None:
@@ -250,27 +375,62 @@ async def test_how_many_are_left(make: Callable[[], object], left: list[int | No
     assert found == left
 
 
-async def test_closing_closes_an_async_generator_alone() -> None:
-    closed = False
+class TestClosing:
+    async def test_an_async_generator(self) -> None:
+        closed = False
 
-    async def generate() -> AsyncGenerator[int]:
-        nonlocal closed
-        try:
+        async def generate() -> AsyncGenerator[int]:
+            nonlocal closed
+            try:
+                yield 1
+                yield 2
+            finally:
+                closed = True
+
+        source = source_of(generate())
+        assert await pull(source) == 1
+        await source.close()
+        assert closed
+
+    async def test_a_generator(self) -> None:
+        closed = False
+
+        def generate() -> Iterator[int]:
+            nonlocal closed
+            try:
+                yield 1
+                yield 2
+            finally:
+                closed = True
+
+        source = source_of(generate())
+        assert await pull(source) == 1
+        await source.close()
+        assert closed
+
+    async def test_generators_that_it_has_not_advanced(self) -> None:
+        async def generate_async() -> AsyncGenerator[int]:
             yield 1
-            yield 2
-        finally:
-            closed = True
 
-    source = source_of(generate())
-    await source.close()
-    assert await pull(source) == 1
-    await source.close()
-    assert closed
-    items = iter([1, 2])
-    source = source_of(items)
-    await pull(source)
-    await source.close()
-    assert list(items) == [2]
+        items = generate_async()
+        await source_of(items).close()
+        assert [item async for item in items] == []
+        generator = (item for item in [1, 2, 3])
+        next(generator)
+        await source_of(generator).close()
+        assert list(generator) == []
+
+    async def test_nothing_else(self) -> None:
+        items = iter([1, 2])
+        source = source_of(items)
+        await pull(source)
+        await source.close()
+        assert list(items) == [2]
+        send, receive = anyio.create_memory_object_stream[int](1)
+        with send, receive:
+            send.send_nowait(1)
+            await source_of(receive).close()
+            assert receive.receive_nowait() == 1
 
 
 async def test_an_async_iterator_that_is_no_iterable() -> None:

@@ -14,7 +14,6 @@ from typing import TypeAlias
 
 import anyio
 import pytest
-from anyio.abc import TaskGroup
 
 from anythrottle import JobInterrupted, RateLimiter, ThrottleException, Throttler, amap
 from anythrottle._engine.crew import Crew
@@ -584,7 +583,7 @@ async def test_a_run_whose_tasks_were_all_cancelled_before_it_does_not_return(
     ended = False
     with anyio.CancelScope() as scope:
 
-        def die_at_once(self: Crew[object, object], task_group: TaskGroup) -> None:
+        def die_at_once(self: Crew[object, object], *task_groups: object) -> None:
             scope.cancel()
 
         monkeypatch.setattr(Crew, "begin", die_at_once)
@@ -596,7 +595,7 @@ async def test_a_run_whose_tasks_were_all_cancelled_before_it_does_not_return(
 
 
 async def test_nor_if_somebody_else_has_cancelled_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    def die_at_once(self: Crew[object, object], task_group: TaskGroup) -> None:
+    def die_at_once(self: Crew[object, object], *task_groups: object) -> None:
         pass
 
     monkeypatch.setattr(Crew, "begin", die_at_once)
