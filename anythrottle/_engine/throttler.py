@@ -13,6 +13,7 @@ import anyio
 from .._errors import JobInterrupted, SourceInterrupted
 from .._events import Observer, check_observer
 from .._limiters.clock import RunClock, weakly
+from .._limiters.live import Live
 from .._limiters.rate_limiter import RateLimiter
 from .._limiters.throttle import JobOf, check_job
 from ..abc import Limiter
@@ -74,7 +75,7 @@ class ThrottlerStatistics:
 
 
 @final
-class Throttler(Generic[T]):
+class Throttler(Live, Generic[T]):
     """
     Runs jobs at the pace a service allows, hands over the results, and loses nothing.
 

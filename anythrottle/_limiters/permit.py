@@ -10,6 +10,7 @@ from typing import Self, final
 from .._policies.policy import Cost
 from .cost import by_unit, named_amounts
 from .line import WaitLine
+from .live import Live
 from .patience import Patience
 from .turn import Turn
 
@@ -41,7 +42,7 @@ FREE = FreePermit()
 
 
 @final
-class TurnPermit(Turn):
+class TurnPermit(Live, Turn):
     """
     A turn that is a :class:`~anythrottle.abc.Permit` as well.
 
