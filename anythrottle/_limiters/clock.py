@@ -96,6 +96,10 @@ class RunClock:
 
         return run.time() if run.is_current() else time.monotonic() - run.behind
 
+    def is_real(self) -> bool:
+        """Return whether that is what ``time.monotonic()`` says."""
+        return self.latest is None or self.latest.real
+
     def is_here(self, run: Run | None) -> bool:
         """Tell whether ``run`` is the one that used the owner last, and the caller is in it."""
         return run is not None and run is self.latest and run.is_current()
