@@ -11,6 +11,7 @@ from anyio.abc import ObjectReceiveStream, ObjectSendStream
 from anyio.lowlevel import checkpoint
 from anyio.streams.memory import MemoryObjectStreamStatistics
 
+from .._limiters.live import Live
 from .._policies.checks import check_count
 from .front_state import FrontState
 
@@ -20,7 +21,7 @@ T_contra = TypeVar("T_contra", contravariant=True)
 
 
 @final
-class FrontSendStream(ObjectSendStream[T_contra]):
+class FrontSendStream(Live, ObjectSendStream[T_contra]):
     """
     The sending end of a front-of-stream channel, see :class:`create_front_stream`.
 
@@ -110,7 +111,7 @@ class FrontSendStream(ObjectSendStream[T_contra]):
 
 
 @final
-class FrontReceiveStream(ObjectReceiveStream[T_co]):
+class FrontReceiveStream(Live, ObjectReceiveStream[T_co]):
     """
     The receiving end of a front-of-stream channel, see :class:`create_front_stream`.
 

@@ -9,6 +9,7 @@ from typing import Generic, Self, TypeVar, final
 
 import anyio
 
+from .._limiters.live import Live
 from .._limiters.parking import Parked, Run
 from .backlog import Backlog
 from .crew import Crew
@@ -22,7 +23,7 @@ _logger = logging.getLogger("anythrottle")
 
 
 @final
-class OutcomeFeed(Parked, Generic[I, T]):
+class OutcomeFeed(Live, Parked, Generic[I, T]):
     """
     An outlet that is an async iterator of outcomes; parked while it is waited for.
 

@@ -13,6 +13,7 @@ import anyio
 from .._errors import JobInterrupted, SourceInterrupted
 from .._events import Observer, check_observer
 from .._limiters.clock import RunClock, weakly
+from .._limiters.live import Live
 from .._limiters.throttle import JobOf, check_job
 from ..abc import Limiter
 from .backlog import Backlog
@@ -36,7 +37,7 @@ T = TypeVar("T")
 
 
 @final
-class Throttler(Generic[T]):
+class Throttler(Live, Generic[T]):
     """
     Runs jobs at the pace a service allows, hands over the results, and loses nothing.
 

@@ -6,7 +6,7 @@ import time
 import weakref
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
-from typing import NoReturn, final
+from typing import final
 
 from anyio import NoEventLoopError
 from anyio.lowlevel import EventLoopToken, current_token
@@ -34,10 +34,6 @@ class RunClock:
         self._owner = owner
         #: The run that used the owner last.
         self.latest: Run | None = None
-
-    def __reduce__(self) -> NoReturn:
-        # A copy would tell the owner of the original of its changes.
-        raise TypeError(f"{self._owner} cannot be copied or pickled: make another one")
 
     def now(self) -> float:
         """
@@ -99,6 +95,10 @@ class RunClock:
             return time.monotonic()
 
         return run.time() if run.is_current() else time.monotonic() - run.behind
+
+    def is_real(self) -> bool:
+        """Return whether that is what ``time.monotonic()`` says."""
+        return self.latest is None or self.latest.real
 
     def is_here(self, run: Run | None) -> bool:
         """Tell whether ``run`` is the one that used the owner last, and the caller is in it."""

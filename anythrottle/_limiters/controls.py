@@ -15,6 +15,7 @@ from .._policies.text import as_policy
 from .cost import check_unit, named_amounts
 from .gate import Gate
 from .line import WaitLine
+from .live import Live
 from .succession import succeed
 
 
@@ -51,7 +52,7 @@ AS_IT_IS: Final = AsItIs()
 Concurrency: TypeAlias = int | anyio.CapacityLimiter | None
 
 
-class LimiterControls:
+class LimiterControls(Live):
     """
     The half of :class:`.RateLimiter` that waits for nothing.
 

@@ -88,17 +88,18 @@ class Outlook:
 
     :param gate: what decides
     :param queue: those in line
+    :param utc: what tells UTC
 
     """
 
     __slots__ = ("_forecasts", "_gate", "_queue", "utc")
 
-    def __init__(self, gate: Gate, queue: TurnQueue) -> None:
+    def __init__(self, gate: Gate, queue: TurnQueue, utc: UtcReader) -> None:
         self._gate = gate
         self._queue = queue
         #: By the priority of who asks, and whether calls that hold their charge end at once.
         self._forecasts: dict[tuple[float, bool], Forecast] = {}
-        self.utc = UtcReader()
+        self.utc = utc
 
     def read_utc(self, now: float) -> None:
         """Tell the buckets that go by UTC what it is, now that nobody is in line."""

@@ -12,6 +12,7 @@ from .._errors import LimitExceeded
 from .._policies.checks import check_count
 from .._policies.policy import Decision, seconds_until
 from .clock import RunClock, weakly
+from .live import Live
 from .rate_limiter import RateLimiter
 
 K = TypeVar("K", bound=Hashable)
@@ -21,7 +22,7 @@ _DROPS = 2
 
 
 @final
-class KeyedLimiter(Generic[K]):
+class KeyedLimiter(Live, Generic[K]):
     """
     A limiter of its own for each key: each user, host or tenant.
 

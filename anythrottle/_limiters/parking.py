@@ -34,10 +34,12 @@ class Parked:
 class Run(ABC):
     """One run of an event loop."""
 
-    __slots__ = ("behind", "checkpoint", "checkpoint_if_cancelled", "deadline", "time")
+    __slots__ = ("behind", "checkpoint", "checkpoint_if_cancelled", "deadline", "real", "time")
 
     #: By how much this run's clock was behind ``time.monotonic()`` when it was last read.
     behind: float
+    #: Whether this run's clock is the real one; then it is read as ``time.monotonic()``.
+    real: bool
     #: What returns the time of this run's clock, in seconds.
     time: Callable[[], float]
     #: What lets others run, and is cancelled if that is due.
@@ -121,7 +123,8 @@ class AsyncioRun(Run):
         own_time = getattr(loop.time, "__func__", None) is not asyncio.BaseEventLoop.time
         accelerated = type(loop).__module__.partition(".")[0] in {"uvloop", "winloop"}
         # The real clock is the loop's own too, but uvloop cuts that to milliseconds.
-        self.time = time.monotonic if accelerated or not own_time else self._virtual_time
+        self.real = accelerated or not own_time
+        self.time = time.monotonic if self.real else self._virtual_time
         self.checkpoint = _yield_once  # type: ignore[assignment] # mypy forgets what coroutine() does
         self.checkpoint_if_cancelled = backend.checkpoint_if_cancelled
         self.deadline = backend.current_effective_deadline

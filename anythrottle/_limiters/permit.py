@@ -11,6 +11,7 @@ from .._policies.policy import Cost
 from .cost import by_unit, named_amounts
 from .holding import is_inside
 from .line import WaitLine
+from .live import Live
 from .patience import Patience
 from .turn import Turn
 
@@ -45,7 +46,7 @@ FREE = FreePermit()
 
 
 @final
-class TurnPermit(Turn):
+class TurnPermit(Live, Turn):
     """
     A turn that is a :class:`~anythrottle.abc.Permit` as well.
 

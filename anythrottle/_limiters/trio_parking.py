@@ -18,20 +18,20 @@ from .parking import Parked, Run
 class TrioRun(Run):
     """A run of Trio."""
 
-    __slots__ = ("_clock", "_current_token", "_real", "_token")
+    __slots__ = ("_clock", "_current_token", "_token")
 
     def __init__(self, token: object) -> None:
         assert isinstance(token, trio.lowlevel.TrioToken)
         self._token = token
         self._current_token = trio.lowlevel.current_trio_token
         self._clock = trio.lowlevel.current_clock()
-        self._real = type(self._clock).__name__ == "SystemClock"
+        self.real = type(self._clock).__name__ == "SystemClock"
         self.checkpoint = trio.lowlevel.checkpoint
         self.checkpoint_if_cancelled = trio.lowlevel.checkpoint_if_cancelled
         self.deadline = trio.current_effective_deadline
         self.behind = 0.0
         # Trio's own real clock counts the same seconds, from a random origin.
-        self.time = time.monotonic if self._real else self._virtual_time
+        self.time = time.monotonic if self.real else self._virtual_time
 
     def is_current(self) -> bool:
         try:
@@ -75,7 +75,7 @@ class TrioRun(Run):
     async def park_until(self, who: Parked, instant: float) -> bool:
         if instant == inf:
             deadline = inf
-        elif self._real:
+        elif self.real:
             deadline = self._clock.current_time() + (instant - self.time())
         else:
             deadline = instant

@@ -30,6 +30,7 @@ from .gate import NEVER, Gate
 from .parking import Run
 from .queue import TurnQueue
 from .turn import Place, Turn
+from .utc import UtcReader
 
 #: Says how to enter a limiter that wants to know when a call has ended.
 HOLDS = (
@@ -79,7 +80,7 @@ class Turnstile:
         #: How many have come so far.
         self.arrivals = 0
         self.queue = TurnQueue()
-        self.outlook = Outlook(gate, self.queue)
+        self.outlook = Outlook(gate, self.queue, UtcReader(self.clock))
         #: What the head waits for, as last seen: an instant, or a slot of a capacity limiter.
         self._due = inf
         self._slot_wanted = False

@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from typing import final
 
+from .clock import RunClock
+
 #: By how much a wall clock that has not been set may have drifted from the real one, in seconds.
 _DRIFT = 0.5
-
-#: By how much a loop's clock that is the real one may differ from it, as both are read in turn.
-_RESOLUTION = 1e-3
 
 
 @final
@@ -20,25 +19,30 @@ class UtcReader:
     That is what the wall clock says, which may have been set since the last time. Only where the
     loop's clock is a virtual one and the wall clock has gone on in real time, UTC goes on with the
     loop's clock: there an hour passes in a millisecond, and has passed for UTC as well.
+
+    :param clock: the loop's clock
     """
 
-    __slots__ = ("_instant", "_real", "_wall")
+    __slots__ = ("_clock", "_instant", "_real", "_wall")
 
-    def __init__(self) -> None:
-        #: What the loop's clock, the real one and the wall clock said when this one was set last.
+    def __init__(self, clock: RunClock) -> None:
+        self._clock = clock
+        #: What the virtual clock, the real one and the wall clock said when UTC was set last.
         self._instant: float | None = None
         self._real = self._wall = 0.0
 
     def read(self, now: float) -> float:
         """Return UTC at ``now``, in seconds since the epoch."""
         wall, real = time.time(), time.monotonic()
+        if self._clock.is_real():
+            # The thread may have been held up since it read what time it is.
+            return wall - (real - now)
+
         passed = real - self._real
         if self._instant is None or abs(wall - self._wall - passed) > _DRIFT:
             self._instant, self._real, self._wall = now, real, wall
-            return wall
 
-        virtual = abs(now - self._instant - passed) > _RESOLUTION
-        return self._wall + (now - self._instant) if virtual else wall
+        return self._wall + (now - self._instant)
 
     def forget(self) -> None:
         """Begin anew: the loop's clock has been exchanged."""

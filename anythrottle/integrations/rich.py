@@ -22,6 +22,7 @@ from rich.table import Column
 from rich.text import Text
 
 from .._events import Event, Failed, Finished, Paused, Resumed, Retried, Started, Throttled
+from .._limiters.live import Live
 from .._policies.checks import check_count
 
 __all__ = ("JobProgress",)
@@ -30,7 +31,7 @@ _FRAMES_PER_SECOND = 4
 
 
 @final
-class JobProgress:
+class JobProgress(Live):
     """
     Shows in the terminal how far a throttler's jobs are; to be given to it as its observer.
 

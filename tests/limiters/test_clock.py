@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import gc
 import math
-import pickle
 import selectors
 import threading
 import time
@@ -22,10 +20,8 @@ import pytest
 from anyio import NoEventLoopError
 
 from anythrottle import (
-    KeyedLimiter,
     LimitExceeded,
     RateLimiter,
-    Throttler,
     WindowTokenBucket,
 )
 from anythrottle._limiters.clock import RunClock, weakly
@@ -873,17 +869,6 @@ class TestRunClock:
         time.sleep(0.01)
         after = clock.now()
         assert 0.01 <= after - before <= watch.elapsed
-
-    @pytest.mark.parametrize("twin", [copy.deepcopy, pickle.dumps])
-    def test_it_cannot_be_copied(self, twin: Callable[[object], object]) -> None:
-        limiter = RateLimiter("5/s", name="api")
-        keyed = KeyedLimiter[str](lambda _: RateLimiter())
-        throttler: Throttler[object] = Throttler([])
-        owners = [limiter, keyed, throttler]
-        names = ["^the limiter 'api'", "^the keyed limiter", ""]
-        for owner, name in zip(owners, names, strict=True):
-            with pytest.raises(TypeError, match=f"{name} cannot be copied or pickled"):
-                twin(owner)
 
 
 class TestWeakly:

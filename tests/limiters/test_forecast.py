@@ -309,7 +309,7 @@ class Script:
     def compare(self) -> None:
         line = self.limiter._line
         now = line.clock.now()
-        kept, fresh = line.outlook, Outlook(self.limiter._gate, line.queue)
+        kept, fresh = line.outlook, Outlook(self.limiter._gate, line.queue, line.outlook.utc)
         for cost in {1, self.most}:
             amounts = self.limiter._gate.amounts(cost)
             for priority in (0, 1, -1):
@@ -437,7 +437,8 @@ class TestWhatIsKept:
 
                 await wait_idle()
                 now = anyio.current_time()
-                fresh = Outlook(limiter._gate, limiter._line.queue).decide((1,), now)
+                line = limiter._line
+                fresh = Outlook(line.gate, line.queue, line.outlook.utc).decide((1,), now)
                 kept = limiter.peek()
                 assert kept.retry_after == pytest.approx(fresh.retry_after, rel=0.01)
 

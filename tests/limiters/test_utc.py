@@ -15,8 +15,11 @@ from hypothesis import strategies as st
 
 from anythrottle import FixedWindow, LimitExceeded, RateLimiter
 from anythrottle._limiters import utc
+from anythrottle._limiters.clock import RunClock
+from anythrottle._limiters.parking import AsyncioRun
 from anythrottle._limiters.utc import UtcReader
 from anythrottle.testing import wait_idle
+from anythrottle.testing._virtual_loop import VirtualEventLoop
 from tests.conftest import Run
 from tests.limiters.tools import Crowd, tasks
 from tests.limiters.worlds import MIDNIGHT, wall_clock
@@ -43,18 +46,30 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
     return Clocks(monkeypatch)
 
 
+def clock_like(*, real: bool) -> RunClock:
+    """Return the clock of a limiter that is used in a run with such a clock."""
+    clock = RunClock(lambda _: None, "owner")
+    if not real:
+        loop = VirtualEventLoop()
+        clock.latest = AsyncioRun(loop)
+        loop.close()
+
+    assert clock.is_real() is real
+    return clock
+
+
 class TestOnTheRealClock:
-    """The loop's clock and the real one are the same, but for their origins."""
+    """The loop's clock and the real one are the same."""
 
     def test_it_is_what_the_wall_clock_says(self, clocks: Clocks) -> None:
-        reader = UtcReader()
+        reader = UtcReader(clock_like(real=True))
         for _ in range(5):
-            assert reader.read(clocks.real + 7000) == clocks.wall
+            assert reader.read(clocks.real) == clocks.wall
             clocks.pass_by(1234.5)
 
     @pytest.mark.parametrize("change", [3600.0, -3600.0, 1.0, -1.0, 0.25, -0.25])
     def test_it_follows_when_that_is_set(self, clocks: Clocks, change: float) -> None:
-        reader = UtcReader()
+        reader = UtcReader(clock_like(real=True))
         reader.read(clocks.real)
         clocks.pass_by(10)
         clocks.wall += change
@@ -63,7 +78,7 @@ class TestOnTheRealClock:
             clocks.pass_by(10)
 
     def test_it_follows_a_clock_that_is_slewed(self, clocks: Clocks) -> None:
-        reader = UtcReader()
+        reader = UtcReader(clock_like(real=True))
         for _ in range(50):
             assert reader.read(clocks.real) == clocks.wall
             clocks.pass_by(60)
@@ -72,7 +87,7 @@ class TestOnTheRealClock:
     def test_a_reading_of_the_loops_clock_that_is_a_little_old_does_no_harm(
         self, clocks: Clocks
     ) -> None:
-        reader = UtcReader()
+        reader = UtcReader(clock_like(real=True))
         reader.read(clocks.real)
         clocks.pass_by(100)
         # As if the thread had been held up between the two readings.
@@ -82,7 +97,7 @@ class TestOnTheRealClock:
 
 class TestOnAVirtualClock:
     def test_it_goes_on_virtually_where_the_wall_clock_does_not(self, clocks: Clocks) -> None:
-        reader = UtcReader()
+        reader = UtcReader(clock_like(real=False))
         begun = reader.read(0.0)
         assert begun == clocks.wall
         clocks.pass_by(0.002)
@@ -91,8 +106,18 @@ class TestOnAVirtualClock:
         # However small the step is.
         assert reader.read(3600.25) == begun + 3600.25
 
+    def test_it_stands_still_at_once(self, clocks: Clocks) -> None:
+        reader = UtcReader(clock_like(real=False))
+        begun = reader.read(5.0)
+        for _ in range(10):
+            # Less than any two readings of one clock may be apart.
+            clocks.pass_by(0.0005)
+            assert reader.read(5.0) == begun
+
+        assert reader.read(5.0005) == begun + 0.0005
+
     def test_it_stands_still_while_the_virtual_clock_does(self, clocks: Clocks) -> None:
-        reader = UtcReader()
+        reader = UtcReader(clock_like(real=False))
         begun = reader.read(5.0)
         clocks.pass_by(40)
         assert reader.read(5.0) == begun
@@ -102,21 +127,21 @@ class TestOnAVirtualClock:
     def test_a_patched_wall_clock_that_goes_with_it_is_followed(
         self, clocks: Clocks, step: float
     ) -> None:
-        reader = UtcReader()
+        reader = UtcReader(clock_like(real=False))
         for number in range(5):
             clocks.wall = MIDNIGHT + number * step
             clocks.real += 0.0009765625
             assert reader.read(number * step) == clocks.wall
 
     def test_a_patched_wall_clock_that_is_set_is_followed(self, clocks: Clocks) -> None:
-        reader = UtcReader()
+        reader = UtcReader(clock_like(real=False))
         reader.read(10.0)
         clocks.wall = 0.0
         assert reader.read(11.0) == 0.0
         assert reader.read(12.0) == 1.0
 
     def test_it_agrees_with_the_wall_clock_in_a_new_run(self, clocks: Clocks) -> None:
-        reader = UtcReader()
+        reader = UtcReader(clock_like(real=False))
         reader.read(0.0)
         reader.read(86_400.0)
         clocks.pass_by(5)
@@ -147,6 +172,18 @@ def allowed(limiter: RateLimiter) -> int:
 
 @pytest.mark.timing
 class TestQuotasOfUtc:
+    async def test_an_edge_comes_no_nearer_while_a_virtual_clock_stands_still(
+        self, clocks: Clocks
+    ) -> None:
+        limiter = RateLimiter(FixedWindow(1, 10, align="utc"))
+        limiter.acquire_nowait()
+        for _ in range(3):
+            clocks.pass_by(0.0009)
+            assert limiter.peek().retry_after == 10.0
+
+        await anyio.sleep(9.9995)
+        assert wait_for(limiter) == pytest.approx(0.0005, abs=1e-9)
+
     async def test_utc_is_not_read_anew_while_others_wait(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -346,6 +383,37 @@ class TestQuotasOfUtc:
                 assert crowd.granted[number] - begun + wall == at
 
         run(main)
+
+
+class TestOnRealLoops:
+    @pytest.mark.parametrize(
+        ("backend", "options"),
+        [("asyncio", {}), ("asyncio", {"use_uvloop": True}), ("trio", {})],
+        ids=["asyncio", "uvloop", "trio"],
+    )
+    def test_it_is_noticed_at_once_that_the_wall_clock_was_set(
+        self, backend: str, options: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        change = 0.0
+        begun = time.monotonic()
+
+        def wall() -> float:
+            return MIDNIGHT + change + (time.monotonic() - begun)
+
+        async def main() -> None:
+            nonlocal change
+            limiter = RateLimiter(FixedWindow(1, 86_400, align="utc"))
+            await limiter.acquire()
+            for set_to in (0.0, 0.25, 3600.0, 3599.75, 0.0):
+                change = set_to
+                before = time.monotonic() - begun
+                wait = limiter.peek().retry_after
+                after = time.monotonic() - begun
+                # To the rounding of wall clocks, the edge is where it is at that instant.
+                assert before - 1e-5 <= 86_400 - change - wait <= after + 1e-5
+
+        monkeypatch.setattr(time, "time", wall)
+        anyio.run(main, backend=backend, backend_options=options)
 
 
 class TestOverRuns:
