@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from anythrottle import FixedWindow, LimitExceeded, RateLimiter
 from anythrottle._limiters import utc
 from anythrottle._limiters.clock import RunClock
-from anythrottle._limiters.parking import AsyncioRun
 from anythrottle._limiters.utc import UtcReader
 from anythrottle.testing import wait_idle
 from anythrottle.testing._virtual_loop import VirtualEventLoop
@@ -46,12 +45,16 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
     return Clocks(monkeypatch)
 
 
+async def _use(clock: RunClock) -> None:
+    clock.now()
+
+
 def clock_like(*, real: bool) -> RunClock:
     """Return the clock of a limiter that is used in a run with such a clock."""
     clock = RunClock(lambda _: None, "owner")
     if not real:
         loop = VirtualEventLoop()
-        clock.latest = AsyncioRun(loop)
+        loop.run_until_complete(_use(clock))
         loop.close()
 
     assert clock.is_real() is real
