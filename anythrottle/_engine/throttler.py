@@ -263,6 +263,8 @@ class Throttler(Live, Generic[T]):
             too) or the limiter, as it is. Further errors are noted on it.
 
         """
+        # A run whose loop is no more, or was the parent process's, is not under way.
+        self._clock.glance()
         if self._crew is not None:
             raise anyio.BusyResourceError("running")
 
@@ -274,7 +276,8 @@ class Throttler(Live, Generic[T]):
                 self._deliveries.begin_run()
                 await run_to_end(crew, self._consuming(crew))
             finally:
-                self._end_run()
+                if self._crew is crew:
+                    self._end_run()
 
         if interrupted_before:
             raise SourceInterrupted(source.items)
@@ -322,7 +325,7 @@ class Throttler(Live, Generic[T]):
         try:
             # Where the loop's clock is the real one, it has another origin than the run's own.
             now = anyio.current_time()
-        except anyio.NoEventLoopError:
+        except RuntimeError:
             now = glance
 
         paused_for = (
@@ -348,8 +351,8 @@ class Throttler(Live, Generic[T]):
         )
 
     def __repr__(self) -> str:
-        state = "idle" if self._crew is None else "running"
         statistics = self.statistics()
+        state = "idle" if self._crew is None else "running"
         return (
             f"<Throttler {state}: {statistics.running} running, {statistics.done} done, "
             f"{statistics.failed} failed>"
@@ -384,6 +387,9 @@ class Throttler(Live, Generic[T]):
 
     def _shift(self, seconds: float) -> None:
         """Go over to another run's clock."""
+        if self._crew is not None:
+            self._end_run()
+
         if self._pace is not None:
             self._pace.shift(seconds)
 

@@ -17,7 +17,7 @@ from math import inf
 from threading import get_ident
 from typing import cast, final
 
-from anyio.lowlevel import EventLoopToken
+from .process import current_process
 
 
 class Parked:
@@ -30,9 +30,9 @@ class Parked:
 
 
 class Run(ABC):
-    """One run of an event loop."""
+    """One run of an event loop. In a forked child, those of the parent process have ended."""
 
-    __slots__ = ("behind", "checkpoint", "real", "time")
+    __slots__ = ("_process", "behind", "checkpoint", "real", "time")
 
     #: By how much this run's clock was behind ``time.monotonic()`` when it was last read.
     behind: float
@@ -42,6 +42,10 @@ class Run(ABC):
     time: Callable[[], float]
     #: What lets others run, and is cancelled if that is due.
     checkpoint: Callable[[], Awaitable[None]]
+
+    def __init__(self) -> None:
+        self._process = current_process()
+        self.behind = 0.0
 
     @abstractmethod
     def is_current(self) -> bool:
@@ -64,8 +68,12 @@ class Run(ABC):
         """Tell whether this run has ended for good."""
 
     @abstractmethod
-    def goes_on_here(self, token: EventLoopToken) -> bool:
-        """Tell whether the caller is in this very run, though in another thread than before."""
+    def goes_on_here(self, loop: object) -> bool:
+        """
+        Return whether this run is that of a loop, though perhaps in another thread than before.
+
+        :param loop: what :func:`.current_loop` returns
+        """
 
     @abstractmethod
     def park(self, who: Parked) -> Awaitable[object]:
@@ -87,6 +95,7 @@ class AsyncioRun(Run):
     __slots__ = ("_loop", "_thread")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
         self._loop = loop
         self._thread = get_ident()
         own_time = getattr(loop.time, "__func__", None) is not asyncio.BaseEventLoop.time
@@ -95,11 +104,10 @@ class AsyncioRun(Run):
         self.real = accelerated or not own_time
         self.time = time.monotonic if self.real else self._virtual_time
         self.checkpoint = _yield_once  # type: ignore[assignment] # mypy forgets what coroutine() does
-        self.behind = 0.0
 
     def is_current(self) -> bool:
         # A fourth of what asyncio.get_running_loop() costs, which asks for the process id too.
-        return self._loop.is_running() and get_ident() == self._thread
+        return self._loop.is_running() and get_ident() == self._thread and not self._process.left
 
     def is_here(self) -> bool:
         # Trio may run as a guest in asyncio's callbacks.
@@ -109,13 +117,13 @@ class AsyncioRun(Run):
         return asyncio.current_task(self._loop)
 
     def is_over(self) -> bool:
-        return not self._loop.is_running()
+        return self._process.left or not self._loop.is_running()
 
     def has_ended(self) -> bool:
-        return self._loop.is_closed()
+        return self._process.left or self._loop.is_closed()
 
-    def goes_on_here(self, token: EventLoopToken) -> bool:
-        if token.native_token is not self._loop:
+    def goes_on_here(self, loop: object) -> bool:
+        if loop is not self._loop or self._process.left:
             return False
 
         self._thread = get_ident()
@@ -144,7 +152,7 @@ class AsyncioRun(Run):
         future = cast("asyncio.Future[bool] | None", who.parked)
         if future is not None:
             who.parked = None
-            if not future.done() and not self._loop.is_closed():
+            if not (future.done() or self._process.left or self._loop.is_closed()):
                 future.set_result(True)
 
 
