@@ -156,6 +156,10 @@ class FrontState(Generic[T]):
             position, _, item = heappop(self.front)
             return position, item
 
+        if self._senders:
+            # Whoever waited in a run that has ended has not sent.
+            self._clock.glance()
+
         if self._buffer:
             item = self._buffer.popleft()
             if self._senders:

@@ -231,6 +231,8 @@ class Throttler(Live, Generic[T]):
         if self._closed:
             raise anyio.ClosedResourceError
 
+        # A run whose loop is no more, or was the parent process's, is not under way.
+        self._clock.glance()
         if self._crew is not None:
             raise anyio.BusyResourceError("running")
 
@@ -242,7 +244,8 @@ class Throttler(Live, Generic[T]):
                 self._deliveries.begin_run()
                 await run_to_end(crew, self._consuming(crew))
             finally:
-                self._end_run()
+                if self._crew is crew:
+                    self._end_run()
 
         if interrupted_before:
             raise SourceInterrupted(source.items)
@@ -324,8 +327,9 @@ class Throttler(Live, Generic[T]):
         await self.aclose()
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "idle" if self._crew is None else "running"
         statistics = self.statistics()
+        state = "closed" if self._closed else "idle" if self._crew is None else "running"
+        state = "idle" if self._crew is None else "running"
         return (
             f"<Throttler {state}: {statistics.running} running, {statistics.done} done, "
             f"{statistics.failed} failed>"
@@ -360,6 +364,9 @@ class Throttler(Live, Generic[T]):
 
     def _shift(self, seconds: float) -> None:
         """Go over to another run's clock."""
+        if self._crew is not None:
+            self._end_run()
+
         if self._pace is not None:
             self._pace.shift(seconds)
 

@@ -69,7 +69,7 @@ def statistics_of(
     try:
         # Where the loop's clock is the real one, it has another origin than the run's own.
         now = anyio.current_time()
-    except anyio.NoEventLoopError:
+    except RuntimeError:
         now = glance
 
     paused_for = limiter.statistics().paused_for if isinstance(limiter, RateLimiter) else 0.0

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import weakref
-from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from typing import final
 
 from anyio import NoEventLoopError
-from anyio.lowlevel import EventLoopToken, current_token
+from anyio.lowlevel import current_token
 
 from .parking import AsyncioRun, Run
+from .process import current_process
 
 
 @final
@@ -62,11 +63,11 @@ class RunClock:
         if before is not None and before.is_here():
             return before
 
-        token = current_token()
-        if before is not None and before.goes_on_here(token):
+        loop = current_loop()
+        if before is not None and before.goes_on_here(loop):
             return before
 
-        run = run_of(token)
+        run = run_of(loop)
         if before is not None and not before.is_over():
             raise RuntimeError(
                 f"{self._owner} is in use in another event loop that is running now; "
@@ -114,15 +115,36 @@ class RunClock:
         self._on_change(now - left)
 
 
-def run_of(token: EventLoopToken) -> Run:
-    """Return the run that a token of the running event loop stands for."""
-    if isinstance(token.native_token, AbstractEventLoop):
-        return AsyncioRun(token.native_token, token.backend_class)
+def current_loop() -> object:
+    """
+    Return the event loop that runs here: an asyncio loop, or the token of a Trio run.
+
+    :raises ~anyio.NoEventLoopError: if none runs in this thread
+
+    """
+    try:
+        loop = current_token().native_token
+        if loop is current_process().inherited:
+            # There may be one of asyncio all the same, which AnyIO does not see then.
+            loop = asyncio.get_running_loop()
+    except RuntimeError as exc:
+        # In a forked child AnyIO may take the parent's asyncio loop for running. asyncio does not.
+        raise NoEventLoopError("no event loop runs in this thread") from exc
+
+    return loop
+
+
+def run_of(loop: object) -> Run:
+    """Return the run of an event loop that runs here, as :func:`.current_loop` returns it."""
+    if isinstance(loop, asyncio.AbstractEventLoop):
+        token = current_token()
+        # If AnyIO does not see the loop, there are no cancel scopes in it.
+        return AsyncioRun(loop, token.backend_class if token.native_token is loop else None)
 
     # Needed only by who runs on Trio, and so has it.
     from .trio_parking import TrioRun
 
-    return TrioRun(token.native_token)
+    return TrioRun(loop)
 
 
 def weakly(method: Callable[[float], None]) -> Callable[[float], None]:

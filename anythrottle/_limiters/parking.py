@@ -19,7 +19,8 @@ from threading import get_ident
 from typing import cast, final
 
 from anyio.abc import AsyncBackend
-from anyio.lowlevel import EventLoopToken
+
+from .process import current_process
 
 
 class Parked:
@@ -32,9 +33,17 @@ class Parked:
 
 
 class Run(ABC):
-    """One run of an event loop."""
+    """One run of an event loop. In a forked child, those of the parent process have ended."""
 
-    __slots__ = ("behind", "checkpoint", "checkpoint_if_cancelled", "deadline", "real", "time")
+    __slots__ = (
+        "_process",
+        "behind",
+        "checkpoint",
+        "checkpoint_if_cancelled",
+        "deadline",
+        "real",
+        "time",
+    )
 
     #: By how much this run's clock was behind ``time.monotonic()`` when it was last read.
     behind: float
@@ -48,6 +57,10 @@ class Run(ABC):
     checkpoint_if_cancelled: Callable[[], Awaitable[None]]
     #: What returns the deadline of that scope: minus infinity if it is cancelled.
     deadline: Callable[[], float]
+
+    def __init__(self) -> None:
+        self._process = current_process()
+        self.behind = 0.0
 
     @abstractmethod
     def is_current(self) -> bool:
@@ -70,8 +83,12 @@ class Run(ABC):
         """Tell whether this run has ended for good."""
 
     @abstractmethod
-    def goes_on_here(self, token: EventLoopToken) -> bool:
-        """Tell whether the caller is in this very run, though in another thread than before."""
+    def goes_on_here(self, loop: object) -> bool:
+        """
+        Return whether this run is that of a loop, though perhaps in another thread than before.
+
+        :param loop: what :func:`.current_loop` returns
+        """
 
     @abstractmethod
     def park(self, who: Parked) -> Awaitable[object]:
@@ -115,7 +132,10 @@ class AsyncioRun(Run):
 
     __slots__ = ("_began", "_loop", "_thread")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, backend: type[AsyncBackend]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, backend: type[AsyncBackend] | None = None
+    ) -> None:
+        super().__init__()
         self._loop = loop
         #: The task whose call has begun last.
         self._began: weakref.ref[asyncio.Task[object]] | None = None
@@ -126,13 +146,16 @@ class AsyncioRun(Run):
         self.real = accelerated or not own_time
         self.time = time.monotonic if self.real else self._virtual_time
         self.checkpoint = _yield_once  # type: ignore[assignment] # mypy forgets what coroutine() does
-        self.checkpoint_if_cancelled = backend.checkpoint_if_cancelled
-        self.deadline = backend.current_effective_deadline
-        self.behind = 0.0
+        if backend is None:
+            self.checkpoint_if_cancelled = self.checkpoint
+            self.deadline = _no_deadline
+        else:
+            self.checkpoint_if_cancelled = backend.checkpoint_if_cancelled
+            self.deadline = backend.current_effective_deadline
 
     def is_current(self) -> bool:
         # A fourth of what asyncio.get_running_loop() costs, which asks for the process id too.
-        return self._loop.is_running() and get_ident() == self._thread
+        return self._loop.is_running() and get_ident() == self._thread and not self._process.left
 
     def is_here(self) -> bool:
         # Trio may run as a guest in asyncio's callbacks.
@@ -142,13 +165,13 @@ class AsyncioRun(Run):
         return asyncio.current_task(self._loop)
 
     def is_over(self) -> bool:
-        return not self._loop.is_running()
+        return self._process.left or not self._loop.is_running()
 
     def has_ended(self) -> bool:
-        return self._loop.is_closed()
+        return self._process.left or self._loop.is_closed()
 
-    def goes_on_here(self, token: EventLoopToken) -> bool:
-        if token.native_token is not self._loop:
+    def goes_on_here(self, loop: object) -> bool:
+        if loop is not self._loop or self._process.left:
             return False
 
         self._thread = get_ident()
@@ -177,7 +200,7 @@ class AsyncioRun(Run):
         future = cast("asyncio.Future[bool] | None", who.parked)
         if future is not None:
             who.parked = None
-            if not future.done() and not self._loop.is_closed():
+            if not (future.done() or self._process.left or self._loop.is_closed()):
                 future.set_result(True)
 
     def note_begin(self) -> None:
@@ -202,6 +225,10 @@ class AsyncioRun(Run):
 def _yield_once() -> Generator[None, None, None]:
     # What asyncio.sleep(0) comes to, without its two coroutines.
     yield
+
+
+def _no_deadline() -> float:
+    return inf
 
 
 def _has_failed(task: asyncio.Task[object] | None) -> bool:

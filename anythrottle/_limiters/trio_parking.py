@@ -9,7 +9,6 @@ from math import inf
 from typing import final
 
 import trio
-from anyio.lowlevel import EventLoopToken
 
 from .parking import Parked, Run
 
@@ -21,6 +20,7 @@ class TrioRun(Run):
     __slots__ = ("_clock", "_current_token", "_token")
 
     def __init__(self, token: object) -> None:
+        super().__init__()
         assert isinstance(token, trio.lowlevel.TrioToken)
         self._token = token
         self._current_token = trio.lowlevel.current_trio_token
@@ -29,13 +29,12 @@ class TrioRun(Run):
         self.checkpoint = trio.lowlevel.checkpoint
         self.checkpoint_if_cancelled = trio.lowlevel.checkpoint_if_cancelled
         self.deadline = trio.current_effective_deadline
-        self.behind = 0.0
         # Trio's own real clock counts the same seconds, from a random origin.
         self.time = time.monotonic if self.real else self._virtual_time
 
     def is_current(self) -> bool:
         try:
-            return self._current_token() is self._token
+            return self._current_token() is self._token and not self._process.left
         except RuntimeError:
             return False
 
@@ -49,6 +48,9 @@ class TrioRun(Run):
         return self.has_ended()
 
     def has_ended(self) -> bool:
+        if self._process.left:
+            return True
+
         try:
             self._token.run_sync_soon(bool, idempotent=True)
         except trio.RunFinishedError:
@@ -56,8 +58,8 @@ class TrioRun(Run):
 
         return False
 
-    def goes_on_here(self, token: EventLoopToken) -> bool:
-        return token.native_token is self._token
+    def goes_on_here(self, loop: object) -> bool:
+        return loop is self._token and not self._process.left
 
     def _virtual_time(self) -> float:
         now = self._clock.current_time()
@@ -86,12 +88,12 @@ class TrioRun(Run):
         return not scope.cancelled_caught
 
     def wake(self, who: Parked) -> None:
-        if not self.is_current():
+        if self.is_current():
+            self._wake_here(who)
+        elif not self._process.left:
             # From the host's side of a guest run, or after the end.
             with suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(self._wake_here, who)
-        else:
-            self._wake_here(who)
 
     def note_begin(self) -> None:
         # A nursery learns at once that a task of it has failed.

@@ -5,10 +5,9 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 import pytest
-from anyio.lowlevel import current_token
 
 from anythrottle._engine.cancellation import RunCancellation, without_cancellations
-from anythrottle._limiters.clock import run_of
+from anythrottle._limiters.clock import current_loop, run_of
 
 
 def asyncio_run(main: Callable[[], Awaitable[object]]) -> None:
@@ -19,7 +18,7 @@ def asyncio_run(main: Callable[[], Awaitable[object]]) -> None:
 
 
 def made_here() -> RunCancellation:
-    return RunCancellation(run_of(current_token()))
+    return RunCancellation(run_of(current_loop()))
 
 
 async def test_an_ordinary_error_is_none() -> None:

@@ -447,6 +447,20 @@ class TestRuns:
         assert found == [1]
         receive.close()
 
+    def test_who_waited_for_room_in_a_loop_that_was_closed_has_not_sent(self) -> None:
+        send, receive = create_front_stream[int]()
+        loop = VirtualEventLoop()
+        waiting = loop.create_task(send.send(1))
+        loop.run_until_complete(wait_idle())
+        with send, receive:
+            assert receive.statistics().tasks_waiting_send == 1
+            loop.close()
+            waiting._log_destroy_pending = False  # type: ignore[attr-defined]
+            with pytest.raises(anyio.WouldBlock):
+                receive.receive_nowait()
+
+            assert receive.statistics().tasks_waiting_send == 0
+
 
 def test_repr() -> None:
     state: FrontState[str] = FrontState(2)

@@ -8,9 +8,8 @@ import time
 
 import anyio
 import pytest
-from anyio.lowlevel import current_token
 
-from anythrottle._limiters.clock import run_of
+from anythrottle._limiters.clock import current_loop, run_of
 from anythrottle._limiters.parking import Parked, Run
 from anythrottle.testing import wait_idle
 from anythrottle.testing._virtual_loop import VirtualEventLoop
@@ -25,7 +24,7 @@ def sleeper() -> Parked:
 
 
 def this_run() -> Run:
-    return run_of(current_token())
+    return run_of(current_loop())
 
 
 async def park(run: Run, who: Parked) -> None:
@@ -95,7 +94,7 @@ class TestParking:
         run = this_run()
         assert run.is_current()
         assert not run.is_over()
-        assert run.goes_on_here(current_token())
+        assert run.goes_on_here(current_loop())
         assert not await anyio.to_thread.run_sync(run.is_current)
         assert not await anyio.to_thread.run_sync(run.is_over)
 
@@ -110,7 +109,7 @@ class TestParking:
         first.wake(who)
 
         async def later() -> tuple[bool, bool, bool]:
-            return first.is_current(), first.is_over(), first.goes_on_here(current_token())
+            return first.is_current(), first.is_over(), first.goes_on_here(current_loop())
 
         assert run(later) == (False, True, False)
 

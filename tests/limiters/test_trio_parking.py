@@ -8,9 +8,9 @@ import sys
 
 import pytest
 import trio
-from anyio.lowlevel import EventLoopToken, current_token
 
 from anythrottle import RateLimiter
+from anythrottle._limiters.clock import current_loop
 from anythrottle._limiters.parking import Parked
 from anythrottle._limiters.trio_parking import TrioRun
 from anythrottle.testing._virtual_trio import VirtualClock
@@ -39,8 +39,8 @@ anyio.run(host)
 
 class TestTrioRun:
     def test_knows_its_own_token_only(self) -> None:
-        async def main() -> tuple[TrioRun, EventLoopToken]:
-            run, token = TrioRun(trio.lowlevel.current_trio_token()), current_token()
+        async def main() -> tuple[TrioRun, object]:
+            run, token = TrioRun(trio.lowlevel.current_trio_token()), current_loop()
             assert run.goes_on_here(token)
             return run, token
 
