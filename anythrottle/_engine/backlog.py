@@ -12,6 +12,7 @@ step. A job that was pulled or added and is not done with is in exactly one of t
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import AsyncIterable, Callable, Iterable
 from heapq import heappop, heappush
 from math import inf
@@ -86,7 +87,7 @@ class Backlog(Generic[I, T]):
         #: Called when there may be something to start, or nothing any more.
         self._on_news: Callable[[], None] | None = None
         #: Called with an error of a sequence.
-        self._on_source_error: Callable[[Exception], None] | None = None
+        self._on_source_error: Callable[[BaseException], None] | None = None
         #: Whether jobs may still come from the source, in this run.
         self._open = False
         #: How many jobs have been put before all others so far.
@@ -99,7 +100,7 @@ class Backlog(Generic[I, T]):
         self.retried = 0
 
     def begin_run(
-        self, on_news: Callable[[], None], on_source_error: Callable[[Exception], None]
+        self, on_news: Callable[[], None], on_source_error: Callable[[BaseException], None]
     ) -> None:
         """
         Begin a run: jobs may come from the source, and from the jobs.
@@ -155,7 +156,7 @@ class Backlog(Generic[I, T]):
                 )
             except SourceEnd:
                 self.end_of_source()
-            except Exception as exc:  # noqa: BLE001 - the source's own
+            except (Exception, CancelledError) as exc:  # noqa: BLE001 - the source's own
                 assert self._on_source_error is not None
                 self._on_source_error(exc)
 

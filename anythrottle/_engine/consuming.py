@@ -46,7 +46,7 @@ async def consume(
                 raise
 
             deliveries.finish(errand)
-            crew.fail(exc)
+            crew.fail(exc, "consumer_fn")
             return
 
         deliveries.finish(errand)

@@ -29,6 +29,7 @@ from .backlog import Backlog
 from .cancellation import RunCancellation
 from .concurrency import Concurrency
 from .cost_of import CostOf
+from .outcome import uncancelled
 from .outlet import Outlet
 from .puller import Puller
 from .retrying import Attempts
@@ -190,8 +191,16 @@ class Crew(Generic[I, T]):
         self._done = self.finished = True
         self.cancel()
 
-    def fail(self, error: BaseException) -> None:
-        """End the run with ``error``; any but the first is noted on the first, and logged."""
+    def fail(self, error: BaseException, what: str = "something in the run") -> None:
+        """
+        End the run with an error; any but the first is noted on the first, and logged.
+
+        :param error: not what the cancellation of the run has caused: if it is a cancellation all
+            the same, it becomes a :exc:`RuntimeError`
+        :param what: what has raised it
+
+        """
+        error = uncancelled(error, what)
         if self._done and isinstance(error, Exception):
             _logger.error("error after all was done: %r", error, exc_info=error)
         elif self.failure is None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
+
+from .cancellation import is_cancellation
 
 I_co = TypeVar("I_co", covariant=True)
 T_co = TypeVar("T_co", covariant=True)
@@ -75,3 +78,14 @@ def raisable(error: BaseException, job: str) -> Exception:
     told = RuntimeError(f"{job} was cancelled by somebody else")
     told.__cause__ = error
     return told
+
+
+def uncancelled(error: BaseException, what: str) -> BaseException:
+    """
+    Return an error, or what to raise instead if it is a cancellation, but none of the run.
+
+    :param what: what has raised it
+
+    """
+    foreign = isinstance(error, CancelledError) or is_cancellation(error)
+    return raisable(error, what) if foreign else error

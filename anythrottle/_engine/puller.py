@@ -11,6 +11,7 @@ from anyio.abc import TaskGroup
 from .._limiters.parking import Parked, Run
 from .backlog import Backlog
 from .cancellation import RunCancellation
+from .outcome import uncancelled
 from .outlet import Outlet
 from .source import SourceEnd
 
@@ -119,6 +120,9 @@ class Puller(Parked, Generic[I, T]):
             if self._cancellation.caused(exc):
                 raise
 
+            if self._cancellation.is_native(exc):
+                self._cancellation.absorb(exc)
+
             self.note_error(exc)
             return
 
@@ -131,8 +135,8 @@ class Puller(Parked, Generic[I, T]):
             return await source.pull()
         except SourceEnd:
             raise
-        except BaseException:
-            if self._cancellation.is_under_way():
+        except BaseException as exc:
+            if self._cancellation.is_under_way() or self._cancellation.is_native(exc):
                 source.note_cut_off()
 
             raise
@@ -141,6 +145,7 @@ class Puller(Parked, Generic[I, T]):
 
     def note_error(self, error: BaseException) -> None:
         """Take note of an error of the source, whoever has advanced it."""
+        error = uncancelled(error, "the source")
         if isinstance(error, Exception) and self._outlet.end_with(error):
             self._backlog.end_of_source()
         else:
@@ -164,7 +169,7 @@ class Puller(Parked, Generic[I, T]):
             if self._cancellation.caused(exc):
                 raise
 
-            self._end_with(exc)
+            self._end_with(uncancelled(exc, "the source"))
         finally:
             watching.cancel()
 

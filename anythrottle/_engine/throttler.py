@@ -17,6 +17,7 @@ from .._limiters.live import Live
 from .._limiters.throttle import JobOf, check_job
 from ..abc import Limiter
 from .backlog import Backlog
+from .cancellation import RunCancellation
 from .concurrency import check_concurrency, results_waiting
 from .consuming import check_consumer, consume
 from .cost_of import CostOf, check_cost
@@ -25,7 +26,7 @@ from .deliveries import Deliveries
 from .front_stream import FrontReceiveStream
 from .job import Errand
 from .limiter_option import limiter_of
-from .outcome import Outcome
+from .outcome import Outcome, uncancelled
 from .pace import Pace
 from .retrying import Attempts, RetryOn
 from .run_logging import check_handler, check_level, logging_during_run
@@ -296,9 +297,19 @@ class Throttler(Live, Generic[T]):
         if self._crew is not None:
             raise anyio.BusyResourceError("running")
 
-        if not self._closed:
-            self._closed = True
+        if self._closed:
+            return
+
+        self._closed = True
+        cancellation = RunCancellation()
+        try:
             await self._backlog.close()
+        except BaseException as exc:
+            error = uncancelled(exc, "the source")
+            if error is exc or cancellation.caused(exc):
+                raise
+
+            raise error from exc
 
     def remaining(self) -> list[JobOf[T]]:
         """

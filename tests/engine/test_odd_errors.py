@@ -24,7 +24,6 @@ from anythrottle import (
     amap,
     amap_outcomes,
     first,
-    for_each,
 )
 from anythrottle.testing._virtual_loop import VirtualEventLoop
 from tests.engine.calls import every
@@ -65,21 +64,6 @@ class TestCancelledErrorsOfFunctions:
     async def test_of_an_observer(self, caplog: pytest.LogCaptureFixture) -> None:
         assert await amap(echo, range(2), observer=cancelled) == [0, 1]
         assert "observer" in caplog.text
-
-    async def test_of_a_sequence(self) -> None:
-        class Odd(list[int]):
-            def __getitem__(self, index: Any) -> Any:
-                return cancelled() if index == 1 else index
-
-        calls: list[object] = []
-        with anyio.fail_after(10), pytest.raises(asyncio.CancelledError):
-            await for_each(partial(note, calls), Odd([0, 1, 2]))
-
-        assert calls in ([], [0])
-
-
-async def note(calls: list[object], item: object) -> None:
-    calls.append(item)
 
 
 def on_asyncio(main: Callable[[], Awaitable[Any]]) -> Any:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
 import pytest
 
-from anythrottle import FixedWindow, Granted, RateLimiter, Throttler, amap, amap_outcomes
+from anythrottle import FixedWindow, Granted, RateLimiter, Throttler, amap
 from anythrottle.abc import Event
 from tests.engine.diary import Diary, finish
 from tests.engine.mine import Mine
@@ -85,26 +84,3 @@ async def test_the_same_error_of_two_jobs_is_not_noted_on_itself() -> None:
 
     assert caught.value is error
     assert not hasattr(error, "__notes__")
-
-
-async def test_a_generator_that_waits_when_it_is_closed_is_cancelled() -> None:
-    reached: list[str] = []
-
-    async def source() -> AsyncIterator[int]:
-        try:
-            for item in range(100):
-                yield item
-        finally:
-            reached.append("finally")
-            await anyio.sleep(100)
-            reached.append("slept")
-
-    async def job(item: int) -> int:
-        await anyio.sleep(1)
-        return item
-
-    async with amap_outcomes(job, source(), concurrency=1) as outcomes:
-        await anext(outcomes)
-
-    assert reached == ["finally"]
-    assert anyio.current_time() == 1

@@ -828,25 +828,6 @@ class TestNativelyOnAsyncio:
 
         run_on_asyncio(main)
 
-    def test_a_consumer_that_raises_cancelled_error_by_itself(self) -> None:
-        diary = Diary()
-
-        async def consume(result: object) -> None:
-            task = asyncio.create_task(asyncio.sleep(10))
-            task.cancel()
-            await task
-
-        async def main() -> None:
-            throttler = Throttler([diary.job(0), diary.job(1)], consume)
-            with pytest.raises(asyncio.CancelledError):
-                await throttler.run()
-
-            # One that raised has consumed.
-            assert throttler.statistics().done == 1
-            assert len(throttler.remaining()) == 1
-
-        run_on_asyncio(main)
-
     def test_a_task_that_was_cancelled_before_the_run(self) -> None:
         """Somebody has caught a cancellation, and runs a throttler in that very task."""
         diary = Diary()
