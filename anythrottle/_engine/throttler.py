@@ -301,7 +301,7 @@ class Throttler(Live, Generic[T]):
             return
 
         self._closed = True
-        cancellation = RunCancellation()
+        cancellation = RunCancellation(self._clock.run())
         try:
             await self._backlog.close()
         except BaseException as exc:
