@@ -8,6 +8,7 @@ the fixture ``run``: each call is a new run with a new virtual clock.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeAlias
@@ -18,6 +19,7 @@ from hypothesis import settings
 
 from anythrottle.testing import virtual_backends
 from tests.properties import PROFILE
+from tests.stopwatch import RealTime
 
 settings.register_profile("anythrottle", PROFILE)
 settings.load_profile("anythrottle")
@@ -61,3 +63,11 @@ def run(request: pytest.FixtureRequest) -> Run:
         return anyio.run(partial(function, *args, **kwargs), backend=name, backend_options=options)
 
     return run
+
+
+@pytest.fixture
+def real_time(monkeypatch: pytest.MonkeyPatch) -> RealTime:
+    """Let ``time.monotonic()`` stand still, until it is set."""
+    real_time = RealTime()
+    monkeypatch.setattr(time, "monotonic", real_time)
+    return real_time

@@ -11,6 +11,7 @@ from anythrottle import FixedWindow, Granted, RateLimiter, Throttler, amap
 from anythrottle.abc import Event
 from tests.engine.diary import Diary, finish
 from tests.engine.mine import Mine
+from tests.stopwatch import RealTime
 
 pytestmark = pytest.mark.timing
 
@@ -37,7 +38,9 @@ async def test_it_is_told_when_a_job_is_cut_off() -> None:
     assert mine.limiter.statistics().borrowed_tokens == 0
 
 
-async def test_windows_that_go_by_utc_are_told_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_windows_that_go_by_utc_are_told_what_it_is(
+    monkeypatch: pytest.MonkeyPatch, real_time: RealTime
+) -> None:
     monkeypatch.setattr("time.time", lambda: 1_000_000_003.0)
     diary = Diary()
     limiter = RateLimiter(FixedWindow(2, 10, align="utc"))

@@ -16,7 +16,7 @@ from anythrottle.testing import wait_idle
 from tests.conftest import Run
 from tests.engine.diary import Diary, Job, failures, finish
 from tests.engine.mine import Mine
-from tests.stopwatch import ROUNDING
+from tests.stopwatch import ROUNDING, RealTime
 
 pytestmark = pytest.mark.timing
 
@@ -212,7 +212,9 @@ class TestPerSecond:
         [sample] = await Samples(throttler).at(2)
         assert (sample.done, sample.per_second) == (0, 1)
 
-    def test_a_later_run_on_another_clock_is_not_taken_for_the_same(self, run: Run) -> None:
+    def test_a_later_run_on_another_clock_is_not_taken_for_the_same(
+        self, run: Run, real_time: RealTime
+    ) -> None:
         throttler = Throttler(Diary().jobs(20, seconds=5), limiter=RateLimiter())
 
         async def late() -> None:
@@ -227,7 +229,7 @@ class TestPerSecond:
         # Its clock begins at 0 again. In reality, no time has passed until the question: the 20
         # jobs of the other run, which took 5 seconds, ended just now.
         statistics = run(ask, 4)
-        assert statistics.per_second == pytest.approx(4, rel=0.01)
+        assert statistics.per_second == pytest.approx(4)
 
 
 class TestPausedUntil:

@@ -30,7 +30,7 @@ from anythrottle.testing._backends import stall
 from anythrottle.testing._virtual_loop import VirtualEventLoop
 from tests.conftest import Run
 from tests.limiters.tools import Counts, Crowd, assert_exact, latest_start, tasks, turn_back
-from tests.stopwatch import Stopwatch
+from tests.stopwatch import RealTime, Stopwatch
 
 Backend: TypeAlias = tuple[str, dict[str, object]]
 
@@ -67,22 +67,6 @@ def new_loop() -> Iterator[Callable[[], VirtualEventLoop]]:
     yield new_loop
     for loop in loops:
         loop.close()
-
-
-class RealTime:
-    """Stands in for ``time.monotonic()``: stands still, and is set."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def real_time(monkeypatch: pytest.MonkeyPatch) -> RealTime:
-    clock = RealTime()
-    monkeypatch.setattr(time, "monotonic", clock)
-    return clock
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)

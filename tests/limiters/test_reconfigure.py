@@ -30,6 +30,7 @@ from anythrottle.testing import wait_idle
 from tests.conftest import Run
 from tests.limiters.tools import BLOWS, Blow, Crowd, Victim, permit_of, sweep_with, tasks
 from tests.properties import examples
+from tests.stopwatch import RealTime
 
 
 def left(limiter: RateLimiter) -> list[int]:
@@ -233,7 +234,7 @@ class TestTighterAndLooser:
 @pytest.mark.timing
 class TestOtherKinds:
     @pytest.fixture(autouse=True)
-    def wall_clock(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wall_clock(self, monkeypatch: pytest.MonkeyPatch, real_time: RealTime) -> None:
         monkeypatch.setattr(time, "time", lambda: 1_000_000_003.0)
 
     @pytest.mark.parametrize(
