@@ -265,8 +265,12 @@ class Backlog(Generic[I, T]):
         self._by_due.clear()
         self._open = False
         self.running = 0
-        self._on_news = self._on_source_error = self.on_ahead_taken = None
+        self.let_go()
         return lost
+
+    def let_go(self) -> None:
+        """Call nothing of the run any more."""
+        self._on_news = self._on_source_error = self.on_ahead_taken = None
 
     @property
     def queued(self) -> int | None:

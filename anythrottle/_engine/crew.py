@@ -210,10 +210,33 @@ class Crew(Generic[I, T]):
             self.failure.add_note(f"While the run ended because of this, another error: {error!r}")
             _logger.error("another error while the run ended: %r", error, exc_info=error)
 
+    def let_go(self) -> None:
+        """
+        Break the reference cycles, now that the run is over; only :attr:`failure` is left.
+
+        Tracebacks lead here, too, and AnyIO keeps some in cycles of its own.
+        """
+        self._backlog.let_go()
+        self._workbench.let_go()
+        self._puller.let_go()
+        del self._backlog, self._outlet, self._admission
+        del self._workbench, self._starter, self._puller, self.nudge
+
+    def raise_failure(self) -> None:
+        """Raise what has ended the run, if that was an error."""
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                # Its traceback leads here.
+                del failure
+
     def log_failure(self) -> None:
         """Log what would have ended the run, had it not been cancelled as well."""
-        if self.failure is not None:
-            _logger.error("error in a run that was cancelled", exc_info=self.failure)
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            _logger.error("error in a run that was cancelled", exc_info=failure)
 
     def _add_worker(self) -> None:
         self._workers += 1
@@ -234,6 +257,8 @@ class Crew(Generic[I, T]):
                     break
                 except BaseException as exc:
                     if self.cancellation.caused(exc):
+                        # AnyIO keeps it in a reference cycle: not with all that was under way.
+                        exc.__traceback__ = None
                         raise
 
                     if not self.cancellation.is_native(exc):

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar, final
 from anyio import BrokenResourceError, ClosedResourceError, EndOfStream, WouldBlock
 from anyio.streams.memory import MemoryObjectStreamStatistics
 
-from .._limiters.clock import RunClock
+from .._limiters.clock import RunClock, weakly
 from .._limiters.parking import Parked, Run
 
 T = TypeVar("T")
@@ -82,6 +82,7 @@ class FrontState(Generic[T]):
     """
 
     __slots__ = (
+        "__weakref__",
         "_buffer",
         "_clock",
         "_handed",
@@ -107,7 +108,7 @@ class FrontState(Generic[T]):
         #: Those who wait, in their order; whoever leaves is found at once.
         self._senders: OrderedDict[_Sender[T], None] = OrderedDict()
         self._receivers: OrderedDict[_Receiver[T], None] = OrderedDict()
-        self._clock = RunClock(self._forget_run, "the front stream")
+        self._clock = RunClock(weakly(self._forget_run), "the front stream")
         self.open_senders = 0
         self.open_receivers = 0
 

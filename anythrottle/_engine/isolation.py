@@ -27,10 +27,11 @@ def isolated(awaitable: Awaitable[T], context: Context) -> Generator[object, obj
         else _awaiting(cast("Awaitable[object]", awaitable)),
     )
     run = context.run
+    thrown: BaseException | None = None
     try:
         waits_for = run(coroutine.send, None)
         while True:
-            thrown: BaseException | None = None
+            thrown = None
             answer: object = None
             try:
                 answer = yield waits_for
@@ -44,6 +45,9 @@ def isolated(awaitable: Awaitable[T], context: Context) -> Generator[object, obj
     except StopIteration as end:
         value: T = end.value
         return value
+    finally:
+        # If it is on its way out, its traceback leads here.
+        thrown = None
 
 
 async def _awaiting(awaitable: Awaitable[T]) -> T:

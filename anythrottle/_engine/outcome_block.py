@@ -57,6 +57,8 @@ class OutcomeBlock(AbstractAsyncContextManager[AsyncIterator[Outcome[I, T]]], Ge
         given = (exc_type, exc, traceback) if cut_off else (None, None, None)
         try:
             swallowed = await self._tasks.__aexit__(*given)
+            if swallowed and crew.failure is None:
+                await cancelled_by_others()
         except BaseException:
             if exc is None or cut_off or isinstance(exc, GeneratorExit):
                 crew.log_failure()
@@ -66,12 +68,11 @@ class OutcomeBlock(AbstractAsyncContextManager[AsyncIterator[Outcome[I, T]]], Ge
             swallowed = False
         finally:
             feed.log_unread()
+            crew.let_go()
 
         if exc is not None and not swallowed:
             crew.log_failure()
-        elif crew.failure is not None:
-            raise crew.failure
-        elif exc is not None:
-            await cancelled_by_others()
+        else:
+            crew.raise_failure()
 
         return False

@@ -99,18 +99,22 @@ class Puller(Parked, Generic[I, T]):
         else:
             self._run.wake(self)
 
+    def let_go(self) -> None:
+        """Break the reference cycles, once the run is over."""
+        del self._backlog, self._outlet, self._on_pulled, self._end_with
+
     async def _pull(self) -> None:
-        backlog = self._backlog
-        backlog.on_ahead_taken = self._go_on
+        self._backlog.on_ahead_taken = self._go_on
         try:
             await self._run.checkpoint()
-            while not (self.stopping or backlog.source.interrupted):
+            while not (self.stopping or self._backlog.source.interrupted):
                 if self._cancellation.is_under_way():
                     # This task was woken before it could be told.
                     return
 
-                if backlog.ahead is None:
-                    backlog.ahead = backlog.errand(await self._step())
+                if self._backlog.ahead is None:
+                    item = await self._step()
+                    self._backlog.ahead = self._backlog.errand(item)
 
                 self._on_pulled()
                 await self._run.park(self)
@@ -118,6 +122,8 @@ class Puller(Parked, Generic[I, T]):
             pass
         except BaseException as exc:
             if self._cancellation.caused(exc):
+                # AnyIO keeps it in a reference cycle: not with all that was under way.
+                exc.__traceback__ = None
                 raise
 
             if self._cancellation.is_native(exc):
@@ -126,7 +132,7 @@ class Puller(Parked, Generic[I, T]):
             self.note_error(exc)
             return
 
-        backlog.end_of_source()
+        self._backlog.end_of_source()
 
     async def _step(self) -> I:
         source = self._backlog.source
@@ -167,6 +173,8 @@ class Puller(Parked, Generic[I, T]):
             await source.close()
         except BaseException as exc:
             if self._cancellation.caused(exc):
+                # AnyIO keeps it in a reference cycle: not with all that was under way.
+                exc.__traceback__ = None
                 raise
 
             self._end_with(uncancelled(exc, "the source"))

@@ -30,16 +30,17 @@ async def run_to_end(
         async with tasks_of(crew):
             if meanwhile is not None:
                 await meanwhile()
+
+        if crew.failure is None and not crew.finished:
+            # While the task group was waiting for nothing but its workers.
+            await cancelled_by_others()
     except BaseException:
         crew.log_failure()
         raise
+    finally:
+        crew.let_go()
 
-    if crew.failure is not None:
-        raise crew.failure
-
-    if not crew.finished:
-        # While the task group was waiting for nothing but its workers.
-        await cancelled_by_others()
+    crew.raise_failure()
 
 
 @asynccontextmanager

@@ -88,6 +88,10 @@ class Workbench(Generic[I, T]):
         self._free_context = self._context.copy()
         self._free_context.run(make_current, FREE)
 
+    def let_go(self) -> None:
+        """Break the reference cycles: tracebacks of what jobs have raised lead here."""
+        del self._backlog, self._outlet, self._end_with
+
     async def run(
         self, errand: Errand[I, T], asked: Asked, permit: Permit, slot: Slot | None
     ) -> None:
