@@ -104,12 +104,13 @@ class WaitLine(Turnstile):
                 now = run.time()
 
             while run is self.clock.latest:
-                self._check_possible(turn)
+                if turn.error is not None:
+                    # It can never be granted any more: the limiter has become another one.
+                    raise turn.error  # noqa: TRY301 - a function for it would be called each time
+
                 if not self._is_ready(turn, now):
                     await self._next_news(turn, run, now)
                     fast = False
-                    if turn.granted and run.reason_to_look() is not None:
-                        await self._look(run)
                 elif self.observer is None or turn.told:
                     if begins:
                         now = self._begin(turn, now)
@@ -118,18 +119,15 @@ class WaitLine(Turnstile):
                     return now - arrived
                 else:
                     self._tell_granted(turn, now - arrived)
-                    if not fast:
-                        await self._look(run)
+
+                if turn.granted and not fast and run.reason_to_look() is not None:
+                    await self._look(run)
 
                 now = run.time()
-                self._check_possible(turn)
-                self._check_patience(turn, run, now)
+                if now >= turn.give_up:
+                    self._check_patience(turn, run, now)
         except BaseException as exc:
-            self._leave(turn)
-            if self.observer is not None and not isinstance(exc, Exception):
-                waited = self.clock.estimate() - arrived
-                tell(self.observer, Abandoned(self.name, turn.cost, waited))
-
+            self._abandon(turn, arrived, exc)
             raise
 
         # Another loop has used the limiter while this one stood still. What was granted here has
@@ -197,6 +195,13 @@ class WaitLine(Turnstile):
         ):
             raise self.refuse(turn, now)
 
+    def _abandon(self, turn: Turn, arrived: float, error: BaseException) -> None:
+        """Take a turn out of the line whose wait has ended with an error."""
+        self._leave(turn)
+        if self.observer is not None and not isinstance(error, Exception):
+            waited = self.clock.estimate() - arrived
+            tell(self.observer, Abandoned(self.name, turn.cost, waited))
+
     def _next_news(self, turn: Turn, run: Run, now: float) -> Awaitable[object]:
         """Wait until something may have changed for a turn in line."""
         if self.queue.first() is turn:
@@ -204,15 +209,9 @@ class WaitLine(Turnstile):
 
         return run.park(turn) if turn.give_up == inf else run.park_until(turn, turn.give_up)
 
-    @staticmethod
-    def _check_possible(turn: Turn) -> None:
-        """Raise if a turn can never be granted any more, as the limiter has become another one."""
-        if turn.error is not None:
-            raise turn.error
-
     def _check_patience(self, turn: Turn, run: Run, now: float) -> None:
         """Raise if a turn in line has come to the end of its patience."""
-        if now >= turn.give_up and not turn.granted and run is self.clock.latest:
+        if not turn.granted and turn.error is None and run is self.clock.latest:
             # Perhaps it is due just now.
             self.serve(now)
             if turn.granted:

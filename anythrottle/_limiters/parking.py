@@ -214,7 +214,7 @@ class AsyncioRun(Run):
         if began is not None and _has_failed(began()):
             return began
 
-        return self if self.is_cancelled() else None
+        return self if self.deadline() == -inf else None
 
     async def look(self) -> None:
         await _yield_once()
