@@ -188,6 +188,9 @@ class FrontState(Generic[T]):
                 self._receivers[receiver] = None
                 try:
                     await receiver.wait()
+                    if receiver.run.is_cancelled():
+                        # Nothing is thrown at a task that has been woken already.
+                        await receiver.run.checkpoint_if_cancelled()
                 except BaseException:
                     self._withdraw(receiver)
                     raise

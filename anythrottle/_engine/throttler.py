@@ -232,11 +232,7 @@ class Throttler(Live, Generic[T]):
         if self._closed:
             raise anyio.ClosedResourceError
 
-        # A run whose loop is no more, or was the parent process's, is not under way.
-        self._clock.glance()
-        if self._crew is not None:
-            raise anyio.BusyResourceError("running")
-
+        self._check_idle()
         source = self._backlog.source
         interrupted_before = source.interrupted
         crew = self._crew = self._new_crew()
@@ -294,9 +290,7 @@ class Throttler(Live, Generic[T]):
             same
 
         """
-        if self._crew is not None:
-            raise anyio.BusyResourceError("running")
-
+        self._check_idle()
         if self._closed:
             return
 
@@ -372,6 +366,12 @@ class Throttler(Live, Generic[T]):
     def _consuming(self, crew: Crew[JobOf[T], T]) -> Callable[[], Awaitable[None]] | None:
         consumer = self._consumer
         return None if consumer is None else partial(consume, self._deliveries, consumer, crew)
+
+    def _check_idle(self) -> None:
+        # A run whose loop is no more, or was the parent process's, is not under way.
+        self._clock.glance()
+        if self._crew is not None:
+            raise anyio.BusyResourceError("running")
 
     def _shift(self, seconds: float) -> None:
         """Go over to another run's clock."""

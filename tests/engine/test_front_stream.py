@@ -187,6 +187,18 @@ class TestWaiting:
             with pytest.raises(anyio.WouldBlock):
                 send.send_nowait(1)
 
+    async def test_a_receiver_that_is_cancelled_as_it_is_handed_an_item_has_not_got_it(self) -> None:
+        """In one step: nothing is thrown at a task that has been woken already."""
+        send, receive = create_front_stream[int]()
+        with send, receive:
+            async with anyio.create_task_group() as task_group:
+                task_group.start_soon(receive.receive)
+                await wait_idle()
+                send.send_nowait(1)
+                task_group.cancel_scope.cancel()
+
+            assert receive.receive_nowait() == 1
+
 
 class TestClosing:
     def test_the_send_end_is_closed(self) -> None:
