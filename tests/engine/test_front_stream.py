@@ -187,7 +187,7 @@ class TestWaiting:
             with pytest.raises(anyio.WouldBlock):
                 send.send_nowait(1)
 
-    async def test_a_receiver_that_is_cancelled_as_it_is_handed_an_item_has_not_got_it(self) -> None:
+    async def test_a_receiver_that_is_cancelled_as_it_is_handed_an_item_lacks_it(self) -> None:
         """In one step: nothing is thrown at a task that has been woken already."""
         send, receive = create_front_stream[int]()
         with send, receive:
