@@ -8,6 +8,7 @@ the fixture ``run``: each call is a new run with a new virtual clock.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -30,6 +31,12 @@ Run: TypeAlias = Callable[..., Any]
 _VIRTUAL = [pytest.param(backend, id=f"{backend[0]}-virtual") for backend in virtual_backends()]
 
 _UVLOOP = pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop")
+
+
+def pytest_collection_finish() -> None:
+    # What lives as long as the tests do need not be gone through at each collection.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

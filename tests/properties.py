@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 from hypothesis import HealthCheck, Phase, settings
 
+#: By what the numbers of examples are multiplied: ``nox -s mutation`` has no time for all of them.
+SHARE = float(os.environ.get("ANYTHROTTLE_EXAMPLES", "1"))
+
 PROFILE = settings(
+    max_examples=round(100 * SHARE),
     deadline=None,
     derandomize=True,
     # all but the one that explains failures by tracing what runs, which the loops don't like
@@ -21,4 +27,4 @@ PROFILE = settings(
 
 def examples(number: int) -> settings:
     """Return the settings for a property test with so many examples."""
-    return settings(PROFILE, max_examples=number)
+    return settings(PROFILE, max_examples=max(round(number * SHARE), 1))

@@ -371,6 +371,14 @@ class TestTighten:
         limiter.tighten(remaining=0, reset_after=reset_after)
         assert await drain(limiter, 1) == [10.0]
 
+    async def test_a_window_that_is_in_debt_as_the_server_says_is_not_made_longer(self) -> None:
+        limiter = RateLimiter(FixedWindow(3, 10))
+        await drain(limiter, 3)
+        limiter.penalize(2)
+        await anyio.sleep_until(5)
+        limiter.tighten(remaining=1, reset_after=9)
+        assert await drain(limiter, 2) == [10.0, 20.0]
+
     async def test_only_policies_of_that_unit(self) -> None:
         limiter = RateLimiter("5/10s", "100 tokens/10s", "500 tokens/min")
         limiter.tighten(remaining=30, reset_after=5, unit="tokens")

@@ -23,10 +23,12 @@ from anythrottle import (
     RateLimiter,
     RateLimiterStatistics,
     ThrottleException,
+    TokenBucket,
     WindowTokenBucket,
     current_permit,
 )
 from anythrottle.testing import wait_idle
+from anythrottle.testing._backends import stall
 from tests.conftest import Run
 from tests.limiters.tools import (
     BLOWS,
@@ -541,6 +543,29 @@ class TestThrottled:
         await limiter.run(service.job(errors=[ThrottleException(retry_after=3)]))
         await limiter.run(service.job(errors=[ThrottleException(retry_after=3)], refund=True))
         assert [instant - begun for instant in service.instants] == [0, 10, 20, 23]
+
+    async def test_it_has_no_credit_for_the_time_before_it_was_throttled(self) -> None:
+        limiter = RateLimiter(TokenBucket(1, 4, burst=1), concurrency=2)
+        starts: list[tuple[str, float]] = []
+
+        async def first() -> None:
+            starts.append(("a", anyio.current_time()))
+            if len(starts) == 1:
+                await anyio.sleep_until(2)
+                stall(7)
+                raise ThrottleException(retry_after=0)
+
+        async def second() -> None:
+            starts.append(("b", anyio.current_time()))
+
+        async with tasks() as task_group:
+            task_group.start_soon(limiter.run, first)
+            await anyio.sleep_until(1)
+            task_group.start_soon(limiter.run, second)
+
+        # A token was due for "b" at 4, but "a", which is back at 9, takes it; the next is due 4 s
+        # after that one was taken.
+        assert starts == [("a", 0), ("a", 9), ("b", 13)]
 
     @examples(60)
     @given(st.data())

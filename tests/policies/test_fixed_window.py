@@ -510,6 +510,14 @@ class TestTighten:
         bucket.tighten(8.0, 0, 7.0)
         assert [bucket.remaining(now) for now in (10.0, 20.0, 30.0)] == [0, 3, 5]
 
+    def test_debt_leaves_the_next_window_no_more_than_the_server_leaves(self) -> None:
+        bucket = FixedWindow(3, 10).bucket()
+        spend(bucket, 0.0, 3)
+        spend(bucket, 0.0, 2)
+        # The window that begins at 10 has room for 1: its begin need not be put off.
+        bucket.tighten(5.0, 1, 9.0)
+        assert [bucket.delay(5.0, cost) for cost in (1, 2)] == [5.0, 15.0]
+
     def test_held_beyond_the_limit_is_no_debt_of_the_next_window(self) -> None:
         bucket = FixedWindow(3, 10).bucket()
         spend(bucket, 0.0, 2)
