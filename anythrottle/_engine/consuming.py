@@ -14,6 +14,7 @@ import anyio
 from .._limiters.throttle import JobOf, discard
 from .crew import Crew
 from .deliveries import Deliveries
+from .isolation import isolated
 
 T = TypeVar("T")
 
@@ -35,13 +36,9 @@ async def consume(
 
         # There is room for one more.
         crew.nudge()
-        called: Awaitable[object] | None = None
         try:
-            called = _awaitable(consumer(errand.value), consumer)
-            await called
+            await isolated(_consume_one(errand.value, consumer), None)
         except BaseException as exc:
-            # Ctrl-C may come between the two.
-            discard(called)
             if crew.cancellation.caused(exc):
                 raise
 
@@ -52,7 +49,18 @@ async def consume(
         deliveries.finish(errand)
 
 
-def _awaitable(result: Awaitable[object], consumer: object) -> Awaitable[object]:
+async def _consume_one(result: T, consumer: Callable[[T], Awaitable[object]]) -> None:
+    awaitable: Awaitable[object] | None = None
+    try:
+        awaitable = consumer(result)
+        await _checked(awaitable, consumer)
+    except BaseException:
+        # Ctrl-C may come between the two.
+        discard(awaitable)
+        raise
+
+
+def _checked(result: Awaitable[object], consumer: object) -> Awaitable[object]:
     if not isawaitable(result):
         raise TypeError(
             f"consumer_fn must be an async function, but {consumer!r} returned {result!r}, "

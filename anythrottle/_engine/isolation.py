@@ -1,22 +1,35 @@
-"""Lets a coroutine have a context of its own, as if it were a task of its own."""
+"""Awaits what is not this library's, step by step: as if it were a task of its own."""
 
 from __future__ import annotations
 
 import types
 from collections.abc import Awaitable, Coroutine, Generator
 from contextvars import Context
+from operator import call
 from types import CoroutineType
 from typing import TypeVar, cast
 
 T = TypeVar("T")
 
 
+class ExitByItself(BaseException):
+    """
+    Stands for a :exc:`GeneratorExit`, its cause, that was raised and not thrown in.
+
+    What is thrown in tells that the caller's own coroutine is being closed.
+    """
+
+
 @types.coroutine
-def isolated(awaitable: Awaitable[T], context: Context) -> Generator[object, object, T]:
+def isolated(awaitable: Awaitable[T], context: Context | None) -> Generator[object, object, T]:
     """
     Await something, each of its steps in ``context``: what it sets there, nobody else sees.
 
     A task of its own would do the same, at ten times the price.
+
+    :param context: ``None`` for the caller's own
+    :raises ExitByItself: if it raises :exc:`GeneratorExit`, and nobody has thrown that in
+
     """
     coroutine = cast(
         "Coroutine[object, object, T]",
@@ -26,13 +39,13 @@ def isolated(awaitable: Awaitable[T], context: Context) -> Generator[object, obj
         and not (awaitable.cr_running or awaitable.cr_suspended)
         else _awaiting(cast("Awaitable[object]", awaitable)),
     )
-    run = context.run
+    run = call if context is None else context.run
     thrown: BaseException | None = None
+    answer: object = None
     try:
         waits_for = run(coroutine.send, None)
         while True:
-            thrown = None
-            answer: object = None
+            thrown = answer = None
             try:
                 answer = yield waits_for
             except BaseException as exc:  # noqa: BLE001 - it is the coroutine's
@@ -45,9 +58,14 @@ def isolated(awaitable: Awaitable[T], context: Context) -> Generator[object, obj
     except StopIteration as end:
         value: T = end.value
         return value
+    except GeneratorExit as exc:
+        if isinstance(thrown, GeneratorExit):
+            raise
+
+        raise ExitByItself from exc
     finally:
-        # If it is on its way out, its traceback leads here.
-        thrown = None
+        # An error on its way out has a traceback that leads here; Trio's answers are errors, too.
+        thrown = answer = None
 
 
 async def _awaiting(awaitable: Awaitable[T]) -> T:

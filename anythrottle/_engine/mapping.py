@@ -57,7 +57,10 @@ async def amap(
     the source. To go on after errors, use :func:`amap_outcomes`.
 
     The items are pulled only as calls start, one ahead, and always by the same task, or, if they
-    are a sequence, by their index. An async generator is closed at the end.
+    are a sequence, by their index. A generator, async or not, is closed at the end, however early
+    that is, by that same task; what it awaits then is cancelled only if the caller is, and is
+    waited for. If it is in the midst of a step, that is cancelled, and what it does at its end is a
+    part of it. Iterators of other kinds, streams and files stay open.
 
     A call that raises :exc:`.ThrottleException` pauses the limiter and goes again before all
     others; so does one that raises an error which is worth another attempt, alone and after a
@@ -86,7 +89,8 @@ async def amap(
         becomes of the calls
     :raises TypeError: if a parameter is of the wrong type
     :raises ValueError: if a parameter is out of its range
-    :raises BaseException: the first error of a call, of the source or of the limiter
+    :raises BaseException: the first error of a call, of the source or of the limiter; a
+        cancellation that one of them raises by itself comes as a :exc:`RuntimeError`
 
     """
     mapping = _Mapping(
@@ -232,10 +236,11 @@ def amap_outcomes(
     the source. An endless source needs a limiter or a ``concurrency``: else calls start for ever.
     All else is as with :func:`amap`.
 
-    Whoever leaves the ``async with`` block early cancels the calls that run; nothing more is
-    pulled. An error of the block's own leaves it as it is. An error of the source is raised by the
-    iterator, after the outcomes of the calls that were started before it. An outcome that is there
-    already is handed over without a checkpoint.
+    To leave the ``async with`` block early cancels the calls that run; nothing more is pulled, and
+    a generator is closed as by :func:`amap`. An error of the block's own leaves it as it is. An
+    error of the source is raised by the iterator, after the outcomes of the calls that were started
+    before it. An outcome that is there already is handed over without a checkpoint. What this
+    function returns can be entered once.
 
     :param func: an async function of one argument
     :param items: an iterable or async iterable

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from math import inf
 from typing import final
 
-#: How far back is looked, in seconds.
+#: How far back is looked, in seconds, if many jobs have ended since then.
 _SECONDS = 10.0
+
+#: So many are many; of fewer, the last so many tell of the pace, however long ago they have ended.
+_MANY = 10
 
 #: Jobs that end within so many seconds are counted as if they had ended together.
 _GRAIN = 0.02
@@ -22,39 +24,43 @@ class Pace:
 
     """
 
-    __slots__ = ("_began", "_ends")
+    __slots__ = ("_count", "_ends", "_since")
 
     def __init__(self, now: float) -> None:
-        self._began = now
         #: (an instant, how many have ended then or soon after)
         self._ends: deque[tuple[float, int]] = deque()
+        #: How many these are.
+        self._count = 0
+        #: When the last has ended that is not among these, or else the run has begun.
+        self._since = now
 
     def note(self, now: float) -> None:
         """Note that a job has ended."""
         ends = self._ends
+        self._count += 1
         if ends and now < ends[-1][0] + _GRAIN:
             instant, count = ends[-1]
             ends[-1] = (instant, count + 1)
             return
 
         ends.append((now, 1))
-        while ends[0][0] < now - _SECONDS:
-            ends.popleft()
+        while ends[0][0] <= now - _SECONDS and self._count - ends[0][1] >= _MANY:
+            self._since, count = ends.popleft()
+            self._count -= count
 
     def shift(self, seconds: float) -> None:
         """Move all instants to another clock."""
-        self._began += seconds
+        self._since += seconds
         self._ends = deque((end + seconds, count) for end, count in self._ends)
 
     def per_second(self, now: float) -> float:
         """Return how many jobs have ended per second, of late."""
-        seconds = min(now - self._began, _SECONDS)
-        if seconds <= 0:
-            return 0.0
+        since = max(now - _SECONDS, self._since)
+        count = sum(count for end, count in self._ends if end > now - _SECONDS)
+        if count < _MANY:
+            since, count = self._since, self._count
 
-        # Who has ended just when the ten seconds begin belongs to those before.
-        since = now - seconds if seconds == _SECONDS else -inf
-        return sum(count for end, count in self._ends if end > since) / seconds
+        return count / (now - since) if now > since else 0.0
 
 
 def expected_end(begins: float, jobs: int | None, per_second: float) -> float | None:

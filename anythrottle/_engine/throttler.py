@@ -70,10 +70,13 @@ class Throttler(Live, Generic[T]):
       run raises :exc:`.SourceInterrupted` when it has done what it has. Where a run must be
       resumable, feed the jobs through a memory object stream.
 
+    So no run closes the source. :meth:`aclose` does, or ``async with`` a throttler.
+
     A job must not wait for the limiter that runs it: its call has been paid for.
 
     :param jobs: an iterable or async iterable of jobs: async functions without arguments, or
-        awaitables. It is advanced only as jobs start, one ahead.
+        awaitables. It is advanced only as jobs start, one ahead, and never again once it has ended:
+        what a list is given after that, no run looks at
     :param consumer_fn: an async function that takes a result, awaited for one after the other;
         while it is slow, jobs wait: no more results are kept than run at once, by ``concurrency``
         or the limiter's own (else 100). ``None``: results are counted and dropped.
@@ -226,7 +229,8 @@ class Throttler(Live, Generic[T]):
         :raises ~anythrottle.SourceInterrupted: if an earlier run has cut off the source, an
             async generator, inside its own step
         :raises BaseException: an error of the consumer, the source (that it gave what is no job,
-            too) or the limiter, as it is. Further errors are noted on it.
+            too) or the limiter, as it is; a cancellation that one of them raises by itself, as the
+            cause of a :exc:`RuntimeError`. Further errors are noted on it.
 
         """
         if self._closed:

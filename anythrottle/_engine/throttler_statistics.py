@@ -34,8 +34,8 @@ class ThrottlerStatistics:
     :ivar int delayed: how many jobs wait until they may be tried again
     :ivar queued: how many jobs wait to be started, apart from those; ``None`` if the source
         cannot tell how many it has
-    :ivar float per_second: how many jobs have ended per second of late: in the last 10 seconds at
-        most, and in this run
+    :ivar float per_second: how many jobs have ended per second of late, in this run: in the last
+        10 seconds, or if fewer than 10 jobs have ended in these, since as many have
     :ivar paused_until: when the limiter's pause ends, by the event loop's clock; ``None`` if it
         is not paused, or cannot tell
     :ivar expected_end: when all will be done if it goes on at this pace, by that clock; ``None``

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from anythrottle._engine.backlog import Backlog
+from anythrottle._engine.cancellation import RunCancellation
+from anythrottle._engine.consuming import consume
 from anythrottle._engine.deliveries import Deliveries
 from anythrottle._engine.job import Errand
 from anythrottle._limiters.throttle import JobOf, check_job
@@ -124,3 +129,24 @@ class TestEndRun:
         assert caplog.messages == [
             "2 failed jobs have not been read from the throttler's exceptions"
         ]
+
+
+def test_a_consumer_call_that_is_cut_off_by_closing_its_coroutine_is_repeated() -> None:
+    backlog, deliveries = begun(1)
+    succeed(deliveries, start(backlog))
+    errors: list[BaseException] = []
+    calls: list[int] = []
+
+    async def consumer(result: int) -> None:
+        calls.append(result)
+        await asyncio.sleep(0)
+
+    crew: Any = SimpleNamespace(
+        nudge=lambda: None, cancellation=RunCancellation(), fail=errors.append
+    )
+    consuming = consume(deliveries, consumer, crew)
+    consuming.send(None)
+    consuming.close()
+    assert (calls, errors, deliveries.done) == ([1], [], 0)
+    deliveries.end_run()
+    assert deliveries.processed.receive_nowait()[1].value == 1

@@ -28,7 +28,7 @@ class TestAtFirst:
     def test_who_ended_in_the_instant_that_it_began_counts_as_well(self) -> None:
         pace = pace_of([5.0, 5.0, 7.0], began=5.0)
         assert pace.per_second(9.0) == 3 / 4
-        assert pace.per_second(15.5) == 1 / 10
+        assert pace.per_second(15.5) == 3 / 10.5
 
     def test_no_time_has_passed(self) -> None:
         assert pace_of([5.0], began=5.0).per_second(5.0) == 0
@@ -48,14 +48,50 @@ class TestOfLate:
 
     def test_it_decays_when_nothing_ends(self) -> None:
         pace = pace_of([float(number) for number in range(1, 21)])
-        found = [pace.per_second(20 + number) for number in range(12)]
-        assert found == [1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0, 0]
+        found = [pace.per_second(20 + number) for number in (0, 1, 5, 10, 90, 990)]
+        # The last ten, since the one before them.
+        assert found == [1, 10 / 11, 10 / 15, 10 / 20, 10 / 100, 10 / 1000]
 
     def test_asking_changes_nothing(self) -> None:
         pace = pace_of([1, 2, 3])
         assert [pace.per_second(5) for _ in range(3)] == [3 / 5] * 3
-        assert pace.per_second(500) == 0
+        assert pace.per_second(500) == 3 / 500
         assert pace.per_second(5) == 3 / 5
+
+
+class TestSlowJobs:
+    """However long they take, the last ten tell of the pace."""
+
+    @pytest.mark.parametrize("seconds", [3.0, 10.0, 11.0, 60.0, 3600.0])
+    def test_one_after_the_other(self, seconds: float) -> None:
+        pace = Pace(0.0)
+        for number in range(1, 100):
+            pace.note(number * seconds)
+            assert pace.per_second(number * seconds) == pytest.approx(1 / seconds)
+            # Between two ends it is known as well.
+            later = pace.per_second((number + 0.9) * seconds)
+            assert 0.5 / seconds <= later <= 1 / seconds
+
+    def test_several_at_once(self) -> None:
+        pace = pace_of([number // 5 * 60.0 + 60 for number in range(50)])
+        assert pace.per_second(600) == pytest.approx(5 / 60)
+
+    def test_it_follows_a_change(self) -> None:
+        pace = pace_of([number * 100.0 for number in range(1, 50)])
+        for number in range(1, 11):
+            pace.note(4900 + number * 20.0)
+
+        assert pace.per_second(5100) == 1 / 20
+
+    def test_memory_is_bounded(self) -> None:
+        pace = pace_of([number * 100.0 for number in range(1, 5000)])
+        assert len(pace._ends) <= 11
+
+    def test_when_many_end_in_ten_seconds_of_a_minute(self) -> None:
+        pace = pace_of([n * 60 + number / 10 for n in range(5) for number in range(1, 101)])
+        assert pace.per_second(250) == 10
+        # In the long run it is 1.67.
+        assert 0.8 < pace.per_second(299) < pace.per_second(265) < 2
 
 
 class TestMany:
@@ -73,7 +109,7 @@ class TestMany:
         pace = pace_of([4.0] * count)
         assert pace.per_second(4) == pytest.approx(count / 4)
         assert pace.per_second(8) == pytest.approx(count / 8)
-        assert pace.per_second(15) == 0
+        assert pace.per_second(40) == pytest.approx(count / 40)
 
     def test_a_burst_is_not_forgotten_because_it_was_large(self) -> None:
         # 1000 calls at the begin of each window of 10 s: that is 100 per second.

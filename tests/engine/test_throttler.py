@@ -404,6 +404,10 @@ class TestT5Consumer:
             Throttler(diary.jobs(1), undeclared)
 
 
+#: A GeneratorExit that something raises by itself is an error like the others.
+BASE_EXCEPTIONS = [KeyboardInterrupt("mine"), SystemExit(3), GeneratorExit("mine")]
+
+
 class TestT6Exceptions:
     async def test_errors_are_collected_and_the_run_goes_on(self) -> None:
         diary = Diary()
@@ -528,7 +532,7 @@ class TestT6Exceptions:
             "job 0 has failed, and exceptions is closed"
         ]
 
-    @pytest.mark.parametrize("error", [KeyboardInterrupt("mine"), SystemExit(3)], ids=repr)
+    @pytest.mark.parametrize("error", BASE_EXCEPTIONS, ids=repr)
     async def test_other_base_exceptions_of_a_job_are_not_swallowed(
         self, error: BaseException
     ) -> None:
@@ -546,15 +550,37 @@ class TestT6Exceptions:
         await finish(throttler)
         assert sorted(diary.consumed, key=str) == [0, 1, 2]
 
-    @pytest.mark.parametrize("error", [KeyboardInterrupt("mine"), SystemExit(3)], ids=repr)
-    async def test_nor_are_those_of_the_consumer(self, error: BaseException) -> None:
-        async def consume(result: object) -> None:
-            raise error
+    @pytest.mark.parametrize("error", BASE_EXCEPTIONS, ids=repr)
+    @pytest.mark.parametrize("when", ["called", "at once", "later"])
+    async def test_nor_are_those_of_the_consumer(self, error: BaseException, when: str) -> None:
+        diary = Diary()
+        consumed: list[object] = []
 
+        def call(result: object) -> Awaitable[None]:
+            if result == 0 and when == "called":
+                consumed.append(result)
+                raise error
+
+            return consume(result)
+
+        async def consume(result: object) -> None:
+            consumed.append(result)
+            if result == 0:
+                if when == "later":
+                    await anyio.sleep(0)
+
+                raise error
+
+        throttler = Throttler(diary.jobs(3), call, concurrency=1)
         with pytest.raises(type(error)) as caught:
-            await finish(Throttler(Diary().jobs(1), consume))
+            await finish(throttler)
 
         assert caught.value is error
+        # One that raised has consumed.
+        assert throttler.statistics().done == 1
+        assert len(throttler.remaining()) == 2
+        await finish(throttler)
+        assert consumed == [0, 1, 2]
 
     async def test_a_base_exception_of_one_s_own(self) -> None:
         class Mine(BaseException):

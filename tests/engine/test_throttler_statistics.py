@@ -165,16 +165,16 @@ class TestPerSecond:
         diary = Diary()
         jobs = [*diary.jobs(10, seconds=1), diary.job("long", seconds=30)]
         samples = await Samples(Throttler(jobs, concurrency=1)).at(10, 12, 15, 20, 30)
-        assert [each.per_second for each in samples] == [1, 0.8, 0.5, 0, 0]
+        assert [each.per_second for each in samples] == [1, 10 / 12, 10 / 15, 10 / 20, 10 / 30]
 
     async def test_and_after_the_run(self) -> None:
         throttler = Throttler(Diary().jobs(10, seconds=1), concurrency=1)
         statistics = await finish(throttler)
         assert statistics.per_second == 1
         await anyio.sleep(5)
-        assert throttler.statistics().per_second == 0.5
+        assert throttler.statistics().per_second == 10 / 15
         await anyio.sleep(5)
-        assert throttler.statistics().per_second == 0
+        assert throttler.statistics().per_second == 10 / 20
 
     async def test_failures_end_too_and_throttles_and_retries_do_not(self) -> None:
         diary = Diary()
@@ -275,6 +275,14 @@ class TestExpectedEnd:
         throttler = Throttler(Diary().jobs(100, seconds=0.5), concurrency=1)
         samples = await Samples(throttler).at(0.25, 1, 10, 40)
         assert [each.expected_end for each in samples] == [None, 50, 50, 50]
+
+    async def test_of_slow_jobs(self) -> None:
+        throttler = Throttler(Diary().jobs(20, seconds=60), concurrency=2)
+        samples = await Samples(throttler).at(59, 60, 300, 359, 540)
+        ends = [each.expected_end for each in samples]
+        assert ends[0] is None
+        # Two a minute: ten minutes. Just before two more end, eleven.
+        assert ends[1:] == pytest.approx([600, 600, 359 + 10 * 359 / 10, 600])
 
     async def test_with_a_window(self) -> None:
         throttler = Throttler(Diary().jobs(50), limiter="10/10s", concurrency=1)
