@@ -10,6 +10,7 @@ from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, Metho
 from typing import TypeVar
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from .._limiters.throttle import JobOf, discard
 from .crew import Crew
@@ -37,6 +38,10 @@ async def consume(
         # There is room for one more.
         crew.nudge()
         try:
+            if crew.cancellation.is_under_way():
+                # There may be many results, and a consumer that never comes to a checkpoint.
+                await checkpoint()
+
             await isolated(_consume_one(errand.value, consumer), None)
         except BaseException as exc:
             if crew.cancellation.caused(exc):

@@ -141,8 +141,9 @@ def test_a_consumer_call_that_is_cut_off_by_closing_its_coroutine_is_repeated() 
         calls.append(result)
         await asyncio.sleep(0)
 
+    run: Any = SimpleNamespace(is_cancelled=lambda: False)
     crew: Any = SimpleNamespace(
-        nudge=lambda: None, cancellation=RunCancellation(), fail=errors.append
+        nudge=lambda: None, cancellation=RunCancellation(run), fail=errors.append
     )
     consuming = consume(deliveries, consumer, crew)
     consuming.send(None)

@@ -905,3 +905,22 @@ def test_a_source_that_is_cut_off_in_its_own_step_loses_nothing(run: Run) -> Non
     diary = Diary()
     run(main)
     assert sorted(diary.consumed, key=str) == [0, 1, 2]
+
+
+async def test_a_consumer_that_cancels_the_run_is_not_called_again() -> None:
+    """Though results wait, and it never comes to a checkpoint itself."""
+    consumed: list[int] = []
+
+    async def job() -> int:
+        return 1
+
+    async def consumer(result: int) -> None:
+        consumed.append(result)
+        scope.cancel()
+
+    throttler = Throttler([job] * 5, consumer, limiter=RateLimiter(), concurrency=5)
+    with anyio.CancelScope() as scope:
+        await throttler.run()
+
+    assert consumed == [1]
+    assert len(throttler.remaining()) == 4
