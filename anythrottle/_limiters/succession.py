@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from functools import partial
-from math import inf
+from math import inf, log
+from operator import itemgetter
+from typing import TypeAlias
 
 from .._policies.policy import Bucket, Policy
+from .._policies.token_bucket import TokenBucketState
 from .._policies.utc_window_bucket import UtcWindowBucket
 from .._policies.window import WindowBucket
 from .cost import by_unit
@@ -14,23 +17,32 @@ from .gate import Gate
 from .turn import Charge, Turn
 from .utc import UtcReader
 
+#: A policy and its bucket.
+_Pair: TypeAlias = tuple[Policy, Bucket]
+
+#: What each call that runs is charged from now on.
+_Charges: TypeAlias = dict[Turn, list[Charge]]
+
 
 def succeed(gate: Gate, policies: tuple[Policy, ...], now: float, utc: UtcReader) -> list[Bucket]:
     """
     Return the buckets for new policies, with what has been charged so far.
 
     A policy that was there before keeps its bucket. Any other is told all that a policy of the
-    same unit remembers, of several the one with the longest window. The charges of calls that run
-    go over to the new buckets; no turn may be granted that has not begun.
+    same unit remembers, of several the one with the longest window. A token bucket in the place of
+    another one begins at its level. The charges of calls that run go over to the new buckets; no
+    turn may be granted that has not begun.
     """
     old = list(zip(gate.policies, gate.buckets, strict=True))
-    buckets: list[Bucket] = []
-    charges: dict[Turn, list[Charge]] = {turn: [] for turn in gate.charged}
+    new: list[_Pair] = []
     for policy in policies:
-        kept = next((pair for pair in old if pair[0] == policy and pair[1] not in buckets), None)
-        bucket = policy.bucket() if kept is None else kept[1]
-        buckets.append(bucket)
-        if kept is not None:
+        kept = (pair for pair in old if pair[0] == policy and pair not in new)
+        new.append(next(kept, None) or (policy, policy.bucket()))
+
+    charges: _Charges = {turn: [] for turn in gate.charged}
+    levels = _levels(old, new)
+    for index, (policy, bucket) in enumerate(new):
+        if new[index] in old:
             for turn, carried in charges.items():
                 carried += [charge for charge in turn.charges if charge.bucket is bucket]
 
@@ -42,30 +54,57 @@ def succeed(gate: Gate, policies: tuple[Policy, ...], now: float, utc: UtcReader
         predecessors = [pair for pair in old if pair[0].unit == policy.unit]
         if predecessors:
             predecessor = max(predecessors, key=partial(_memory, bucket))
-            _carry_over(predecessor, (policy, bucket), charges, now)
+            _carry_over(predecessor, (policy, bucket), charges, now, levels.get(index))
         else:
             _charge_running((policy, bucket), charges, now)
 
     for turn, carried in charges.items():
         turn.charges = carried
 
-    return buckets
+    return [bucket for _, bucket in new]
+
+
+def _levels(old: list[_Pair], new: list[_Pair]) -> dict[int, TokenBucketState]:
+    """
+    Return, by the index of a new token bucket, which old one it begins at the level of.
+
+    It is one of the same unit that goes, and that no other new one succeeds: what comes in addition
+    has no level to begin at. Of several, those whose times are the most alike belong together, then
+    those whose bursts are: so "per second" succeeds "per second", and "per day" succeeds "per day".
+    """
+    candidates: list[tuple[float, float, int, TokenBucketState]] = []
+    for index, after in enumerate(new):
+        for before in old:
+            level, heir = before[1], after[1]
+            if (
+                isinstance(level, TokenBucketState)
+                and isinstance(heir, TokenBucketState)
+                and before[0].unit == after[0].unit
+                and before not in new
+                and after not in old
+            ):
+                times = abs(log(before[0].window) - log(after[0].window))
+                bursts = abs(log(level.capacity) - log(heir.capacity))
+                candidates.append((times, bursts, index, level))
+
+    levels: dict[int, TokenBucketState] = {}
+    for _, _, index, level in sorted(candidates, key=itemgetter(0, 1)):
+        if index not in levels and level not in levels.values():
+            levels[index] = level
+
+    return levels
 
 
 def _carry_over(
-    old: tuple[Policy, Bucket],
-    new: tuple[Policy, Bucket],
-    charges: dict[Turn, list[Charge]],
-    now: float,
+    old: _Pair, new: _Pair, charges: _Charges, now: float, level: TokenBucketState | None
 ) -> None:
-    """Charge a new bucket with what an old one remembers, and for the calls that run."""
+    """
+    Charge a new bucket with what an old one remembers, and for the calls that run.
+
+    :param level: the bucket at whose level the new one begins, whatever it remembers
+    """
     bucket = new[1]
-    running = [
-        (turn, charge)
-        for turn in charges
-        for charge in turn.charges
-        if charge.bucket is old[1] and charge.amount
-    ]
+    running = _running(charges, old[1])
     told = sorted(old[1].history(now))
     if old[0].holds and not new[0].holds:
         # What has been held until now counts from now on.
@@ -73,6 +112,16 @@ def _carry_over(
     elif new[0].holds and not old[0].holds:
         # From now on it is held, instead.
         told = _without([charge for _, charge in running], told)
+
+    if level is not None:
+        assert isinstance(bucket, TokenBucketState)
+        bucket.succeed(level, now, told)
+        for turn, charge in _running(charges, level):
+            receipt = bucket.receipt_of(level, now, charge.receipt)
+            since = now if old[0].holds else charge.since
+            charges[turn].append(Charge(bucket, charge.amount, receipt, since))
+
+        return
 
     instants = [instant for instant, _ in told]
     receipts = _replay(told, bucket, now + old[1].delay(now, 0))
@@ -86,6 +135,16 @@ def _carry_over(
             receipt = receipts[index] if index < len(receipts) else -inf
 
         charges[turn].append(Charge(bucket, charge.amount, receipt, since))
+
+
+def _running(charges: _Charges, bucket: Bucket) -> list[tuple[Turn, Charge]]:
+    """Return what an old bucket has charged the calls that run."""
+    return [
+        (turn, charge)
+        for turn in charges
+        for charge in turn.charges
+        if charge.bucket is bucket and charge.amount
+    ]
 
 
 def _without(charges: list[Charge], told: list[tuple[float, int]]) -> list[tuple[float, int]]:
@@ -125,9 +184,7 @@ def _replay(told: list[tuple[float, int]], bucket: Bucket, until: float) -> list
     return receipts
 
 
-def _charge_running(
-    new: tuple[Policy, Bucket], charges: dict[Turn, list[Charge]], now: float
-) -> None:
+def _charge_running(new: _Pair, charges: _Charges, now: float) -> None:
     """Charge a bucket of a unit that was not counted before for the calls that run."""
     policy, bucket = new
     for turn, carried in sorted(charges.items(), key=_began):
@@ -143,7 +200,7 @@ def _began(item: tuple[Turn, list[Charge]]) -> float:
     return item[0].began
 
 
-def _memory(successor: Bucket, pair: tuple[Policy, Bucket]) -> tuple[bool, bool, float]:
+def _memory(successor: Bucket, pair: _Pair) -> tuple[bool, bool, float]:
     # One of its own kind has measured what it measures itself. An exact window remembers its
     # latest charges one by one; others merge them.
     bucket = pair[1]

@@ -89,7 +89,17 @@ class TokenBucketState:
     asks: so who comes back at that instant finds it due, however floats are rounded.
     """
 
-    __slots__ = ("_at", "_burst", "_held", "_level", "_limit", "_log", "_per")
+    __slots__ = (
+        "_at",
+        "_burst",
+        "_held",
+        "_level",
+        "_limit",
+        "_log",
+        "_per",
+        "_reset_at",
+        "_spare",
+    )
 
     def __init__(self, policy: TokenBucket) -> None:
         assert policy.burst is not None, "set by __post_init__()"
@@ -101,6 +111,10 @@ class TokenBucketState:
         self._at = -inf
         #: What has been taken by calls that have not begun, and is out of the level.
         self._held = 0
+        #: When a server that was told of counts anew, and how much more than flows in by this rate
+        #: may flow in until then.
+        self._reset_at = -inf
+        self._spare = 0.0
         self._log = ChargeLog(_LOGGED)
 
     @property
@@ -139,10 +153,7 @@ class TokenBucketState:
             self._held -= cost
             self._return(cost)
         elif receipt > now:
-            # Rounded up, as receipt and now are rounded by more than a token is worth if the rate
-            # is high: who gives back at once gets all of it.
-            seconds = receipt - now + 8 * ulp(max(abs(receipt), abs(now)))
-            back = min(cost, self._flow(seconds))
+            back = min(cost, self._still_out(now, receipt))
             self._return(back)
             # Unless it was in debt, it took no longer than this to be full again.
             self._log.forget(floor(back), receipt - self._time(self._burst) - 8 * ulp(abs(receipt)))
@@ -155,11 +166,8 @@ class TokenBucketState:
         self._level = min(level, remaining)
         self._at = max(self._at, now)
         if reset_after is not None:
-            # Before the reset only so much may flow in as is missing from what remains: the last
-            # of it, which has flowed in just when the reset is due.
             reset_at = now + min(reset_after, self._per)
-            missing = min(remaining, _MOST) - self._level
-            self._at = max(self._at, reset_at - self._time(missing))
+            self._hold_off(reset_at, min(remaining, _MOST) - self._level)
 
     def remaining(self, now: float) -> int:
         # Found by asking: a level computed here could be rounded otherwise than delay() is.
@@ -188,11 +196,45 @@ class TokenBucketState:
         self._level -= left
         return True
 
+    def succeed(self, old: TokenBucketState, now: float, told: list[tuple[float, int]]) -> None:
+        """
+        Begin at the level that another bucket has reached: what has flowed in there, and no more.
+
+        :param old: the bucket that this one replaces
+        :param told: what a successor of this one has to know, as :meth:`history` returns it
+        """
+        for instant, amount in told:
+            self._log.note(instant, amount)
+
+        # What calls have been granted that are called back is above the burst, to be theirs again.
+        level = max(old._level_at(now), old._level)
+        owed = max(level - old._burst, 0.0)
+        # A server's word goes on, for a window of this one's at most.
+        last = now + self._per
+        self._at = max(min(old._at, last), now)
+        self._level = min(level - owed, self._burst)
+        self.forgive(now, now + old.delay(now, 0))
+        if old._reset_at > now:
+            flow = old._flow(max(old._reset_at - max(old._at, now), 0.0))
+            allowed = max(level - owed + flow + old._spare, 0.0)
+            self._hold_off(min(old._reset_at, last), allowed - self._level)
+
+        self._level += owed
+
+    def receipt_of(self, old: TokenBucketState, now: float, receipt: float) -> float:
+        """
+        Return the receipt here for a charge of a bucket that this one replaces.
+
+        :param old: that bucket; as much as was still out there is still out here
+        """
+        return now + self._time(old._still_out(now, receipt)) if receipt > now else receipt
+
     def shift(self, seconds: float) -> None:
         if self._at > -inf:
             # Rounded up, for nothing must flow in early.
             self._at = nextafter(self._at + seconds, inf)
 
+        self._reset_at += seconds
         self._log.shift(seconds)
 
     def forget_held(self) -> None:
@@ -218,6 +260,8 @@ class TokenBucketState:
         copy._level = self._level
         copy._at = self._at
         copy._held = 0
+        copy._reset_at = self._reset_at
+        copy._spare = self._spare
         copy._log = ChargeLog(_LOGGED)
         return copy
 
@@ -233,6 +277,18 @@ class TokenBucketState:
     def _flow(self, seconds: float) -> float:
         """Return how much flows in."""
         return seconds / self._per * self._limit
+
+    def _hold_off(self, reset_at: float, missing: float) -> None:
+        """Let only so much flow in before an instant: the last of it, which then just has."""
+        self._at = max(self._at, reset_at - self._time(max(missing, 0.0)))
+        self._reset_at = reset_at
+        self._spare = max(missing - self._flow(max(reset_at - self._at, 0.0)), 0.0)
+
+    def _still_out(self, now: float, receipt: float) -> float:
+        """Return how much more has to flow in until a charge that is out has come back."""
+        # Rounded up, as receipt and now are rounded by more than a token is worth if the rate is
+        # high: who gives back at once gets all of it.
+        return self._flow(receipt - now + 8 * ulp(max(abs(receipt), abs(now))))
 
     def _level_at(self, instant: float) -> float:
         if instant <= self._at:

@@ -15,7 +15,7 @@ import trio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import current_token
 
-from anythrottle import Cost, RateLimiter
+from anythrottle import Cost, LimitExceeded, RateLimiter
 from anythrottle._limiters.parking import AsyncioRun
 from anythrottle._limiters.permit import TurnPermit
 from anythrottle._limiters.trio_parking import TrioRun
@@ -100,6 +100,23 @@ def permit_of(limiter: RateLimiter, cost: Cost = 1) -> TurnPermit:
     permit = limiter.permit(cost)
     assert isinstance(permit, TurnPermit)
     return permit
+
+
+def left(limiter: RateLimiter) -> list[int]:
+    """Return what is left by each policy."""
+    now = limiter._line.clock.glance()
+    return [bucket.remaining(now) for bucket in limiter._gate.buckets]
+
+
+def pass_at_once(limiter: RateLimiter) -> int:
+    """Take one after the other until one is refused; return how many have passed."""
+    passed = 0
+    try:
+        while True:
+            limiter.acquire_nowait()
+            passed += 1
+    except LimitExceeded:
+        return passed
 
 
 class Crowd:

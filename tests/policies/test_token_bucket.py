@@ -579,6 +579,85 @@ class TestTighten:
         assert bucket.delay(0.0, 1) == 9.0
 
 
+class TestSuccession:
+    """What is not seen through a limiter; see also there."""
+
+    def test_what_is_called_back_stands_above_the_burst(self) -> None:
+        old, new = TokenBucket(1, 1, burst=10).bucket(), TokenBucket(1, 1, burst=4).bucket()
+        # Seven that were granted, late by a stall, and whose calls have not begun.
+        old._level, old._at = 17.0, 50.0
+        new.succeed(old, 51.0, [])
+        for _ in range(11):
+            assert new.delay(51.0, 1) == 0.0
+            new.take(51.0, 1, 48.0)
+
+        assert new.delay(51.0, 1) == 1.0
+
+    def test_above_the_burst_of_both_nothing_gathers(self) -> None:
+        old, new = TokenBucket(1, 1, burst=4).bucket(), TokenBucket(1, 1, burst=10).bucket()
+        old._level, old._at = 7.0, 50.0
+        new.succeed(old, 60.0, [])
+        assert new.remaining(60.0) == 7
+        assert new.remaining(61.0) == 8
+        assert new.remaining(100.0) == 10
+
+    def test_what_is_called_back_does_not_count_as_missing_before_a_reset(self) -> None:
+        old, new = TokenBucket(60, 60, burst=4).bucket(), TokenBucket(600, 60).bucket()
+        old.tighten(0.0, 10, 50.0)
+        old._level = 7.0
+        new.succeed(old, 0.0, [])
+        new.take(0.0, 3)
+        # Those apart, ten until the reset.
+        assert new.remaining(0.0) == 4
+        assert new.remaining(49.0) == 4
+        assert new.remaining(50.0) == 10
+        assert new.remaining(51.0) == 20
+
+    def test_a_reset_is_by_the_clock_of_its_run(self) -> None:
+        old, new = TokenBucket(60, 60).bucket(), TokenBucket(600, 60).bucket()
+        spend(old, 0.0, 60)
+        old.tighten(0.0, 40, 50.0)
+        old.shift(1000.0)
+        new.succeed(old, 1000.0, [])
+        assert new.remaining(1049.99) <= 40
+        assert new.remaining(1051.0) == 50
+
+    @given(policies, policies, origins)
+    def test_a_receipt_is_for_as_much_as_before(
+        self, first: TokenBucket, second: TokenBucket, origin: float
+    ) -> None:
+        old, new = first.bucket(), second.bucket()
+        receipt = spend(old, origin, 3)
+        now = origin + first.per / 7
+        new.succeed(old, now, [])
+        told = new.receipt_of(old, now, receipt)
+        if receipt <= now:
+            assert told == receipt
+        else:
+            still_out = (receipt - now) / first.per * first.limit
+            tiny = 4 * (slack(first, now, receipt) + slack(second, now, told))
+            assert (told - now) / second.per * second.limit == pytest.approx(still_out, abs=tiny)
+
+    def test_a_receipt_of_what_has_come_back_or_was_forgiven_stays_so(self) -> None:
+        old, new = TokenBucket(1, 1).bucket(), TokenBucket(9, 1).bucket()
+        for receipt in (5.0, 4.0, -math.inf):
+            assert new.receipt_of(old, 5.0, receipt) == receipt
+
+        assert new.receipt_of(old, 5.0, math.inf) == math.inf
+
+    def test_nothing_raises_at_the_ends_of_the_floats(self) -> None:
+        ends = [TokenBucket(5e-324, 1e308), TokenBucket(1e308, 5e-324), TokenBucket(1, 1)]
+        for first in ends:
+            for second in ends:
+                old, new = first.bucket(), second.bucket()
+                receipt = spend(old, 1.0, 10**400)
+                old.tighten(2.0, 10**400, 1e300)
+                new.succeed(old, 3.0, old.history(3.0))
+                new.give_back(3.0, 1, new.receipt_of(old, 3.0, receipt))
+                assert new.remaining(3.0) >= 0
+                assert not math.isnan(new.reset_after(3.0))
+
+
 class TestState:
     @examples(50)
     @given(policies, st.one_of(origins, st.sampled_from([1e300, -1e300])))
