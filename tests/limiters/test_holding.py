@@ -1,0 +1,157 @@
+"""A job that waits for what it holds itself: an error where its turn could never come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import anyio
+import pytest
+
+from anythrottle import LimitExceeded, RateLimiter, WindowTokenBucket
+from anythrottle._limiters import holding
+from anythrottle.testing import wait_idle
+
+pytestmark = pytest.mark.timing
+
+STUCK = pytest.raises(RuntimeError, match="a slot could never come")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Any:
+    yield
+    assert not any(holding._waiting.values())
+
+
+async def nothing() -> None: ...
+
+
+def inside(limiter: RateLimiter) -> Callable[[], Coroutine[Any, Any, None]]:
+    async def func() -> None:
+        await limiter.run(nothing)
+
+    return func
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda: (RateLimiter(concurrency=1),) * 2, id="slots"),
+        pytest.param(lambda: (RateLimiter(WindowTokenBucket(1, 1, measure="end")),) * 2, id="held"),
+        pytest.param(lambda: (RateLimiter(concurrency=anyio.CapacityLimiter(1)),) * 2, id="shared"),
+        pytest.param(
+            lambda: tuple(
+                RateLimiter(concurrency=slots) for slots in [anyio.CapacityLimiter(1)] * 2
+            ),
+            id="two with shared slots",
+        ),
+    ],
+)
+class TestStuck:
+    async def test_in_the_job_itself(self, make: Any) -> None:
+        outer, inner = make()
+        with STUCK:
+            await outer.run(inside(inner))
+
+        await outer.run(nothing)
+
+    async def test_in_a_block(self, make: Any) -> None:
+        outer, inner = make()
+
+        async def func() -> None:
+            async with inner:
+                raise AssertionError("it has a slot")
+
+        with STUCK:
+            await outer.run(func)
+
+    async def test_in_a_child_task(self, make: Any) -> None:
+        outer, inner = make()
+
+        async def func() -> None:
+            async with anyio.create_task_group() as task_group:
+                task_group.start_soon(inside(inner))
+
+        with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="could never come")):
+            await outer.run(func)
+
+    async def test_not_if_it_would_give_up(self, make: Any) -> None:
+        outer, inner = make()
+
+        async def func() -> None:
+            async with inner.permit(max_wait=1):
+                raise AssertionError("it has a slot")
+
+        with pytest.raises(LimitExceeded):
+            await outer.run(func)
+
+    async def test_not_after_the_job_has_ended(self, make: Any) -> None:
+        """A task that it has left behind still has its context."""
+        outer, inner = make()
+
+        async def func() -> None:
+            task_group.start_soon(later)
+
+        async def later() -> None:
+            await anyio.sleep(5)
+            await inner.run(nothing)
+
+        async with anyio.create_task_group() as task_group:
+            await outer.run(func)
+
+
+class TestSeveralJobs:
+    async def test_the_last_one_that_waits_is_told(self) -> None:
+        limiter = RateLimiter(concurrency=2)
+        told: list[RuntimeError] = []
+
+        async def func() -> None:
+            await wait_idle()
+            try:
+                await limiter.run(nothing)
+            except RuntimeError as exc:
+                told.append(exc)
+
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(limiter.run, func)
+            task_group.start_soon(limiter.run, func)
+
+        assert len(told) == 1
+
+    async def test_a_plain_job_has_the_other_slot(self) -> None:
+        limiter = RateLimiter(concurrency=2)
+        start = anyio.current_time()
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(limiter.run, anyio.sleep, 5)
+            await wait_idle()
+            await limiter.run(inside(limiter))
+
+        assert anyio.current_time() - start == 5
+
+    async def test_a_slot_that_somebody_else_has_borrowed(self) -> None:
+        slots = anyio.CapacityLimiter(2)
+        start = anyio.current_time()
+
+        async def other() -> None:
+            async with slots:
+                await anyio.sleep(5)
+
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(other)
+            await wait_idle()
+            limiter = RateLimiter(concurrency=slots)
+            await limiter.run(inside(limiter))
+
+        assert anyio.current_time() - start == 5
+
+    async def test_who_is_cancelled_waits_no_more(self) -> None:
+        limiter = RateLimiter(concurrency=2)
+
+        async def func() -> None:
+            with anyio.move_on_after(1):
+                await limiter.run(nothing)
+
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(limiter.run, anyio.sleep, 5)
+            await wait_idle()
+            await limiter.run(func)
