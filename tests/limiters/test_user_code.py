@@ -26,9 +26,10 @@ LIMIT, WINDOW = 3, 1.0
 class SlowBucket:
     """A bucket of a user's own, each of whose methods makes the event loop stall."""
 
-    def __init__(self, inner: WindowBucket, seconds: Callable[[], float]) -> None:
-        self._inner = inner
+    def __init__(self, seconds: Callable[[], float], methods: set[str]) -> None:
+        self._inner = WindowBucket(WindowTokenBucket(1000, 1.0))
         self._seconds = seconds
+        self._methods = methods
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._inner, name)
@@ -36,7 +37,7 @@ class SlowBucket:
             return found
 
         def slow(*args: Any, **options: Any) -> Any:
-            if name in {"delay", "take", "start", "release", "give_back"}:
+            if name in self._methods:
                 stall(self._seconds())
 
             return found(*args, **options)
@@ -49,11 +50,12 @@ class SlowPolicy:
 
     limit, window, unit, holds = 1000, 1.0, "calls", False
 
-    def __init__(self, seconds: Callable[[], float]) -> None:
+    def __init__(self, seconds: Callable[[], float], *methods: str) -> None:
         self._seconds = seconds
+        self._methods = set(methods or ("delay", "take", "start", "release", "give_back"))
 
     def bucket(self) -> Any:
-        return SlowBucket(WindowBucket(WindowTokenBucket(1000, 1.0)), self._seconds)
+        return SlowBucket(self._seconds, self._methods)
 
 
 def assert_no_window_is_crowded(begun: list[float]) -> None:
@@ -128,6 +130,37 @@ def test_code_that_blocks_crowds_no_window(
     world = World(stalls, how, measure)
     run(world.run, arrivals, slow_policy=flags[0], fast=flags[1])
     assert_no_window_is_crowded(world.begun)
+
+
+@pytest.mark.timing
+@pytest.mark.parametrize("how", ["acquire", "run", "permit"])
+async def test_buckets_of_a_user_s_own_start_first(how: str) -> None:
+    """The first start takes a second and a half: the limit's own token is out from its end on."""
+    stalls = iter([1.5])
+    limiter = RateLimiter(
+        WindowTokenBucket(LIMIT, WINDOW), SlowPolicy(lambda: next(stalls, 0.0), "start")
+    )
+    begun: list[float] = []
+
+    async def begin() -> None:
+        begun.append(anyio.current_time())
+
+    async def call() -> None:
+        if how == "run":
+            await limiter.run(begin)
+        elif how == "permit":
+            async with limiter.permit():
+                await begin()
+        else:
+            await limiter.acquire()
+            await begin()
+
+    async with tasks() as task_group:
+        for _ in range(2 * LIMIT):
+            task_group.start_soon(call)
+
+    assert_no_window_is_crowded(begun)
+    assert begun[-1] - begun[0] == WINDOW
 
 
 @pytest.mark.timing
