@@ -107,11 +107,14 @@ class Puller(Parked, Generic[I, T]):
         self._backlog.on_ahead_taken = self._go_on
         try:
             await self._run.checkpoint()
+            looks = True
             while not (self.stopping or self._backlog.source.interrupted):
-                if self._cancellation.is_under_way():
-                    # This task was woken before it could be told.
+                # This task may have been woken before it could be told. A step that does not wait
+                # is not cut off, so the first time will do.
+                if looks and self._cancellation.is_under_way():
                     return
 
+                looks = self._backlog.source.is_async
                 if self._backlog.ahead is None:
                     item = await self._step()
                     self._backlog.ahead = self._backlog.errand(item)

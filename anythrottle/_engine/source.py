@@ -45,6 +45,7 @@ class Source(Generic[I]):
         "_sequence",
         "ended",
         "interrupted",
+        "is_async",
         "is_sequence",
         "pulled",
     )
@@ -57,6 +58,9 @@ class Source(Generic[I]):
         self._sequence = items if isinstance(items, Sequence) else None
         #: Whether any task may advance it, by :meth:`pull_nowait`: a sequence has no state.
         self.is_sequence = self._sequence is not None
+        #: Whether it is waited for. By what was given, not by its iterator: that of an async
+        #: iterable may lack ``__aiter__()``.
+        self.is_async = isinstance(items, AsyncIterable)
         self._iterator: Iterator[I] | AsyncIterator[I] | None = None
         #: How many items have been pulled.
         self.pulled = 0
@@ -101,12 +105,10 @@ class Source(Generic[I]):
         if self.ended:
             raise SourceEnd
 
-        items = self._items
         item: object
-        # By what was given, not by its iterator: that of an async iterable may lack __aiter__().
-        if isinstance(items, AsyncIterable):
+        if self.is_async:
             if self._iterator is None:
-                self._iterator = aiter(items)
+                self._iterator = aiter(cast("AsyncIterable[I]", self._items))
 
             try:
                 item = await anext(cast("AsyncIterator[I]", self._iterator))
@@ -114,7 +116,7 @@ class Source(Generic[I]):
                 item = _END
         else:
             if self._iterator is None:
-                self._iterator = iter(items)
+                self._iterator = iter(cast("Iterable[I]", self._items))
 
             item = next(cast("Iterator[I]", self._iterator), _END)
 

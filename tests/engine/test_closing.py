@@ -355,6 +355,21 @@ class TestErrorsOfClosing:
         assert [str(r.exc_info[1]) for r in caplog.records if r.exc_info] == ["cleanup"]
 
 
+async def test_an_error_of_a_step_that_is_cut_off_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def generate() -> AsyncGenerator[int]:
+        yield 0
+        try:
+            await anyio.sleep(100)
+        finally:
+            raise ValueError("cut off")
+
+    await leave_by_break(generate())
+    assert [str(r.exc_info[1]) for r in caplog.records if r.exc_info] == ["cut off"]
+    assert "the source has failed" in caplog.text
+
+
 async def test_what_the_jobs_need_is_closed_after_them() -> None:
     """A generator may give back what the jobs use that are cut off."""
     log: list[str] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import TypeAlias
 
 import anyio
@@ -574,6 +574,31 @@ class TestT8OneByOne:
 
         await finish(throttler)
         assert sorted(diary.consumed, key=str) == list(range(10))
+
+
+async def test_a_source_that_was_about_to_be_asked_when_it_was_cancelled_is_not_cut_off() -> None:
+    """Who was woken before has to look, for nobody throws a cancellation at it any more."""
+    diary = Diary()
+    scope = anyio.CancelScope()
+
+    async def cancel() -> None:
+        if not scope.cancel_called:
+            # By starting, this job has woken the task that pulls.
+            scope.cancel()
+            await anyio.sleep_forever()
+
+    async def generate() -> AsyncGenerator[Job]:
+        for job in [cancel, *diary.jobs(3)]:
+            await anyio.sleep(0)
+            yield job
+
+    throttler = Throttler(generate(), diary.consumer(), concurrency=1)
+    with scope:
+        await throttler.run()
+
+    assert scope.cancelled_caught
+    await finish(throttler)
+    assert diary.starts == [0, 1, 2]
 
 
 async def test_a_run_whose_tasks_were_all_cancelled_before_it_does_not_return(
