@@ -32,7 +32,8 @@ class Worker(Parked):
     """
     A task that runs jobs; parked while it waits for the lead, or with the lead for news.
 
-    :ivar slot: the slot on behalf of which it borrows
+    :ivar slot: on whose behalf it borrows a slot: a fresh one each time, for tasks that a job has
+        left behind may still wait inside of an earlier one
     :ivar has_slot: whether it has borrowed it
 
     """
@@ -174,7 +175,8 @@ class Admission(Generic[I]):
         if worker.has_slot:
             worker.has_slot = False
             if self._slots is not None:
-                self._slots.release_on_behalf_of(worker.slot)
+                slot, worker.slot = worker.slot, None
+                self._slots.release_on_behalf_of(slot)
 
     def _borrow_now(self, worker: Worker) -> bool:
         if self._slots is not None:
@@ -191,10 +193,11 @@ class Admission(Generic[I]):
 
     async def _borrow(self, worker: Worker) -> None:
         """Borrow a slot, as soon as there is one; raise if there could never be one."""
-        assert self._slots is not None
-        held, borrowers = slots_here(self._slots), borrowers_of(self._slots)
-        with waiting_inside(self._slots, held, borrowers):
-            await self._slots.acquire_on_behalf_of(worker.slot)
+        slots = self._slots
+        assert slots is not None
+        held = slots_here(slots)
+        with waiting_inside(slots, held, borrowers_of(slots) if held else ()):
+            await slots.acquire_on_behalf_of(worker.slot)
 
         worker.has_slot = True
 

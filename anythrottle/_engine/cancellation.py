@@ -55,12 +55,15 @@ class RunCancellation:
     than the run's owner.
 
     :param run: the event loop run
+    :param host_waits: whether that task does nothing but wait for the run's other tasks
+
     """
 
-    __slots__ = ("_before", "_host", "_run")
+    __slots__ = ("_before", "_host", "_host_waits", "_run")
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, *, host_waits: bool = False) -> None:
         self._run = run
+        self._host_waits = host_waits
         try:
             self._host = asyncio.current_task()
         except RuntimeError:
@@ -86,6 +89,18 @@ class RunCancellation:
         # Perhaps by a timeout within the host alone: then no other task is being cancelled.
         task = asyncio.current_task()
         return task is self._host or (task is not None and task.cancelling() > 0)
+
+    def forbids_starts(self) -> bool:
+        """
+        Return whether no job may start any more: the run is being cancelled, or is about to be.
+
+        A task that waits is cancelled in the step in which its scope is, and it costs a tenth to
+        ask whether it was.
+        """
+        if self._host_waits and self._host is not None:
+            return self._host.cancelling() > self._before
+
+        return self._run.is_cancelled()
 
     def host_is_called(self) -> bool:
         """

@@ -107,7 +107,8 @@ class Crew(Generic[I, T]):
         #: Kept at hand, for each job asks.
         self._keeps_slots = self._admission.keeps_slots
         self._run = clock.run()
-        self.cancellation = RunCancellation(self._run)
+        # Without results that somebody takes, the run's own task has nothing to do but wait.
+        self.cancellation = RunCancellation(self._run, host_waits=not outlet.bounded)
         self._workbench = Workbench(
             backlog,
             outlet,
@@ -131,6 +132,7 @@ class Crew(Generic[I, T]):
             outlet,
             self._admission,
             run=self._run,
+            cancellation=self.cancellation,
             observer=observer,
             refuse=self._workbench.fail,
         )
@@ -294,9 +296,10 @@ class Crew(Generic[I, T]):
         jobs = 0
         while True:
             start = self._start_now(me, goes_on=jobs > 0)
-            if start is None and jobs:
+            if start is None and jobs and not self._starter.called_back:
                 # The consumer may be about to make room, or the source to give an item: to look
-                # again is cheaper than to be woken.
+                # again is cheaper than to be woken. A turn that was called back would lose its
+                # place meanwhile.
                 await self._run.checkpoint()
                 start = self._start_now(me, goes_on=True)
 

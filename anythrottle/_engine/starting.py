@@ -13,6 +13,7 @@ from .._limiters.permit import TurnPermit
 from ..abc import Permit
 from .admission import Admission, Asked, Worker, undo
 from .backlog import Backlog
+from .cancellation import RunCancellation
 from .job import Errand
 from .outlet import Outlet
 
@@ -35,6 +36,7 @@ class Starter(Generic[I, T]):
     :param outlet: is asked whether there is room for a result
     :param admission: lets the jobs in
     :param run: the event loop run
+    :param cancellation: tells whether the run is being cancelled
     :param observer: who is told that a job starts
     :param refuse: is called with a job that cannot start, and the error to end it with
 
@@ -44,11 +46,13 @@ class Starter(Generic[I, T]):
         "_admission",
         "_backlog",
         "_bounded",
+        "_cancellation",
         "_observer",
         "_outlet",
         "_refuse",
         "_run",
         "_who_waits",
+        "called_back",
         "stopping",
     )
 
@@ -59,6 +63,7 @@ class Starter(Generic[I, T]):
         admission: Admission[I],
         *,
         run: Run,
+        cancellation: RunCancellation,
         observer: Observer | None,
         refuse: Callable[[Errand[I, T], BaseException], None],
     ) -> None:
@@ -67,12 +72,15 @@ class Starter(Generic[I, T]):
         self._bounded = outlet.bounded
         self._admission = admission
         self._run = run
+        self._cancellation = cancellation
         self._observer = observer
         self._refuse = refuse
         #: Who waits for news.
         self._who_waits: Worker | None = None
         #: Whether nothing more is to be started.
         self.stopping = False
+        #: Whether :meth:`now` has just failed because the turn that it had was called back.
+        self.called_back = False
 
     def stop(self) -> None:
         """Let nothing more start."""
@@ -98,6 +106,7 @@ class Starter(Generic[I, T]):
 
         """
         backlog = self._backlog
+        self.called_back = False
         if self.stopping or (errand := backlog.frontmost(self._run.time)) is None:
             return None
 
@@ -118,11 +127,13 @@ class Starter(Generic[I, T]):
         if permit is None:
             return None
 
+        held = permit if self._observer is not None and isinstance(permit, TurnPermit) else None
         started = False
         try:
-            started = self._start(errand, permit)
+            started = self._start(errand, permit, held)
         finally:
             if not started:
+                self.called_back = held is not None and held.in_line
                 permit.withdraw()
 
         return (errand, permit, permit) if started else None
@@ -135,8 +146,8 @@ class Starter(Generic[I, T]):
 
         """
         while not self.stopping:
-            if self._run.is_cancelled():
-                await self._run.checkpoint_if_cancelled()
+            if self._cancellation.forbids_starts():
+                await self._run.checkpoint()
 
             start = self.now(worker)
             if start is not None:
@@ -184,8 +195,8 @@ class Starter(Generic[I, T]):
             frontmost = called_back = None
             try:
                 # It may have taken a while: what is frontmost now, and does it cost as much?
-                frontmost = self._start_like(errand, permit)
-                if isinstance(asked, TurnPermit) and asked.in_line:
+                frontmost = self._start_like(errand, asked, permit)
+                if isinstance(asked, TurnPermit) and asked.in_line and not self.stopping:
                     called_back = asked
             finally:
                 if frontmost is None and called_back is None:
@@ -194,42 +205,52 @@ class Starter(Generic[I, T]):
             if called_back is None:
                 return None if frontmost is None else (frontmost, asked, permit)
 
-    def _start_like(self, errand: Errand[I, T], permit: Permit) -> Errand[I, T] | None:
+    def _start_like(
+        self, errand: Errand[I, T], asked: Asked, permit: Permit
+    ) -> Errand[I, T] | None:
         """Start what is frontmost, if it costs as much as a job that was admitted."""
         frontmost = None if self.stopping else self._backlog.frontmost(self._run.time)
         if (
             frontmost is not None
             and self._has_price(frontmost)
             and frontmost.cost == errand.cost
-            and self._start(frontmost, permit)
+            and self._start(frontmost, permit, asked if isinstance(asked, TurnPermit) else None)
         ):
             return frontmost
 
         return None
 
-    def _start(self, errand: Errand[I, T], permit: Permit) -> bool:
+    def _start(self, errand: Errand[I, T], permit: Permit, held: TurnPermit | None) -> bool:
         """
         Start a job whose turn has come, if it is frontmost still, and nothing else forbids it.
 
         Observers and functions of a user's own may have stopped or cancelled the run, put another
         job first, or paused the limiter. After the last look nothing of theirs runs before the job.
+
+        :param held: the permit, if its call has not begun
+
         """
-        if self.stopping or self._run.is_cancelled() or not self._backlog.start(errand):
+        forbidden = self._cancellation.forbids_starts
+        if self.stopping or forbidden() or not self._backlog.start(errand):
             return False
 
-        errand.waited += permit.waited
-        if self._observer is not None:
-            started = Started(errand.position, errand.item, errand.attempts, errand.waited)
-            tell(self._observer, started)
-            if self.stopping or self._run.is_cancelled():
-                self._backlog.call_back(errand)
-                return False
+        waited = errand.waited + permit.waited
+        begun = held is None and self._observer is None
+        if not begun:
+            try:
+                if self._observer is not None:
+                    position, item = errand.position, errand.item
+                    tell(self._observer, Started(position, item, errand.attempts, waited))
 
-        if isinstance(permit, TurnPermit) and not permit.has_begun and not permit.begin():
-            self._backlog.call_back(errand)
-            return False
+                begun = not (self.stopping or forbidden()) and (held is None or held.begin())
+            finally:
+                if not begun:
+                    self._backlog.call_back(errand)
 
-        return True
+        if begun:
+            errand.waited = waited
+
+        return begun
 
     def _has_price(self, errand: Errand[I, T]) -> bool:
         """Look what the frontmost job costs; if that cannot be told, it ends with an error."""

@@ -166,7 +166,7 @@ class Workbench(Generic[I, T]):
         """Let a job that has raised an error go again, or end with it."""
         try:
             throttle = throttle_in(error)
-        except Exception as exc:  # noqa: BLE001 - a wrong one of a subclass is the job's error
+        except (Exception, CancelledError) as exc:  # noqa: BLE001 - a wrong one is the job's error
             self.fail(errand, exc)
             return
 

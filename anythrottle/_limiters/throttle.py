@@ -40,7 +40,7 @@ def throttle_in(error: BaseException) -> Throttle | None:
     A group of several signals is one: the longest pause that any of them asks for, and the first
     replacement.
 
-    :raises Exception: if the ``retry_after`` of a subclass is none, from ``error``
+    :raises BaseException: if the ``retry_after`` of a subclass is none, from ``error``
     """
     signals, pure = _signals_in(error)
     if not signals:
@@ -49,7 +49,7 @@ def throttle_in(error: BaseException) -> Throttle | None:
     replacements = [signal.task for signal in signals if signal.task is not None]
     try:
         pauses = [_pause_of(signal) for signal in signals]
-    except Exception as exc:
+    except BaseException as exc:
         for unused in replacements:
             discard(unused)
 

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import pairwise
 from types import TracebackType
 from typing import Any, Self
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
-from anythrottle import Finished, RateLimiter, Throttler
+from anythrottle import (
+    CostTooHigh,
+    Failed,
+    Finished,
+    RateLimiter,
+    ThrottleException,
+    Throttler,
+    amap,
+    for_each,
+)
 from anythrottle._engine.crew import Crew
 from anythrottle.abc import Event
 from anythrottle.testing import wait_idle
@@ -316,3 +328,135 @@ class TestTheEnd:
             assert throttler.remaining() == []
         else:
             assert throttler.remaining() == [late]
+
+
+class Ticker:
+    """Counts the turns of the loop."""
+
+    def __init__(self) -> None:
+        self.turns = 0
+
+    async def tick(self, turns: int, then: Callable[[], object]) -> None:
+        for _ in range(turns):
+            await checkpoint()
+            self.turns += 1
+
+        then()
+
+
+class Again(Exception):
+    pass
+
+
+class Busy:
+    """Runs of jobs that never wait; and how many of these have ended."""
+
+    #: More would be for ever.
+    MOST = 100_000
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def job(self, error: Exception | None = None) -> None:
+        self.count += 1
+        if self.count > self.MOST:
+            raise SystemExit(1)
+
+        if error is not None:
+            raise error
+
+    def cost(self, _: object) -> int:
+        self.count += 1
+        if self.count > self.MOST:
+            raise SystemExit(1)
+
+        raise Again
+
+    async def end_at_once(self) -> None:
+        await for_each(lambda _: self.job(), range(self.MOST + 1))
+
+    async def go_again_at_once(self) -> None:
+        await for_each(self.job, [Again()], retry_on=lambda _: 0)
+
+    async def be_throttled(self) -> None:
+        limiter = RateLimiter(fast_acquire=True)
+        await amap(self.job, [ThrottleException(retry_after=0)], limiter=limiter)
+
+    async def be_throttled_without_an_engine(self) -> None:
+        limiter = RateLimiter(fast_acquire=True)
+        await limiter.run(self.job, ThrottleException(retry_after=0))
+
+    async def have_no_price(self) -> None:
+        jobs = [self.job] * (self.MOST + 1)
+        await Throttler(jobs, limiter="9/s", cost=self.cost).run()
+
+
+class TestOthersRunMeanwhile:
+    async def test_jobs_begin_in_order_over_turns_of_the_loop(self) -> None:
+        ticker = Ticker()
+        begun: list[tuple[int, int]] = []
+
+        async def job(item: int) -> None:
+            begun.append((item, ticker.turns))
+            await anyio.sleep(1)
+
+        with anyio.move_on_after(0.5):
+            async with anyio.create_task_group() as task_group:
+                task_group.start_soon(ticker.tick, 10_000, task_group.cancel_scope.cancel)
+                await for_each(job, range(50))
+
+        assert [item for item, _ in begun] == list(range(50))
+        turns = [turn for _, turn in begun]
+        assert all(before < after for before, after in pairwise(turns))
+
+    @pytest.mark.parametrize(
+        "be_busy",
+        [
+            Busy.end_at_once,
+            Busy.go_again_at_once,
+            Busy.be_throttled,
+            Busy.be_throttled_without_an_engine,
+            Busy.have_no_price,
+        ],
+    )
+    async def test_and_can_cancel_it(self, be_busy: Callable[[Busy], Awaitable[None]]) -> None:
+        busy = Busy()
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(Ticker().tick, 50, task_group.cancel_scope.cancel)
+            await be_busy(busy)
+            raise AssertionError("it has come to an end")
+
+        assert 0 < busy.count <= busy.MOST
+
+    async def test_jobs_whose_cost_has_become_impossible(self) -> None:
+        ticker = Ticker()
+        limiter = RateLimiter("10_000 tokens/s")
+        errors = Counter[type[BaseException]]()
+
+        async def fail() -> None:
+            raise Again
+
+        def observe(event: Event) -> None:
+            if isinstance(event, Failed):
+                errors[type(event.error)] += 1
+                ticks.append(ticker.turns)
+
+        ticks: list[int] = []
+        throttler: Throttler[object] = Throttler(
+            [fail] * 900,
+            limiter=limiter,
+            cost=lambda _: {"tokens": 6},
+            retry_on=lambda _: 60.0,
+            observer=observe,
+        )
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(finish, throttler)
+            await anyio.sleep(30)
+            assert throttler.statistics().delayed == 900
+            limiter.reconfigure("5 tokens/s")
+            await anyio.sleep(30)
+            await ticker.tick(10_000, lambda: None)
+
+        assert errors == {CostTooHigh: 900}
+        # Never many in a row.
+        assert max(Counter(ticks).values()) <= 4
