@@ -95,17 +95,6 @@ class TrioRun(Run):
             with suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(self._wake_here, who)
 
-    def is_cancelled(self) -> bool:
-        # Its first step ends, or is about to raise: a third of what it costs to ask for a deadline.
-        probe = trio.lowlevel.checkpoint_if_cancelled()
-        try:
-            probe.send(None)
-        except StopIteration:
-            return False
-
-        probe.close()
-        return True
-
     def note_begin(self) -> None:
         # A nursery learns at once that a task of it has failed.
         pass
