@@ -15,7 +15,6 @@ from anyio.lowlevel import checkpoint
 from .._limiters.throttle import JobOf, discard
 from .crew import Crew
 from .deliveries import Deliveries
-from .isolation import isolated
 
 T = TypeVar("T")
 
@@ -37,14 +36,18 @@ async def consume(
 
         # There is room for one more.
         crew.nudge()
+        called: Awaitable[object] | None = None
         try:
             if crew.cancellation.is_under_way():
                 # There may be many results, and a consumer that never comes to a checkpoint.
                 await checkpoint()
 
-            await isolated(_consume_one(errand.value, consumer), None)
+            called = _awaitable(consumer(errand.value), consumer)
+            await called
         except BaseException as exc:
-            if crew.cancellation.caused(exc):
+            # Ctrl-C may come between the two.
+            discard(called)
+            if crew.cancellation.caused(exc) and not _is_exit_by_itself(exc):
                 raise
 
             deliveries.finish(errand)
@@ -54,18 +57,18 @@ async def consume(
         deliveries.finish(errand)
 
 
-async def _consume_one(result: T, consumer: Callable[[T], Awaitable[object]]) -> None:
-    awaitable: Awaitable[object] | None = None
-    try:
-        awaitable = consumer(result)
-        await _checked(awaitable, consumer)
-    except BaseException:
-        # Ctrl-C may come between the two.
-        discard(awaitable)
-        raise
+def _is_exit_by_itself(error: BaseException) -> bool:
+    """
+    Tell whether what was awaited has raised GeneratorExit.
+
+    One that is thrown in, as the caller's coroutine is closed, has closed what was awaited before
+    it is raised at the ``await`` itself. So nothing deeper is in its traceback.
+    """
+    traceback = error.__traceback__
+    return isinstance(error, GeneratorExit) and traceback is not None and bool(traceback.tb_next)
 
 
-def _checked(result: Awaitable[object], consumer: object) -> Awaitable[object]:
+def _awaitable(result: Awaitable[object], consumer: object) -> Awaitable[object]:
     if not isawaitable(result):
         raise TypeError(
             f"consumer_fn must be an async function, but {consumer!r} returned {result!r}, "

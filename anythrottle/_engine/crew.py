@@ -29,7 +29,6 @@ from .backlog import Backlog
 from .cancellation import RunCancellation
 from .concurrency import Concurrency
 from .cost_of import CostOf
-from .isolation import ExitByItself
 from .outcome import uncancelled
 from .outlet import Outlet
 from .puller import Puller
@@ -203,10 +202,6 @@ class Crew(Generic[I, T]):
         :param what: what has raised it
 
         """
-        if isinstance(error, ExitByItself):
-            assert error.__cause__ is not None
-            error = error.__cause__
-
         error = uncancelled(error, what)
         if self._done and isinstance(error, Exception):
             _logger.error("error after all was done: %r", error, exc_info=error)

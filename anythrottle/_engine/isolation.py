@@ -1,35 +1,22 @@
-"""Awaits what is not this library's, step by step: as if it were a task of its own."""
+"""Lets a coroutine have a context of its own, as if it were a task of its own."""
 
 from __future__ import annotations
 
 import types
 from collections.abc import Awaitable, Coroutine, Generator
 from contextvars import Context
-from operator import call
 from types import CoroutineType
 from typing import TypeVar, cast
 
 T = TypeVar("T")
 
 
-class ExitByItself(BaseException):
-    """
-    Stands for a :exc:`GeneratorExit`, its cause, that was raised and not thrown in.
-
-    What is thrown in tells that the caller's own coroutine is being closed.
-    """
-
-
 @types.coroutine
-def isolated(awaitable: Awaitable[T], context: Context | None) -> Generator[object, object, T]:
+def isolated(awaitable: Awaitable[T], context: Context) -> Generator[object, object, T]:
     """
     Await something, each of its steps in ``context``: what it sets there, nobody else sees.
 
     A task of its own would do the same, at ten times the price.
-
-    :param context: ``None`` for the caller's own
-    :raises ExitByItself: if it raises :exc:`GeneratorExit`, and nobody has thrown that in
-
     """
     coroutine = cast(
         "Coroutine[object, object, T]",
@@ -39,7 +26,7 @@ def isolated(awaitable: Awaitable[T], context: Context | None) -> Generator[obje
         and not (awaitable.cr_running or awaitable.cr_suspended)
         else _awaiting(cast("Awaitable[object]", awaitable)),
     )
-    run = call if context is None else context.run
+    run = context.run
     thrown: BaseException | None = None
     answer: object = None
     try:
@@ -58,11 +45,6 @@ def isolated(awaitable: Awaitable[T], context: Context | None) -> Generator[obje
     except StopIteration as end:
         value: T = end.value
         return value
-    except GeneratorExit as exc:
-        if isinstance(thrown, GeneratorExit):
-            raise
-
-        raise ExitByItself from exc
     finally:
         # An error on its way out has a traceback that leads here; Trio's answers are errors, too.
         thrown = answer = None

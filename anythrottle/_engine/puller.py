@@ -109,12 +109,12 @@ class Puller(Parked, Generic[I, T]):
             await self._run.checkpoint()
             looks = True
             while not (self.stopping or self._backlog.source.interrupted):
-                # This task may have been woken before it could be told. A step that does not wait
-                # is not cut off, so the first time will do.
+                # This task may have been woken before it could be told. Later, that only matters
+                # to a source that is to go on: it must not be cut off without need.
                 if looks and self._cancellation.is_under_way():
                     return
 
-                looks = self._backlog.source.is_async
+                looks = self._resumable and self._backlog.source.is_async
                 if self._backlog.ahead is None:
                     item = await self._step()
                     self._backlog.ahead = self._backlog.errand(item)

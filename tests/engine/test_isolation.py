@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from anythrottle import RateLimiter, Throttler, amap
-from anythrottle._engine.isolation import ExitByItself, isolated
+from anythrottle._engine.isolation import isolated
 from tests.engine.diary import failures, finish
 
 variable = ContextVar("variable", default="nothing")
@@ -86,66 +86,6 @@ async def test_what_it_has_handled_is_no_context_of_what_it_raises() -> None:
         await isolated(job(), copy_context())
 
     assert caught.value.__context__ is None
-
-
-class TestGeneratorExit:
-    """Thrown in, it tells that nobody awaits any more; else it is an error."""
-
-    @pytest.mark.parametrize("steps", [0, 1])
-    async def test_one_of_its_own(self, steps: int) -> None:
-        error = GeneratorExit()
-
-        async def job() -> None:
-            for _ in range(steps):
-                await anyio.lowlevel.checkpoint()
-
-            raise error
-
-        with pytest.raises(ExitByItself) as caught:
-            await isolated(job(), copy_context())
-
-        assert caught.value.__cause__ is error
-
-    def test_one_that_was_thrown_in(self) -> None:
-        ended: list[str] = []
-
-        async def job() -> None:
-            try:
-                await asyncio.sleep(0)
-            except GeneratorExit:
-                ended.append("told")
-                raise
-
-        steps: Any = isolated(job(), copy_context())
-        next(steps)
-        steps.close()
-        assert ended == ["told"]
-        steps = isolated(job(), None)
-        next(steps)
-        with pytest.raises(GeneratorExit):
-            steps.throw(GeneratorExit())
-
-    def test_an_error_instead_of_it(self) -> None:
-        async def job() -> None:
-            try:
-                await asyncio.sleep(0)
-            finally:
-                raise ValueError
-
-        steps: Any = isolated(job(), copy_context())
-        next(steps)
-        with pytest.raises(ValueError):  # noqa: PT011 - it has no message
-            steps.close()
-
-
-async def test_without_a_context_it_is_the_caller_s() -> None:
-    async def work() -> str:
-        variable.set("mine")
-        await anyio.lowlevel.checkpoint()
-        return variable.get()
-
-    assert await isolated(work(), None) == "mine"
-    assert variable.get() == "mine"
 
 
 def test_a_native_cancellation_that_was_swallowed_is_not_the_next_job_s() -> None:
