@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from math import inf
 from types import TracebackType
 from typing import Self, final
 
 from .._policies.policy import Cost
 from .cost import by_unit, named_amounts
-from .holding import is_inside
 from .line import WaitLine
 from .patience import Patience
 from .turn import Turn
-
-#: What a call needs around it that waits inside of no job.
-_NOWHERE = nullcontext()
 
 
 @final
@@ -173,30 +168,32 @@ class TurnPermit(Turn):
         if self._entered:
             raise RuntimeError("a permit is for one call: ask the limiter for another one")
 
-        await self.hold(begins=True)
+        newcomer = self._arrive()
+        self._waited += await self._line.wait(
+            self, fast=self._fast, max_wait=self._max_wait, newcomer=newcomer
+        )
         return self
 
-    async def hold(self, *, begins: bool = False) -> None:
-        """
-        Wait until the turn is granted.
+    async def hold(self) -> None:
+        """Wait until the turn is granted; it is only held then, for :meth:`begin`."""
+        newcomer = self._arrive()
+        self._waited += await self._line.wait(
+            self, fast=self._fast, max_wait=self._max_wait, newcomer=newcomer, begins=False
+        )
 
-        :param begins: whether the call begins then; else the turn is only held, for :meth:`begin`
-        """
+    def _arrive(self) -> bool:
+        """Take a place in line; return whether there was none so far."""
         gate = self._line.gate
         if gate.policies is not self._policies:
             # The limiter has been reconfigured since the permit was asked for.
             self.amounts = gate.amounts(self.cost)
 
         self._entered = True
-        newcomer = self.place is None
-        if self.place is None:
-            self.place = self._line.new_place(self._priority)
+        if self.place is not None:
+            return False
 
-        inside = gate.holds and self._max_wait is None and is_inside()
-        with self._line.inside_of_jobs(self) if inside else _NOWHERE:
-            self._waited += await self._line.wait(
-                self, fast=self._fast, max_wait=self._max_wait, newcomer=newcomer, begins=begins
-            )
+        self.place = self._line.new_place(self._priority)
+        return True
 
     async def __aexit__(
         self,

@@ -29,6 +29,7 @@ class TrioRun(Run):
         self.checkpoint = trio.lowlevel.checkpoint
         self.checkpoint_if_cancelled = trio.lowlevel.checkpoint_if_cancelled
         self.deadline = trio.current_effective_deadline
+        self.suspect = None
         self.behind = 0.0
         # Trio's own real clock counts the same seconds, from a random origin.
         self.time = time.monotonic if self._real else self._virtual_time
@@ -93,7 +94,7 @@ class TrioRun(Run):
         else:
             self._wake_here(who)
 
-    def note_begin(self) -> None:
+    def note_actor(self) -> None:
         # A nursery learns at once that a task of it has failed.
         pass
 
