@@ -198,7 +198,7 @@ class LimiterControls(Live):
         now = line.clock.now()
         line.catch_up(now)
         line.notice(now)
-        line.recall(now)
+        recalled = line.recall(now)
         try:
             buckets = succeed(gate, described, now, line.outlook.utc)
             if slots is not None:
@@ -213,6 +213,9 @@ class LimiterControls(Live):
         finally:
             # Those who were called back too, should a policy of the user's own have failed.
             line.disturb(now)
+            for turn in recalled:
+                # Who goes at once is not told of again: an observer may do this each time.
+                turn.told = turn.told and turn.granted
 
     def peek(self, cost: Cost = 1) -> Decision:
         """

@@ -133,7 +133,10 @@ class Outlook:
 
     def note_grants(self, now: float, late: float) -> None:
         """Note that turns have been granted at the front, by so many seconds late."""
-        if self._forecasts and not self._queue.heap:
+        if not self._forecasts:
+            return
+
+        if not self._queue.heap:
             self._forecasts = {}
 
         if late:

@@ -43,13 +43,13 @@ class Gate:
 
     __slots__ = (
         "__weakref__",
-        "_credits",
         "_slotless",
         "_slots",
         "buckets",
         "capacities",
         "capacity",
         "charged",
+        "credits",
         "foreign",
         "holds",
         "holds_charges",
@@ -68,6 +68,8 @@ class Gate:
     holds: bool
     #: The bucket, if it alone decides, and nothing is held.
     only: Bucket | None
+    #: Whether it makes a difference to a bucket since when a charge has been due.
+    credits: bool
     #: Whether a bucket is of a user's own: its methods may take their time.
     foreign: bool
     #: Those which have to be told what UTC is.
@@ -118,7 +120,7 @@ class Gate:
         self.utc_buckets = [b for b in buckets if isinstance(b, UtcWindowBucket)]
         self.foreign = not all(isinstance(b, _OWN) for b in buckets)
         # To these it is all the same since when a charge has been due.
-        self._credits = not all(isinstance(b, (WindowBucket, FixedWindowBucket)) for b in buckets)
+        self.credits = not all(isinstance(b, (WindowBucket, FixedWindowBucket)) for b in buckets)
 
     def amounts(self, cost: Cost) -> tuple[int, ...]:
         """Return what a cost charges to each policy; raises as :func:`amounts_of`."""
@@ -154,7 +156,7 @@ class Gate:
         :return: an instant, at most ``now``
 
         """
-        if not self._credits or earliest >= now:
+        if earliest >= now:
             return now
 
         since = earliest
@@ -175,7 +177,7 @@ class Gate:
         """
         if spare is not None:
             turn.slot = spare
-        elif not self._borrow_slot(turn):
+        elif self.capacity is not None and not self._borrow_slot(turn):
             return False
 
         # What is due is past any pause. Noted, so that the short way is open again.
@@ -284,7 +286,6 @@ class Gate:
                 bucket.return_held(now)
 
         for turn in turns:
-            turn.told = False
             for bucket, amount in zip(self.buckets, turn.amounts, strict=True):
                 if amount and not isinstance(bucket, TokenBucketState):
                     bucket.give_back(now, amount, None)
@@ -392,10 +393,7 @@ class Gate:
         return max([seconds_until(now, self.paused_until), *resets])
 
     def _borrow_slot(self, turn: Turn) -> bool:
-        """Borrow a slot for a turn, if slots are shared; tell whether there was one."""
-        if self.capacity is None:
-            return True
-
+        """Borrow a slot that is shared for a turn; tell whether there was one."""
         self._fill_slotless()
         turn.slot = self._new_slot()
         return turn.slot is not None

@@ -4,6 +4,8 @@ What the jobs hold within which a task runs, and whether it could ever get more 
 A job that waits for a slot while every slot is held by a job that does so waits for ever, be it
 through another engine, a child task, or a second limiter with the same capacity limiter. So the
 context of a job says what it holds, and who waits inside of a job is counted as long as it does.
+A task that a job has started in a task group of another task does not wait inside of the job,
+though it has its context: the job may end before.
 """
 
 from __future__ import annotations
@@ -27,13 +29,15 @@ class Slot:
     On whose behalf a slot of a capacity limiter is borrowed: a fresh one for each grant.
 
     :ivar capacity: the capacity limiter
+    :ivar task_id: what AnyIO calls the task that holds it, if an engine has borrowed it
 
     """
 
-    __slots__ = ("capacity",)
+    __slots__ = ("capacity", "task_id")
 
     def __init__(self, capacity: anyio.CapacityLimiter) -> None:
         self.capacity = capacity
+        self.task_id = 0
 
 
 #: The slots that an engine has borrowed for the jobs within which the caller runs.
@@ -44,19 +48,46 @@ _waiting: WeakKeyDictionary[object, Counter[object]] = WeakKeyDictionary()
 
 
 def hold_here(slot: Slot) -> None:
-    """Note, in a job's context, the slot that it holds."""
+    """Note, in a job's context, the slot that it holds, always for one and the same task."""
+    if not slot.task_id:
+        slot.task_id = anyio.get_current_task().id
+
     _slots.set((slot, *_slots.get()))
 
 
-def turns_here(charged: Collection[Turn]) -> list[object]:
-    """Return those turns that are held by jobs within which the caller runs."""
-    return [turn for turn in current_permits() if isinstance(turn, Turn) and turn in charged]
+def turns_here(charged: Collection[Turn]) -> list[Turn]:
+    """Return the turns that are held by jobs within which the caller runs, and which await it."""
+    return [
+        permit
+        for permit in current_permits()
+        if isinstance(permit, Turn) and permit in charged and _cannot_end_before(permit.task_id)
+    ]
 
 
 def slots_here(capacity: anyio.CapacityLimiter) -> list[object]:
-    """Return the slots of a capacity limiter held by jobs within which the caller runs."""
-    held = [permit.slot for permit in current_permits() if isinstance(permit, Turn)]
-    return [s for s in (*held, *_slots.get()) if isinstance(s, Slot) and s.capacity is capacity]
+    """Return the slots of a capacity limiter that are held by such jobs."""
+    held: list[object] = [
+        permit.slot
+        for permit in current_permits()
+        if isinstance(permit, Turn) and _cannot_end_before(permit.task_id)
+    ]
+    held += [slot for slot in _slots.get() if _cannot_end_before(slot.task_id)]
+    return [slot for slot in held if isinstance(slot, Slot) and slot.capacity is capacity]
+
+
+def _cannot_end_before(task_id: int) -> bool:
+    """Return whether the task of a job cannot end before the caller, who has its context."""
+    task = anyio.get_current_task()
+    if task_id == task.id or task.parent_id is None:
+        # Of a task that was started without AnyIO, it is not known what waits for it.
+        return True
+
+    parents = {task.id: task.parent_id for task in anyio.get_running_tasks()}
+    ancestor: int | None = task.parent_id
+    while ancestor is not None and ancestor != task_id:
+        ancestor = parents.get(ancestor)
+
+    return ancestor is not None
 
 
 def is_inside() -> bool:

@@ -16,7 +16,7 @@ from typing import final
 import anyio
 
 from .._events import Abandoned, tell
-from .holding import Slot, borrowers_of, slots_here, turns_here, waiting_inside
+from .holding import Slot, borrowers_of, is_inside, slots_here, turns_here, waiting_inside
 from .parking import Run
 from .patience import Patience, latest_turn
 from .turn import Turn
@@ -57,6 +57,8 @@ class WaitLine(Turnstile):
         # As nobody is in line, there is no forecast that this would make void.
         if begins and self.observer is None and not gate.foreign:
             entered = gate.pass_now(turn, now)
+            if entered and gate.holds:
+                turn.task_id = id(run.task())
         else:
             turn.place = (priority, self.arrivals)
             entered = self._hold_now(turn, now) and (not begins or self.begin(turn))
@@ -98,71 +100,44 @@ class WaitLine(Turnstile):
         """
         turn.run = run = self.clock.run()
         arrived = turn.came = now = run.time()
+        patient = max_wait is None
         try:
             if self._arrive(turn, now, max_wait, newcomer=newcomer) and not fast:
                 await run.checkpoint()
+                if run.suspect is not None and run.is_alarmed():
+                    await run.look()
+
                 now = run.time()
 
             while run is self.clock.latest:
-                if turn.error is not None:
-                    # It can never be granted any more: the limiter has become another one.
-                    raise turn.error  # noqa: TRY301 - a function for it would be called each time
-
-                if not self._is_ready(turn, now):
-                    await self._next_news(turn, run, now)
+                if not turn.granted or self.gate.paused_until > now:
                     fast = False
-                elif self.observer is None or turn.told:
-                    if begins:
-                        now = self._begin(turn, now)
-                        run.note_begin()
-
-                    return now - arrived
-                else:
+                    await self._next_news(turn, run, now, patient=patient)
+                elif self.observer is not None and not turn.told:
                     self._tell_granted(turn, now - arrived)
+                else:
+                    return (self._begin(turn, now) if begins else now) - arrived
 
-                if turn.granted and not fast and run.reason_to_look() is not None:
-                    await self._look(run)
+                if turn.granted and not fast and run.must_look():
+                    await run.look()
 
                 now = run.time()
                 if now >= turn.give_up:
                     self._check_patience(turn, run, now)
         except BaseException as exc:
-            self._abandon(turn, arrived, exc)
+            self._leave(turn)
+            if self.observer is not None and not isinstance(exc, Exception):
+                waited = self.clock.estimate() - arrived
+                tell(self.observer, Abandoned(self.name, turn.cost, waited))
+
             raise
 
         # Another loop has used the limiter while this one stood still. What was granted here has
         # been let go.
-        turn.granted = turn.in_line = False
+        turn.granted = turn.in_line = turn.told = False
         turn.slot = None
         turn.amounts = self.gate.amounts(turn.cost)
         return await self.wait(turn, fast=True, newcomer=False, begins=begins)
-
-    async def wait_inside(
-        self, turn: Turn, *, fast: bool, newcomer: bool = True, begins: bool = True
-    ) -> float:
-        """
-        Wait as :meth:`wait` does, for a caller that runs within jobs which may hold something here.
-
-        :raises RuntimeError: if what it waits for is held by jobs alone that wait for it as well
-        """
-        gate, slots = self.gate, self.gate.capacity
-        stuck = gate.paused_until < inf and gate.delay(turn.amounts, self.clock.now()) == inf
-        with ExitStack() as stack:
-            charged = gate.charged if stuck else ()
-            stack.enter_context(waiting_inside(gate, turns_here(gate.charged), charged))
-            if slots is not None:
-                borrowers = borrowers_of(slots)
-                stack.enter_context(waiting_inside(slots, slots_here(slots), borrowers))
-
-            return await self.wait(turn, fast=fast, newcomer=newcomer, begins=begins)
-
-    @staticmethod
-    async def _look(run: Run) -> None:
-        """Raise if the caller has been cancelled since it was woken."""
-        seen: object = None
-        while (reason := run.reason_to_look()) is not None and reason is not seen:
-            await run.look()
-            seen = reason
 
     def _arrive(self, turn: Turn, now: float, max_wait: Patience, *, newcomer: bool) -> bool:
         """Grant a turn that is due, or let it stand in line; return whether it is granted."""
@@ -170,17 +145,13 @@ class WaitLine(Turnstile):
         if max_wait is not None:
             latest, turn.give_up = latest_turn(max_wait, now)
 
-        if not (turn.in_line or turn.granted or self.try_now(turn, now)):
-            self._admit(turn, now, latest, newcomer=newcomer)
+        came = turn.in_line or turn.granted or turn.error is not None
+        if not (came or self.try_now(turn, now)):
+            if max_wait is not None or self.max_waiting < inf:
+                self._admit(turn, now, latest, newcomer=newcomer)
+
             self.outlook.note_newcomer(turn)
             self.queue.add(turn)
-
-        return turn.granted
-
-    def _is_ready(self, turn: Turn, now: float) -> bool:
-        """Return whether a turn is held; it is called back if a pause has begun since its grant."""
-        if turn.granted and self.gate.paused_until > now:
-            self.call_back(turn, now)
 
         return turn.granted
 
@@ -195,23 +166,44 @@ class WaitLine(Turnstile):
         ):
             raise self.refuse(turn, now)
 
-    def _abandon(self, turn: Turn, arrived: float, error: BaseException) -> None:
-        """Take a turn out of the line whose wait has ended with an error."""
-        self._leave(turn)
-        if self.observer is not None and not isinstance(error, Exception):
-            waited = self.clock.estimate() - arrived
-            tell(self.observer, Abandoned(self.name, turn.cost, waited))
+    def _next_news(self, turn: Turn, run: Run, now: float, *, patient: bool) -> Awaitable[object]:
+        """Wait until something may have changed for a turn that may not go."""
+        if turn.error is not None:
+            # It can never be granted any more, as the limiter has become another one.
+            raise turn.error
 
-    def _next_news(self, turn: Turn, run: Run, now: float) -> Awaitable[object]:
-        """Wait until something may have changed for a turn in line."""
+        if turn.granted:
+            # A pause has begun between the grant and now.
+            self.call_back(turn, now)
+
+        if patient and self.gate.holds and is_inside():
+            return self._news_inside(turn, run, now)
+
         if self.queue.first() is turn:
             return self._watch(turn, run, now)
 
         return run.park(turn) if turn.give_up == inf else run.park_until(turn, turn.give_up)
 
+    async def _news_inside(self, turn: Turn, run: Run, now: float) -> None:
+        """
+        Wait for news inside of jobs, and count as waiting there.
+
+        :raises RuntimeError: if what is waited for is held by jobs alone that wait for it as well
+        """
+        gate = self.gate
+        stuck = gate.paused_until < inf and gate.delay(turn.amounts, now) == inf
+        turns, slots = turns_here(gate.charged), gate.capacity
+        with ExitStack() as stack:
+            stack.enter_context(waiting_inside(gate, turns, gate.charged if stuck else ()))
+            if slots is not None:
+                mine, borrowers = slots_here(slots), borrowers_of(slots)
+                stack.enter_context(waiting_inside(slots, mine, borrowers))
+
+            await self._next_news(turn, run, now, patient=False)
+
     def _check_patience(self, turn: Turn, run: Run, now: float) -> None:
         """Raise if a turn in line has come to the end of its patience."""
-        if not turn.granted and turn.error is None and run is self.clock.latest:
+        if turn.in_line and run is self.clock.latest:
             # Perhaps it is due just now.
             self.serve(now)
             if turn.granted:

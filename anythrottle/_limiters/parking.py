@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator
 from math import inf
 from threading import get_ident
-from typing import cast, final
+from typing import Literal, cast, final
 
 from anyio.abc import AsyncBackend
 
@@ -42,6 +42,7 @@ class Run(ABC):
         "checkpoint_if_cancelled",
         "deadline",
         "real",
+        "suspect",
         "time",
     )
 
@@ -57,6 +58,8 @@ class Run(ABC):
     checkpoint_if_cancelled: Callable[[], Awaitable[None]]
     #: What returns the deadline of that scope: minus infinity if it is cancelled.
     deadline: Callable[[], float]
+    #: The task that was noted last, if that may have failed since; ``True`` if one has.
+    suspect: weakref.ref[asyncio.Task[object]] | Literal[True] | None
 
     def __init__(self) -> None:
         self._process = current_process()
@@ -107,19 +110,25 @@ class Run(ABC):
         return self.deadline() == -inf
 
     @abstractmethod
-    def note_begin(self) -> None:
-        """Remember that the call of the task which runs now begins, see :meth:`reason_to_look`."""
+    def note_actor(self) -> None:
+        """Note that the task which runs now begins its call, or grants others their turns."""
 
-    def reason_to_look(self) -> object:
+    def is_alarmed(self) -> bool:
         """
-        Return why a task that has been woken has to :meth:`look` before it goes on.
+        Return whether a task that was noted has failed, so that others may be cancelled at once.
+
+        Who has just passed a checkpoint has to :meth:`look` then, before its call begins.
+        """
+        return False
+
+    def must_look(self) -> bool:
+        """
+        Return whether a task that has been woken has to :meth:`look` before its call begins.
 
         Nothing is thrown at a task that has been woken already: it has to see for itself that its
         scope has been cancelled since.
-
-        :return: ``None`` if there is no reason; the same again while there is no other
         """
-        return self if self.is_cancelled() else None
+        return self.deadline() == -inf
 
     async def look(self) -> None:
         """Raise if the scope that the caller is in is cancelled, or is about to be."""
@@ -130,15 +139,17 @@ class Run(ABC):
 class AsyncioRun(Run):
     """A run of an asyncio event loop, in the thread that it was made in."""
 
-    __slots__ = ("_began", "_loop", "_thread")
+    __slots__ = ("_looking", "_loop", "_thread")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, backend: type[AsyncBackend] | None = None
     ) -> None:
         super().__init__()
         self._loop = loop
-        #: The task whose call has begun last.
-        self._began: weakref.ref[asyncio.Task[object]] | None = None
+        self.suspect = None
+        #: Held by the one that looks. A task group learns one pass of the loop later that a task
+        #: of it has failed: those that were woken before have to wait for that.
+        self._looking = asyncio.Lock()
         self._thread = get_ident()
         own_time = getattr(loop.time, "__func__", None) is not asyncio.BaseEventLoop.time
         accelerated = type(loop).__module__.partition(".")[0] in {"uvloop", "winloop"}
@@ -159,7 +170,9 @@ class AsyncioRun(Run):
 
     def is_here(self) -> bool:
         # Trio may run as a guest in asyncio's callbacks.
-        return self.is_current() and asyncio.current_task() is not None
+        loop = self._loop
+        here = loop.is_running() and get_ident() == self._thread
+        return here and asyncio.current_task(loop) is not None
 
     def task(self) -> object:
         return asyncio.current_task(self._loop)
@@ -203,21 +216,32 @@ class AsyncioRun(Run):
             if not (future.done() or self._process.left or self._loop.is_closed()):
                 future.set_result(True)
 
-    def note_begin(self) -> None:
-        task = asyncio.current_task(self._loop)
-        self._began = None if task is None else weakref.ref(task)
+    def note_actor(self) -> None:
+        if self.suspect is None or not self.is_alarmed():
+            task = asyncio.current_task(self._loop)
+            self.suspect = None if task is None else weakref.ref(task)
 
-    def reason_to_look(self) -> object:
-        # A task group learns one pass of the loop later that a task of it has failed. Tasks that
-        # were woken together run in one pass.
-        began = self._began
-        if began is not None and _has_failed(began()):
-            return began
+    def is_alarmed(self) -> bool:
+        suspect = self.suspect
+        if isinstance(suspect, weakref.ref):
+            # Its step is over. Asking by exception() would count as taking note of it.
+            task = suspect()
+            failed = task is not None and task.done() and getattr(task, "_exception", None)
+            self.suspect = suspect = True if failed else None
 
-        return self if self.deadline() == -inf else None
+        return suspect is True
+
+    def must_look(self) -> bool:
+        return self.is_alarmed() or self.deadline() == -inf
 
     async def look(self) -> None:
-        await _yield_once()
+        if not self.is_cancelled():
+            # One after the other, lest each of many that fail makes all the others wait.
+            async with self._looking:
+                if self.is_alarmed():
+                    await _yield_once()
+                    self.suspect = None
+
         await self.checkpoint_if_cancelled()
 
 
@@ -229,11 +253,6 @@ def _yield_once() -> Generator[None, None, None]:
 
 def _no_deadline() -> float:
     return inf
-
-
-def _has_failed(task: asyncio.Task[object] | None) -> bool:
-    """Return whether a task has raised; asking by ``exception()`` would count as taking note."""
-    return task is not None and task.done() and getattr(task, "_exception", None) is not None
 
 
 def _time_is_up(future: asyncio.Future[bool]) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from math import inf
 from types import TracebackType
 from typing import Self, final
 
 from .._policies.policy import Cost
 from .cost import by_unit, named_amounts
-from .holding import is_inside
 from .line import WaitLine
 from .live import Live
 from .patience import Patience
@@ -170,30 +169,32 @@ class TurnPermit(Live, Turn):
         if self._entered:
             raise RuntimeError("a permit is for one call: ask the limiter for another one")
 
-        self._waited += await self._wait(begins=True)
+        newcomer = self._arrive()
+        self._waited += await self._line.wait(
+            self, fast=self._fast, max_wait=self._max_wait, newcomer=newcomer
+        )
         return self
 
     async def hold(self) -> None:
-        """Wait until the turn is granted, and hold it for :meth:`begin`."""
-        self._waited += await self._wait(begins=False)
+        """Wait until the turn is granted; it is only held then, for :meth:`begin`."""
+        newcomer = self._arrive()
+        self._waited += await self._line.wait(
+            self, fast=self._fast, max_wait=self._max_wait, newcomer=newcomer, begins=False
+        )
 
-    def _wait(self, *, begins: bool) -> Awaitable[float]:
+    def _arrive(self) -> bool:
+        """Take a place in line; return whether there was none so far."""
         gate = self._line.gate
         if gate.policies is not self._policies:
             # The limiter has been reconfigured since the permit was asked for.
             self.amounts = gate.amounts(self.cost)
 
         self._entered = True
-        newcomer = self.place is None
-        if self.place is None:
-            self.place = self._line.new_place(self._priority)
+        if self.place is not None:
+            return False
 
-        if gate.holds and self._max_wait is None and is_inside():
-            return self._line.wait_inside(self, fast=self._fast, newcomer=newcomer, begins=begins)
-
-        return self._line.wait(
-            self, fast=self._fast, max_wait=self._max_wait, newcomer=newcomer, begins=begins
-        )
+        self.place = self._line.new_place(self._priority)
+        return True
 
     async def __aexit__(
         self,

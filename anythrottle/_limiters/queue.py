@@ -33,7 +33,9 @@ class TurnQueue:
         """Let a turn come in."""
         assert turn.place is not None
         turn.in_line = True
-        self.worst = max(self.worst, turn.place[0])
+        if turn.place[0] > self.worst:
+            self.worst = turn.place[0]
+
         heappush(self.heap, (turn.place, turn))
 
     def first(self) -> Turn | None:

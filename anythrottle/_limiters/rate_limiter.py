@@ -17,7 +17,6 @@ from .._policies.policy import Cost, Policy
 from ..abc import Limiter, Permit
 from .controls import Concurrency, LimiterControls
 from .current import as_current
-from .holding import is_inside
 from .parking import Run
 from .patience import Patience, check_patience
 from .permit import TurnPermit
@@ -132,11 +131,17 @@ class RateLimiter(LimiterControls):
             arrival = line.arrivals
             try:
                 await run.checkpoint()
+                if run.suspect is not None and run.is_alarmed():
+                    await run.look()
             except BaseException:
                 line.leave_free(run, bucket, cost)
                 raise
 
             if line.may_start(run, bucket):
+                if line.arrivals != arrival:
+                    # Others may be at the same point, and of the same task group.
+                    run.note_actor()
+
                 now = run.time()
                 bucket.start(now, cost)
                 if line.queue.heap:
@@ -147,12 +152,14 @@ class RateLimiter(LimiterControls):
             line.leave_free(run, bucket, cost)
 
         turn = self._turn_without_hold(cost, "acquire")
-        priority = _check_priority(priority)
+        if type(priority) is not int:
+            _check_priority(priority)
+
         turn.place = line.new_place(priority) if arrival is None else (priority, arrival)
         await line.wait(
             turn,
             fast=self._fast or arrival is not None,
-            max_wait=check_patience(max_wait),
+            max_wait=None if max_wait is None else check_patience(max_wait),
             newcomer=arrival is None,
         )
 
@@ -303,11 +310,7 @@ class RateLimiter(LimiterControls):
     async def __aenter__(self) -> None:
         turn = Turn(1, self._amounts(1), ends=True)
         turn.place = self._line.new_place(0)
-        if self._gate.holds and is_inside():
-            await self._line.wait_inside(turn, fast=self._fast)
-        else:
-            await self._line.wait(turn, fast=self._fast)
-
+        await self._line.wait(turn, fast=self._fast)
         assert turn.run is not None
         if self._inside_of is not turn.run:
             # Those of an earlier run were inside when it ended, and will not come out again.

@@ -29,6 +29,7 @@ class TrioRun(Run):
         self.checkpoint = trio.lowlevel.checkpoint
         self.checkpoint_if_cancelled = trio.lowlevel.checkpoint_if_cancelled
         self.deadline = trio.current_effective_deadline
+        self.suspect = None
         # Trio's own real clock counts the same seconds, from a random origin.
         self.time = time.monotonic if self.real else self._virtual_time
 
@@ -95,7 +96,7 @@ class TrioRun(Run):
             with suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(self._wake_here, who)
 
-    def note_begin(self) -> None:
+    def note_actor(self) -> None:
         # A nursery learns at once that a task of it has failed.
         pass
 

@@ -57,6 +57,7 @@ class Turn(Parked):
     :ivar granted: whether it has been charged and holds that, and a slot
     :ivar slot: on whose behalf a slot of a capacity limiter was borrowed
     :ivar began: when the call has begun; infinity before
+    :ivar task_id: what AnyIO calls the task that has begun it, if it holds something
     :ivar charges: what the call was charged, if it ends
     :ivar error: why it can never be granted, if the limiter has become another one
 
@@ -77,6 +78,7 @@ class Turn(Parked):
         "place",
         "run",
         "slot",
+        "task_id",
         "told",
     )
 
@@ -96,5 +98,6 @@ class Turn(Parked):
         self.granted = False
         self.slot: object = None
         self.began = inf
+        self.task_id = 0
         self.charges: list[Charge] = _NOTHING
         self.error: Exception | None = None

@@ -179,7 +179,7 @@ class Turnstile:
         late = now - since
         surprise = gate.holds and self._due == inf
         self._due = inf
-        self._slot_wanted = False
+        self._slot_wanted = granted = False
         while (head := self.queue.first()) is not None:
             try:
                 delay = gate.delay(head.amounts, now)
@@ -187,7 +187,8 @@ class Turnstile:
                     self._due = now + delay
                     break
 
-                since = gate.due_since(head.amounts, max(since, head.came), now)
+                earliest = max(head.came, since)
+                since = gate.due_since(head.amounts, earliest, now) if gate.credits else now
                 taken = gate.take(head, now, since, spare)
             except Exception as exc:  # noqa: BLE001 - a policy's of the user's own: it is for the head
                 self._dismiss(head, exc)
@@ -205,15 +206,21 @@ class Turnstile:
 
             self.queue.pop()
             _wake(head)
+            granted = True
+
+        if granted and self.clock.latest is not None:
+            # Who lets others go may fail in this step, and they may be of its task group.
+            self.clock.latest.note_actor()
 
         if spare is not None:
             gate.return_slot(spare)
 
         self.outlook.note_grants(now, late)
-        if head is None:
-            return
+        if head is not None:
+            self._alert(head)
 
-        # Unless it sleeps no longer than it has to, the head must see for itself.
+    def _alert(self, head: Turn) -> None:
+        """Wake the head, which has to see for itself, unless it sleeps no longer than it has to."""
         wake_at = self._wake_at if head is self._watcher else inf
         if self._due < wake_at or (self._slot_wanted and self._slot_seeker is None):
             _wake(head)
@@ -315,12 +322,14 @@ class Turnstile:
 
         return LimitExceeded(decision)
 
-    def recall(self, now: float) -> None:
+    def recall(self, now: float) -> list[Turn]:
         """Take back what was granted to calls that have not begun: they are in line again."""
         turns = [turn for turn in self.gate.charged if turn.began == inf]
         self.gate.give_back_all(turns, now)
         for turn in turns:
             self.queue.add(turn)
+
+        return turns
 
     def recount(self) -> None:
         """Count anew what those in line cost; who can never be granted any more is let go."""
@@ -376,6 +385,11 @@ class Turnstile:
         if self.gate.foreign:
             self.gate.start_foreign(turn, now)
             now = self.clock.estimate()
+
+        if turn.run is not None:
+            turn.run.note_actor()
+            if self.gate.holds:
+                turn.task_id = id(turn.run.task())
 
         self.gate.start(turn, now)
         if self.queue.heap:
