@@ -56,12 +56,21 @@ def hold_here(slot: Slot) -> None:
 
 
 def turns_here(charged: Collection[Turn]) -> list[Turn]:
-    """Return the turns that are held by jobs within which the caller runs, and which await it."""
-    return [
+    """
+    Return the turns that are held by jobs within which the caller runs, and which await it.
+
+    If there are any, those count as well that the caller's task has entered by itself.
+    """
+    held = [
         permit
         for permit in current_permits()
         if isinstance(permit, Turn) and permit in charged and _cannot_end_before(permit.task_id)
     ]
+    if held:
+        here = anyio.get_current_task().id
+        held += [turn for turn in charged if turn.task_id == here and turn not in held]
+
+    return held
 
 
 def slots_here(capacity: anyio.CapacityLimiter) -> list[object]:

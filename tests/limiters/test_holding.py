@@ -155,3 +155,42 @@ class TestSeveralJobs:
             task_group.start_soon(limiter.run, anyio.sleep, 5)
             await wait_idle()
             await limiter.run(func)
+
+    async def test_a_task_that_a_job_leaves_behind_in_a_group_of_others(self) -> None:
+        """It has the job's context, but the job does not wait for it."""
+        limiter = RateLimiter(concurrency=1)
+        ends: list[float] = []
+
+        async def func() -> None:
+            task_group.start_soon(behind)
+            await anyio.sleep(5)
+
+        async def behind() -> None:
+            await limiter.run(nothing)
+            ends.append(anyio.current_time() - start)
+
+        start = anyio.current_time()
+        async with anyio.create_task_group() as task_group:
+            await limiter.run(func)
+
+        assert ends == [5]
+
+    async def test_a_permit_that_another_task_leaves(self) -> None:
+        """It is no job of this limiter's that waits."""
+        limiter = RateLimiter(concurrency=1)
+        start = anyio.current_time()
+
+        async def func() -> None:
+            permit = limiter.permit()
+            await permit.__aenter__()
+            task_group.start_soon(leave, permit)
+            await limiter.run(nothing)
+
+        async def leave(permit: Any) -> None:
+            await anyio.sleep(5)
+            await permit.__aexit__(None, None, None)
+
+        async with anyio.create_task_group() as task_group:
+            await RateLimiter().run(func)
+
+        assert anyio.current_time() - start == 5
