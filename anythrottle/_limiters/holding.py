@@ -61,7 +61,7 @@ def turns_here(charged: Collection[Turn]) -> list[Turn]:
 
     If there are any, those count as well that the caller's task has entered by itself.
     """
-    held = [
+    held: list[Turn] = [
         permit
         for permit in current_permits()
         if isinstance(permit, Turn) and permit in charged and _cannot_end_before(permit.task_id)

@@ -171,7 +171,7 @@ class TestSeveralJobs:
 
         start = anyio.current_time()
         async with anyio.create_task_group() as task_group:
-            await limiter.run(func)
+            task_group.start_soon(limiter.run, func)
 
         assert ends == [5]
 
