@@ -179,7 +179,8 @@ class LimiterControls(Live):
         So a tighter limit holds at once. A looser one lets those in line go that are due by it.
         If more was charged than a new policy would have allowed, it is at its limit for now, and
         in debt for no longer than the one before it. A token bucket that takes the place of another
-        one begins at the level of that: what has flowed in stays, and no more.
+        one begins at the level of that: what has flowed in stays, and no more. A fixed window with
+        another limit goes on with what is used.
 
         Who waits with a cost that can never fit any more has the error raised that it would get
         if it came now. Calls that run go on, and hold what the new limits want them to; a permit

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable
 from functools import partial
 from math import inf, log
 from operator import itemgetter
 from typing import TypeAlias
 
+from .._policies.fixed_window import FixedWindow
+from .._policies.fixed_window_bucket import FixedWindowBucket
 from .._policies.policy import Bucket, Policy
 from .._policies.token_bucket import TokenBucketState
 from .._policies.utc_window_bucket import UtcWindowBucket
@@ -30,15 +33,12 @@ def succeed(gate: Gate, policies: tuple[Policy, ...], now: float, utc: UtcReader
 
     A policy that was there before keeps its bucket. Any other is told all that a policy of the
     same unit remembers, of several the one with the longest window. A token bucket in the place of
-    another one begins at its level. The charges of calls that run go over to the new buckets; no
-    turn may be granted that has not begun.
+    another one begins at its level, and a fixed window with another limit goes on with its count.
+    The charges of calls that run go over to the new buckets; no turn may be granted that has not
+    begun.
     """
     old = list(zip(gate.policies, gate.buckets, strict=True))
-    new: list[_Pair] = []
-    for policy in policies:
-        kept = (pair for pair in old if pair[0] == policy and pair not in new)
-        new.append(next(kept, None) or (policy, policy.bucket()))
-
+    new = _pairs(old, policies)
     charges: _Charges = {turn: [] for turn in gate.charged}
     levels = _levels(old, new)
     for index, (policy, bucket) in enumerate(new):
@@ -64,39 +64,66 @@ def succeed(gate: Gate, policies: tuple[Policy, ...], now: float, utc: UtcReader
     return [bucket for _, bucket in new]
 
 
-def _levels(old: list[_Pair], new: list[_Pair]) -> dict[int, TokenBucketState]:
+def _pairs(old: list[_Pair], policies: tuple[Policy, ...]) -> list[_Pair]:
+    """Return policies with their buckets, old ones where a policy was there before."""
+    pairs: list[_Pair] = []
+    for policy in policies:
+        kept = (pair for pair in old if pair[0] == policy and pair not in pairs)
+        pairs.append(next(kept, None) or (policy, policy.bucket()))
+
+    return pairs
+
+
+def _levels(old: list[_Pair], new: list[_Pair]) -> dict[int, Bucket]:
     """
-    Return, by the index of a new token bucket, which old one it begins at the level of.
+    Return, by the index of a new bucket, which old one it begins at the level of.
 
     It is one of the same unit that goes, and that no other new one succeeds: what comes in addition
-    has no level to begin at. Of several, those whose times are the most alike belong together, then
-    those whose bursts are: so "per second" succeeds "per second", and "per day" succeeds "per day".
+    has no level to begin at. Of several, the most alike belong together.
     """
-    candidates: list[tuple[float, float, int, TokenBucketState]] = []
+    candidates: list[tuple[tuple[float, float], int, Bucket]] = []
     for index, after in enumerate(new):
         for before in old:
-            level, heir = before[1], after[1]
-            if (
-                isinstance(level, TokenBucketState)
-                and isinstance(heir, TokenBucketState)
-                and before[0].unit == after[0].unit
-                and before not in new
-                and after not in old
-            ):
-                times = abs(log(before[0].window) - log(after[0].window))
-                bursts = abs(log(level.capacity) - log(heir.capacity))
-                candidates.append((times, bursts, index, level))
+            unlike = _unlikeness(before, after)
+            if unlike is not None and before not in new and after not in old:
+                candidates.append((unlike, index, before[1]))
 
-    levels: dict[int, TokenBucketState] = {}
-    for _, _, index, level in sorted(candidates, key=itemgetter(0, 1)):
+    levels: dict[int, Bucket] = {}
+    for _, index, level in sorted(candidates, key=itemgetter(0)):
         if index not in levels and level not in levels.values():
             levels[index] = level
 
     return levels
 
 
+def _unlikeness(before: _Pair, after: _Pair) -> tuple[float, float] | None:
+    """
+    Return how little alike two buckets are; ``None`` if none may begin at the level of the other.
+
+    Token buckets by their times first, so "per second" succeeds "per second" and "per day" succeeds
+    "per day"; then by their bursts. Fixed windows have to be the same, but for the limit.
+    """
+    (old, level), (new, heir) = before, after
+    if old.unit != new.unit or type(level) is not type(heir):
+        return None
+
+    if isinstance(level, TokenBucketState):
+        bursts = log(level.capacity) - log(heir.capacity)
+        return abs(log(old.window) - log(new.window)), abs(bursts)
+
+    if (
+        isinstance(level, FixedWindowBucket)
+        and isinstance(old, FixedWindow)
+        and isinstance(new, FixedWindow)
+        and (old.window, old.align, old.offset) == (new.window, new.align, new.offset)
+    ):
+        return 0.0, 0.0
+
+    return None
+
+
 def _carry_over(
-    old: _Pair, new: _Pair, charges: _Charges, now: float, level: TokenBucketState | None
+    old: _Pair, new: _Pair, charges: _Charges, now: float, level: Bucket | None
 ) -> None:
     """
     Charge a new bucket with what an old one remembers, and for the calls that run.
@@ -105,19 +132,11 @@ def _carry_over(
     """
     bucket = new[1]
     running = _running(charges, old[1])
-    told = sorted(old[1].history(now))
-    if old[0].holds and not new[0].holds:
-        # What has been held until now counts from now on.
-        told += [(now, charge.amount) for _, charge in running]
-    elif new[0].holds and not old[0].holds:
-        # From now on it is held, instead.
-        told = _without([charge for _, charge in running], told)
-
+    told = _told(old, new, [charge for _, charge in running], now)
     if level is not None:
-        assert isinstance(bucket, TokenBucketState)
-        bucket.succeed(level, now, told)
+        receipt_of = _succeed(level, bucket, now, told)
         for turn, charge in _running(charges, level):
-            receipt = bucket.receipt_of(level, now, charge.receipt)
+            receipt = receipt_of(charge.receipt)
             since = now if old[0].holds else charge.since
             charges[turn].append(Charge(bucket, charge.amount, receipt, since))
 
@@ -137,6 +156,33 @@ def _carry_over(
         charges[turn].append(Charge(bucket, charge.amount, receipt, since))
 
 
+def _succeed(
+    level: Bucket, heir: Bucket, now: float, told: list[tuple[float, int]]
+) -> Callable[[float], float]:
+    """Let a bucket begin at the level of another one; return what receipts become by that."""
+    receipt_of: Callable[[float], float]
+    if isinstance(level, TokenBucketState):
+        assert isinstance(heir, TokenBucketState)
+        forgiven = heir.succeed(level, now, told)
+        receipt_of = partial(heir.receipt_of, level, now)
+    else:
+        assert isinstance(level, FixedWindowBucket)
+        assert isinstance(heir, FixedWindowBucket)
+        forgiven = heir.succeed(level, now, told)
+        receipt_of = _as_it_is
+
+    return _of_no_use if forgiven else receipt_of
+
+
+def _as_it_is(receipt: float) -> float:
+    return receipt
+
+
+def _of_no_use(_: float) -> float:
+    # Of what has been forgiven, nothing can be given back.
+    return -inf
+
+
 def _running(charges: _Charges, bucket: Bucket) -> list[tuple[Turn, Charge]]:
     """Return what an old bucket has charged the calls that run."""
     return [
@@ -145,6 +191,19 @@ def _running(charges: _Charges, bucket: Bucket) -> list[tuple[Turn, Charge]]:
         for charge in turn.charges
         if charge.bucket is bucket and charge.amount
     ]
+
+
+def _told(old: _Pair, new: _Pair, running: list[Charge], now: float) -> list[tuple[float, int]]:
+    """Return what an old bucket tells a new one: when how much was charged that is not held."""
+    told = sorted(old[1].history(now))
+    if old[0].holds and not new[0].holds:
+        # What has been held until now counts from now on.
+        told += [(now, charge.amount) for charge in running]
+    elif new[0].holds and not old[0].holds:
+        # From now on it is held, instead.
+        told = _without(running, told)
+
+    return told
 
 
 def _without(charges: list[Charge], told: list[tuple[float, int]]) -> list[tuple[float, int]]:

@@ -38,6 +38,12 @@ class FixedWindowBucket:
         "_window",
     )
 
+    #: What a successor goes on with: what is used in which window.
+    carried: tuple[str, ...] = (
+        *("_charged_at", "_end", "_foreign", "_latest"),
+        *("_not_before", "_start", "_used"),
+    )
+
     def __init__(self, limit: int, window: float) -> None:
         self._limit = limit
         self._window = window
@@ -136,6 +142,25 @@ class FixedWindowBucket:
 
         self._used -= excess
         return True
+
+    def succeed(self, old: FixedWindowBucket, now: float, told: list[tuple[float, int]]) -> bool:
+        """
+        Go on with the window that is under way, and with what has been used in it.
+
+        :param old: the bucket of the same windows that this one replaces
+        :param told: what a successor of this one has to know, as :meth:`history` returns it
+        :return: whether some of its debt was forgiven: then nothing more of that comes back
+
+        """
+        for instant, amount in told:
+            self._log.note(instant, amount)
+
+        # At the edges that have passed, the old limit's worth was left behind.
+        old._roll(now)
+        for name in self.carried:
+            setattr(self, name, getattr(old, name))
+
+        return self.forgive(now, now + old.delay(now, 0))
 
     def shift(self, seconds: float) -> None:
         self._end = _moved(self._end, seconds)

@@ -13,6 +13,9 @@ from .policy import seconds_until
 #: More than this is charged as this: so an int beyond any float can be a charge, and be undone.
 _MOST = 2**1000
 
+#: An amount that may come of nothing but roundings.
+_TINY = 1e-6
+
 #: How many charges are remembered, for a successor.
 _LOGGED = 64
 
@@ -196,12 +199,14 @@ class TokenBucketState:
         self._level -= left
         return True
 
-    def succeed(self, old: TokenBucketState, now: float, told: list[tuple[float, int]]) -> None:
+    def succeed(self, old: TokenBucketState, now: float, told: list[tuple[float, int]]) -> bool:
         """
         Begin at the level that another bucket has reached: what has flowed in there, and no more.
 
         :param old: the bucket that this one replaces
         :param told: what a successor of this one has to know, as :meth:`history` returns it
+        :return: whether some of its debt was forgiven: then nothing more of that comes back
+
         """
         for instant, amount in told:
             self._log.note(instant, amount)
@@ -212,14 +217,16 @@ class TokenBucketState:
         # A server's word goes on, for a window of this one's at most.
         last = now + self._per
         self._at = max(min(old._at, last), now)
-        self._level = min(level - owed, self._burst)
+        self._level = before = min(level - owed, self._burst)
         self.forgive(now, now + old.delay(now, 0))
+        forgiven = self._level - before > _TINY
         if old._reset_at > now:
             flow = old._flow(max(old._reset_at - max(old._at, now), 0.0))
             allowed = max(level - owed + flow + old._spare, 0.0)
             self._hold_off(min(old._reset_at, last), allowed - self._level)
 
         self._level += owed
+        return forgiven
 
     def receipt_of(self, old: TokenBucketState, now: float, receipt: float) -> float:
         """

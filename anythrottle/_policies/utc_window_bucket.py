@@ -24,6 +24,9 @@ class UtcWindowBucket(FixedWindowBucket):
 
     __slots__ = ("_base", "_guard", "_offset")
 
+    # The edges are what they are by one reckoning.
+    carried = (*FixedWindowBucket.carried, "_base")
+
     def __init__(self, limit: int, window: float, offset: float) -> None:
         super().__init__(limit, window)
         self._offset = offset
@@ -85,6 +88,13 @@ class UtcWindowBucket(FixedWindowBucket):
     def reset_after(self, now: float) -> float:
         guarded = self._guard.ahead(now).delay(now, self._limit)
         return max(super().reset_after(now), guarded)
+
+    def succeed(self, old: FixedWindowBucket, now: float, told: list[tuple[float, int]]) -> bool:
+        for instant, amount in told:
+            self._guard.take(instant, amount)
+            self._guard.start(instant, amount)
+
+        return super().succeed(old, now, told)
 
     def shift(self, seconds: float) -> None:
         super().shift(seconds)

@@ -1,8 +1,11 @@
-"""A token bucket that succeeds another one: what has flowed in stays, and no more."""
+"""A policy that succeeds one of its kind goes on where that is: the past is not counted anew."""
 
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
+from functools import partial
 
 import anyio
 import pytest
@@ -144,6 +147,28 @@ class TestDebt:
         limiter.reconfigure(TokenBucket(10, 1))
         # Two seconds of it, at one a second, are two tokens.
         assert limiter.peek().retry_after == pytest.approx(0.3)
+
+    async def test_of_what_is_forgiven_nothing_comes_back(self) -> None:
+        limiter = RateLimiter(TokenBucket(10, 1))
+        async with limiter.permit(8) as permit:
+            limiter.penalize(32)
+            limiter.reconfigure(TokenBucket(10, 2))
+            assert limiter.peek().retry_after == pytest.approx(3.2)
+            permit.refund()
+            assert limiter.peek().retry_after == pytest.approx(3.2)
+
+    async def test_if_nothing_is_forgiven_all_comes_back_though_floats_are_rounded(self) -> None:
+        for limit in range(1, 50):
+            limiter = RateLimiter(TokenBucket(limit, 0.7, burst=10))
+            async with limiter.permit(8) as permit:
+                limiter.penalize(12)
+                await anyio.sleep(0.1)
+                limiter.reconfigure(TokenBucket(limit, 0.7, burst=20))
+                before = limiter.peek().retry_after
+                permit.refund()
+                # But for what has flowed back in that time.
+                sooner = 8 * 0.7 / limit - 0.1
+                assert limiter.peek().retry_after <= max(before - sooner, 0.0) + 1e-9
 
     async def test_a_smaller_burst_is_no_debt(self) -> None:
         limiter = RateLimiter(TokenBucket(1, 1, burst=100))
@@ -451,3 +476,221 @@ class TestServersWord:
             assert pass_at_once(limiter) == math.floor(limiter._gate.buckets[0].capacity)
 
         run(main)
+
+
+@pytest.mark.timing
+class TestFixedWindow:
+    """Of the same windows: what is used in the one that is under way is so by the new limit."""
+
+    @pytest.fixture(autouse=True)
+    def wall_clock(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(time, "time", lambda: 1_000_000_000.0)
+
+    @pytest.fixture(params=[{}, {"align": "utc"}], ids=["first", "utc"])
+    def windows(self, request: pytest.FixtureRequest) -> Callable[[int], FixedWindow]:
+        def fixed_window(limit: int) -> FixedWindow:
+            return FixedWindow(limit, 10, **request.param)
+
+        return fixed_window
+
+    async def test_what_earlier_windows_have_let_pass_is_no_debt(
+        self, windows: Callable[[int], FixedWindow]
+    ) -> None:
+        limiter = RateLimiter(windows(100))
+        for number in range(10):
+            await limiter.acquire(60)
+            await anyio.sleep_until(10 * (number + 1))
+
+        await limiter.acquire(20)
+        await anyio.sleep(5)
+        limiter.reconfigure(windows(50))
+        assert left(limiter) == [30]
+        await anyio.sleep_until(110)
+        assert left(limiter) == [50]
+
+    async def test_a_higher_limit(self, windows: Callable[[int], FixedWindow]) -> None:
+        limiter = RateLimiter(windows(3))
+        assert pass_at_once(limiter) == 3
+        await anyio.sleep(4)
+        limiter.reconfigure(windows(8))
+        assert pass_at_once(limiter) == 5
+        assert limiter.peek().retry_after == 6.0
+        await anyio.sleep(6)
+        assert pass_at_once(limiter) == 8
+
+    async def test_a_debt_is_paid_by_the_new_limit_from_now_on(
+        self, windows: Callable[[int], FixedWindow]
+    ) -> None:
+        limiter = RateLimiter(windows(1))
+        limiter.penalize(101)
+        await anyio.sleep(105)
+        limiter.reconfigure(windows(100))
+        # One a window has been paid, at ten edges.
+        assert left(limiter) == [9]
+        await anyio.sleep(5)
+        assert left(limiter) == [100]
+
+    async def test_a_debt_takes_no_longer_than_before(
+        self, windows: Callable[[int], FixedWindow]
+    ) -> None:
+        limiter = RateLimiter(windows(100))
+        limiter.penalize(350)
+        await anyio.sleep(5)
+        limiter.reconfigure(windows(10))
+        assert limiter.peek().retry_after == 35.0
+
+    async def test_what_is_too_much_by_the_new_limit_is_no_debt(
+        self, windows: Callable[[int], FixedWindow]
+    ) -> None:
+        limiter = RateLimiter(windows(100))
+        async with limiter.permit(60) as permit:
+            await anyio.sleep(5)
+            limiter.reconfigure(windows(50))
+            assert left(limiter) == [0]
+            permit.refund()
+            assert left(limiter) == [0]
+            await anyio.sleep(5)
+            assert left(limiter) == [50]
+
+    async def test_a_call_that_runs_gets_back_what_is_still_out(
+        self, windows: Callable[[int], FixedWindow]
+    ) -> None:
+        limiter = RateLimiter(windows(9))
+        async with limiter.permit(4) as early:
+            await anyio.sleep(10)
+            async with limiter.permit(5) as late:
+                limiter.reconfigure(windows(7))
+                early.refund()
+                assert left(limiter) == [2]
+                late.settle(3)
+                assert left(limiter) == [4]
+
+    async def test_a_servers_word_goes_on(self, windows: Callable[[int], FixedWindow]) -> None:
+        limiter = RateLimiter(windows(5))
+        await limiter.acquire()
+        await anyio.sleep(4)
+        limiter.tighten(remaining=1, reset_after=9)
+        limiter.reconfigure(windows(7))
+        await limiter.acquire(max_wait=0)
+        assert left(limiter) == [2]
+        await anyio.sleep_until(12.9)
+        assert left(limiter) == [2]
+        await anyio.sleep_until(13)
+        assert left(limiter) == [7]
+
+    async def test_who_is_at_its_checkpoint_is_charged_once(
+        self, windows: Callable[[int], FixedWindow]
+    ) -> None:
+        limiter = RateLimiter(windows(5))
+        await limiter.acquire(0)
+
+        async def reconfigure() -> None:
+            limiter.reconfigure(windows(6))
+
+        async with tasks() as task_group:
+            for function in (limiter.acquire, reconfigure, limiter.acquire):
+                task_group.start_soon(function)
+
+        assert left(limiter) == [4]
+
+    async def test_no_two_windows_of_utc_in_a_row_hold_more_however_the_wall_clock_is_set(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        limiter = RateLimiter(FixedWindow(5, 10, align="utc"))
+        assert pass_at_once(limiter) == 5
+        for number in (1, 2):
+            # Each edge comes after two seconds.
+            wall = 1_000_000_000.0 + 10 * number - 2
+            monkeypatch.setattr(time, "time", partial(float, wall))
+            assert pass_at_once(limiter) == 0
+            if number == 2:
+                limiter.reconfigure(FixedWindow(4, 10, align="utc"))
+
+            await anyio.sleep(2)
+            assert pass_at_once(limiter) == (5 if number == 1 else 0)
+
+        await anyio.sleep_until(10)
+        # Of twice the limit of now, five are out since 2.
+        assert pass_at_once(limiter) == 3
+
+    async def test_it_remembers_what_a_longer_window_has_to_know(
+        self, windows: Callable[[int], FixedWindow]
+    ) -> None:
+        limiter = RateLimiter(windows(9))
+        await limiter.acquire(3)
+        await anyio.sleep(10)
+        async with limiter.permit(4) as permit:
+            limiter.reconfigure(windows(8))
+            permit.settle(2)
+            limiter.reconfigure("9/min")
+            assert left(limiter) == [4]
+            await anyio.sleep_until(60)
+            assert left(limiter) == [7]
+
+    async def test_a_call_of_an_earlier_window_gets_nothing_back(
+        self, windows: Callable[[int], FixedWindow]
+    ) -> None:
+        limiter = RateLimiter(windows(9))
+        async with limiter.permit(4) as permit:
+            await anyio.sleep(5)
+            limiter.reconfigure(windows(8))
+            await anyio.sleep(6)
+            await limiter.acquire(2)
+            permit.refund()
+            assert left(limiter) == [6]
+
+    async def test_those_in_line_keep_to_the_edges_that_they_were_told(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        limiter = RateLimiter(FixedWindow(3, 10, align="utc"))
+        async with tasks() as task_group:
+            crowd = Crowd(limiter, task_group)
+            for name in ("now", "next", "after"):
+                await crowd.join(name, 3)
+
+            monkeypatch.setattr(time, "time", partial(float, 1_000_000_003.5))
+            limiter.reconfigure(FixedWindow(4, 10, align="utc"))
+
+        assert crowd.granted == {"now": 0.0, "next": 10.0, "after": 20.0}
+
+    async def test_a_wall_clock_set_back_after_it_resets_no_count(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        limiter = RateLimiter(FixedWindow(3, 10, align="utc"))
+        await limiter.acquire(0)
+        await anyio.sleep(4)
+        await limiter.acquire(3)
+        await anyio.sleep(1)
+        limiter.reconfigure(FixedWindow(2, 10, align="utc"))
+        monkeypatch.setattr(time, "time", partial(float, 1_000_000_002.0))
+        assert limiter.peek().retry_after == 8.0
+
+    @pytest.mark.parametrize(
+        ("old", "new", "until"),
+        [
+            (FixedWindow(100, 10), FixedWindow(50, 20), 24),
+            (FixedWindow(100, 10), FixedWindow(50, 10, align="utc", offset=-2.0), 13),
+            (FixedWindow(100, 10, align="utc"), FixedWindow(50, 10, align="utc", offset=2.0), 12),
+        ],
+        ids=repr,
+    )
+    async def test_for_other_windows_the_past_is_counted_anew(
+        self, old: FixedWindow, new: FixedWindow, until: float
+    ) -> None:
+        limiter = RateLimiter(old)
+        await limiter.acquire(0)
+        await anyio.sleep(4)
+        await limiter.acquire(40)
+        await anyio.sleep(1)
+        limiter.reconfigure(new)
+        assert left(limiter) == [10]
+        await anyio.sleep_until(until - 0.1)
+        assert left(limiter) == [10]
+        await anyio.sleep_until(until)
+        assert left(limiter) == [50]
+
+    async def test_other_units_have_nothing_to_do_with_it(self) -> None:
+        limiter = RateLimiter(FixedWindow(100, 10))
+        await limiter.acquire(40)
+        limiter.reconfigure(FixedWindow(50, 10, unit="tokens"))
+        assert left(limiter) == [50]

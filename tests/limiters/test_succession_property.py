@@ -46,9 +46,11 @@ class PlainFlow:
         call.cost = 0
 
     def become(self, rate: float, burst: float) -> None:
-        if self.level < 0:
-            # No longer in debt than it would have been.
-            self.level = max(self.level, self.level / self.rate * rate)
+        if self.level < 0 and rate < self.rate:
+            # No longer in debt than it would have been. Of what is forgiven, nothing comes back.
+            self.level *= rate / self.rate
+            for call in self.running:
+                call.out = 0.0
 
         self.rate, self.burst = rate, burst
         self.level = min(self.level, burst)
