@@ -6,6 +6,7 @@ import tracemalloc
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
+from itertools import cycle
 from statistics import median
 
 import anyio
@@ -18,6 +19,8 @@ from .measuring import LOOPS, Stopwatch, median_ratios, print_table, run_on
 #: How many wait, and how often that is measured.
 RUNS = {1_000: 9, 10_000: 3, 100_000: 3}
 BATCH, PERIOD = 200, 0.01  # 20 000 per second
+#: How many priorities they have, where they have many.
+PRIORITIES = 1_000
 #: The most CPU of ours, by the control's, and the most bytes on asyncio.
 CPU_AIM, BYTES_AIM = 1.5, 1500
 
@@ -45,7 +48,7 @@ class Control:
             await anyio.sleep(PERIOD)
 
 
-def limiter() -> Callable[[], Awaitable[object]]:
+def limiter() -> Callable[..., Awaitable[object]]:
     return RateLimiter(WindowTokenBucket(BATCH, PERIOD)).acquire
 
 
@@ -65,9 +68,17 @@ def bounded() -> Callable[[], Awaitable[object]]:
     return partial(limiter(), max_wait=1000.0)
 
 
+def ranked() -> Callable[[], Awaitable[object]]:
+    call, numbers = limiter(), cycle(range(PRIORITIES))
+    return lambda: call(max_wait=1000.0, priority=next(numbers) * 7919 % PRIORITIES)
+
+
 OURS: dict[str, Make] = {"anythrottle": limiter}
 #: Only some thousands of them: each has a timer of its own.
-BOUNDED: dict[str, Make] = {"anythrottle, max_wait": bounded}
+BOUNDED: dict[str, Make] = {
+    "anythrottle, max_wait": bounded,
+    f"anythrottle, max_wait, {PRIORITIES} priorities": ranked,
+}
 BOUNDED_COUNT = 10_000
 PEERS: dict[str, Make] = {"aiolimiter": aiolimiter, "asynciolimiter, leaky": asynciolimiter}
 

@@ -266,7 +266,7 @@ class LimiterControls(Live):
 
     def _idle_in(self) -> float:
         """Tell in how many seconds there is nothing left to remember, if nobody comes."""
-        return inf if self._line.queue.heap else self._gate.idle_in(self._line.clock.glance())
+        return inf if self._line.queue.blocks else self._gate.idle_in(self._line.clock.glance())
 
     def _prepare(self) -> None:
         """Look once what makes most calls short."""

@@ -1,90 +1,52 @@
-"""What is to be expected by who comes next: a line, thought through to its end."""
+"""What newcomers are told: when they could go, or that they could not in time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from math import inf
 from typing import final
 
-from .._policies.policy import Bucket, Decision, Reason, seconds_until
+from .._policies.fixed_window_bucket import FixedWindowBucket
+from .._policies.policy import Decision, Reason, seconds_until
+from .._policies.token_bucket import TokenBucketState
 from .._policies.utc_window_bucket import UtcWindowBucket
+from .._policies.window import WindowBucket
 from .gate import Gate
 from .queue import TurnQueue
+from .timetable import Answer, Forecast, Timetable
 from .turn import Turn
 from .utc import UtcReader
 
-#: By how much of what is still to be waited grants may be late before a forecast has to be renewed.
+#: By which part of what is still to be waited an answer may be wrong.
 _TOLERANCE = 0.01
 
-#: Of how many in line one may have left or come in between before a forecast has to be renewed.
+#: By which part of a wait turns may go earlier though there is one more of them, or some have gone
+#: later: a window that merges charges merges others then.
+_MERGED = 0.002
+
+#: Behind so few an answer is always exact, and of so many one may be left out of account.
 _FEW = 64
 
-#: For how many priorities forecasts are kept.
-_MOST = 16
+#: How many turns may be simulated anew for each event: that a turn joins or leaves, or a question.
+_PAID = 32
 
+#: By what factor those who join in between may cost more than the others, on average.
+_MORE = 4
 
-@final
-class Forecast:
-    """
-    The buckets of a gate as they will be when those in line have passed.
-
-    Slots are left out: nobody knows how long calls take.
-
-    :param gate: the gate
-    :param now: the present instant
-    :param ahead: those in line, the first one first
-    :param ended: whether to think that calls end as soon as they can; else nobody knows when
-
-    """
-
-    __slots__ = ("buckets", "inserted", "instant", "late", "left", "made")
-
-    def __init__(
-        self, gate: Gate, now: float, ahead: Iterable[Turn] = (), *, ended: bool = False
-    ) -> None:
-        self.buckets: list[Bucket] = [b.ahead(now, ended=ended) for b in gate.buckets]
-        self.made = now
-        #: When the last one of those in line will go.
-        self.instant = max(now, gate.paused_until)
-        #: What has changed since: how many have been put in between, and have left, and by how
-        #: much grants were late, in all.
-        self.inserted = self.left = 0
-        self.late = 0.0
-        for turn in ahead:
-            self.add(turn)
-
-    def delays(self, amounts: Sequence[int]) -> list[float]:
-        """Return for how long each bucket will make wait who comes next, from ``instant`` on."""
-        charges = zip(self.buckets, amounts, strict=True)
-        return [bucket.delay(self.instant, amount) if amount else 0.0 for bucket, amount in charges]
-
-    def due(self, amounts: Sequence[int]) -> float:
-        """Return the instant at which who comes next may go; infinity if nobody knows."""
-        return self.instant + max(self.delays(amounts), default=0.0)
-
-    def add(self, turn: Turn) -> None:
-        """Let one more turn pass."""
-        self.instant = self.due(turn.amounts)
-        for bucket, amount in zip(self.buckets, turn.amounts, strict=True):
-            if amount and self.instant < inf:
-                bucket.take(self.instant, amount)
-                bucket.start(self.instant, amount)
-
-    def is_of_use(self, waiting: int) -> bool:
-        """Tell whether few enough of those in line have left or come in between."""
-        return (self.inserted + self.left) * _FEW <= waiting
+#: Under any of these together, one more turn, or a delay, can only make those behind go later.
+_STEADY = (WindowBucket, TokenBucketState, UtcWindowBucket)
 
 
 @final
 class Outlook:
     """
-    Tells newcomers what they would meet.
+    Answers newcomers from a timetable of the line, which is kept.
 
-    Forecasts are kept, one for each priority that is asked for. Turns that join at the end and are
-    granted at the front are what they foresee; anything else makes them void. In a long line some
-    may leave, or come in between, before a forecast is made anew: so many that it is wrong by a
-    small part of the line at most. So each of many who ask costs little more than those who have
-    come since.
+    Turns that join at the end and are granted at the front are what it foresees; of those that
+    join in between or leave it keeps account; anything else makes it void. Where that has made it
+    too inexact, the line is simulated anew if few stand ahead, or if as much has happened since
+    the timetable was made as pays for another one: so each event costs a bounded number of steps.
+    Else the answer errs on the safe side: a turn is found hopeless only if it surely is.
 
     :param gate: what decides
     :param queue: those in line
@@ -92,13 +54,15 @@ class Outlook:
 
     """
 
-    __slots__ = ("_forecasts", "_gate", "_queue", "utc")
+    __slots__ = ("_gate", "_marked", "_queue", "_tables", "utc")
 
     def __init__(self, gate: Gate, queue: TurnQueue, utc: UtcReader) -> None:
         self._gate = gate
         self._queue = queue
-        #: By the priority of who asks, and whether calls that hold their charge end at once.
-        self._forecasts: dict[tuple[float, bool], Forecast] = {}
+        #: By whether they assume that calls that hold their charge end at once.
+        self._tables: dict[bool, Timetable] = {}
+        #: Whether anyone has asked for the middle of the line since it was empty.
+        self._marked = False
         self.utc = utc
 
     def read_utc(self, now: float) -> None:
@@ -107,9 +71,9 @@ class Outlook:
             bucket.set_utc(now, self.utc.read(now))
 
     def void(self) -> None:
-        """Forget the forecasts: something has happened that nobody could foresee."""
-        if self._forecasts:
-            self._forecasts = {}
+        """Forget the timetables: something has happened that nobody could foresee."""
+        if self._tables:
+            self._tables = {}
 
     def forget_run(self) -> None:
         """Go over to another run, with another clock."""
@@ -117,74 +81,76 @@ class Outlook:
         self.utc.forget()
 
     def note_newcomer(self, turn: Turn) -> None:
-        """Note that a turn, the latest to have come, joins those in line."""
-        assert turn.place is not None
-        for (priority, _), forecast in self._forecasts.items():
-            if turn.place[0] == priority:
-                forecast.add(turn)
-            elif turn.place[0] < priority:
-                forecast.inserted += 1
+        """Note that a turn is about to join those in line."""
+        self._forget_empty_line()
+        for key, table in list(self._tables.items()):
+            if not table.note_newcomer(turn):
+                del self._tables[key]
 
     def note_leaving(self, turn: Turn) -> None:
-        """Note that a turn leaves those in line."""
-        assert turn.place is not None
-        for (priority, _), forecast in self._forecasts.items():
-            forecast.left += turn.place[0] <= priority
+        """Note that a turn has left those in line."""
+        for table in self._tables.values():
+            table.note_leaving(turn)
 
     def note_grants(self, now: float, late: float) -> None:
         """Note that turns have been granted at the front, by so many seconds late."""
-        if not self._forecasts:
-            return
-
-        if not self._queue.heap:
-            self._forecasts = {}
-
+        self._forget_empty_line()
         if late:
-            for key, forecast in list(self._forecasts.items()):
-                forecast.late += late
-                if forecast.late > _TOLERANCE * (forecast.instant - now):
-                    del self._forecasts[key]
+            for table in self._tables.values():
+                # One that was made when they were due already has foreseen some of that.
+                table.late += min(late, now - table.made)
 
     def note_end(self) -> None:
         """Note that a call has ended, and by that has let its charge go."""
-        for key in [key for key in self._forecasts if not key[1]]:
-            del self._forecasts[key]
+        self._tables.pop(False, None)
 
     def is_hopeless(
         self, amounts: Sequence[int], now: float, priority: float, latest: float
     ) -> bool:
         """
-        Tell whether a newcomer cannot go by the instant ``latest``, if none of those ahead leaves.
+        Return whether a newcomer surely cannot go by the instant ``latest``.
 
-        Slots, and what calls hold while they run, may be let go at any time.
+        That is if none of those ahead leaves. Slots, and what calls hold while they run, may be
+        let go at any time.
         """
-        forecast = self._kept(priority, ended=True)
-        if forecast is not None:
-            due = forecast.due(amounts)
-            # It can be later by as much as calls have gone on since that was made.
-            if due + self._age(forecast, now) <= latest:
+        ahead = self._queue.count_ahead(priority)
+        if not ahead:
+            return Forecast.of(self._gate, now, ended=True).answer(amounts).due > latest
+
+        table = self._table(now, ended=True)
+        answer = table.answer(amounts, priority, ahead)
+        if answer is not None:
+            wait = answer.due - now
+            delay = self._delay(table, now)
+            exact = not (answer.inserted or answer.left or delay)
+            if exact or (not answer.left and self._is_steady()):
+                least = answer.due if exact else now + (1 - _MERGED) * wait
+                if least > latest:
+                    return True
+
+            most = answer.due + delay + _MORE * _share(wait, answer, ahead)
+            in_time = most <= latest and (not answer.inserted or ahead > _FEW)
+            if in_time or not self._may_simulate(table, ahead):
                 return False
 
-            # As some have left, it may be sooner.
-            if due > latest and not forecast.left:
-                return True
-
-        return self._renewed(priority, now, ended=True).due(amounts) > latest
+        return self._simulated(table, amounts, priority, ahead, now).due > latest
 
     def decide(self, amounts: Sequence[int], now: float, priority: float = 0) -> Decision:
-        """Tell what a newcomer would meet."""
+        """Return what a newcomer would meet."""
         gate = self._gate
         ahead = self._queue.count_ahead(priority)
         full = gate.full()
         starved = full or gate.starved(ahead)
+        buckets = gate.buckets
         if ahead and not starved:
-            forecast = self._expected(priority, now)
+            due, delays = self._expected(amounts, priority, ahead, now)
         else:
             # Who has to wait for a slot has to wait for nobody knows how long.
             forecast = self._without_line(now)
+            due, delays, *_ = forecast.answer(amounts)
+            if not ahead:
+                buckets = forecast.buckets
 
-        delays = forecast.delays(amounts)
-        longest = max(delays, default=0.0)
         reason: Reason | None = None
         if gate.paused_until > now:
             reason = "pause"
@@ -192,14 +158,13 @@ class Outlook:
             reason = "line"
         elif full:
             reason = "concurrency"
-        elif longest > 0:
+        elif max(delays, default=0.0) > 0:
             reason = "rate"
 
-        wait = inf if starved else seconds_until(now, forecast.instant + longest)
+        wait = inf if starved else seconds_until(now, due)
         if not gate.policies:
             return Decision(reason is None, reason, wait, None, 0.0, None, None)
 
-        buckets = gate.buckets if ahead else forecast.buckets
         left = [bucket.remaining(now) for bucket in buckets]
         shares = [rest / capacity for rest, capacity in zip(left, gate.capacities, strict=True)]
         binding = min(range(len(left)), key=lambda index: (-delays[index], shares[index]))
@@ -207,41 +172,96 @@ class Outlook:
         reset = buckets[binding].reset_after(now)
         return Decision(reason is None, reason, wait, left[binding], reset, policy.limit, policy)
 
-    def _expected(self, priority: float, now: float) -> Forecast:
-        """Return the forecast for somebody who comes now."""
-        forecast = self._kept(priority, ended=False)
-        if forecast is None or self._age(forecast, now) > _TOLERANCE * (forecast.instant - now):
-            return self._renewed(priority, now, ended=False)
+    def _forget_empty_line(self) -> None:
+        if self._tables and not self._queue.blocks:
+            self._tables = {}
+            self._marked = False
 
-        return forecast
+    def _expected(
+        self, amounts: Sequence[int], priority: float, ahead: int, now: float
+    ) -> tuple[float, list[float]]:
+        """Return when a newcomer may go, and for how long each bucket will make it wait then."""
+        table = self._table(now, ended=False)
+        answer = table.answer(amounts, priority, ahead)
+        if answer is not None:
+            wait = answer.due - now
+            # Rather somewhat too late than too early.
+            due = answer.due + _MORE * _share(wait, answer, ahead)
+            delay = self._delay(table, now)
+            if (answer.inserted + answer.left) * _FEW < ahead and delay <= _TOLERANCE * wait:
+                return due, answer.delays
 
-    def _kept(self, priority: float, *, ended: bool) -> Forecast | None:
-        forecast = self._forecasts.get((priority, ended and self._gate.holds_charges))
-        if forecast is not None and forecast.is_of_use(len(self._queue)):
-            return forecast
+            if not self._may_simulate(table, ahead):
+                return due + delay, answer.delays
 
-        return None
+        answer = self._simulated(table, amounts, priority, ahead, now)
+        return answer.due, answer.delays
 
-    def _age(self, forecast: Forecast, now: float) -> float:
+    def _table(self, now: float, *, ended: bool) -> Timetable:
+        """Return the timetable to answer a question from."""
+        table = self._tables.get(ended and self._gate.holds_charges)
+        if table is None:
+            table = self._new_table(now, ended=ended)
+
+        table.events += 1
+        return table
+
+    def _new_table(self, now: float, *, ended: bool) -> Timetable:
+        table = Timetable(self._gate, self._queue, now, ended=ended, marked=self._marked)
+        self._tables[ended and self._gate.holds_charges] = table
+        return table
+
+    def _may_simulate(self, table: Timetable, ahead: int) -> bool:
+        """Return whether a newcomer's wait is worth simulating the line anew."""
+        return ahead <= _FEW or table.events * _PAID >= len(self._queue)
+
+    def _simulated(
+        self, table: Timetable, amounts: Sequence[int], priority: float, ahead: int, now: float
+    ) -> Answer:
+        """Return an exact answer, where a timetable has none, or has become inexact."""
+        covered = table.covered
+        if covered > 0:
+            if ahead <= _FEW < covered or (table.marked and not self._may_simulate(table, ahead)):
+                # Not worth a new timetable, or not paid for.
+                forecast = Forecast.of(self._gate, now, ended=table.ended)
+                for turn in self._queue.ranked(0, ahead):
+                    forecast.add(turn.amounts)
+
+                return forecast.answer(amounts)
+
+            self._marked = self._marked or covered > ahead
+
+        table = self._new_table(now, ended=table.ended)
+        answer = table.answer(amounts, priority, ahead)
+        assert answer is not None
+        return answer
+
+    def _delay(self, table: Timetable, now: float) -> float:
+        """Return by how much those in line may go later than a timetable says."""
         # While nobody knows when a slot or a charge will be let go, all moves on with time.
-        moves = self._gate.holds_charges or self._gate.full()
-        return now - forecast.made if moves else 0.0
+        gate = self._gate
+        moves = gate.holds and (gate.holds_charges or gate.full())
+        return table.late + (now - table.made if moves else 0.0)
 
-    def _renewed(self, priority: float, now: float, *, ended: bool) -> Forecast:
-        ahead = self._queue.ahead_of(priority)
-        forecast = Forecast(self._gate, now, ahead, ended=ended)
-        if ahead:
-            if len(self._forecasts) >= _MOST:
-                self._forecasts = {}
+    def _is_steady(self) -> bool:
+        """Return whether one more turn, or a delay, can only make those behind it go later."""
+        buckets = self._gate.buckets
+        if all(isinstance(bucket, _STEADY) for bucket in buckets):
+            return True
 
-            self._forecasts[priority, ended and self._gate.holds_charges] = forecast
-
-        return forecast
+        # Of one alone the windows follow without a gap; others may open them at other instants.
+        return len(buckets) == 1 and isinstance(buckets[0], FixedWindowBucket)
 
     def _without_line(self, now: float) -> Forecast:
-        forecast = Forecast(self._gate, now)
+        forecast = Forecast.of(self._gate, now)
         for bucket in forecast.buckets:
-            if not len(self._queue) and isinstance(bucket, UtcWindowBucket):
+            if not self._queue.blocks and isinstance(bucket, UtcWindowBucket):
                 bucket.set_utc(now, self.utc.read(now))
 
         return forecast
+
+
+def _share(wait: float, answer: Answer, ahead: int) -> float:
+    """Return by how much those left out of account prolong a wait, if they are like the others."""
+    # Infinity times nothing would be no number.
+    return wait * answer.inserted / ahead if answer.inserted else 0.0

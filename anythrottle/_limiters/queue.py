@@ -1,84 +1,138 @@
-"""Those in line, in their order: a priority queue from which anyone may leave."""
+"""Those in line, in their order: a sorted list from which any turn may leave."""
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heappush
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable
 from math import inf
+from operator import attrgetter
 from typing import final
 
 from .turn import Place, Turn
 
-#: How many that have left may stay in the heap.
-_FEW = 32
+#: How many turns a block may hold.
+_MOST = 1024
+
+#: The place of a turn that has one.
+place_of: Callable[[Turn], Place] = attrgetter("place")
 
 
 @final
 class TurnQueue:
-    """Turns, ordered by their places."""
+    """
+    Turns, ordered by their places.
 
-    __slots__ = ("_gone", "heap", "worst")
+    A sorted list in sorted blocks, as in Grant Jenks's *sortedcontainers*: a turn is found by
+    bisection, and whatever joins or leaves moves no more than the pointers of its own block. How
+    many stand before a place is the length of the blocks before it, and a bisection. So a turn
+    costs the same wherever in the line it joins, leaves or is counted.
+    """
+
+    __slots__ = ("_size", "_starts", "blocks", "popped")
 
     def __init__(self) -> None:
-        #: Empty only if nobody is there; the other way round, ask :meth:`first`.
-        self.heap: list[tuple[Place, Turn]] = []
-        #: How many in the heap have left; they stay there until they come up.
-        self._gone = 0
-        #: The worst priority that somebody here may have.
-        self.worst = -inf
+        #: None of them is empty: so there are none if and only if nobody is in line.
+        self.blocks: list[list[Turn]] = []
+        #: For each block but the first: a place that separates it from the one before.
+        self._starts: list[tuple[float, float]] = []
+        self._size = 0
+        #: How many have gone as the first in line so far.
+        self.popped = 0
 
     def __len__(self) -> int:
-        return len(self.heap) - self._gone
+        return self._size
 
     def add(self, turn: Turn) -> None:
-        """Let a turn come in."""
-        assert turn.place is not None
+        """Put a turn in its place."""
+        place = turn.place
+        assert place is not None
         turn.in_line = True
-        if turn.place[0] > self.worst:
-            self.worst = turn.place[0]
-
-        heappush(self.heap, (turn.place, turn))
+        self._size += 1
+        blocks = self.blocks
+        if not blocks:
+            blocks.append([turn])
+        elif place > place_of(blocks[-1][-1]):
+            # Nearly always so; full blocks stay full.
+            if len(blocks[-1]) < _MOST:
+                blocks[-1].append(turn)
+            else:
+                blocks.append([turn])
+                self._starts.append(place)
+        else:
+            index = bisect_right(self._starts, place)
+            insort(blocks[index], turn, key=place_of)
+            if len(blocks[index]) > _MOST:
+                self._split(index)
 
     def first(self) -> Turn | None:
-        """Return the one that is next."""
-        heap = self.heap
-        while heap and not heap[0][1].in_line:
-            heappop(heap)
-            self._gone -= 1
-
-        if heap:
-            return heap[0][1]
-
-        self.worst = -inf
-        return None
+        """Return the turn that is next."""
+        return self.blocks[0][0] if self.blocks else None
 
     def pop(self) -> None:
-        """Let the one that :meth:`first` has returned go."""
-        heappop(self.heap)[1].in_line = False
+        """Take the turn out that :meth:`first` returns."""
+        self.popped += 1
+        self._take_out(0, 0)
 
     def remove(self, turn: Turn) -> None:
-        """Let any of them go."""
-        turn.in_line = False
-        self._gone += 1
-        if self._gone > _FEW and self._gone > len(self.heap) / 2:
-            self.heap = [entry for entry in self.heap if entry[1].in_line]
-            heapify(self.heap)
-            self._gone = 0
+        """Take any turn out."""
+        assert turn.place is not None
+        index = bisect_right(self._starts, turn.place)
+        block = self.blocks[index]
+        position = bisect_left(block, turn.place, key=place_of)
+        assert block[position] is turn
+        self._take_out(index, position)
+
+    def rank(self, place: tuple[float, float]) -> int:
+        """Return how many stand at a place or before it."""
+        blocks = self.blocks
+        if not blocks or place_of(blocks[-1][-1]) <= place:
+            return self._size
+
+        index = bisect_right(self._starts, place)
+        within = bisect_right(blocks[index], place, key=place_of)
+        return sum(map(len, blocks[:index])) + within
+
+    def ranked(self, start: int, stop: int) -> list[Turn]:
+        """Return those with so many before them, from ``start`` on, up to ``stop``."""
+        turns: list[Turn] = []
+        for block in self.blocks:
+            if stop <= 0:
+                break
+
+            if start < len(block):
+                turns += block[max(start, 0) : stop]
+
+            start -= len(block)
+            stop -= len(block)
+
+        return turns
 
     def ahead_of(self, priority: float = inf) -> list[Turn]:
         """Return those that go before a newcomer, the first one first."""
-        ahead = [entry for entry in self.heap if entry[1].in_line and entry[0][0] <= priority]
-        return [turn for _, turn in sorted(ahead, key=_place)]
+        return self.ranked(0, self.count_ahead(priority))
 
     def count_ahead(self, priority: float) -> int:
         """Return how many go before a newcomer."""
-        return len(self) if priority >= self.worst else len(self.ahead_of(priority))
+        return self.rank((priority, inf))
 
     def clear(self) -> None:
         """Forget all."""
-        self.heap = []
-        self._gone = 0
-        self.worst = -inf
+        self.blocks.clear()
+        self._starts.clear()
+        self._size = 0
 
+    def _take_out(self, index: int, position: int) -> None:
+        block = self.blocks[index]
+        block.pop(position).in_line = False
+        self._size -= 1
+        if not block:
+            del self.blocks[index]
+            # What separated it from a neighbour separates the two neighbours now.
+            del self._starts[max(index - 1, 0) : max(index, 1)]
 
-def _place(entry: tuple[Place, Turn]) -> Place:
-    return entry[0]
+    def _split(self, index: int) -> None:
+        block = self.blocks[index]
+        half = block[_MOST // 2 :]
+        del block[_MOST // 2 :]
+        self.blocks.insert(index + 1, half)
+        self._starts.insert(index, place_of(half[0]))

@@ -144,7 +144,7 @@ class RateLimiter(LimiterControls):
 
                 now = run.time()
                 bucket.start(now, cost)
-                if line.queue.heap:
+                if line.queue.blocks:
                     line.note_start(now)
 
                 return

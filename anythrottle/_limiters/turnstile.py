@@ -121,7 +121,7 @@ class Turnstile:
 
         The caller's :attr:`arrivals` is then its place, should it have to wait all the same.
         """
-        if self.queue.heap or self.gate.paused_until != NEVER:
+        if self.queue.blocks or self.gate.paused_until != NEVER:
             return None
 
         run = self.clock.latest
@@ -284,7 +284,7 @@ class Turnstile:
             # It was held, or called back since, and is not needed.
             self._leave(turn)
         elif turn.granted and turn.run is self.clock.latest:
-            if not (self.gate.holds or self.queue.heap):
+            if not (self.gate.holds or self.queue.blocks):
                 self.gate.let_go(turn)
                 return
 
@@ -293,7 +293,7 @@ class Turnstile:
             if self.gate.holds_charges:
                 self.outlook.note_end()
 
-            if self.queue.heap:
+            if self.queue.blocks:
                 self.serve(now)
 
     def settle(self, turn: Turn, changes: dict[str, int]) -> None:
@@ -392,7 +392,7 @@ class Turnstile:
                 turn.task_id = id(turn.run.task())
 
         self.gate.start(turn, now)
-        if self.queue.heap:
+        if self.queue.blocks:
             self.note_start(now)
 
         return now

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
+from unittest import mock
 
 import anyio
 import pytest
@@ -21,11 +24,16 @@ from anythrottle import (
     TokenBucket,
     WindowTokenBucket,
 )
-from anythrottle._limiters.forecast import Forecast, Outlook
+from anythrottle._limiters import forecast, timetable
+from anythrottle._limiters import queue as queue_module
+from anythrottle._limiters.forecast import Outlook
+from anythrottle._limiters.timetable import Forecast
+from anythrottle._policies.window import WindowBucket
 from anythrottle.abc import Policy
 from anythrottle.testing import wait_idle
 from anythrottle.testing._backends import stall
 from tests.conftest import Run
+from tests.limiters.lines import Line, RandomLine, due_anew
 from tests.limiters.tools import Crowd, tasks
 from tests.limiters.worlds import Story, draw_world, play, wall_clock
 from tests.properties import examples
@@ -315,7 +323,8 @@ class Script:
             for priority in (0, 1, -1):
                 expected = fresh.decide(amounts, now, priority)
                 assert kept.decide(amounts, now, priority) == expected
-                due = max(fresh._renewed(priority, now, ended=True).due(amounts), now)
+                gate, queue = self.limiter._gate, line.queue
+                due = max(due_anew(gate, queue, now, amounts, priority), now)
                 assert not kept.is_hopeless(amounts, now, priority, due)
                 assert (
                     kept.is_hopeless(amounts, now, priority, math.nextafter(due, 0)) or due == now
@@ -460,10 +469,10 @@ class TestCost:
         count = 0
         add = Forecast.add
 
-        def counted(*args: Any) -> None:
+        def counted(*args: Any) -> list[float]:
             nonlocal count
             count += 1
-            add(*args)
+            return add(*args)
 
         async def main() -> None:
             limiter = RateLimiter("100/s")
@@ -580,11 +589,15 @@ class TestCost:
                 bounded = partial(limiter.acquire, max_wait=1e6, priority=index % 3)
                 task_group.start_soon(bounded)
 
-        # One in so many puts the forecasts for those who come after it out of use.
-        few = self.additions(run, monkeypatch, 200, scene)
-        many = self.additions(run, monkeypatch, 800, scene)
-        assert many <= 100 * 800
-        assert few <= 100 * 200
+        self.assert_linear(run, monkeypatch, scene)
+
+    def test_many_of_as_many_priorities(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def scene(limiter: RateLimiter, task_group: TaskGroup, number: int) -> None:
+            for index in range(number):
+                priority = index * 7919 % number
+                task_group.start_soon(partial(limiter.acquire, max_wait=1e6, priority=priority))
+
+        self.assert_linear(run, monkeypatch, scene)
 
     def test_many_who_give_up(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         async def scene(limiter: RateLimiter, task_group: TaskGroup, number: int) -> None:
@@ -599,6 +612,171 @@ class TestCost:
             limiter.pause(5000)
 
         assert self.additions(run, monkeypatch, 800, scene) <= 100 * 800
+
+
+@contextmanager
+def small_numbers(few: int) -> Iterator[None]:
+    """Make a line of a dozen a long one."""
+    with (
+        mock.patch.object(forecast, "_FEW", few),
+        mock.patch.object(forecast, "_PAID", 4),
+        mock.patch.object(timetable, "_GAP", 4),
+        mock.patch.object(queue_module, "_MOST", 8),
+    ):
+        yield
+
+
+class TestAgainstTheLineSimulatedAnew:
+    """
+    Nobody is refused at once who could make it; and everybody else is.
+
+    The latter if all costs are equal or few stand ahead. In a long line, in which costs differ, it
+    may be seen too late.
+    """
+
+    @examples(200)
+    @given(st.integers(0, 2**32))
+    def test_with_small_numbers(self, seed: int) -> None:
+        with small_numbers(6):
+            RandomLine(seed, 6).play(80)
+
+    def test_as_it_is(self) -> None:
+        told = [RandomLine(seed, 64).play(250) for seed in range(40)]
+        hard = sum(each.hard for each in told)
+        assert hard > 100
+        assert sum(each.let_in for each in told) < hard / 20
+        waits = [wait for each in told for wait in each.waits]
+        assert len(waits) > 100
+        assert min(waits) > 0.95
+        assert max(waits) < 1.1
+
+
+class TestPoliciesThatAreNotSteady:
+    """If some turns go later, those behind them may go earlier for it."""
+
+    def line(self) -> Line:
+        line = Line(
+            FixedWindow(2, 10),
+            FixedWindow(1, 12, align="utc", unit="tests"),
+            TokenBucket(1, 1, burst=16, unit="tokens"),
+        )
+        assert line.try_now(line.newcomer((0, 1, 16), 0))
+        # Opens a window of calls, at once.
+        line.join(line.newcomer((1, 0, 0), 1))
+        # Goes at 12, when there is a test, and opens the next one.
+        line.join(line.newcomer((1, 1, 0), 2))
+        for _ in range(80):
+            line.join(line.newcomer((0, 0, 0), 2))
+
+        assert line.due((2, 0, 0), 3) == 22.0
+        assert line.outlook.is_hopeless((2, 0, 0), 0.0, 3, 21.0)
+        return line
+
+    def assert_it_has_changed(self, line: Line) -> None:
+        # The first window is that from 5 to 15 now, in which the next one goes as well.
+        assert line.due((2, 0, 0), 3) == 15.0
+        assert not line.outlook.is_hopeless((2, 0, 0), line.now, 3, 21.0)
+
+    def test_nobody_is_refused_for_a_turn_that_has_joined(self) -> None:
+        line = self.line()
+        line.join(line.newcomer((0, 0, 5), 0))
+        self.assert_it_has_changed(line)
+
+    def test_nobody_is_refused_for_a_delay(self) -> None:
+        line = self.line()
+        line.now = 5.0
+        line.serve(due=0.0)
+        self.assert_it_has_changed(line)
+
+
+class CountingBucket(WindowBucket):
+    """Counts how often anything is taken, from copies as well."""
+
+    __slots__ = ()
+
+    taken = 0
+
+    def take(self, now: float, cost: int, since: float | None = None) -> None:
+        CountingBucket.taken += 1
+        super().take(now, cost, since)
+
+    def ahead(self, now: float, *, ended: bool = False) -> WindowBucket:
+        return super().ahead(now)
+
+
+@dataclass(frozen=True)
+class CountingPolicy:
+    """An exact window whose bucket counts."""
+
+    limit: int
+    window: float
+    unit: str = "calls"
+    holds: bool = False
+
+    def bucket(self) -> CountingBucket:
+        return CountingBucket(WindowTokenBucket(self.limit, self.window))
+
+
+class TestCostOfManyPriorities:
+    """What each of N turns costs is bounded, however many priorities they have."""
+
+    #: How patient the caller of each number is.
+    PATIENCE: ClassVar[dict[str, Callable[[int], float]]] = {
+        "all wait": lambda _: 1e6,
+        "a fifth refused": lambda number: 1e6 if number % 5 else 0.5,
+        "of any length": lambda number: number * 13 % 100 * 3.0,
+    }
+
+    #: The priority of the caller of each number, which comes as the so maniest.
+    PRIORITIES: ClassVar[dict[str, Callable[[int, int], int]]] = {
+        "scattered": lambda _, number: number,
+        "from both sides": lambda index, _: index if index % 2 else -index,
+        "two": lambda index, _: index % 2,
+    }
+
+    def taken(
+        self,
+        count: int,
+        most: int,
+        patience: Callable[[int], float],
+        priority: Callable[[int, int], int],
+    ) -> float:
+        """Return how often each caller has taken anything from the bucket, or a copy of it."""
+        CountingBucket.taken = 0
+        line = Line(CountingPolicy(20, 1))
+        line.try_now(line.newcomer((20,), 0))
+        for index in range(count):
+            # Once each number.
+            number = index * 7919 % count
+            turn = line.newcomer((number % most + 1,), priority(index, number))
+            urgency = priority(index, number)
+            if line.outlook.is_hopeless(turn.amounts, 0.0, urgency, patience(number)):
+                line.outlook.decide(turn.amounts, 0.0, urgency)
+                continue
+
+            line.join(turn)
+            if index % 10 == 1:
+                line.leave(line.queue.ahead_of()[number % len(line.queue)])
+
+        line.sleep(1e6)
+        return CountingBucket.taken / count
+
+    @pytest.mark.parametrize("patience", PATIENCE)
+    @pytest.mark.parametrize(
+        ("priority", "counts"),
+        [
+            ("scattered", [200, 800, 3200]),
+            ("from both sides", [200, 800]),
+            ("two", [200, 800]),
+        ],
+    )
+    @pytest.mark.parametrize(("most", "bound"), [(1, 3), (10, 80)], ids=["equal", "differ"])
+    def test_it_is_bounded(
+        self, most: int, bound: int, priority: str, counts: list[int], patience: str
+    ) -> None:
+        choice = (self.PATIENCE[patience], self.PRIORITIES[priority])
+        each = [self.taken(count, most, *choice) for count in counts]
+        assert max(each) < bound, f"{each} for each of {counts}"
 
 
 @pytest.mark.timing
