@@ -338,7 +338,6 @@ class Throttler(Live, Generic[T]):
     def __repr__(self) -> str:
         statistics = self.statistics()
         state = "closed" if self._closed else "idle" if self._crew is None else "running"
-        state = "idle" if self._crew is None else "running"
         return (
             f"<Throttler {state}: {statistics.running} running, {statistics.done} done, "
             f"{statistics.failed} failed>"

@@ -170,9 +170,7 @@ class AsyncioRun(Run):
 
     def is_here(self) -> bool:
         # Trio may run as a guest in asyncio's callbacks.
-        loop = self._loop
-        here = loop.is_running() and get_ident() == self._thread
-        return here and asyncio.current_task(loop) is not None
+        return self.is_current() and asyncio.current_task(self._loop) is not None
 
     def task(self) -> object:
         return asyncio.current_task(self._loop)
