@@ -347,7 +347,7 @@ class Witness:
         assert [event.attempts for event in self.of(Finished)] == [1] * len(self.jobs)
 
 
-WHATS = [
+ACTS = [
     "pause", "pause, resume", "pause, stop", "stop", "cancel", "cancel, pause", "add", "add, pause",
     "slow down", "slow down, stop", "slow down, add", "forbid", "exit", "pause, exit",
     "slow down, exit",
@@ -356,7 +356,7 @@ WHATS = [
 
 @pytest.mark.parametrize("kind", [Started, Granted])
 class TestObserversThatInterfere:
-    @pytest.mark.parametrize("what", WHATS)
+    @pytest.mark.parametrize("what", ACTS)
     async def test_lose_nothing(self, what: str, kind: type[Event]) -> None:
         """Neither a job, nor a turn, nor a token."""
         for at in 1, 2, 3:
