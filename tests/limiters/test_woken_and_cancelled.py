@@ -10,6 +10,8 @@ import anyio
 import pytest
 
 from anythrottle import RateLimiter, WindowTokenBucket
+from anythrottle._limiters.clock import current_loop, run_of
+from anythrottle._limiters.parking import AsyncioRun
 from anythrottle.testing import wait_idle
 from anythrottle.testing._virtual_loop import VirtualEventLoop
 
@@ -213,3 +215,65 @@ def assert_untouched(limiter: RateLimiter, calls: int) -> None:
     assert limiter.peek().remaining == CROWD - calls
     statistics = limiter.statistics()
     assert (statistics.borrowed_tokens, statistics.tasks_waiting) == (0, 0)
+
+
+@pytest.mark.timing
+@ENTRIES
+@LIMITERS
+async def test_one_of_its_group_fails_while_others_pass_their_checkpoints(
+    make: Any, enter: Enter
+) -> None:
+    limiter: RateLimiter = make()
+    begun: list[int] = []
+
+    def begin() -> None:
+        begun.append(1)
+        if len(begun) == 1:
+            raise ZeroDivisionError
+
+    with pytest.RaisesGroup(ZeroDivisionError):
+        async with anyio.create_task_group() as task_group:
+            for _ in range(CROWD):
+                task_group.start_soon(enter, limiter, begin)
+
+    # A fast one that needn't wait passes no checkpoint.
+    assert len(begun) == (CROWD if limiter._fast else 1)
+
+
+@pytest.mark.timing
+async def test_tasks_of_other_groups_look_one_after_the_other_and_go_on() -> None:
+    limiter = RateLimiter("9/10s")
+    limiter.pause(float("inf"))
+    begun: list[int] = []
+
+    async def fail() -> None:
+        with pytest.RaisesGroup(ZeroDivisionError):
+            async with anyio.create_task_group() as task_group:
+                task_group.start_soon(run, limiter, divide)
+
+    def divide() -> None:
+        raise ZeroDivisionError
+
+    async with anyio.create_task_group() as task_group:
+        task_group.start_soon(fail)
+        await wait_idle()
+        for _ in range(5):
+            task_group.start_soon(acquire, limiter, lambda: begun.append(1))
+
+        await wait_idle()
+        limiter.resume()
+
+    assert len(begun) == 5
+
+
+async def test_a_run_that_anyio_does_not_see_has_no_deadline() -> None:
+    loop = VirtualEventLoop()
+    loop.close()
+    assert AsyncioRun(loop).deadline() == float("inf")
+
+
+@pytest.mark.timing
+async def test_nothing_is_suspected_on_trio() -> None:
+    run = run_of(current_loop())
+    run.note_actor()
+    assert not run.is_alarmed()
