@@ -236,9 +236,8 @@ class AsyncioRun(Run):
         if not self.is_cancelled():
             # One after the other, lest each of many that fail makes all the others wait.
             async with self._looking:
-                if self.is_alarmed():
-                    await _yield_once()
-                    self.suspect = None
+                await _yield_once()
+                self.suspect = None
 
         await self.checkpoint_if_cancelled()
 
