@@ -55,12 +55,17 @@ async def tasks_of(crew: Crew[I, T]) -> AsyncGenerator[None]:
     :raises BaseException: what else has ended the task groups, as it is
 
     """
+    thrown = traceback = None
     try:
         async with anyio.create_task_group() if crew.pulls else nullcontext() as source_group:
             try:
                 async with anyio.create_task_group() as task_group:
                     crew.begin(task_group, source_group)
-                    yield
+                    try:
+                        yield
+                    except BaseException as exc:
+                        thrown, traceback = exc, exc.__traceback__
+                        raise
             finally:
                 crew.end_pulling()
     except BaseException as exc:
@@ -69,6 +74,13 @@ async def tasks_of(crew: Crew[I, T]) -> AsyncGenerator[None]:
 
         # On Trio, Ctrl-C comes in a group of the task group's.
         raise bare(exc) from None
+    finally:
+        if thrown is not None and traceback is not None:
+            # Not with the frame of this generator: since Python 3.12 that refers to the frames of
+            # its callers, and one of these to the error, which would be a reference cycle.
+            thrown.__traceback__ = traceback.tb_next
+
+        del thrown, traceback
 
 
 async def cancelled_by_others() -> NoReturn:

@@ -48,10 +48,8 @@ _waiting: WeakKeyDictionary[object, Counter[object]] = WeakKeyDictionary()
 
 
 def hold_here(slot: Slot) -> None:
-    """Note, in a job's context, the slot that it holds, always for one and the same task."""
-    if not slot.task_id:
-        slot.task_id = anyio.get_current_task().id
-
+    """Note, in a job's context, the slot that it holds, and the task that runs it."""
+    slot.task_id = anyio.get_current_task().id
     _slots.set((slot, *_slots.get()))
 
 

@@ -266,6 +266,23 @@ async def test_tasks_of_other_groups_look_one_after_the_other_and_go_on() -> Non
     assert len(begun) == 5
 
 
+async def test_tasks_of_other_groups_go_on_that_look_together() -> None:
+    limiter = RateLimiter("9/10s")
+    begun: list[int] = []
+
+    def divide() -> None:
+        raise ZeroDivisionError
+
+    async with anyio.create_task_group() as others:
+        with pytest.RaisesGroup(ZeroDivisionError):
+            async with anyio.create_task_group() as task_group:
+                task_group.start_soon(acquire, limiter, divide)
+                for _ in range(5):
+                    others.start_soon(acquire, limiter, lambda: begun.append(1))
+
+    assert len(begun) == 5
+
+
 async def test_a_run_that_anyio_does_not_see_has_no_deadline() -> None:
     loop = VirtualEventLoop()
     loop.close()
