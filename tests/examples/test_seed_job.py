@@ -52,6 +52,9 @@ async def run_and_say(options, record):
 
         await anyio.wait_all_tasks_blocked()
         print("idle", flush=True)
+        # asyncio may sleep through a signal that comes just before
+        while True:
+            await anyio.sleep(0.1)
 
     async with anyio.create_task_group() as task_group:
         task_group.start_soon(say)
