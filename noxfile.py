@@ -193,3 +193,12 @@ def bench(session: nox.Session) -> None:
     """Measure the library and its peers."""
     session.install(".", *group("bench"))
     session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
+def mutation(session: nox.Session) -> None:
+    """Make a thousand small faults, one at a time, and see if a test notices; half an hour."""
+    session.install("-e", ".", *group("mutation"))
+    # fewer examples of each property: what they find, they most often find at once
+    env = {"ANYTHROTTLE_EXAMPLES": "0.3"}
+    session.run("python", "-m", "tests.mutation", *session.posargs, env=env)

@@ -6,7 +6,8 @@ import os
 
 from hypothesis import HealthCheck, Phase, settings
 
-#: By what the numbers of examples are multiplied: ``nox -s mutation`` has no time for all of them.
+#: By what the numbers of examples are multiplied: ``nox -s mutation`` has no time for all of them,
+#: nor for making a failure smaller.
 SHARE = float(os.environ.get("ANYTHROTTLE_EXAMPLES", "1"))
 
 PROFILE = settings(
@@ -14,7 +15,10 @@ PROFILE = settings(
     deadline=None,
     derandomize=True,
     # all but the one that explains failures by tracing what runs, which the loops don't like
-    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.target, Phase.shrink],
+    phases=[
+        *(Phase.explicit, Phase.reuse, Phase.generate, Phase.target),
+        *((Phase.shrink,) if SHARE == 1 else ()),
+    ],
     suppress_health_check=[
         # The fixture `run` makes a new run, with a new clock, at each call.
         HealthCheck.function_scoped_fixture,
