@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import Final, TypeAlias, final
+from typing import Final, Literal, TypeAlias, final
 
 import anyio
 
 from .._events import Observer, Paused, Resumed, check_observer, tell
-from .._policies.checks import check_count, check_seconds
+from .._policies.checks import check_count, check_measure, check_seconds
 from .._policies.policy import Bucket, Cost, Decision, Policy
 from .._policies.text import as_policy
-from .cost import check_unit, named_amounts
+from .cost import check_counted, named_amounts
 from .gate import Gate
 from .line import WaitLine
 from .live import Live
@@ -59,22 +59,25 @@ class LimiterControls(Live):
     Its parameters are explained there.
     """
 
-    __slots__ = ("__weakref__", "_gate", "_line", "_one", "_only")
+    __slots__ = ("__weakref__", "_gate", "_line", "_measure", "_one", "_only")
 
     #: What a call of cost 1 charges, if an int will do.
     _one: tuple[int, ...] | None
     #: The bucket, if there is only one, of calls, and no more to ask or to tell.
     _only: Bucket | None
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - one who calls it, with parameters explained there
         self,
         policies: tuple[Policy | str, ...],
         concurrency: Concurrency,
         max_waiting: int | None,
         name: str | None,
         observer: Observer | None,
+        measure: Literal["start", "end"],
     ) -> None:
-        described = tuple(as_policy(policy) for policy in policies)
+        #: How texts are measured that don't say.
+        self._measure = check_measure(measure)
+        described = tuple(as_policy(policy, self._measure) for policy in policies)
         check_observer(observer)
         most = inf if max_waiting is None else check_count("max_waiting", max_waiting, least=0)
         self._gate = Gate(described, *_slots_of(concurrency))
@@ -128,7 +131,7 @@ class LimiterControls(Live):
         :raises ValueError: if ``cost`` is negative or names a unit that the limiter doesn't count
 
         """
-        amounts = named_amounts(cost, self._gate.policies)
+        amounts = named_amounts(cost, self._gate.units)
         now = self._line.clock.now()
         self._line.catch_up(now)
         self._line.notice(now)
@@ -159,12 +162,12 @@ class LimiterControls(Live):
         if reset_after is not None:
             reset_after = check_seconds("reset_after", reset_after, zero=True, infinite=True)
 
-        check_unit(unit, self._gate.policies)
+        unit = check_counted(unit, self._gate.units)
         now = self._line.clock.now()
         self._line.catch_up(now)
         self._line.notice(now)
-        for policy, bucket in zip(self._gate.policies, self._gate.buckets, strict=True):
-            if policy.unit == unit:
+        for counted, bucket in zip(self._gate.units, self._gate.buckets, strict=True):
+            if counted == unit:
                 bucket.tighten(now, remaining, reset_after)
 
         self._line.disturb(now)
@@ -193,7 +196,7 @@ class LimiterControls(Live):
         :raises ValueError: if a text is not a limit or ``concurrency`` is below 1
 
         """
-        described = tuple(as_policy(policy) for policy in policies)
+        described = tuple(as_policy(policy, self._measure) for policy in policies)
         slots = None if isinstance(concurrency, AsItIs) else _slots_of(concurrency)
         line, gate = self._line, self._gate
         now = line.clock.now()
@@ -270,8 +273,7 @@ class LimiterControls(Live):
 
     def _prepare(self) -> None:
         """Look once what makes most calls short."""
-        units = {policy.unit for policy in self._gate.policies}
-        self._one = self._gate.amounts(1) if units <= {"calls"} else None
+        self._one = self._gate.amounts(1) if set(self._gate.units) <= {"calls"} else None
         silent = self._line.observer is None
         self._only = self._gate.only if silent and self._one is not None else None
 

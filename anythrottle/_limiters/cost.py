@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from .._errors import CostTooHigh
-from .._policies.checks import check_count
-from .._policies.policy import Cost, Policy
+from .._policies.checks import check_count, unit_of
+from .._policies.policy import Cost
 
 
 def by_unit(cost: Cost) -> dict[str, int]:
@@ -14,24 +14,29 @@ def by_unit(cost: Cost) -> dict[str, int]:
     Return the amounts of a cost by unit; an int is calls.
 
     :raises TypeError: if ``cost`` is neither an int nor a mapping of units to ints
-    :raises ValueError: if an amount is negative
+    :raises ValueError: if an amount is negative, or calls are named twice, in different words
 
     """
     if isinstance(cost, Mapping):
-        return {unit: check_count(f"cost[{unit!r}]", cost[unit], least=0) for unit in cost}
+        amounts = {
+            unit_of(unit): check_count(f"cost[{unit!r}]", cost[unit], least=0) for unit in cost
+        }
+        if len(amounts) < len(cost):
+            raise ValueError(f"cost {cost!r} names calls twice: requests are calls")
+
+        return amounts
 
     return {"calls": check_count("cost", cost, least=0, or_else="a mapping of units to ints")}
 
 
-def amounts_of(
-    cost: Cost, policies: Sequence[Policy], capacities: Sequence[float]
-) -> tuple[int, ...]:
+def amounts_of(cost: Cost, units: Sequence[str], capacities: Sequence[float]) -> tuple[int, ...]:
     """
     Return the amount that ``cost`` charges to each policy, in their order.
 
     Limits never fail open: every unit but calls that is counted must be named, and nothing else
     may be. Without a policy nothing is counted, so any cost will do.
 
+    :param units: what each policy counts
     :param capacities: the most that can be charged to each policy at once
     :raises TypeError: if ``cost`` is neither an int nor a mapping of units to ints
     :raises ValueError: if an amount is negative, or a unit is missing or unknown
@@ -39,59 +44,59 @@ def amounts_of(
 
     """
     amounts = by_unit(cost)
-    if not policies:
+    if not units:
         return ()
 
-    units = {policy.unit for policy in policies}
     if isinstance(cost, Mapping) and "calls" in units:
         amounts.setdefault("calls", 1)
 
-    if units != amounts.keys():
+    if amounts.keys() != set(units):
         raise ValueError(
             f"cost {cost!r} does not fit this limiter, which counts {_listed(units)}: name each of "
             f"its units, and no other, in a mapping (calls default to 1)"
         )
 
-    for policy, capacity in zip(policies, capacities, strict=True):
-        if amounts[policy.unit] > capacity:
-            raise CostTooHigh(amounts[policy.unit], capacity, policy.unit)
+    for unit, capacity in zip(units, capacities, strict=True):
+        if amounts[unit] > capacity:
+            raise CostTooHigh(amounts[unit], capacity, unit)
 
-    return tuple(amounts[policy.unit] for policy in policies)
+    return tuple(amounts[unit] for unit in units)
 
 
-def named_amounts(
-    cost: Cost, policies: Sequence[Policy], known: Collection[str] = ()
-) -> dict[str, int]:
+def named_amounts(cost: Cost, units: Sequence[str], known: Collection[str] = ()) -> dict[str, int]:
     """
     Return the amounts that a correction or a penalty names: those of some units, or of all.
 
+    :param units: what the policies count
     :param known: units that may be named though no policy counts them any more
     :raises TypeError: if ``cost`` is neither an int nor a mapping of units to ints
     :raises ValueError: if an amount is negative, or a unit is not counted
 
     """
     amounts = by_unit(cost)
-    if policies:
+    if units:
         for unit in amounts:
             if unit not in known:
-                check_unit(unit, policies)
+                check_counted(unit, units)
 
     return amounts
 
 
-def check_unit(unit: str, policies: Sequence[Policy]) -> None:
+def check_counted(unit: str, units: Sequence[str]) -> str:
     """
-    Raise if no policy counts a unit.
+    Return a unit that is counted, by the name that policies have for it.
 
-    :raises ValueError: if none does
+    :param units: what the policies count
+    :raises ValueError: if none counts it
 
     """
-    units = {policy.unit for policy in policies}
-    if unit not in units:
+    if (counted := unit_of(unit)) not in units:
         raise ValueError(
             f"unit {unit!r} is not counted by this limiter, which counts {_listed(units)}"
         )
 
+    return counted
 
-def _listed(units: set[str]) -> str:
-    return ", ".join(repr(unit) for unit in sorted(units)) or "nothing"
+
+def _listed(units: Sequence[str]) -> str:
+    return ", ".join(repr(unit) for unit in sorted(set(units))) or "nothing"

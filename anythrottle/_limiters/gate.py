@@ -9,6 +9,7 @@ from typing import final
 
 import anyio
 
+from .._policies.checks import unit_of
 from .._policies.fixed_window_bucket import FixedWindowBucket
 from .._policies.policy import Bucket, Cost, Policy, seconds_until
 from .._policies.token_bucket import TokenBucketState
@@ -56,10 +57,13 @@ class Gate:
         "only",
         "paused_until",
         "policies",
+        "units",
         "utc_buckets",
     )
 
     policies: tuple[Policy, ...]
+    #: What each of them counts.
+    units: tuple[str, ...]
     buckets: list[Bucket]
     #: The most that can be charged at once, for each policy.
     capacities: list[float]
@@ -112,6 +116,7 @@ class Gate:
     def set_policies(self, policies: tuple[Policy, ...], buckets: list[Bucket]) -> None:
         """Decide by these from now on."""
         self.policies = policies
+        self.units = tuple(unit_of(policy.unit) for policy in policies)
         self.buckets = buckets
         self.capacities = [bucket.capacity for bucket in buckets]
         self.holds_charges = any(policy.holds for policy in policies)
@@ -124,7 +129,7 @@ class Gate:
 
     def amounts(self, cost: Cost) -> tuple[int, ...]:
         """Return what a cost charges to each policy; raises as :func:`amounts_of`."""
-        return amounts_of(cost, self.policies, self.capacities)
+        return amounts_of(cost, self.units, self.capacities)
 
     def delay(self, amounts: Sequence[int], now: float) -> float:
         """
@@ -304,10 +309,10 @@ class Gate:
             # Now and then: of those that have come back, nothing can be given back.
             turn.charges = [charge for charge in turn.charges if charge.receipt > now]
 
-        for policy, bucket in zip(self.policies, self.buckets, strict=True):
-            if policy.unit == unit and change > 0:
+        for counted, bucket in zip(self.units, self.buckets, strict=True):
+            if counted == unit and change > 0:
                 turn.charges.append(self.charge(bucket, now, change, ended=not turn.granted))
-            elif policy.unit == unit:
+            elif counted == unit:
                 excess = -change
                 for charge in reversed([c for c in turn.charges if c.bucket is bucket]):
                     part = min(excess, charge.amount)
@@ -328,8 +333,8 @@ class Gate:
 
     def penalize(self, now: float, amounts: Mapping[str, int]) -> None:
         """Charge amounts by unit at once, due or not."""
-        for policy, bucket in zip(self.policies, self.buckets, strict=True):
-            if amount := amounts.get(policy.unit):
+        for unit, bucket in zip(self.units, self.buckets, strict=True):
+            if amount := amounts.get(unit):
                 self.charge(bucket, now, amount)
 
     def forget_run(self, shift: float) -> None:

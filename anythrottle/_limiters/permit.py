@@ -109,7 +109,7 @@ class TurnPermit(Live, Turn):
         """
         self._check_begun()
         before = by_unit(self.cost)
-        amounts = named_amounts(cost, self._line.gate.policies, before)
+        amounts = named_amounts(cost, self._line.gate.units, before)
         before.setdefault("calls", 1)
         changes = {unit: amount - before.get(unit, 0) for unit, amount in amounts.items()}
         self._line.settle(self, {unit: change for unit, change in changes.items() if change})
@@ -125,8 +125,7 @@ class TurnPermit(Live, Turn):
 
         """
         self._check_begun()
-        units = {policy.unit for policy in self._line.gate.policies}
-        self.settle(dict.fromkeys(units, 0))
+        self.settle(dict.fromkeys(self._line.gate.units, 0))
 
     def enter_now(self, *, begins: bool = True) -> bool:
         """

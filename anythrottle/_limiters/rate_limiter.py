@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial, wraps
 from math import inf
 from types import TracebackType
-from typing import ParamSpec, TypeVar, TypeVarTuple, final
+from typing import Literal, ParamSpec, TypeVar, TypeVarTuple, final
 
 import anyio
 
@@ -65,9 +65,12 @@ class RateLimiter(LimiterControls):
         checkpoint; then whoever loops over it has to yield by itself
     :param name: how ``repr``, errors and events call the limiter
     :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`
+    :param measure: for texts that don't say: ``"start"`` if the window of a limit runs from the
+        start of each call, ``"end"`` if from its end, so that a server which counts by its own
+        clock never finds too many
     :raises TypeError: if a parameter is of the wrong type
-    :raises ValueError: if a text is not a limit, ``concurrency`` is below 1 or ``max_waiting``
-        below 0
+    :raises ValueError: if a text is not a limit, ``concurrency`` is below 1, ``max_waiting``
+        below 0, or ``measure`` another word
 
     """
 
@@ -81,8 +84,9 @@ class RateLimiter(LimiterControls):
         fast_acquire: bool = False,
         name: str | None = None,
         observer: Observer | None = None,
+        measure: Literal["start", "end"] = "start",
     ) -> None:
-        super().__init__(policies, concurrency, max_waiting, name, observer)
+        super().__init__(policies, concurrency, max_waiting, name, observer, measure)
         self._fast = fast_acquire
         #: The turns of those who are inside of ``async with limiter``, by task; and in which run.
         self._anonymous: dict[object, list[Turn]] = {}

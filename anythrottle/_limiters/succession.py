@@ -9,6 +9,7 @@ from math import inf, log
 from operator import itemgetter
 from typing import TypeAlias
 
+from .._policies.checks import unit_of
 from .._policies.fixed_window import FixedWindow
 from .._policies.fixed_window_bucket import FixedWindowBucket
 from .._policies.policy import Bucket, Policy
@@ -51,7 +52,8 @@ def succeed(gate: Gate, policies: tuple[Policy, ...], now: float, utc: UtcReader
         if isinstance(bucket, UtcWindowBucket):
             bucket.set_utc(now, utc.read(now))
 
-        predecessors = [pair for pair in old if pair[0].unit == policy.unit]
+        unit = unit_of(policy.unit)
+        predecessors = [pair for pair in old if unit_of(pair[0].unit) == unit]
         if predecessors:
             predecessor = max(predecessors, key=partial(_memory, bucket))
             _carry_over(predecessor, (policy, bucket), charges, now, levels.get(index))
@@ -104,7 +106,7 @@ def _unlikeness(before: _Pair, after: _Pair) -> tuple[float, float] | None:
     "per day"; then by their bursts. Fixed windows have to be the same, but for the limit.
     """
     (old, level), (new, heir) = before, after
-    if old.unit != new.unit or type(level) is not type(heir):
+    if unit_of(old.unit) != unit_of(new.unit) or type(level) is not type(heir):
         return None
 
     if isinstance(level, TokenBucketState):
@@ -247,8 +249,8 @@ def _charge_running(new: _Pair, charges: _Charges, now: float) -> None:
     """Charge a bucket of a unit that was not counted before for the calls that run."""
     policy, bucket = new
     for turn, carried in sorted(charges.items(), key=_began):
-        cost = by_unit(turn.cost)
-        amount = cost.get(policy.unit, 1 if policy.unit == "calls" else 0)
+        unit = unit_of(policy.unit)
+        amount = by_unit(turn.cost).get(unit, 1 if unit == "calls" else 0)
         if amount:
             instant = now if policy.holds else turn.began
             bucket.take(instant, amount)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from math import inf, isfinite, isinf, isnan
+from typing import Literal
+
+#: The words for the unit that a cost need not name.
+_CALLS = dict.fromkeys(("call", "calls", "req", "request", "requests"), "calls")
 
 
 def check_count(name: str, value: object, *, least: int = 1, or_else: str | None = None) -> int:
@@ -86,7 +90,7 @@ def check_amount(name: str, value: object, *, least: float | None = None) -> flo
 
 def check_unit(value: object) -> str:
     """
-    Return ``value`` if it can name what a policy counts.
+    Return ``value`` if it can name what a policy counts; what means calls becomes ``"calls"``.
 
     :raises TypeError: if it is no str
     :raises ValueError: if it is empty
@@ -98,7 +102,28 @@ def check_unit(value: object) -> str:
     if not value:
         raise ValueError("unit must not be empty")
 
-    return value
+    return unit_of(value)
+
+
+def unit_of(name: str) -> str:
+    """Return the unit that a word names: ``"calls"`` for any word that means them."""
+    return _CALLS.get(name, name)
+
+
+def check_measure(value: object) -> Literal["start", "end"]:
+    """
+    Return ``value`` if it says from when on a window runs.
+
+    :raises ValueError: if it is neither ``"start"`` nor ``"end"``
+
+    """
+    if value == "start":
+        return "start"
+
+    if value == "end":
+        return "end"
+
+    raise ValueError(f"measure must be 'start' or 'end', not {value!r}")
 
 
 def _as_float(value: float) -> float:

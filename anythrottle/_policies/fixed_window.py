@@ -58,7 +58,7 @@ class FixedWindow:
         if self.offset and self.align != "utc":
             raise ValueError(f"offset must be 0 unless align is 'utc', not {self.offset!r}")
 
-        check_unit(self.unit)
+        object.__setattr__(self, "unit", check_unit(self.unit))
 
     @property
     def holds(self) -> bool:

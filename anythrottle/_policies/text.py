@@ -1,10 +1,11 @@
-"""Limits as text: ``"20/10s"``, ``"200_000 tokens/min"``."""
+"""Limits as text: ``"20/10s"``, ``"200k tokens/min"``, ``"10 per second"``."""
 
 from __future__ import annotations
 
 import re
 from fractions import Fraction
 from functools import lru_cache
+from typing import Literal
 
 from .fixed_window import FixedWindow
 from .policy import Policy
@@ -14,67 +15,96 @@ from .window import WindowTokenBucket
 #: What needs no look at its attributes, which is slow.
 _OWN = (WindowTokenBucket, TokenBucket, FixedWindow)
 
+#: The words for a time, and how many seconds each is.
 _SECONDS = {
     "ms": Fraction(1, 1000),
-    "s": Fraction(1),
-    "min": Fraction(60),
-    "h": Fraction(3600),
-    "day": Fraction(86400),
+    **dict.fromkeys(("s", "sec", "second", "seconds"), Fraction(1)),
+    **dict.fromkeys(("min", "minute", "minutes"), Fraction(60)),
+    **dict.fromkeys(("h", "hr", "hour", "hours"), Fraction(3600)),
+    **dict.fromkeys(("d", "day", "days"), Fraction(86400)),
+    **dict.fromkeys(("w", "week", "weeks"), Fraction(7 * 86400)),
 }
 
+_SCALES = {"": 1, "k": 1000, "M": 1_000_000}
+
 _FORM = re.compile(
-    r"""\s* (?P<limit> [0-9]+ (?:_[0-9]+)* )
+    rf"""\s* (?P<amount> [0-9]+ (?:_[0-9]+)* (?:\.[0-9]+)? ) (?P<scale> [kM]? )
         (?: \s+ (?P<unit> [A-Za-z] [A-Za-z0-9_-]* ) )?
-        \s* / \s*
+        (?: \s* / \s* | \s+ per \s+ )
         (?P<count> [0-9]+ (?:\.[0-9]+)? )?
-        \s* (?P<period> ms | s | min | h | day ) \s*""",
+        \s* (?P<period> {"|".join(_SECONDS)} )
+        (?: \s+ (?P<measure> start | end ) )? \s*""",
     re.VERBOSE,
 )
 
 _HELP = (
-    "write an amount, a unit if it isn't calls, a slash and a time in ms, s, min, h or day, "
-    "such as '20/10s', '5/s' or '200_000 tokens/min'"
+    "write a whole amount, a unit if it isn't calls, a slash and a time in ms, s, min, h, day or "
+    "week, such as '20/10s', '5/s' or '200k tokens/min', and 'end' behind it if the window is to "
+    "run from the end of each call: '20/10s end'"
 )
 
 
 @lru_cache(maxsize=256)
-def parse_policy(text: str) -> WindowTokenBucket:
+def parse_policy(text: str, measure: Literal["start", "end"] = "start") -> WindowTokenBucket:
     """
     Return the policy that a text form describes.
 
-    >>> parse_policy("200_000 tokens/min")
+    >>> parse_policy("200k tokens/min")
     WindowTokenBucket(limit=200000, window=60.0, measure='start', unit='tokens')
 
-    :param text: ``"amount/time"`` or ``"amount unit/time"``; the time is a unit of time (ms, s,
-        min, h, day), with a number before it if it isn't 1
-    :raises ValueError: if the text has another form or says zero
+    >>> parse_policy("20 requests per 10 seconds end")
+    WindowTokenBucket(limit=20, window=10.0, measure='end', unit='calls')
+
+    :param text: ``"amount/time"`` or ``"amount unit/time"``, or with ``per`` for the slash; the
+        amount is whole, and may end with ``k`` (a thousand) or ``M`` (a million); the time is a
+        unit of time (ms, s, min, h, day or week, or what else they are called), with a number
+        before it if it isn't 1; ``start`` or ``end`` behind that says how it is measured
+    :param measure: how, for a text that doesn't say
+    :raises ValueError: if the text has another form, or says zero or a fraction
 
     """
     match = _FORM.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is not a limit: {_HELP}")
 
-    count = match["count"] or "1"
+    says: Literal["start", "end"] | None = match["measure"]  # type: ignore[assignment]
     try:
+        amount = Fraction(match["amount"]) * _SCALES[match["scale"]]
+        window = Fraction(match["count"] or 1) * _SECONDS[match["period"]]
+        _check_whole(amount, match)
         return WindowTokenBucket(
-            int(match["limit"]),
-            float(Fraction(count) * _SECONDS[match["period"]]),
-            unit=match["unit"] or "calls",
+            int(amount), float(window), measure=says or measure, unit=match["unit"] or "calls"
         )
     except (ValueError, OverflowError) as exc:
         raise ValueError(f"{text!r} is not a limit ({exc}): {_HELP}") from None
 
 
-def as_policy(value: object) -> Policy:
+def _check_whole(amount: Fraction, match: re.Match[str]) -> None:
+    """
+    Raise if an amount is not whole.
+
+    :raises ValueError: if it isn't, with the same rate in whole amounts
+    """
+    if amount.denominator > 1:
+        count = Fraction(match["count"] or 1) * amount.denominator
+        time = f"{float(count):g}{match['period']}"
+        unit = "" if match["unit"] is None else f" {match['unit']}"
+        raise ValueError(
+            f"its amount is not whole; the same rate is '{amount.numerator}{unit}/{time}'"
+        )
+
+
+def as_policy(value: object, measure: Literal["start", "end"] = "start") -> Policy:
     """
     Return a policy as it is, and for a text form the policy it describes.
 
+    :param measure: how a text that doesn't say is measured
     :raises TypeError: if it is neither
     :raises ValueError: if the text is not a limit
 
     """
     if isinstance(value, str):
-        return parse_policy(value)
+        return parse_policy(value, measure)
 
     if isinstance(value, _OWN):
         return value

@@ -64,7 +64,7 @@ class TokenBucket:
         object.__setattr__(self, "limit", limit)
         object.__setattr__(self, "per", check_seconds("per", self.per))
         object.__setattr__(self, "burst", check_amount("burst", burst, least=1))
-        check_unit(self.unit)
+        object.__setattr__(self, "unit", check_unit(self.unit))
 
     @property
     def window(self) -> float:

@@ -8,7 +8,7 @@ from math import inf, nextafter
 from typing import Literal, final
 
 from .charge_log import ChargeLog
-from .checks import check_count, check_seconds, check_unit
+from .checks import check_count, check_measure, check_seconds, check_unit
 from .policy import seconds_until
 
 #: How many charges are remembered one by one; beyond, neighbours are merged.
@@ -45,7 +45,8 @@ class WindowTokenBucket:
     :param limit: the most that is charged in one window, in ``unit``, at least 1
     :param window: the length of the window in seconds, above 0
     :param measure: ``"start"``: the window runs from the call's start; ``"end"``: from its end
-    :param unit: what is counted; any other than ``"calls"`` has to be named in each cost
+    :param unit: what is counted; any other than ``"calls"`` (or ``"requests"``, which is the same)
+        has to be named in each cost
     :raises TypeError: if a parameter is of the wrong type
     :raises ValueError: if a parameter is out of its range
 
@@ -60,10 +61,8 @@ class WindowTokenBucket:
     def __post_init__(self) -> None:
         check_count("limit", self.limit)
         object.__setattr__(self, "window", check_seconds("window", self.window))
-        if self.measure not in ("start", "end"):
-            raise ValueError(f"measure must be 'start' or 'end', not {self.measure!r}")
-
-        check_unit(self.unit)
+        check_measure(self.measure)
+        object.__setattr__(self, "unit", check_unit(self.unit))
 
     @property
     def holds(self) -> bool:

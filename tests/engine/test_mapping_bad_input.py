@@ -121,7 +121,7 @@ class TestRanges:
             function, ValueError, f"^{name} must be at least 1, not {value}$", **{name: value}
         )
 
-    @pytest.mark.parametrize("text", ["20 per 10s", "0/s", "20/0s", ""])
+    @pytest.mark.parametrize("text", ["20 in 10s", "0/s", "20/0s", ""])
     async def test_limiter(self, function: Callable[..., Awaitable[object]], text: str) -> None:
         await refuses(function, ValueError, repr(text), limiter=text)
 

@@ -51,7 +51,7 @@ class TestLimiterOrWindow:
         with pytest.raises(TypeError, match="limiter must be a limiter or a text such as"):
             construct(limiter=limiter)
 
-    @pytest.mark.parametrize("text", ["20 per 10s", "0/s", "20/0s", ""])
+    @pytest.mark.parametrize("text", ["20 in 10s", "0/s", "20/0s", ""])
     def test_a_bad_text(self, text: str) -> None:
         with pytest.raises(ValueError, match=repr(text)):
             construct(limiter=text)

@@ -17,7 +17,9 @@ TOKENS = WindowTokenBucket(1000, 60, unit="tokens")
 
 
 def amounts_of(cost: Cost, policies: Sequence[WindowTokenBucket]) -> tuple[int, ...]:
-    return cost_module.amounts_of(cost, policies, [policy.limit for policy in policies])
+    return cost_module.amounts_of(
+        cost, [policy.unit for policy in policies], [policy.limit for policy in policies]
+    )
 
 
 class TestAmounts:
@@ -107,6 +109,14 @@ class TestAmounts:
         assert (raised.value.cost, raised.value.limit, raised.value.unit) == (11, 10, "calls")
         with pytest.raises(CostTooHigh, match="1001 tokens is above the limit of 1000"):
             amounts_of({"tokens": 1001}, [CALLS, TOKENS])
+
+    def test_requests_are_calls(self) -> None:
+        assert amounts_of({"requests": 3}, [CALLS]) == (3,)
+        assert amounts_of({"tokens": 5, "req": 2}, [CALLS, TOKENS]) == (2, 5)
+
+    def test_calls_in_two_words(self) -> None:
+        with pytest.raises(ValueError, match="names calls twice"):
+            amounts_of({"requests": 3, "calls": 1}, [CALLS])
 
     def test_a_mapping_is_left_as_it_was(self) -> None:
         cost = {"tokens": 5}

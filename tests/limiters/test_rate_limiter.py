@@ -304,7 +304,7 @@ class TestParameters:
 
         assert repr(value) in str(raised.value)
 
-    @pytest.mark.parametrize("text", ["20 per 10s", "0/s", "20/0s", ""])
+    @pytest.mark.parametrize("text", ["20 in 10s", "0/s", "20/0s", ""])
     def test_a_text_that_is_no_limit(self, text: str) -> None:
         with pytest.raises(ValueError, match="is not a limit") as raised:
             RateLimiter("5/s", text)
@@ -728,8 +728,8 @@ class TestAsLimiter:
         assert repr(value) in str(raised.value)
 
     def test_a_bad_text(self) -> None:
-        with pytest.raises(ValueError, match="'5 per s' is not a limit"):
-            as_limiter("5 per s")
+        with pytest.raises(ValueError, match="'5 in 1s' is not a limit"):
+            as_limiter("5 in 1s")
 
 
 #: What is not exact, with 2 at once, some with windows that others would round to nothing.

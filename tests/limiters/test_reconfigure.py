@@ -207,7 +207,7 @@ class TestTighterAndLooser:
     @pytest.mark.parametrize(
         ("policies", "options", "error"),
         [
-            (["2/s", "5 per s"], {}, ValueError),
+            (["2/s", "5 in 1s"], {}, ValueError),
             (["2/s", 5], {}, TypeError),
             (["2/s", WindowTokenBucket], {}, TypeError),
             (["2/s"], {"concurrency": 0}, ValueError),

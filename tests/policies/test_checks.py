@@ -140,6 +140,10 @@ class TestCheckUnit:
     def test_returns_a_name(self) -> None:
         assert check_unit("tokens") == "tokens"
 
+    @pytest.mark.parametrize("word", ["call", "calls", "req", "request", "requests"])
+    def test_what_means_calls_is_calls(self, word: str) -> None:
+        assert check_unit(word) == "calls"
+
     @pytest.mark.parametrize("value", [5, None, b"calls", True])
     def test_refuses_what_is_no_str(self, value: object) -> None:
         with pytest.raises(TypeError) as raised:

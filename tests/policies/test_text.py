@@ -24,6 +24,35 @@ GOOD = {
     " 20 / 10 s ": WindowTokenBucket(20, 10),
     "5 calls/s": WindowTokenBucket(5, 1),
     "1/30day": WindowTokenBucket(1, 30 * 86_400),
+    # what others take
+    "20 per 10s": WindowTokenBucket(20, 10),
+    "10 per second": WindowTokenBucket(10, 1),
+    "10 per 1 minute": WindowTokenBucket(10, 60),
+    "10/minute": WindowTokenBucket(10, 60),
+    "20/10sec": WindowTokenBucket(20, 10),
+    "20/10 seconds": WindowTokenBucket(20, 10),
+    "5/2 minutes": WindowTokenBucket(5, 120),
+    "5/hr": WindowTokenBucket(5, 3600),
+    "5/hour": WindowTokenBucket(5, 3600),
+    "5/2hours": WindowTokenBucket(5, 7200),
+    "5/d": WindowTokenBucket(5, 86_400),
+    "5/7 days": WindowTokenBucket(5, 7 * 86_400),
+    "5/w": WindowTokenBucket(5, 7 * 86_400),
+    "5/week": WindowTokenBucket(5, 7 * 86_400),
+    "5/2 weeks": WindowTokenBucket(5, 14 * 86_400),
+    "200k tokens/min": WindowTokenBucket(200_000, 60, unit="tokens"),
+    "100k/min": WindowTokenBucket(100_000, 60),
+    "1.5k/s": WindowTokenBucket(1500, 1),
+    "1.25M tokens per day": WindowTokenBucket(1_250_000, 86_400, unit="tokens"),
+    "5.0/s": WindowTokenBucket(5, 1),
+    "5 call/s": WindowTokenBucket(5, 1),
+    "5 request/s": WindowTokenBucket(5, 1),
+    "5 requests per second": WindowTokenBucket(5, 1),
+    "5 req/s": WindowTokenBucket(5, 1),
+    # how it is measured
+    "20/10s end": WindowTokenBucket(20, 10, measure="end"),
+    "20/10s start": WindowTokenBucket(20, 10),
+    "200k tokens per min  end ": WindowTokenBucket(200_000, 60, measure="end", unit="tokens"),
 }
 
 BAD = [
@@ -33,7 +62,9 @@ BAD = [
     "20",
     "20/",
     "/10s",
-    "20 per 10s",
+    "20per10s",
+    "20 per10s",
+    "20 a second",
     "0/s",
     "000/s",
     "20/0s",
@@ -43,14 +74,22 @@ BAD = [
     "+20/s",
     "1.5/s",
     "1e3/s",
-    "100k/min",
+    "100K/min",
+    "100 k tokens/min",
+    "1m/min",
     "nan/s",
     "inf/s",
     "20/infs",
     "20/nans",
     "20/10",
     "20/10S",
-    "20/10sec",
+    "20/10secs",
+    "20/month",
+    "20/10send",
+    "20/10s begin",
+    "20/10s end end",
+    "0.0/s",
+    "0k/s",
     "20/10m",
     "20/1_0s",
     "_20/s",
@@ -92,6 +131,27 @@ class TestParsePolicy:
         with pytest.raises(ValueError, match=r"'20/0s' .*window must be above 0"):
             parse_policy("20/0s")
 
+    @pytest.mark.parametrize(
+        ("text", "instead"),
+        [
+            ("0.5/s", "1/2s"),
+            ("1.5/s", "3/2s"),
+            ("0.5/10s", "1/20s"),
+            ("0.1 per 2.5 min", "1/25min"),
+            ("2.5 tokens/min", "5 tokens/2min"),
+            ("0.0001k tokens/min", "1 tokens/10min"),
+        ],
+    )
+    def test_a_fraction_is_answered_with_the_same_rate(self, text: str, instead: str) -> None:
+        with pytest.raises(ValueError, match=f"the same rate is '{instead}'"):
+            parse_policy(text)
+
+        assert parse_policy(instead)
+
+    def test_how_it_is_measured_if_it_does_not_say(self) -> None:
+        assert parse_policy("20/10s", "end") == parse_policy("20/10s end")
+        assert parse_policy("20/10s start", "end") == parse_policy("20/10s")
+
     @examples(100)
     @given(st.text(max_size=20))
     def test_never_fails_otherwise(self, text: str) -> None:
@@ -110,6 +170,9 @@ class TestParsePolicy:
 class TestAsPolicy:
     def test_text(self) -> None:
         assert as_policy("20/10s") == WindowTokenBucket(20, 10)
+
+    def test_how_a_text_is_measured(self) -> None:
+        assert as_policy("20/10s", "end") == WindowTokenBucket(20, 10, measure="end")
 
     def test_a_policy_stays_as_it_is(self) -> None:
         policy = WindowTokenBucket(20, 10)
