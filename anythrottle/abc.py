@@ -33,6 +33,10 @@ class Permit(Protocol):
         """Give the whole charge back; what the call holds is kept until it ends."""
         ...
 
+    def mark_counted(self, *units: str) -> None:
+        """Say that the server has counted the call by now, in these units, or in all."""
+        ...
+
 
 @runtime_checkable
 class Limiter(Protocol):

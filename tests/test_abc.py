@@ -28,6 +28,8 @@ class OwnPermit:
 
     def refund(self) -> None: ...
 
+    def mark_counted(self, *units: str) -> None: ...
+
 
 class OwnLimiter:
     """Written by a user, with nothing of ours but the types."""

@@ -76,7 +76,7 @@ class LimiterControls(Live):
         measure: Literal["start", "end"],
     ) -> None:
         #: How texts are measured that don't say.
-        self._measure = check_measure(measure)
+        self._measure: Literal["start", "end"] = check_measure(measure)
         described = tuple(as_policy(policy, self._measure) for policy in policies)
         check_observer(observer)
         most = inf if max_waiting is None else check_count("max_waiting", max_waiting, least=0)

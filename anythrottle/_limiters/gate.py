@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from math import inf
 from typing import final
@@ -266,9 +266,28 @@ class Gate:
         """Let the call of a started turn end: what it holds is let go."""
         if self.holds_charges:
             for charge in turn.charges:
-                charge.receipt = charge.bucket.release(now, charge.amount, charge.receipt)
+                if charge.counted is None:
+                    charge.receipt = charge.bucket.release(now, charge.amount, charge.receipt)
 
         self.let_go(turn)
+
+    def mark_counted(self, turn: Turn, now: float, units: Collection[str]) -> None:
+        """
+        Let the call of a turn that runs count from now on, in some units, as if it ended.
+
+        What it is charged later is held until it ends, or is marked too.
+
+        :param units: which units; all if there is none
+        """
+        turn.marks = dict.fromkeys(units or ("",), now) | turn.marks
+        for policy, unit, bucket in zip(self.policies, self.units, self.buckets, strict=True):
+            if not units or unit in units:
+                for charge in turn.charges:
+                    if charge.bucket is bucket and charge.counted is None:
+                        charge.counted = now
+                        if policy.holds:
+                            receipt = bucket.release(now, charge.amount, charge.receipt)
+                            charge.receipt = receipt
 
     def give_back(self, turn: Turn, now: float) -> None:
         """Undo the charge of a turn whose call has not begun, and let go its slot."""

@@ -7,8 +7,9 @@ from math import inf
 from types import TracebackType
 from typing import Self, final
 
+from .._policies.checks import check_unit
 from .._policies.policy import Cost
-from .cost import by_unit, named_amounts
+from .cost import by_unit, check_counted, named_amounts
 from .line import WaitLine
 from .live import Live
 from .patience import Patience
@@ -29,6 +30,10 @@ class FreePermit:
 
     def refund(self) -> None:
         pass
+
+    def mark_counted(self, *units: str) -> None:
+        for unit in units:
+            check_unit(unit)
 
     def leave(self) -> None:
         pass
@@ -126,6 +131,31 @@ class TurnPermit(Live, Turn):
         """
         self._check_begun()
         self.settle(dict.fromkeys(self._line.gate.units, 0))
+
+    def mark_counted(self, *units: str) -> None:
+        """
+        Say that the server has counted the call by now: its answer has begun to come, say.
+
+        With ``measure="end"``, what the call is charged so far counts from this instant instead of
+        its end, so that others may go sooner, and still not a single window of the server's own
+        holds more than the limit. The slot stays until the end. What :meth:`settle` adds later is
+        held until the end, or until it is marked as well; else twice is as once. Under other
+        policies nothing changes, nor after the call's end.
+
+        :param units: in which units it has been counted; in all if none is named
+        :raises RuntimeError: if the call has not begun
+        :raises TypeError: if a unit is no str
+        :raises ValueError: if the limiter doesn't count a unit
+
+        """
+        self._check_begun()
+        counted = self._line.gate.units
+        known = by_unit(self.cost)
+        names = [check_unit(unit) for unit in units]
+        if counted:
+            names = [n if n in known else check_counted(n, counted) for n in names]
+
+        self._line.mark_counted(self, names)
 
     def enter_now(self, *, begins: bool = True) -> bool:
         """

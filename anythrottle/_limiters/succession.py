@@ -139,23 +139,38 @@ def _carry_over(
         receipt_of = _succeed(level, bucket, now, told)
         for turn, charge in _running(charges, level):
             receipt = receipt_of(charge.receipt)
-            since = now if old[0].holds else charge.since
-            charges[turn].append(Charge(bucket, charge.amount, receipt, since))
+            since = _counts_from(charge, old[0], new[0], now)
+            charges[turn].append(_carried(charge, bucket, receipt, since))
 
         return
 
     instants = [instant for instant, _ in told]
     receipts = _replay(told, bucket, now + old[1].delay(now, 0))
     for turn, charge in running:
-        since = now if old[0].holds else charge.since
-        if new[0].holds:
+        since = _counts_from(charge, old[0], new[0], now)
+        if new[0].holds and charge.counted is None:
             bucket.take(now, charge.amount)
             receipt = bucket.start(now, charge.amount)
         else:
             index = bisect_left(instants, since)
             receipt = receipts[index] if index < len(receipts) else -inf
 
-        charges[turn].append(Charge(bucket, charge.amount, receipt, since))
+        charges[turn].append(_carried(charge, bucket, receipt, since))
+
+
+def _counts_from(charge: Charge, old: Policy, new: Policy, now: float) -> float:
+    """Return from when on a charge counts that a call which runs takes over."""
+    if charge.counted is not None and (old.holds or new.holds):
+        return charge.counted
+
+    return now if old.holds else charge.since
+
+
+def _carried(charge: Charge, bucket: Bucket, receipt: float, since: float) -> Charge:
+    """Return a charge in another bucket."""
+    carried = Charge(bucket, charge.amount, receipt, since)
+    carried.counted = charge.counted
+    return carried
 
 
 def _succeed(
@@ -200,10 +215,12 @@ def _told(old: _Pair, new: _Pair, running: list[Charge], now: float) -> list[tup
     told = sorted(old[1].history(now))
     if old[0].holds and not new[0].holds:
         # What has been held until now counts from now on.
-        told += [(now, charge.amount) for charge in running]
+        told += [(now, charge.amount) for charge in running if charge.counted is None]
     elif new[0].holds and not old[0].holds:
-        # From now on it is held, instead.
+        # From now on it is held, instead; or it counts from its mark.
         told = _without(running, told)
+        told += [(each.counted, each.amount) for each in running if each.counted is not None]
+        told.sort()
 
     return told
 
@@ -252,9 +269,16 @@ def _charge_running(new: _Pair, charges: _Charges, now: float) -> None:
         unit = unit_of(policy.unit)
         amount = by_unit(turn.cost).get(unit, 1 if unit == "calls" else 0)
         if amount:
-            instant = now if policy.holds else turn.began
+            counted = turn.counted_at(unit)
+            held_since = now if counted is None else counted
+            instant = held_since if policy.holds else turn.began
             bucket.take(instant, amount)
-            carried.append(Charge(bucket, amount, bucket.start(instant, amount), instant))
+            charge = Charge(bucket, amount, bucket.start(instant, amount), instant)
+            charge.counted = counted
+            if policy.holds and counted is not None:
+                charge.receipt = bucket.release(counted, amount, charge.receipt)
+
+            carried.append(charge)
 
 
 def _began(item: tuple[Turn, list[Charge]]) -> float:

@@ -12,8 +12,10 @@ from .parking import Parked, Run
 #: A place in line: the priority, then the order of arrival.
 Place: TypeAlias = tuple[float, int]
 
-#: What a call that has not begun has been charged. Never changed, so that it serves for all.
+#: What a call that has not begun has been charged, and what it has told of having been counted.
+#: Never changed, so that they serve for all.
 _NOTHING: list[Charge] = []
+_NO_MARKS: dict[str, float] = {}
 
 #: The priority of those who go again: before all others.
 FRONT = -inf
@@ -28,16 +30,18 @@ class Charge:
     :ivar amount: how much of it has not been given back
     :ivar receipt: what the bucket gave for it
     :ivar since: the instant from which on it counts, unless it is held
+    :ivar counted: when its server had counted it for sure, if the call has told that
 
     """
 
-    __slots__ = ("amount", "bucket", "receipt", "since")
+    __slots__ = ("amount", "bucket", "counted", "receipt", "since")
 
     def __init__(self, bucket: Bucket, amount: int, receipt: float, since: float) -> None:
         self.bucket = bucket
         self.amount = amount
         self.receipt = receipt
         self.since = since
+        self.counted: float | None = None
 
 
 class Turn(Parked):
@@ -59,6 +63,8 @@ class Turn(Parked):
     :ivar began: when the call has begun; infinity before
     :ivar task_id: what AnyIO calls the task that has begun it, if it holds something
     :ivar charges: what the call was charged, if it ends
+    :ivar marks: for which units the call has told that it was counted, and when; under ``""`` for
+        all that are not among them
     :ivar error: why it can never be granted, if the limiter has become another one
 
     """
@@ -75,6 +81,7 @@ class Turn(Parked):
         "give_up",
         "granted",
         "in_line",
+        "marks",
         "place",
         "run",
         "slot",
@@ -100,4 +107,9 @@ class Turn(Parked):
         self.began = inf
         self.task_id = 0
         self.charges: list[Charge] = _NOTHING
+        self.marks: dict[str, float] = _NO_MARKS
         self.error: Exception | None = None
+
+    def counted_at(self, unit: str) -> float | None:
+        """Return when its server had counted it in a unit for sure, if the call has told that."""
+        return self.marks.get(unit, self.marks.get(""))

@@ -17,6 +17,7 @@ Grants turns, from the front of the line. Nothing waits here.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from math import inf
 
 import anyio
@@ -295,6 +296,17 @@ class Turnstile:
 
             if self.queue.blocks:
                 self.serve(now)
+
+    def mark_counted(self, turn: Turn, units: Collection[str]) -> None:
+        """Let a call that runs count from now on, in some units; it may make others due sooner."""
+        if turn.granted and turn.run is self.clock.latest:
+            now = self.clock.estimate()
+            self.catch_up(now)
+            self.gate.mark_counted(turn, now, units)
+            if self.gate.holds_charges:
+                self.outlook.note_end()
+                if self.queue.blocks:
+                    self.serve(now)
 
     def settle(self, turn: Turn, changes: dict[str, int]) -> None:
         """Correct the charge of a started turn, by unit; what comes back goes to those in line."""

@@ -6,7 +6,7 @@ from math import inf, isfinite, isinf, isnan
 from typing import Literal
 
 #: The words for the unit that a cost need not name.
-_CALLS = dict.fromkeys(("call", "calls", "req", "request", "requests"), "calls")
+_CALLS: dict[str, str] = dict.fromkeys(("call", "calls", "req", "request", "requests"), "calls")
 
 
 def check_count(name: str, value: object, *, least: int = 1, or_else: str | None = None) -> int:

@@ -64,6 +64,8 @@ class Call:
     epoch: int = -1
     ended_epoch: int = -1
     permit: Permit | None = None
+    #: When it told first that its server had counted it as a call.
+    counted: float = math.inf
     scope: anyio.CancelScope | None = None
 
     def within(self) -> anyio.CancelScope:
@@ -79,6 +81,8 @@ class Entry:
     call: Call | None
     since: float | None
     amount: int
+    #: When the call has told that it was counted.
+    counted: float | None = None
 
 
 class PlainWindow:
@@ -121,15 +125,24 @@ class PlainWindow:
             if entry.call is call and entry.since is None:
                 entry.since = now
 
+    def mark(self, call: Call, now: float) -> None:
+        for entry in self.entries:
+            if entry.call is call and entry.counted is None:
+                entry.counted = now
+                entry.since = now if entry.since is None else entry.since
+
     def successor(self, policy: WindowTokenBucket, now: float) -> PlainWindow:
         new = PlainWindow(policy)
         for entry in self.entries:
             call, since = entry.call, entry.since
             if call is not None and call.holds and call.ended is None:
-                # What was held counts from now on, if it isn't to be held further.
-                since = None if policy.holds else now if since is None else since
+                if entry.counted is not None and (policy.holds or self.policy.holds):
+                    since = entry.counted
+                else:
+                    # What was held counts from now on, if it isn't to be held further.
+                    since = None if policy.holds else now if since is None else since
 
-            new.entries.append(Entry(call, since, entry.amount))
+            new.entries.append(Entry(call, since, entry.amount, entry.counted))
 
         return new
 
@@ -224,6 +237,15 @@ class Book:
                 if bound.policy.unit == unit:
                     bound.settle(call, amount)
 
+    def mark(self, call: Call, now: float, units: tuple[str, ...]) -> None:
+        if call.ended is None:
+            for window in self.windows:
+                if not units or window.policy.unit in units:
+                    window.mark(call, now)
+
+            if not units or "calls" in units:
+                call.counted = min(call.counted, now)
+
     def penalize(self, now: float, amounts: dict[str, int]) -> None:
         for window in self.windows:
             if window.policy.unit in amounts:
@@ -267,6 +289,7 @@ VERBS = [
     *("permit", "permit", "burst", "burst", "acquire", "nowait", "run", "patient"),
     *("wait", "wait", "idle", "idle", "stall", "pause", "resume", "cancel"),
     *("settle", "settle", "refund", "penalize", "reconfigure", "reconfigure", "outsider"),
+    *("mark", "mark", "mark"),
 ]
 
 
@@ -332,7 +355,7 @@ class Chaos:
             await anyio.sleep(part)
         elif verb == "idle":
             await self.quiet()
-        elif verb in ("settle", "refund", "penalize"):
+        elif verb in ("settle", "refund", "penalize", "mark"):
             # Who has been granted its turn before, may go.
             await wait_idle()
             self.correct(verb, number, other)
@@ -400,6 +423,8 @@ class Chaos:
         if verb == "penalize":
             self.limiter.penalize({"tokens": other})
             self.book.penalize(now, {"tokens": other})
+        elif verb == "mark":
+            self.mark(number, now)
         elif may:
             call = may[number % len(may)]
             assert call.permit is not None
@@ -411,6 +436,16 @@ class Chaos:
                 call.permit.refund()
 
             self.book.settle(call, now, amounts)
+
+    def mark(self, number: int, now: float) -> None:
+        """A call tells that its server has counted it; of one that has ended, that is no news."""
+        begun = [c for c in self.book.calls if c.permit is not None and c.entered is not None]
+        if begun:
+            call = begun[-1 - number % len(begun)]
+            assert call.permit is not None
+            units = ((), ("calls",), ("requests", "tokens"))[number % 3]
+            call.permit.mark_counted(*units)
+            self.book.mark(call, now, tuple({"requests": "calls"}.get(u, u) for u in units))
 
     def arrive(self, call: Call) -> None:
         call.came = anyio.current_time()
@@ -616,7 +651,11 @@ class TestEverythingAtOnce:
     def test_wherever_in_its_call_the_server_counts_it(
         self, run: Run, policy: WindowTokenBucket, script: list[Step], seed: int
     ) -> None:
-        """G2, by instants drawn inside of the calls; with measure="start" they are the starts."""
+        """
+        G2, by instants drawn inside of the calls, before their marks.
+
+        With measure="start" they are the starts.
+        """
 
         async def main() -> list[Call]:
             tokens = WindowTokenBucket(1000, 0.1, unit="tokens")
@@ -626,7 +665,7 @@ class TestEverythingAtOnce:
 
         draw = random.Random(seed)  # noqa: S311 - the same each time
         blocks = [
-            (call.entered, call.ended, call.amounts["calls"])
+            (call.entered, min(call.ended, call.counted), call.amounts["calls"])
             for call in run(main)
             if call.entered is not None and call.ended is not None
         ]
@@ -676,6 +715,15 @@ class TestTheReference:
         book.settle(first, 5.0, {"calls": 4})
         with pytest.raises(AssertionError, match="crowds"):
             book.enter(second, 10.0, 0.0)
+
+    def test_a_mark_that_comes_too_soon(self) -> None:
+        book, first, second = self.book(measure="end")
+        book.enter(first, 0.0, 0.0)
+        book.mark(first, 1.0, ())
+        with pytest.raises(AssertionError, match="crowds"):
+            book.enter(second, 10.0, 0.0)
+
+        book.enter(second, 11.0, 0.0)
 
     @pytest.mark.timing
     async def test_who_waits_without_need_and_who_barges(self) -> None:

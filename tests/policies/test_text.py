@@ -146,7 +146,7 @@ class TestParsePolicy:
         with pytest.raises(ValueError, match=f"the same rate is '{instead}'"):
             parse_policy(text)
 
-        assert parse_policy(instead)
+        assert parse_policy(instead).limit
 
     def test_how_it_is_measured_if_it_does_not_say(self) -> None:
         assert parse_policy("20/10s", "end") == parse_policy("20/10s end")
