@@ -27,6 +27,7 @@ from ._events import (
     Started,
     Throttled,
 )
+from ._limiters.base_limiter import BaseLimiter
 from ._limiters.controls import RateLimiterStatistics
 from ._limiters.current import current_permit
 from ._limiters.keyed import KeyedLimiter
@@ -39,6 +40,7 @@ from ._policies.window import WindowTokenBucket
 __all__ = (
     "Abandoned",
     "AnythrottleError",
+    "BaseLimiter",
     "Cost",
     "CostTooHigh",
     "Decision",

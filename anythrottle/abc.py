@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Literal, ParamSpec, Protocol, TypeVar, TypeVarTuple, runtime_checkable
+from typing import Literal, ParamSpec, Protocol, TypeVar, TypeVarTuple, overload, runtime_checkable
 
 from ._events import Event, Observer
 from ._policies.policy import Bucket, Cost, Policy
@@ -37,6 +37,18 @@ class Permit(Protocol):
         """Say that the server has counted the call by now, in these units, or in all."""
         ...
 
+    def throttled(self, retry_after: float | None = None) -> None:
+        """Say that the call was refused, and for how many seconds: the limiter pauses."""
+        ...
+
+    def keep(self) -> None:
+        """Let the call go on after its function has returned, until :meth:`end`."""
+        ...
+
+    def end(self) -> None:
+        """End a call that is kept."""
+        ...
+
 
 @runtime_checkable
 class Limiter(Protocol):
@@ -64,14 +76,27 @@ class Limiter(Protocol):
         *args: *PosArgsT,
         cost: Cost = 1,
         priority: int = 0,
-        max_attempts: int | None = None,
+        max_wait: float | Literal["deadline"] | None = None,
+        max_throttles: int | None = None,
     ) -> T:
         """Wait for a turn and call a function, again if it was throttled."""
         ...
 
-    def wrap(self, func: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[object, object, T]]:
-        """Return a function that calls ``func`` by :meth:`run`."""
-        ...
+    @overload
+    def wrap(
+        self, func: Callable[P, Awaitable[T]], /
+    ) -> Callable[P, Coroutine[object, object, T]]: ...
+
+    @overload
+    def wrap(
+        self,
+        /,
+        *,
+        cost: Cost = 1,
+        priority: int = 0,
+        max_wait: float | Literal["deadline"] | None = None,
+        max_throttles: int | None = None,
+    ) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Coroutine[object, object, T]]]: ...
 
     def pause(self, seconds: float | None = None) -> None:
         """Let nobody pass for so many seconds, ``None`` for the limiter's own choice."""

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Literal, ParamSpec, TypeVar, TypeVarTuple
+from typing import Any, Literal, ParamSpec, TypeVar, TypeVarTuple
 
 import anyio
 import pytest
@@ -29,6 +29,12 @@ class OwnPermit:
     def refund(self) -> None: ...
 
     def mark_counted(self, *units: str) -> None: ...
+
+    def throttled(self, retry_after: float | None = None) -> None: ...
+
+    def keep(self) -> None: ...
+
+    def end(self) -> None: ...
 
 
 class OwnLimiter:
@@ -58,16 +64,20 @@ class OwnLimiter:
         *args: *PosArgsT,
         cost: Cost = 1,
         priority: int = 0,
-        max_attempts: int | None = None,
+        max_wait: float | Literal["deadline"] | None = None,
+        max_throttles: int | None = None,
     ) -> T:
         async with self:
             return await func(*args)
 
-    def wrap(self, func: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[object, object, T]]:
-        async def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
-            return await self.run(partial(func, *args, **kwargs))
+    def wrap(self, func: Any = None, /, **options: Any) -> Any:
+        def decorate(func: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[object, object, T]]:
+            async def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+                return await self.run(partial(func, *args, **kwargs), **options)
 
-        return wrapped
+            return wrapped
+
+        return decorate if func is None else decorate(func)
 
     def pause(self, seconds: float | None = None) -> None:
         self.paused.append(seconds)

@@ -539,7 +539,7 @@ class TestThrottled:
             witness.events.clear()
             most = 1 if error.args == (None,) else None
             with pytest.raises((ThrottleException, ExceptionGroup)):
-                await limiter.run(job, max_attempts=most)
+                await limiter.run(job, max_throttles=most)
 
             assert witness.events == [Granted(None, 1, 0.0), Paused(None, 1.0)]
 

@@ -12,6 +12,7 @@ from .._events import Observer, Paused, Resumed, check_observer, tell
 from .._policies.checks import check_count, check_measure, check_seconds
 from .._policies.policy import Bucket, Cost, Decision, Policy
 from .._policies.text import as_policy
+from .base_limiter import BaseLimiter
 from .cost import check_counted, named_amounts
 from .gate import Gate
 from .line import WaitLine
@@ -27,6 +28,8 @@ class RateLimiterStatistics:
     :ivar int tasks_waiting: how many tasks wait for their turn
     :ivar int borrowed_tokens: how many calls hold a slot (or a charge) while they run
     :ivar float total_tokens: how many may, at most: the concurrency; infinity without one
+    :ivar int kept: how many of them go on, by :meth:`.abc.Permit.keep`, though their functions have
+        returned
     :ivar float paused_for: for how many seconds the limiter is still paused
 
     """
@@ -35,6 +38,7 @@ class RateLimiterStatistics:
     borrowed_tokens: int
     total_tokens: float
     paused_for: float
+    kept: int = 0
 
 
 @final
@@ -52,14 +56,14 @@ AS_IT_IS: Final = AsItIs()
 Concurrency: TypeAlias = int | anyio.CapacityLimiter | None
 
 
-class LimiterControls(Live):
+class LimiterControls(Live, BaseLimiter):
     """
     The half of :class:`.RateLimiter` that waits for nothing.
 
     Its parameters are explained there.
     """
 
-    __slots__ = ("__weakref__", "_gate", "_line", "_measure", "_one", "_only")
+    __slots__ = ("_gate", "_line", "_measure", "_one", "_only")
 
     #: What a call of cost 1 charges, if an int will do.
     _one: tuple[int, ...] | None
@@ -241,6 +245,7 @@ class LimiterControls(Live):
             borrowed_tokens=self._gate.borrowed,
             total_tokens=self._gate.slots,
             paused_for=max(self._gate.paused_until - now, 0.0),
+            kept=self._gate.kept,
         )
 
     def __repr__(self) -> str:

@@ -17,7 +17,7 @@ from .._policies.utc_window_bucket import UtcWindowBucket
 from .._policies.window import WindowBucket
 from .cost import amounts_of
 from .holding import Slot
-from .turn import Charge, Turn
+from .turn import Charge, KeptTurn, Turn
 
 #: The end of a pause that there is not.
 NEVER = -inf
@@ -271,6 +271,17 @@ class Gate:
 
         self.let_go(turn)
 
+    def keep(self, turn: Turn) -> KeptTurn:
+        """Let another turn hold from now on what a turn holds whose call goes on."""
+        kept = turn.kept()
+        self.charged.remove(turn)
+        self.charged.add(kept)
+        if turn in self._slotless:
+            self._slotless.remove(turn)
+            self._slotless.add(kept)
+
+        return kept
+
     def mark_counted(self, turn: Turn, now: float, units: Collection[str]) -> None:
         """
         Let the call of a turn that runs count from now on, in some units, as if it ended.
@@ -402,6 +413,11 @@ class Gate:
     def borrowed(self) -> int:
         """How many hold a slot, or a charge, now."""
         return len(self.charged) if self.holds else 0
+
+    @property
+    def kept(self) -> int:
+        """How many calls go on whose functions have returned."""
+        return sum(isinstance(turn, KeptTurn) for turn in self.charged)
 
     @property
     def slots(self) -> float:

@@ -15,6 +15,7 @@ from typing import final
 
 import anyio
 
+from .._errors import LimitExceeded
 from .._events import Abandoned, tell
 from .holding import Slot, borrowers_of, is_inside, slots_here, turns_here, waiting_inside
 from .parking import Run
@@ -145,10 +146,19 @@ class WaitLine(Turnstile):
         if max_wait is not None:
             latest, turn.give_up = latest_turn(max_wait, now)
 
+        if turn.in_line and latest < inf:
+            # It goes again, and stands in line for that; but perhaps it cannot come in time.
+            self.queue.remove(turn)
+            self.outlook.void()
+
         came = turn.in_line or turn.granted or turn.error is not None
         if not (came or self.try_now(turn, now)):
             if max_wait is not None or self.max_waiting < inf:
-                self._admit(turn, now, latest, newcomer=newcomer)
+                try:
+                    self._admit(turn, now, latest, newcomer=newcomer)
+                except LimitExceeded:
+                    self.serve(now)
+                    raise
 
             self.outlook.note_newcomer(turn)
             self.queue.add(turn)

@@ -1,4 +1,4 @@
-"""How long a call is ready to wait."""
+"""How long a call is ready to wait, and before whom it goes."""
 
 from __future__ import annotations
 
@@ -31,6 +31,18 @@ def check_patience(max_wait: Patience) -> Patience:
         return max_wait
 
     return check_seconds("max_wait", max_wait, zero=True, infinite=True)
+
+
+def check_priority(priority: int) -> int:
+    """
+    Return a priority, if it is one.
+
+    :raises TypeError: if it is none
+    """
+    if not isinstance(priority, int) or isinstance(priority, bool):
+        raise TypeError(f"priority must be an int, not {priority!r}")
+
+    return priority
 
 
 def latest_turn(max_wait: float | Literal["deadline"], now: float) -> tuple[float, float]:

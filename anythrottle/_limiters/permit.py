@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import inf
 from types import TracebackType
-from typing import Self, final
+from typing import Protocol, Self, final
 
 from .._policies.checks import check_unit
 from .._policies.policy import Cost
@@ -14,6 +14,14 @@ from .line import WaitLine
 from .live import Live
 from .patience import Patience
 from .turn import Turn
+
+
+class Pausing(Protocol):
+    """A limiter, as far as a permit knows it."""
+
+    def pause(self, seconds: float | None = None) -> None:
+        """Let nobody pass for a while."""
+        ...
 
 
 @final
@@ -38,6 +46,15 @@ class FreePermit:
     def leave(self) -> None:
         pass
 
+    def throttled(self, retry_after: float | None = None) -> None:
+        pass
+
+    def keep(self) -> None:
+        raise RuntimeError("keep() is for the function that a limiter's run() or wrap() calls")
+
+    def end(self) -> None:
+        raise RuntimeError("the call was not kept: it ends by itself")
+
     def withdraw(self) -> None:
         pass
 
@@ -58,19 +75,24 @@ class TurnPermit(Live, Turn):
     """
 
     __slots__ = (
+        "__weakref__",
+        "_ended",
         "_entered",
         "_fast",
+        "_keeps",
+        "_kept",
         "_line",
-        "_max_wait",
         "_owner",
         "_policies",
         "_priority",
         "_waited",
+        "max_wait",
+        "may_be_kept",
     )
 
     def __init__(  # noqa: PLR0917 - only one who calls it, and often
         self,
-        owner: object,
+        owner: Pausing,
         line: WaitLine,
         cost: Cost,
         amounts: Sequence[int],
@@ -86,10 +108,16 @@ class TurnPermit(Live, Turn):
         self._line = line
         self._policies = line.gate.policies
         self._priority = priority
-        self._max_wait: Patience = max_wait
+        self.max_wait: Patience = max_wait
         self._fast = fast
         self._entered = False
         self._waited = 0.0
+        #: Whether the call may be kept: it runs within ``run`` or ``wrap``.
+        self.may_be_kept = False
+        #: Whether it was asked to go on after its function has returned, and to end.
+        self._keeps = self._ended = False
+        #: What it holds after that.
+        self._kept: Turn | None = None
 
     @property
     def waited(self) -> float:
@@ -113,12 +141,13 @@ class TurnPermit(Live, Turn):
 
         """
         self._check_begun()
-        before = by_unit(self.cost)
+        turn = self._kept or self
+        before = by_unit(turn.cost)
         amounts = named_amounts(cost, self._line.gate.units, before)
         before.setdefault("calls", 1)
         changes = {unit: amount - before.get(unit, 0) for unit, amount in amounts.items()}
-        self._line.settle(self, {unit: change for unit, change in changes.items() if change})
-        self.cost = before | amounts
+        self._line.settle(turn, {unit: change for unit, change in changes.items() if change})
+        turn.cost = before | amounts
 
     def refund(self) -> None:
         """
@@ -149,13 +178,57 @@ class TurnPermit(Live, Turn):
 
         """
         self._check_begun()
+        turn = self._kept or self
         counted = self._line.gate.units
-        known = by_unit(self.cost)
+        known = by_unit(turn.cost)
         names = [check_unit(unit) for unit in units]
         if counted:
             names = [n if n in known else check_counted(n, counted) for n in names]
 
-        self._line.mark_counted(self, names)
+        self._line.mark_counted(turn, names)
+
+    def throttled(self, retry_after: float | None = None) -> None:
+        """
+        Say that the call was refused: the limiter pauses.
+
+        :param retry_after: for how long, in seconds, 0 or more; ``None`` for the limiter's own
+            choice, as :meth:`.RateLimiter.pause` says
+        :raises TypeError: if ``retry_after`` is no number
+        :raises ValueError: if ``retry_after`` is negative or NaN
+
+        """
+        self._owner.pause(retry_after)
+
+    def keep(self) -> None:
+        """
+        Let the call go on after its function has returned, until :meth:`end`.
+
+        For a function that returns what it has begun: a stream, say. If it raises, is throttled or
+        cancelled, the call ends with it all the same. Nobody else ends a call that is kept.
+
+        :raises RuntimeError: unless the function runs that :meth:`.RateLimiter.run`, or a function
+            made by :meth:`.RateLimiter.wrap`, has called under this permit
+        """
+        if not self.may_be_kept:
+            raise RuntimeError(
+                "keep() is for the function that a limiter's run() or wrap() calls, as long as it "
+                "runs: elsewhere, hold the permit by 'async with'"
+            )
+
+        self._keeps = True
+
+    def end(self) -> None:
+        """
+        End a call that is kept; it may be called from any task. A second time, it does nothing.
+
+        :raises RuntimeError: if the call was not kept
+        """
+        if not self._keeps:
+            raise RuntimeError("the call was not kept: it ends by itself, or call keep() before")
+
+        self._ended = True
+        if self._kept is not None:
+            self._line.end(self._kept)
 
     def enter_now(self, *, begins: bool = True) -> bool:
         """
@@ -200,7 +273,7 @@ class TurnPermit(Live, Turn):
 
         newcomer = self._arrive()
         self._waited += await self._line.wait(
-            self, fast=self._fast, max_wait=self._max_wait, newcomer=newcomer
+            self, fast=self._fast, max_wait=self.max_wait, newcomer=newcomer
         )
         return self
 
@@ -208,7 +281,7 @@ class TurnPermit(Live, Turn):
         """Wait until the turn is granted; it is only held then, for :meth:`begin`."""
         newcomer = self._arrive()
         self._waited += await self._line.wait(
-            self, fast=self._fast, max_wait=self._max_wait, newcomer=newcomer, begins=False
+            self, fast=self._fast, max_wait=self.max_wait, newcomer=newcomer, begins=False
         )
 
     def _arrive(self) -> bool:
@@ -231,7 +304,11 @@ class TurnPermit(Live, Turn):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.leave()
+        self.may_be_kept = False
+        if self._keeps and not self._ended and exc_type is None:
+            self._kept = self._line.keep(self)
+        else:
+            self.leave()
 
     def _check_begun(self) -> None:
         if self.began == inf:
@@ -241,6 +318,7 @@ class TurnPermit(Live, Turn):
         if self.began == inf:
             state = "waiting" if self._entered else "new"
         else:
-            state = "held" if self.granted else "ended"
+            held = (self._kept or self).granted
+            state = "ended" if not held else "held" if self._kept is None else "kept"
 
         return f"<Permit {state}>"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from functools import partial, wraps
 from math import inf
 from types import TracebackType
 from typing import Literal, ParamSpec, TypeVar, TypeVarTuple, final
@@ -12,15 +10,12 @@ from typing import Literal, ParamSpec, TypeVar, TypeVarTuple, final
 import anyio
 
 from .._events import Observer, Throttled, tell
-from .._policies.checks import check_count
 from .._policies.policy import Cost, Policy
 from ..abc import Limiter, Permit
 from .controls import Concurrency, LimiterControls
-from .current import as_current
 from .parking import Run
-from .patience import Patience, check_patience
+from .patience import Patience, check_patience, check_priority
 from .permit import TurnPermit
-from .throttle import JobOf, awaitable_of, discard, go_again, throttle_in
 from .turn import FRONT, Turn
 from .turnstile import HOLDS
 
@@ -157,7 +152,7 @@ class RateLimiter(LimiterControls):
 
         turn = self._turn_without_hold(cost, "acquire")
         if type(priority) is not int:
-            _check_priority(priority)
+            check_priority(priority)
 
         turn.place = line.new_place(priority) if arrival is None else (priority, arrival)
         await line.wait(
@@ -215,101 +210,24 @@ class RateLimiter(LimiterControls):
 
         if type(priority) is not int:
             # Any other needs a closer look, which costs a call.
-            _check_priority(priority)
+            check_priority(priority)
 
         return self._permit(cost, priority, max_wait)
 
-    async def run(
-        self,
-        func: Callable[[*PosArgsT], Awaitable[T]],
-        *args: *PosArgsT,
-        cost: Cost = 1,
-        priority: int = 0,
-        max_attempts: int | None = None,
-    ) -> T:
+    def permit_again(self, permit: Permit, cost: Cost) -> TurnPermit:
         """
-        Wait for a turn, call ``func`` and return what it returns.
+        Return the permit for a call that goes again: in line already, before all others.
 
-        If it raises :exc:`.ThrottleException`, what the call holds is let go, the limiter pauses
-        (for the time given with the exception, else as :meth:`pause` does by itself), and the
-        call goes again from the front of the line. The attempt stays charged, unless the function
-        calls ``current_permit().refund()``.
-
-        A group of nothing but such exceptions is treated as one, with the longest of their
-        pauses. If there is anything else in a group, the limiter pauses too, but the group is
-        raised.
-
-        :param func: an async function
-        :param args: what to call it with
-        :param cost: what the call costs, 0 or more, or amounts by unit
-        :param priority: lower goes first
-        :param max_attempts: how often to call it, at least 1, before its throttling is raised as
-            its error; ``None`` for no bound
-        :raises TypeError: if a parameter is of the wrong type
-        :raises ValueError: if a parameter is out of its range
-        :raises ~anythrottle.CostTooHigh: if a policy could never allow ``cost``
-        :raises ~anythrottle.LimitExceeded: if too many are waiting
-        :raises RuntimeError: if the call is made by a job that the limiter itself runs, and all
-            its slots are held by jobs that do so: a slot could never come
-
+        :param permit: the permit that it runs under as yet
+        :param cost: what it costs, 0 or more, or amounts by unit
         """
-        if not callable(func):
-            raise TypeError(f"func must be an async function, not {func!r}")
-
-        most = inf if max_attempts is None else check_count("max_attempts", max_attempts)
-        permit = self._permit(cost, _check_priority(priority))
-        job: JobOf[T] = partial(func, *args)
-        attempts = 0
-        try:
-            while True:
-                async with permit:
-                    attempts += 1
-                    try:
-                        with as_current(permit):
-                            return await awaitable_of(job, "the function")
-                    except BaseException as exc:
-                        following = self._after_throttling(exc, job, attempts, most)
-                        if following is None:
-                            raise
-
-                        job = following
-                        assert permit.place is not None
-                        # Not fast: else a function that is throttled each time would never let
-                        # others run.
-                        again = self._permit(cost, FRONT, fast=False)
-                        again.place = (FRONT, permit.place[1])
-                        # In line before the slot is free, so that nobody else gets it.
-                        self._line.rejoin(again)
-
-                permit = again
-        finally:
-            # It may be a replacement that has never run.
-            discard(job)
-
-    def wrap(self, func: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[object, object, T]]:
-        """
-        Return an async function that calls ``func`` by :meth:`run`, each call with a cost of 1.
-
-        >>> import anyio, anythrottle
-        >>> limiter = anythrottle.RateLimiter("20/10s", concurrency=5)
-        >>> @limiter.wrap
-        ... async def fetch(page):
-        ...     return f"page {page}"
-        >>> anyio.run(fetch, 7)
-        'page 7'
-
-        :param func: an async function
-        :raises TypeError: if it cannot be called
-
-        """
-        if not callable(func):
-            raise TypeError(f"func must be an async function, not {func!r}")
-
-        @wraps(func)
-        async def limited(*args: P.args, **kwargs: P.kwargs) -> T:
-            return await self.run(partial(func, *args, **kwargs))
-
-        return limited
+        assert isinstance(permit, TurnPermit)
+        assert permit.place is not None
+        # Not fast: else a function that is throttled each time would never let others run.
+        again = self._permit(cost, FRONT, permit.max_wait, fast=False)
+        again.place = (FRONT, permit.place[1])
+        self._line.rejoin(again)
+        return again
 
     async def __aenter__(self) -> None:
         turn = Turn(1, self._amounts(1), ends=True)
@@ -357,27 +275,9 @@ class RateLimiter(LimiterControls):
 
         return Turn(cost, self._amounts(cost), ends=False)
 
-    def _after_throttling(
-        self, error: BaseException, job: JobOf[T], attempts: int, most: float
-    ) -> JobOf[T] | None:
-        """Return what to run after an attempt that was throttled; ``None`` if it was not."""
-        throttle = throttle_in(error)
-        if throttle is None:
-            return None
-
-        self.pause(throttle.retry_after)
-        again = go_again(throttle, error, job, attempts, most)
-        if again is not None and self._line.observer is not None:
-            tell(self._line.observer, Throttled(self._line.name, None, attempts, error))
-
-        return again
-
-
-def _check_priority(priority: int) -> int:
-    if not isinstance(priority, int) or isinstance(priority, bool):
-        raise TypeError(f"priority must be an int, not {priority!r}")
-
-    return priority
+    def _note_throttled(self, throttles: int, error: BaseException) -> None:
+        if self._line.observer is not None:
+            tell(self._line.observer, Throttled(self._line.name, None, throttles, error))
 
 
 def as_limiter(value: Limiter | str) -> Limiter:

@@ -110,6 +110,29 @@ class Turn(Parked):
         self.marks: dict[str, float] = _NO_MARKS
         self.error: Exception | None = None
 
+    def kept(self) -> KeptTurn:
+        """Return a turn that holds from now on what this one holds, which then holds nothing."""
+        kept = KeptTurn(self.cost, self.amounts, ends=True)
+        kept.run = self.run
+        kept.place = self.place
+        kept.began = self.began
+        kept.charges = self.charges
+        kept.marks = self.marks
+        kept.granted, self.granted = self.granted, False
+        kept.slot, self.slot = self.slot, None
+        return kept
+
     def counted_at(self, unit: str) -> float | None:
         """Return when its server had counted it in a unit for sure, if the call has told that."""
         return self.marks.get(unit, self.marks.get(""))
+
+
+@final
+class KeptTurn(Turn):
+    """
+    The turn of a call that goes on after its function has returned.
+
+    It is all that a limiter knows of such a call: the permit belongs to whoever is to end it.
+    """
+
+    __slots__ = ()

@@ -297,6 +297,13 @@ class Turnstile:
             if self.queue.blocks:
                 self.serve(now)
 
+    def keep(self, turn: Turn) -> Turn:
+        """Let a call go on whose function has returned; return what it holds, for :meth:`end`."""
+        if turn.granted and turn.run is self.clock.latest:
+            return self.gate.keep(turn)
+
+        return turn
+
     def mark_counted(self, turn: Turn, units: Collection[str]) -> None:
         """Let a call that runs count from now on, in some units; it may make others due sooner."""
         if turn.granted and turn.run is self.clock.latest:

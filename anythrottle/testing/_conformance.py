@@ -303,7 +303,7 @@ class LimiterConformance(ABC):
             raise ThrottleException(retry_after=0)
 
         with _raises(ThrottleException):
-            await limiter.run(throttled, max_attempts=3)
+            await limiter.run(throttled, max_throttles=3)
 
         assert attempts == 3
 

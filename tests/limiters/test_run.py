@@ -291,9 +291,9 @@ class TestBadArguments:
         ("value", "error"),
         [(0, ValueError), (-1, ValueError), (True, TypeError), (1.5, TypeError), ("2", TypeError)],
     )
-    async def test_max_attempts(self, limiter: RateLimiter, value: Any, error: type) -> None:
-        message = await self.refused(limiter, cost={"tokens": 1}, max_attempts=value)
-        assert message.startswith(f"{error.__name__}: max_attempts ")
+    async def test_max_throttles(self, limiter: RateLimiter, value: Any, error: type) -> None:
+        message = await self.refused(limiter, cost={"tokens": 1}, max_throttles=value)
+        assert message.startswith(f"{error.__name__}: max_throttles ")
         assert repr(value) in message
 
     @pytest.mark.parametrize("value", [1.5, "1", None, True])
@@ -704,7 +704,7 @@ class TestPauseBeforeTheSlotIsFree:
                 functools.partial(
                     limiter.run,
                     service.job("a", errors=[ThrottleException(retry_after=7)], seconds=1),
-                    max_attempts=1,
+                    max_throttles=1,
                 ),
             )
             await wait_idle()
@@ -725,7 +725,7 @@ class TestMaxAttempts:
         errors = [ThrottleException(retry_after=2) for _ in range(5)]
         service = Service()
         with pytest.raises(ThrottleException) as caught:
-            await limiter.run(service.job(errors=errors), max_attempts=3)
+            await limiter.run(service.job(errors=errors), max_throttles=3)
 
         assert caught.value is errors[2]
         assert caught.value.__notes__ == ["It was throttled at each of its 3 starts."]
@@ -736,19 +736,19 @@ class TestMaxAttempts:
     async def test_1_is_once(self) -> None:
         service = Service()
         with pytest.raises(ThrottleException):
-            await RateLimiter().run(service.job(errors=[ThrottleException()]), max_attempts=1)
+            await RateLimiter().run(service.job(errors=[ThrottleException()]), max_throttles=1)
 
         assert len(service.calls) == 1
 
     async def test_a_success_at_the_last_attempt_is_one(self) -> None:
         service = Service()
         errors = [ThrottleException(), ThrottleException()]
-        assert await RateLimiter().run(service.job(errors=errors), max_attempts=3) == "job"
+        assert await RateLimiter().run(service.job(errors=errors), max_throttles=3) == "job"
 
     async def test_a_group_is_raised_as_it_is(self) -> None:
         group = ExceptionGroup("all", [ThrottleException(), ThrottleException()])
         with pytest.raises(ExceptionGroup) as caught:
-            await RateLimiter().run(Service().job(errors=[group]), max_attempts=1)
+            await RateLimiter().run(Service().job(errors=[group]), max_throttles=1)
 
         assert caught.value is group
         assert group.__notes__ == ["It was throttled at each of its 1 starts."]
@@ -814,7 +814,7 @@ class TestReplacement:
         coroutine = answer()
         job = Service().job(errors=[ThrottleException(coroutine)])
         with pytest.raises(ThrottleException):
-            await RateLimiter().run(job, max_attempts=1)
+            await RateLimiter().run(job, max_throttles=1)
 
         assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
 
@@ -1067,11 +1067,11 @@ class TestWrap:
     async def test_parameters_may_have_any_names(self) -> None:
         @RateLimiter().wrap
         async def function(
-            func: int, cost: int, priority: int, max_attempts: int, self: int
+            func: int, cost: int, priority: int, max_throttles: int, self: int
         ) -> int:
-            return func + cost + priority + max_attempts + self
+            return func + cost + priority + max_throttles + self
 
-        assert await function(func=1, cost=2, priority=3, max_attempts=4, self=5) == 15
+        assert await function(func=1, cost=2, priority=3, max_throttles=4, self=5) == 15
 
     def test_looks_like_the_function(self) -> None:
         async def fetch(page: int, *, size: int = 10) -> str:
@@ -1147,7 +1147,7 @@ class TestWrap:
 
         assert service.instants == [begun, begun + 1, begun + 2, begun + 3]
 
-    @pytest.mark.parametrize("func", [None, 5, "fetch"])
+    @pytest.mark.parametrize("func", [5, "fetch"])
     def test_what_cannot_be_called(self, func: Any) -> None:
         with pytest.raises(TypeError, match=f"^func must be an async function, not {func!r}$"):
             RateLimiter().wrap(func)

@@ -638,7 +638,7 @@ class TestConservation:
                 elif verb == "come":
                     permit = permit_of(limiter, number % (min(most) + 1))
                     with suppress(LimitExceeded):
-                        permit._max_wait = 0
+                        permit.max_wait = 0
                         await permit.__aenter__()
                         entered.append(permit)
                 elif entered and verb == "settle":

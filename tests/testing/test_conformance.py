@@ -183,7 +183,7 @@ class RunsForNothing(Wrapped):
 
 class RunsForEver(Wrapped):
     async def run(self, func: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
-        return await self.inner.run(func, *args, max_attempts=1000)
+        return await self.inner.run(func, *args, max_throttles=1000)
 
 
 class DropsArguments(Wrapped):

@@ -140,7 +140,7 @@ async def running(limiter: RateLimiter) -> None:
     assert_type(await limiter.run(fetch, 1), str)
     assert_type(await limiter.run(fetch, 1, 2.5), str)
     assert_type(await limiter.run(partial(fetch_by_name, page=1)), str)
-    assert_type(await limiter.run(fetch, 1, cost={"tokens": 5}, priority=-1, max_attempts=3), str)
+    assert_type(await limiter.run(fetch, 1, cost={"tokens": 5}, priority=-1, max_throttles=3), str)
     assert_type(await limiter.run(anyio.sleep, 1), None)
     await limiter.run(fetch)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await limiter.run(fetch, "1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -151,8 +151,10 @@ async def running(limiter: RateLimiter) -> None:
     await limiter.run(fetch(1))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await limiter.run(fetch, 1, cost="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await limiter.run(fetch, 1, priority=0.5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    await limiter.run(fetch, 1, max_attempts=1.5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    await limiter.run(fetch, 1, max_wait=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await limiter.run(fetch, 1, max_throttles=1.5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await limiter.run(fetch, 1, max_wait="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await limiter.run(fetch, 1, max_attempts=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    assert_type(await limiter.run(fetch, 1, max_wait=5, max_throttles=3), str)
 
 
 async def wrapping(limiter: RateLimiter, by_contract: Limiter) -> None:
@@ -168,7 +170,11 @@ async def wrapping(limiter: RateLimiter, by_contract: Limiter) -> None:
     assert_type(await by_name(page=1), str)
     await by_name(1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     limiter.wrap(fetch_sync)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    limiter.wrap(fetch, 1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    limiter.wrap(fetch, 1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    decorated = limiter.wrap(cost={"tokens": 5}, priority=1, max_wait=5, max_throttles=3)(fetch)
+    assert_type(await decorated(1, size=2.5), str)
+    await decorated("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(await by_contract.wrap(max_wait="deadline")(fetch)(1), str)
     assert_type(await by_contract.wrap(fetch)(1, size=2.5), str)
 
     class Client:
@@ -259,7 +265,7 @@ async def accepting(limiter: Limiter) -> None:
         assert_type(permit, Permit)
 
     limiter.pause(1.5)
-    assert_type(await limiter.run(fetch, 1, 2.5, cost=3, max_attempts=2), str)
+    assert_type(await limiter.run(fetch, 1, 2.5, cost=3, max_throttles=2), str)
     await limiter.run(fetch, "1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     wrapped: Callable[[int], Awaitable[str]] = limiter.wrap(fetch)
     await wrapped(1)

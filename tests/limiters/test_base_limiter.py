@@ -1,0 +1,332 @@
+"""What a limiter of one's own gets from its base; and what ours do by the same code."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from anythrottle import (
+    BaseLimiter,
+    LimitExceeded,
+    RateLimiter,
+    ThrottleException,
+    current_permit,
+    for_each,
+)
+from anythrottle.abc import Limiter, Permit
+from anythrottle.testing import LimiterConformance, wait_idle
+from tests.conftest import Run
+
+pytestmark = pytest.mark.timing
+
+
+class Wrapping(BaseLimiter):
+    """Written by a user, around a limiter of ours; its base is not initialised."""
+
+    def __init__(self, limiter: RateLimiter) -> None:
+        self.limiter = limiter
+        self.paused: list[float | None] = []
+
+    def permit(
+        self, cost: Any = 1, *, priority: int = 0, max_wait: Any = None
+    ) -> AbstractAsyncContextManager[Permit]:
+        return self.limiter.permit(cost, priority=priority, max_wait=max_wait)
+
+    def pause(self, seconds: float | None = None) -> None:
+        self.paused.append(seconds)
+        self.limiter.pause(seconds)
+
+
+class Bare:
+    """A permit that knows neither ``throttled`` nor what else is new."""
+
+    waited = 0.0
+
+    def settle(self, cost: object) -> None: ...
+
+    def refund(self) -> None: ...
+
+
+class Unlimited(BaseLimiter):
+    """Written by a user, with permits of its own."""
+
+    def __init__(self) -> None:
+        self.paused: list[float | None] = []
+        self.asked: list[tuple[object, int, object]] = []
+        self.left: list[BaseException | None] = []
+
+    def permit(
+        self, cost: Any = 1, *, priority: int = 0, max_wait: Any = None
+    ) -> AbstractAsyncContextManager[Permit]:
+        self.asked.append((cost, priority, max_wait))
+        return self._permit()
+
+    @asynccontextmanager
+    async def _permit(self) -> AsyncIterator[Any]:
+        try:
+            yield Bare()
+        except BaseException as exc:
+            self.left.append(exc)
+            raise
+        else:
+            self.left.append(None)
+
+    def pause(self, seconds: float | None = None) -> None:
+        self.paused.append(seconds)
+
+
+class TestConformance(LimiterConformance):
+    def make_limiter(
+        self, limit: int, window: float, *, concurrency: int | None = None
+    ) -> BaseLimiter:
+        return Wrapping(RateLimiter(f"{limit}/{window}s", concurrency=concurrency))
+
+    async def test_a_throttled_call_pauses_the_limiter_and_goes_again_first(self) -> None:
+        """Not before those who are in line already: its base does what it can."""
+
+
+def test_it_is_a_limiter() -> None:
+    assert isinstance(Unlimited(), Limiter)
+
+
+def test_without_permit_there_is_none() -> None:
+    class Half(BaseLimiter):
+        def pause(self, seconds: float | None = None) -> None: ...
+
+    with pytest.raises(TypeError, match="permit"):
+        Half()  # type: ignore[abstract]
+
+
+class TestThrottled:
+    async def test_a_permit_of_ours_is_told(self) -> None:
+        """Not the limiter that it came by: that may pause in another way."""
+        limiter = Wrapping(RateLimiter("9/s"))
+        start = anyio.current_time()
+
+        async def once() -> None:
+            if anyio.current_time() == start:
+                raise ThrottleException(retry_after=5)
+
+        await limiter.run(once)
+        assert anyio.current_time() == start + 5
+        assert limiter.paused == []
+
+    async def test_of_another_one_the_limiter_pauses(self) -> None:
+        limiter = Unlimited()
+        throttled = [ThrottleException(retry_after=5), ThrottleException()]
+
+        async def job() -> str:
+            if throttled:
+                raise throttled.pop(0)
+
+            return "done"
+
+        assert await limiter.run(job, cost=2, max_wait=7) == "done"
+        assert limiter.paused == [5, None]
+        first, *others = limiter.asked
+        assert first == (2, 0, 7)
+        assert [(cost, max_wait) for cost, _, max_wait in others] == [(2, 7)] * 2
+        assert all(priority < -(10**9) for _, priority, _ in others)
+
+    async def test_a_permit_is_left_with_the_error(self) -> None:
+        limiter = Unlimited()
+        error = ThrottleException()
+        throttled = [error]
+
+        async def job() -> None:
+            if throttled:
+                raise throttled.pop()
+
+        await limiter.run(job)
+        assert limiter.left == [error, None]
+
+    async def test_by_hand(self) -> None:
+        limiter = RateLimiter("9/10s")
+        async with limiter.permit() as permit:
+            permit.throttled(3)
+            assert limiter.statistics().paused_for == 3
+            permit.throttled()
+            assert limiter.statistics().paused_for == 10
+            with pytest.raises(ValueError, match="seconds"):
+                permit.throttled(-1)
+
+    async def test_without_a_limiter_it_is_nobody_s(self) -> None:
+        async def call(_: int) -> None:
+            current_permit().throttled(5)
+
+        await for_each(call, [1])
+
+
+class TestMaxWait:
+    async def test_the_first_turn(self) -> None:
+        limiter = RateLimiter("1/10s")
+        await limiter.acquire()
+        start = anyio.current_time()
+        with pytest.raises(LimitExceeded) as raised:
+            await limiter.run(anyio.sleep, 0, max_wait=9)
+
+        assert raised.value.__cause__ is None
+        await limiter.run(anyio.sleep, 0, max_wait=10)
+        assert anyio.current_time() == start + 10
+
+    @pytest.mark.parametrize("limit", ["9/s", "1/20s"])
+    async def test_a_later_turn_is_refused_at_once(self, limit: str) -> None:
+        limiter = RateLimiter(limit)
+        start = anyio.current_time()
+        error = ThrottleException(retry_after=20)
+
+        async def throttled() -> None:
+            raise error
+
+        with pytest.raises(LimitExceeded) as raised:
+            await limiter.run(throttled, max_wait=10)
+
+        assert raised.value.__cause__ is error
+        assert raised.value.retry_after == 20
+        assert anyio.current_time() == start
+        assert limiter.statistics().tasks_waiting == 0
+
+    async def test_then_the_others_go_on(self) -> None:
+        limiter = RateLimiter("2/10s", concurrency=1)
+        start = anyio.current_time()
+        begun: list[float] = []
+
+        async def throttled() -> None:
+            await anyio.sleep(1)
+            raise ThrottleException(retry_after=20)
+
+        async def other() -> None:
+            begun.append(anyio.current_time() - start)
+
+        async def run() -> None:
+            with pytest.raises(LimitExceeded):
+                await limiter.run(throttled, max_wait=5)
+
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(run)
+            await wait_idle()
+            task_group.start_soon(limiter.run, other)
+
+        assert begun == [21]
+
+    async def test_a_later_turn_that_comes_in_time(self) -> None:
+        limiter = RateLimiter("9/s")
+        start = anyio.current_time()
+        attempts: list[float] = []
+
+        async def throttled() -> None:
+            attempts.append(anyio.current_time() - start)
+            if len(attempts) < 3:
+                raise ThrottleException(retry_after=8)
+
+        await limiter.run(throttled, max_wait=10)
+        assert attempts == [0, 8, 16]
+
+    async def test_an_error_of_the_function_is_its_own(self) -> None:
+        limiter, inner = RateLimiter("9/s"), RateLimiter("1/s")
+        throttled = [ThrottleException(retry_after=0)]
+
+        async def job() -> None:
+            if throttled:
+                raise throttled.pop()
+
+            inner.acquire_nowait()
+            inner.acquire_nowait()
+
+        with pytest.raises(LimitExceeded) as raised:
+            await limiter.run(job)
+
+        assert raised.value.__cause__ is None
+
+
+class TestWrapWithOptions:
+    async def test_they_are_those_of_run(self) -> None:
+        limiter = Unlimited()
+        error = ThrottleException(retry_after=0)
+
+        @limiter.wrap(cost={"tokens": 5}, priority=3, max_wait=7, max_throttles=2)
+        async def job(*args: int, **kwargs: str) -> None:
+            """Say what it is."""
+            assert (args, kwargs) == ((1, 2), {"name": "a"})
+            raise error
+
+        with pytest.raises(ThrottleException):
+            await job(1, 2, name="a")
+
+        assert job.__name__ == "job"
+        assert limiter.asked[0] == ({"tokens": 5}, 3, 7)
+        assert len(limiter.asked) == 2
+
+    @pytest.mark.parametrize(
+        ("options", "error"),
+        [
+            ({"cost": -1}, ValueError),
+            ({"cost": "5"}, TypeError),
+            ({"priority": 0.5}, TypeError),
+            ({"max_wait": -1}, ValueError),
+            ({"max_throttles": 0}, ValueError),
+        ],
+    )
+    def test_they_are_checked_at_once(self, options: Any, error: type[Exception]) -> None:
+        with pytest.raises(error, match=next(iter(options))):
+            RateLimiter().wrap(**options)
+
+
+class TestBlock:
+    async def test_of_one_s_own(self) -> None:
+        limiter = Wrapping(RateLimiter(concurrency=2))
+        async with limiter, limiter:
+            assert limiter.limiter.statistics().borrowed_tokens == 2
+
+        assert limiter.limiter.statistics().borrowed_tokens == 0
+
+    async def test_a_task_leaves_by_its_own_permit(self) -> None:
+        limiter = Unlimited()
+        errors = [ZeroDivisionError(), KeyError()]
+
+        async def call(number: int) -> None:
+            with pytest.raises(type(errors[number])):  # noqa: PT012 - the block is what is tested
+                async with limiter:
+                    await anyio.sleep(number)
+                    raise errors[number]
+
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(call, 1)
+            await wait_idle()
+            task_group.start_soon(call, 0)
+
+        assert limiter.left == errors
+
+    async def test_one_task_for_another(self) -> None:
+        limiter = Wrapping(RateLimiter(concurrency=1))
+        await limiter.__aenter__()
+
+        async def leave() -> None:
+            await limiter.__aexit__(None, None, None)
+
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(leave)
+
+        await limiter.__aexit__(None, None, None)
+        assert limiter.limiter.statistics().borrowed_tokens == 0
+
+    def test_in_one_run_after_another(self, run: Run) -> None:
+        limiter = Wrapping(RateLimiter(concurrency=1))
+
+        async def enter() -> None:
+            await limiter.__aenter__()
+
+        async def block() -> None:
+            await limiter.__aexit__(None, None, None)
+            async with limiter:
+                assert limiter.limiter.statistics().borrowed_tokens == 1
+
+            assert limiter.limiter.statistics().borrowed_tokens == 0
+
+        run(enter)
+        run(block)
+        run(block)
