@@ -33,7 +33,7 @@ from ._limiters.current import current_permit
 from ._limiters.keyed import KeyedLimiter
 from ._limiters.rate_limiter import RateLimiter
 from ._policies.fixed_window import FixedWindow
-from ._policies.policy import Cost, Decision
+from ._policies.policy import Cost, Decision, PolicyState
 from ._policies.token_bucket import TokenBucket
 from ._policies.window import WindowTokenBucket
 
@@ -55,6 +55,7 @@ __all__ = (
     "LimitExceeded",
     "Outcome",
     "Paused",
+    "PolicyState",
     "RateLimiter",
     "RateLimiterStatistics",
     "Refused",

@@ -25,7 +25,7 @@ from typing import Self, TypeAlias
 from anyio import WouldBlock
 
 from ._policies.checks import check_seconds
-from ._policies.policy import Decision
+from ._policies.policy import Decision, PolicyState
 
 #: A job: a zero-argument callable that returns an awaitable, or an awaitable.
 Job: TypeAlias = Callable[[], Awaitable[object]] | Awaitable[object]
@@ -45,12 +45,14 @@ class LimitExceeded(AnythrottleError, WouldBlock):
     Raised where a call would have to wait and may not.
 
     :ivar decision: why it would have to wait, and how long
+    :ivar quotas: what each policy of the limiter has left; empty where it cannot tell
 
     """
 
-    def __init__(self, decision: Decision) -> None:
-        super().__init__(decision)
+    def __init__(self, decision: Decision, quotas: tuple[PolicyState, ...] = ()) -> None:
+        super().__init__(decision, quotas)
         self.decision = decision
+        self.quotas = quotas
 
     @property
     def retry_after(self) -> float:

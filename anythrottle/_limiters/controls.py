@@ -10,7 +10,7 @@ import anyio
 
 from .._events import Observer, Paused, Resumed, check_observer, tell
 from .._policies.checks import check_count, check_measure, check_seconds
-from .._policies.policy import Bucket, Cost, Decision, Policy
+from .._policies.policy import Bucket, Cost, Decision, Policy, PolicyState
 from .._policies.text import as_policy
 from .base_limiter import BaseLimiter
 from .cost import check_counted, named_amounts
@@ -236,6 +236,20 @@ class LimiterControls(Live, BaseLimiter):
 
         """
         return self._line.outlook.decide(self._amounts(cost), self._line.clock.glance())
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """The policies in force: they stay the same until :meth:`reconfigure`."""
+        return self._gate.policies
+
+    def quotas(self) -> tuple[PolicyState, ...]:
+        """
+        Return what each policy has left, in the order of :attr:`policies`.
+
+        Say, for the headers of an answer. Those in line don't count, unlike with :meth:`peek`.
+        Asking changes nothing, and costs little however often it is done.
+        """
+        return self._line.quotas()
 
     def statistics(self) -> RateLimiterStatistics:
         """Return the state at this instant."""

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Protocol, Self, final
 
 from .._policies.checks import check_unit
-from .._policies.policy import Cost
+from .._policies.policy import Cost, PolicyState
 from .cost import by_unit, check_counted, named_amounts
 from .line import WaitLine
 from .live import Live
@@ -85,6 +85,7 @@ class TurnPermit(Live, Turn):
         "_owner",
         "_policies",
         "_priority",
+        "_quotas",
         "_waited",
         "max_wait",
         "may_be_kept",
@@ -118,11 +119,25 @@ class TurnPermit(Live, Turn):
         self._keeps = self._ended = False
         #: What it holds after that.
         self._kept: Turn | None = None
+        self._quotas: tuple[PolicyState, ...] | None = None
 
     @property
     def waited(self) -> float:
         """How long the call has waited for its turn, in seconds."""
         return self._waited
+
+    @property
+    def limiter(self) -> Pausing:
+        """The limiter that has granted it."""
+        return self._owner
+
+    @property
+    def quotas(self) -> tuple[PolicyState, ...]:
+        """What each policy of the limiter had left when this was first asked."""
+        if self._quotas is None:
+            self._quotas = self._line.quotas()
+
+        return self._quotas
 
     def settle(self, cost: Cost) -> None:
         """

@@ -24,12 +24,13 @@ import anyio
 
 from .._errors import LimitExceeded
 from .._events import Granted, Observer, Refused, tell
-from .._policies.policy import Bucket
+from .._policies.policy import Bucket, PolicyState
 from .clock import RunClock, weakly
 from .forecast import Outlook
 from .gate import NEVER, Gate
 from .parking import Run
 from .queue import TurnQueue
+from .quotas import quotas_of
 from .turn import Place, Turn
 from .utc import UtcReader
 
@@ -332,6 +333,12 @@ class Turnstile:
         self.queue.add(turn)
         self.outlook.void()
 
+    def quotas(self) -> tuple[PolicyState, ...]:
+        """Return what each policy has left."""
+        now = self.clock.glance()
+        here = self.clock.latest is not None and self.clock.latest.is_current()
+        return quotas_of(self.gate, now, self.outlook.utc, here=here)
+
     def refuse(self, turn: Turn, now: float) -> LimitExceeded:
         """Return the error of a turn that would have to wait and may not."""
         assert turn.place is not None
@@ -339,7 +346,7 @@ class Turnstile:
         if self.observer is not None:
             tell(self.observer, Refused(self.name, turn.cost, decision))
 
-        return LimitExceeded(decision)
+        return LimitExceeded(decision, self.quotas())
 
     def recall(self, now: float) -> list[Turn]:
         """Take back what was granted to calls that have not begun: they are in line again."""

@@ -198,6 +198,25 @@ class Decision:
     policy: Policy | None
 
 
+@dataclass(frozen=True, slots=True)
+class PolicyState:
+    """
+    What one policy of a limiter has left, whoever waits in line.
+
+    :ivar policy: the policy
+    :ivar remaining: how much could be taken now, in the policy's unit
+    :ivar retry_after: seconds until more than that can be taken, if nobody takes anything: 0 if
+        nothing is missing, infinity if not before a call ends
+    :ivar reset_after: seconds until nothing is missing any more, if the calls that run end now
+
+    """
+
+    policy: Policy
+    remaining: int
+    retry_after: float
+    reset_after: float
+
+
 def seconds_until(now: float, instant: float) -> float:
     """Return the delay until ``instant``, such that ``now + delay`` is not before it, or 0."""
     delay = max(instant - now, 0.0)

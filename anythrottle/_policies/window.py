@@ -83,13 +83,15 @@ class WindowBucket:
     What is free is below zero while the bucket is in debt.
     """
 
-    __slots__ = ("_entries", "_free", "_limit", "_merge_until", "_past", "_window")
+    __slots__ = ("_entries", "_free", "_limit", "_merge_until", "_out", "_past", "_window")
 
     def __init__(self, policy: WindowTokenBucket) -> None:
         self._limit = policy.limit
         self._window = policy.window
         self._free = policy.limit
         self._entries: deque[_Entry] = deque()
+        #: The sum of the entries.
+        self._out = 0
         #: Up to which instant the last entry's return may be moved, to merge later charges in it.
         self._merge_until = -inf
         #: What has come back.
@@ -136,6 +138,7 @@ class WindowBucket:
             # The sum was rounded down: whoever measures must not find the window too short.
             back_at = nextafter(back_at, inf)
 
+        self._out += cost
         if entries:
             last, amount, instant = entries[-1]
             if back_at <= last:
@@ -169,6 +172,7 @@ class WindowBucket:
                 part = min(amount, cost)
                 self._entries[index] = (back_at, amount - part, instant)
                 self._free += part
+                self._out -= part
                 cost -= part
                 if not cost:
                     break
@@ -185,6 +189,7 @@ class WindowBucket:
 
             return
 
+        self._out += withheld
         reset_at = now + min(reset_after, self._window)
         entries = self._entries
         early: list[_Entry] = []
@@ -201,8 +206,14 @@ class WindowBucket:
         entries.extendleft(reversed(early))
 
     def remaining(self, now: float) -> int:
-        due = sum(amount for back_at, amount, _ in self._entries if back_at <= now)
-        return max(self._free + due, 0)
+        free = self._free
+        for back_at, amount, _ in self._entries:
+            if back_at > now:
+                break
+
+            free += amount
+
+        return max(free, 0)
 
     def reset_after(self, now: float) -> float:
         last = self._entries[-1][0] if self._entries else now
@@ -210,6 +221,10 @@ class WindowBucket:
             last = max(last, now + self._window)
 
         return seconds_until(now, last)
+
+    def note(self, now: float) -> None:
+        """Drop what has come back by ``now``; nothing that can be asked later changes by it."""
+        self._note_returns(now)
 
     def history(self, now: float) -> list[tuple[float, int]]:
         entries = [(instant, amount) for _, amount, instant in self._entries if amount]
@@ -232,6 +247,7 @@ class WindowBucket:
         copy._window = self._window
         copy._free = self._free
         copy._entries = self._entries.copy()
+        copy._out = self._out
         copy._merge_until = self._merge_until
         copy._past = ChargeLog(_PAST_ENTRIES)
         held = copy._held()
@@ -241,13 +257,14 @@ class WindowBucket:
         return copy
 
     def _held(self) -> int:
-        return self._limit - self._free - sum(amount for _, amount, _ in self._entries)
+        return self._limit - self._free - self._out
 
     def _note_returns(self, now: float) -> None:
         entries = self._entries
         while entries and entries[0][0] <= now:
             _, amount, instant = entries.popleft()
             self._free += amount
+            self._out -= amount
             if amount:
                 self._past.note(instant, amount)
 

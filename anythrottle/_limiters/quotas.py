@@ -1,0 +1,31 @@
+"""What each policy of a limiter has left."""
+
+from __future__ import annotations
+
+from .._policies.policy import PolicyState
+from .._policies.utc_window_bucket import UtcWindowBucket
+from .._policies.window import WindowBucket
+from .gate import Gate
+from .utc import UtcReader
+
+
+def quotas_of(gate: Gate, now: float, utc: UtcReader, *, here: bool) -> tuple[PolicyState, ...]:
+    """
+    Return the state of each policy, in their order.
+
+    :param here: whether ``now`` is told by the clock that all will go by which comes next; then
+        what has come back is dropped, so that asking often costs little
+    """
+    states: list[PolicyState] = []
+    for policy, bucket, capacity in zip(gate.policies, gate.buckets, gate.capacities, strict=True):
+        asked = bucket.ahead(now) if isinstance(bucket, UtcWindowBucket) else bucket
+        if isinstance(asked, UtcWindowBucket):
+            asked.set_utc(now, utc.read(now))
+        elif here and isinstance(bucket, WindowBucket):
+            bucket.note(now)
+
+        remaining = asked.remaining(now)
+        more = asked.delay(now, remaining + 1) if remaining + 1 <= capacity else 0.0
+        states.append(PolicyState(policy, remaining, more, asked.reset_after(now)))
+
+    return tuple(states)
