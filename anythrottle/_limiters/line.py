@@ -166,15 +166,21 @@ class WaitLine(Turnstile):
         return turn.granted
 
     def _admit(self, turn: Turn, now: float, latest: float, *, newcomer: bool) -> None:
-        """Refuse a turn that would wait for too many, or too long for sure."""
+        """Refuse a turn that would wait too long for sure, or one if there would be too many."""
         assert turn.place is not None
-        if newcomer and len(self.queue) >= self.max_waiting:
-            raise self.refuse(turn, now)
-
         if latest < inf and (
             latest <= now or self.outlook.is_hopeless(turn.amounts, now, turn.place[0], latest)
         ):
             raise self.refuse(turn, now)
+
+        turn.may_be_shed = newcomer
+        if newcomer and len(self.queue) >= self.max_waiting:
+            last = next((t for t in self.queue.behind(turn.place) if t.may_be_shed), None)
+            if last is None:
+                raise self.refuse(turn, now)
+
+            self._dismiss(last, self.refuse(last, now))
+            self.outlook.note_leaving(last)
 
     def _next_news(self, turn: Turn, run: Run, now: float, *, patient: bool) -> Awaitable[object]:
         """Wait until something may have changed for a turn that may not go."""

@@ -293,10 +293,14 @@ class TurnPermit(Live, Turn):
         return self
 
     async def hold(self) -> None:
-        """Wait until the turn is granted; it is only held then, for :meth:`begin`."""
-        newcomer = self._arrive()
+        """
+        Wait until the turn is granted; it is only held then, for :meth:`begin`.
+
+        An engine's turns are neither refused nor shed because too many wait.
+        """
+        self._arrive()
         self._waited += await self._line.wait(
-            self, fast=self._fast, max_wait=self.max_wait, newcomer=newcomer, begins=False
+            self, fast=self._fast, max_wait=self.max_wait, newcomer=False, begins=False
         )
 
     def _arrive(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import inf
 from operator import attrgetter
 from typing import final
@@ -114,6 +114,15 @@ class TurnQueue:
     def count_ahead(self, priority: float) -> int:
         """Return how many go before a newcomer."""
         return self.rank((priority, inf))
+
+    def behind(self, place: tuple[float, float]) -> Iterator[Turn]:
+        """Return those that stand behind a place, the last one first."""
+        for block in reversed(self.blocks):
+            for turn in reversed(block):
+                if place_of(turn) <= place:
+                    return
+
+                yield turn
 
     def clear(self) -> None:
         """Forget all."""

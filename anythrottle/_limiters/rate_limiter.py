@@ -54,8 +54,9 @@ class RateLimiter(LimiterControls):
         agree to each call
     :param concurrency: how many calls may run at once, at least 1, or a capacity limiter that
         is shared with others; ``None`` for no bound
-    :param max_waiting: how many may wait in line, at least 0; whoever comes on top is refused.
-        ``None`` for no bound
+    :param max_waiting: how many may wait in line, at least 0; of those that come on top, the last
+        in line is refused, by priority and arrival. What goes again, and what a
+        :class:`.Throttler` or its kin run, counts but is never refused. ``None`` for no bound
     :param fast_acquire: whether a turn that needn't be waited for is granted without a
         checkpoint; then whoever loops over it has to yield by itself
     :param name: how ``repr``, errors and events call the limiter

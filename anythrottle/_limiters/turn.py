@@ -65,6 +65,7 @@ class Turn(Parked):
     :ivar charges: what the call was charged, if it ends
     :ivar marks: for which units the call has told that it was counted, and when; under ``""`` for
         all that are not among them
+    :ivar may_be_shed: whether it is refused if somebody comes who goes before it, and too many wait
     :ivar error: why it can never be granted, if the limiter has become another one
 
     """
@@ -82,6 +83,7 @@ class Turn(Parked):
         "granted",
         "in_line",
         "marks",
+        "may_be_shed",
         "place",
         "run",
         "slot",
@@ -109,6 +111,7 @@ class Turn(Parked):
         self.charges: list[Charge] = _NOTHING
         self.marks: dict[str, float] = _NO_MARKS
         self.error: Exception | None = None
+        self.may_be_shed = False
 
     def kept(self) -> KeptTurn:
         """Return a turn that holds from now on what this one holds, which then holds nothing."""

@@ -276,6 +276,7 @@ class Turnstile:
     def call_back(self, turn: Turn, now: float) -> None:
         """Take back what was granted to a turn whose call has not begun: it is in line again."""
         self.gate.give_back(turn, now)
+        turn.may_be_shed = False
         self.queue.add(turn)
         # The head may have waited for what this turn held: now it waits for the pause.
         self.disturb(now)
@@ -353,6 +354,7 @@ class Turnstile:
         turns = [turn for turn in self.gate.charged if turn.began == inf]
         self.gate.give_back_all(turns, now)
         for turn in turns:
+            turn.may_be_shed = False
             self.queue.add(turn)
 
         return turns

@@ -227,19 +227,6 @@ class TestMaxWaiting:
 
         assert crowd.granted == {0: 0.0, 2: 1.0, 3: 2.0}
 
-    async def test_a_better_priority_does_not_make_room(self) -> None:
-        limiter = RateLimiter("1/s", max_waiting=1)
-        async with tasks() as task_group:
-            crowd = Crowd(limiter, task_group)
-            await crowd.join_all(0, 1)
-            with pytest.raises(LimitExceeded) as raised:
-                await limiter.acquire(priority=-1)
-
-            # It would go before the one in line.
-            assert (raised.value.decision.reason, raised.value.retry_after) == ("rate", 1.0)
-
-        assert crowd.granted == {0: 0.0, 1: 1.0}
-
     async def test_a_refusal_takes_nothing(self) -> None:
         limiter = RateLimiter("2/10s", max_waiting=0)
         limiter.pause(3)
