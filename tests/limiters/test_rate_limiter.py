@@ -395,6 +395,25 @@ class TestHolding:
 
         assert limiter.statistics().borrowed_tokens == 0
 
+    @pytest.mark.timing
+    async def test_it_is_entered_with_priority_0(self) -> None:
+        limiter = RateLimiter("1/s")
+        entered: list[float] = []
+
+        async def enter() -> None:
+            async with limiter:
+                entered.append(anyio.current_time())
+
+        async with tasks() as task_group:
+            await limiter.acquire()
+            crowd = Crowd(limiter, task_group)
+            await crowd.join("before")
+            await crowd.join("behind", priority=1)
+            task_group.start_soon(enter)
+
+        assert crowd.granted == {"before": 1.0, "behind": 3.0}
+        assert entered == [2.0]
+
     async def test_it_can_be_left_by_another_task(self) -> None:
         limiter = RateLimiter(concurrency=2)
         async with tasks() as task_group:
@@ -649,6 +668,22 @@ class TestAcquireNowait:
         assert isinstance(raised.value, anyio.WouldBlock)
         assert raised.value.decision.reason == "rate"
         limiter.acquire_nowait(0)
+
+    @pytest.mark.timing
+    async def test_goes_by_priority_0(self) -> None:
+        limiter = RateLimiter("3/10s")
+        async with tasks() as task_group:
+            crowd = Crowd(limiter, task_group)
+            await crowd.join("first", 1)
+            await crowd.join("later", 3, priority=1)
+            limiter.acquire_nowait()
+            await crowd.join("before", 2)
+            with pytest.raises(LimitExceeded) as raised:
+                limiter.acquire_nowait()
+
+            assert (raised.value.decision.reason, raised.value.retry_after) == ("line", 10.0)
+
+        assert crowd.granted == {"first": 0.0, "before": 10.0, "later": 20.0}
 
     @pytest.mark.timing
     async def test_retry_after_is_exact(self) -> None:

@@ -1277,6 +1277,28 @@ class TestConcurrency:
 
         assert callers.entered == {"next": 5.0}
 
+    async def test_a_seeker_that_is_cancelled_as_its_cost_has_come_not_to_fit(self) -> None:
+        capacity = anyio.CapacityLimiter(1)
+        await capacity.acquire_on_behalf_of("outsider")
+        limiter = RateLimiter("5/s", concurrency=capacity)
+        scope = anyio.CancelScope()
+
+        async def seek() -> None:
+            with scope:
+                await limiter.permit(4).__aenter__()
+
+        async with tasks() as task_group:
+            task_group.start_soon(seek)
+            await wait_idle()
+            callers = Callers(limiter, task_group)
+            await callers.come("next")
+            limiter.reconfigure("3/s")
+            scope.cancel()
+            await anyio.sleep(5)
+            capacity.release_on_behalf_of("outsider")
+
+        assert callers.entered == {"next": 5.0}
+
     @examples(100)
     @given(
         st.lists(
