@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from anythrottle import LimitExceeded, RateLimiter, WindowTokenBucket
 from anythrottle._limiters import holding
 from anythrottle.testing import wait_idle
+from tests.limiters.tools import tasks
 
 pytestmark = pytest.mark.timing
 
@@ -141,6 +143,42 @@ class TestSeveralJobs:
             await wait_idle()
             limiter = RateLimiter(concurrency=slots)
             await limiter.run(inside(limiter))
+
+        assert anyio.current_time() - start == 5
+
+    async def test_fewer_shared_slots_than_are_held(self) -> None:
+        slots = anyio.CapacityLimiter(2)
+        limiter = RateLimiter(concurrency=slots)
+        told: list[float] = []
+
+        async def func() -> None:
+            await wait_idle()
+            slots.total_tokens = 1
+            try:
+                await limiter.run(nothing)
+            except RuntimeError:
+                told.append(anyio.current_time() - start)
+                slots.total_tokens = 2
+
+        start = anyio.current_time()
+        async with tasks() as task_group:
+            task_group.start_soon(limiter.run, func)
+            task_group.start_soon(limiter.run, func)
+
+        assert told == [0.0]
+
+    async def test_a_pause_that_somebody_will_end(self) -> None:
+        limiter = RateLimiter(concurrency=2)
+        start = anyio.current_time()
+
+        async def func() -> None:
+            limiter.pause(math.inf)
+            await limiter.run(nothing)
+
+        async with tasks() as task_group:
+            task_group.start_soon(limiter.run, func)
+            await anyio.sleep(5)
+            limiter.resume()
 
         assert anyio.current_time() - start == 5
 

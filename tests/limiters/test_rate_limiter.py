@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
+from unittest import mock
 
 import anyio
 import pytest
@@ -25,6 +26,7 @@ from anythrottle import (
     WindowTokenBucket,
     abc,
 )
+from anythrottle._limiters import rate_limiter
 from anythrottle._limiters.rate_limiter import as_limiter
 from anythrottle.abc import Policy
 from anythrottle.testing import wait_idle
@@ -655,6 +657,16 @@ class TestNullLimiter:
         limiter.pause(5)
         async with limiter:
             assert anyio.current_time() == 5.0
+
+
+async def test_acquire_makes_no_turn_for_who_need_not_wait() -> None:
+    limiter = RateLimiter("9/h")
+    await limiter.acquire()
+    with mock.patch.object(rate_limiter, "Turn", side_effect=AssertionError):
+        await limiter.acquire()
+        await limiter.acquire(5)
+
+    assert limiter.peek().remaining == 2
 
 
 class TestAcquireNowait:
