@@ -754,6 +754,7 @@ class TestStatisticsAndRepr:
         limiter = RateLimiter()
         assert not hasattr(limiter, "__dict__")
         assert not hasattr(limiter.permit(), "__dict__")
+        assert not hasattr(limiter.statistics(), "__dict__")
 
 
 class TestAsLimiter:
