@@ -167,6 +167,63 @@ class TestSeveralJobs:
 
         assert told == [0.0]
 
+    async def test_fewer_slots_than_are_held(self) -> None:
+        """When the one is told that waits last, the other waits for the slot that it holds."""
+        limiter = RateLimiter(concurrency=2)
+        told: list[str] = []
+
+        async def func(name: str) -> None:
+            await wait_idle()
+            limiter.reconfigure(concurrency=1)
+            try:
+                await limiter.run(nothing)
+            except RuntimeError:
+                told.append(name)
+
+        async with tasks() as task_group:
+            task_group.start_soon(limiter.run, func, "a")
+            task_group.start_soon(limiter.run, func, "b")
+
+        assert sorted(told) == ["a", "b"]
+
+    async def test_slots_that_become_fewer_while_one_waits(self) -> None:
+        """It waits for its own slot as soon as nobody else has one."""
+        limiter = RateLimiter(concurrency=2)
+        told: list[float] = []
+
+        async def func() -> None:
+            try:
+                await limiter.run(nothing)
+            except RuntimeError:
+                told.append(anyio.current_time() - start)
+
+        start = anyio.current_time()
+        async with tasks() as task_group:
+            task_group.start_soon(limiter.run, anyio.sleep, 5)
+            task_group.start_soon(limiter.run, func)
+            await wait_idle()
+            limiter.reconfigure(concurrency=1)
+
+        assert told == [5.0]
+
+    async def test_slots_that_become_fewer_while_one_waits_for_a_token(self) -> None:
+        limiter = RateLimiter("1/10s", concurrency=2)
+        told: list[float] = []
+
+        async def func() -> None:
+            try:
+                await limiter.run(nothing)
+            except RuntimeError:
+                told.append(anyio.current_time() - start)
+
+        start = anyio.current_time()
+        async with tasks() as task_group:
+            task_group.start_soon(limiter.run, func)
+            await anyio.sleep(1)
+            limiter.reconfigure(concurrency=1)
+
+        assert told == [1.0]
+
     async def test_a_pause_that_somebody_will_end(self) -> None:
         limiter = RateLimiter(concurrency=2)
         start = anyio.current_time()
