@@ -17,15 +17,19 @@ from ._errors import (
 )
 from ._events import (
     Abandoned,
+    Ended,
     Failed,
     Finished,
     Granted,
     Paused,
+    Reconfigured,
     Refused,
     Resumed,
     Retried,
+    Settled,
     Started,
     Throttled,
+    Tightened,
 )
 from ._limiters.base_limiter import BaseLimiter
 from ._limiters.controls import RateLimiterStatistics
@@ -36,6 +40,7 @@ from ._policies.fixed_window import FixedWindow
 from ._policies.policy import Cost, Decision, PolicyState
 from ._policies.token_bucket import TokenBucket
 from ._policies.window import WindowTokenBucket
+from ._retry_after import parse_retry_after
 
 __all__ = (
     "Abandoned",
@@ -44,6 +49,7 @@ __all__ = (
     "Cost",
     "CostTooHigh",
     "Decision",
+    "Ended",
     "Failed",
     "Finished",
     "FixedWindow",
@@ -58,15 +64,18 @@ __all__ = (
     "PolicyState",
     "RateLimiter",
     "RateLimiterStatistics",
+    "Reconfigured",
     "Refused",
     "Resumed",
     "Retried",
+    "Settled",
     "SourceInterrupted",
     "Started",
     "ThrottleException",
     "Throttled",
     "Throttler",
     "ThrottlerStatistics",
+    "Tightened",
     "TokenBucket",
     "WindowTokenBucket",
     "amap",
@@ -75,6 +84,7 @@ __all__ = (
     "current_permit",
     "first",
     "for_each",
+    "parse_retry_after",
 )
 
 _logging.getLogger(__name__).addHandler(_logging.NullHandler())

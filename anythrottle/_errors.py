@@ -26,6 +26,7 @@ from anyio import WouldBlock
 
 from ._policies.checks import check_seconds
 from ._policies.policy import Decision, PolicyState
+from ._retry_after import parse_retry_after
 
 #: A job: a zero-argument callable that returns an awaitable, or an awaitable.
 Job: TypeAlias = Callable[[], Awaitable[object]] | Awaitable[object]
@@ -34,6 +35,23 @@ Job: TypeAlias = Callable[[], Awaitable[object]] | Awaitable[object]
 def is_job(value: object) -> bool:
     """Tell whether something can be a job, as far as one can see."""
     return callable(value) or isawaitable(value)
+
+
+def check_retry_after(value: object) -> float | None:
+    """
+    Return a length of time to pause for, in seconds, of which a text may tell.
+
+    :raises TypeError: if it is neither number nor str
+    :raises ValueError: if a number is negative or NaN
+
+    """
+    if isinstance(value, str):
+        return parse_retry_after(value)
+
+    if value is None:
+        return None
+
+    return check_seconds("retry_after", value, zero=True, infinite=True)
 
 
 class AnythrottleError(Exception):
@@ -147,9 +165,11 @@ class ThrottleException(AnythrottleError):
     The job goes back to the front, and the whole limiter pauses.
 
     :param task: the job to run instead of the one that raised, ``None`` for the same again
-    :param retry_after: the length of the pause in seconds, 0 or more; ``None`` for the default
-        of whoever runs the job
-    :raises TypeError: if ``task`` is neither callable nor awaitable, or ``retry_after`` no number
+    :param retry_after: the length of the pause in seconds, 0 or more, or the text of a
+        ``Retry-After`` header as it came (see :func:`.parse_retry_after`: what makes no sense
+        counts as none); ``None`` for the default of whoever runs the job
+    :raises TypeError: if ``task`` is neither callable nor awaitable, or ``retry_after`` neither
+        number nor str
     :raises ValueError: if ``retry_after`` is negative or NaN
 
     """
@@ -158,7 +178,7 @@ class ThrottleException(AnythrottleError):
     task: Job | None = None
     retry_after: float | None = None
 
-    def __init__(self, task: Job | None = None, *, retry_after: float | None = None) -> None:
+    def __init__(self, task: Job | None = None, *, retry_after: float | str | None = None) -> None:
         if task is not None and not is_job(task):
             raise TypeError(
                 f"task must be an async function without arguments, or an awaitable, not {task!r}; "
@@ -167,9 +187,7 @@ class ThrottleException(AnythrottleError):
 
         super().__init__(task)
         self.task = task
-        self.retry_after = retry_after
-        if retry_after is not None:
-            self.retry_after = check_seconds("retry_after", retry_after, zero=True, infinite=True)
+        self.retry_after = check_retry_after(retry_after)
 
     def __str__(self) -> str:
         pause = "" if self.retry_after is None else f" for {self.retry_after:g} s"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ._policies.policy import Decision
+from ._policies.policy import Decision, Policy
 
 _logger = logging.getLogger("anythrottle")
 
@@ -85,6 +85,68 @@ class Resumed:
     """
 
     name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """
+    What a call is charged was corrected.
+
+    :ivar name: the limiter's name
+    :ivar before: what it was charged before, by unit
+    :ivar after: what it is charged now, by unit
+
+    """
+
+    name: str | None
+    before: Mapping[str, int]
+    after: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Tightened:
+    """
+    A server's figures were taken.
+
+    :ivar name: the limiter's name
+    :ivar unit: what they count
+    :ivar remaining: how much the server lets pass before its reset
+    :ivar reset_after: in how many seconds that is, ``None`` if it did not say
+
+    """
+
+    name: str | None
+    unit: str
+    remaining: int
+    reset_after: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reconfigured:
+    """
+    The limiter goes on with other policies, or another concurrency.
+
+    :ivar name: the limiter's name
+    :ivar policies: all its policies from now on
+
+    """
+
+    name: str | None
+    policies: tuple[Policy, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """
+    A call has ended that held something while it ran: a slot, or what it was charged.
+
+    :ivar name: the limiter's name
+    :ivar held: for how long, in seconds
+
+    """
+
+    name: str | None
+    held: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +253,10 @@ Event: TypeAlias = (
     | Abandoned
     | Paused
     | Resumed
+    | Settled
+    | Tightened
+    | Reconfigured
+    | Ended
     | Throttled
     | Started
     | Retried

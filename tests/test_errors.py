@@ -169,10 +169,17 @@ class TestThrottleException:
 
         assert repr(value) in str(raised.value)
 
-    @pytest.mark.parametrize("value", ["5", True, 1j])
+    @pytest.mark.parametrize("value", [b"5", True, 1j])
     def test_retry_after_that_is_no_number(self, value: Any) -> None:
         with pytest.raises(TypeError, match=r"^retry_after must be a number of seconds, not"):
             ThrottleException(retry_after=value)
+
+    def test_a_header_s_text(self) -> None:
+        assert ThrottleException(retry_after="5").retry_after == 5.0
+        assert ThrottleException(retry_after="soon").retry_after is None
+        # The number says what it says.
+        assert ThrottleException(retry_after="0").retry_after is None
+        assert ThrottleException(retry_after=0).retry_after == 0
 
 
 class TestPicklesWhatCannotBe:

@@ -21,6 +21,7 @@ from anythrottle import (
     Abandoned,
     CostTooHigh,
     Decision,
+    Ended,
     Failed,
     Finished,
     Granted,
@@ -28,12 +29,15 @@ from anythrottle import (
     Paused,
     RateLimiter,
     RateLimiterStatistics,
+    Reconfigured,
     Refused,
     Resumed,
     Retried,
+    Settled,
     Started,
     Throttled,
     ThrottleException,
+    Tightened,
     WindowTokenBucket,
 )
 from anythrottle.abc import Event
@@ -44,6 +48,7 @@ from tests.properties import examples
 
 RECORDS: list[type] = [
     *(Granted, Refused, Abandoned, Paused, Resumed),
+    *(Settled, Tightened, Reconfigured, Ended),
     *(Throttled, Started, Retried, Finished, Failed),
 ]
 
@@ -53,9 +58,14 @@ async def answer() -> int:
 
 
 class Witness:
-    """An observer that notes what it is told, and how the limiter was just then."""
+    """
+    An observer that notes what it is told, and how the limiter was just then.
 
-    def __init__(self) -> None:
+    Unless it listens to all, corrections and ends are nothing to it.
+    """
+
+    def __init__(self, *, to_all: bool = False) -> None:
+        self.to_all = to_all
         self.limiter: RateLimiter | None = None
         self.events: list[Event] = []
         self.instants: list[float] = []
@@ -63,6 +73,9 @@ class Witness:
         self.remaining: list[float | None] = []
 
     def __call__(self, event: Event) -> None:
+        if not self.to_all and isinstance(event, (Ended, Settled, Tightened, Reconfigured)):
+            return
+
         self.events.append(event)
         if self.limiter is not None:
             self.instants.append(anyio.current_time())
@@ -107,6 +120,95 @@ class TestRecords:
     def test_document_each_field(self, record: Any) -> None:
         for field in dataclasses.fields(record):
             assert f":ivar {field.name}:" in record.__doc__
+
+
+@pytest.mark.timing
+class TestCorrections:
+    async def test_of_a_charge(self) -> None:
+        witness = Witness(to_all=True)
+        limiter = RateLimiter("9/10s", "100 tokens/min", name="llm", observer=witness)
+        async with limiter.permit({"tokens": 30}) as permit:
+            witness.events.clear()
+            permit.settle({"tokens": 40})
+            permit.settle({"requests": 2})
+            permit.settle({"tokens": 40})
+
+        permit.refund()
+        permit.refund()
+        assert witness.events == [
+            Settled("llm", {"tokens": 30, "calls": 1}, {"tokens": 40, "calls": 1}),
+            Settled("llm", {"tokens": 40, "calls": 1}, {"tokens": 40, "calls": 2}),
+            Settled("llm", {"tokens": 40, "calls": 2}, {"tokens": 0, "calls": 0}),
+        ]
+        assert [state.remaining for state in limiter.quotas()] == [9, 100]
+
+    async def test_by_a_server_s_figures(self) -> None:
+        witness = Witness(to_all=True)
+        limiter = witness.watch("9/10s")
+        limiter.tighten(remaining=3, reset_after=5, unit="requests")
+        limiter.tighten(remaining=2)
+        assert witness.events == [Tightened(None, "calls", 3, 5), Tightened(None, "calls", 2, None)]
+        assert witness.remaining == [3, 2]
+
+    async def test_of_the_limiter(self) -> None:
+        witness = Witness(to_all=True)
+        limiter = witness.watch("9/10s")
+        limiter.reconfigure("5/10s", concurrency=3)
+        assert witness.events == [Reconfigured(None, (WindowTokenBucket(5, 10),))]
+        assert witness.remaining == [5]
+        assert witness.statistics[0].total_tokens == 3
+
+
+@pytest.mark.timing
+class TestEnded:
+    @pytest.mark.parametrize(
+        "options", [{"concurrency": 1}, {"measure": "end"}, {"concurrency": 1, "measure": "end"}]
+    )
+    async def test_how_long_it_has_held_what_it_held(self, options: Any) -> None:
+        witness = Witness(to_all=True)
+        limiter = witness.watch("9/10s", name="api", **options)
+        for way in (limiter, limiter.permit(2)):
+            async with way:
+                await anyio.sleep(3)
+
+        await limiter.run(anyio.sleep, 4)
+        ends = [event for event in witness.events if isinstance(event, Ended)]
+        assert ends == [Ended("api", 3), Ended("api", 3), Ended("api", 4)]
+        assert witness.statistics[-1].borrowed_tokens == 0
+
+    async def test_not_of_what_holds_nothing(self) -> None:
+        witness = Witness(to_all=True)
+        limiter = witness.watch("1/10s")
+        async with tasks() as task_group, limiter:
+            task_group.start_soon(limiter.acquire)
+            await wait_idle()
+
+        assert witness.kinds == ["Granted", "Granted"]
+
+    async def test_of_what_is_kept_at_its_end(self) -> None:
+        witness = Witness(to_all=True)
+        limiter = witness.watch(concurrency=1)
+
+        async def keep() -> Any:
+            await anyio.sleep(1)
+            anythrottle.current_permit().keep()
+            return anythrottle.current_permit()
+
+        permit = await limiter.run(keep)
+        await anyio.sleep(5)
+        assert witness.kinds == ["Granted"]
+        permit.end()
+        permit.end()
+        assert witness.events[1:] == [Ended(None, 6)]
+
+    async def test_not_of_a_call_that_has_not_begun(self) -> None:
+        witness = Witness(to_all=True)
+        limiter = witness.watch(concurrency=1)
+        async with limiter:
+            with anyio.move_on_after(1):
+                await limiter.run(answer)
+
+        assert witness.kinds == ["Granted", "Abandoned", "Ended"]
 
 
 class TestObserverParameter:
@@ -554,8 +656,8 @@ class TestThrottled:
 
 #: What happens in the script below, in that order.
 SCRIPT = [
-    *("Granted", "Refused", "Refused", "Abandoned", "Refused", "Paused", "Resumed"),
-    *("Granted", "Paused", "Throttled", "Granted"),
+    *("Granted", "Refused", "Refused", "Abandoned", "Refused", "Ended", "Paused", "Resumed"),
+    *("Granted", "Paused", "Throttled", "Ended", "Granted", "Ended"),
 ]
 
 
@@ -649,7 +751,7 @@ class TestObserversThatFail:
     async def test_one_that_listens_changes_nothing(self) -> None:
         witness = Witness()
         assert await perform(witness.watch("10/h", concurrency=1)) == [0, 4, 10, 16]
-        assert witness.kinds == SCRIPT
+        assert witness.kinds == [kind for kind in SCRIPT if kind != "Ended"]
 
     async def test_exits_are_not_swallowed(self, caplog: pytest.LogCaptureFixture) -> None:
         class Stop(BaseException):
@@ -825,7 +927,15 @@ class TestEachCallIsToldOf:
             return outcomes
 
         outcomes = run(main)
-        seen = [(type(event).__name__, getattr(event, "waited", 0.0)) for event in told]
+        ends = [event for event in told if isinstance(event, Ended)]
+        seen = [
+            (type(event).__name__, getattr(event, "waited", 0.0))
+            for event in told
+            if event not in ends
+        ]
+        if ends:
+            assert len(ends) == sum(kind == "Granted" for kind, _ in outcomes)
+
         assert sorted(seen) == sorted(outcomes)
 
 

@@ -8,7 +8,15 @@ from typing import Final, Literal, TypeAlias, final
 
 import anyio
 
-from .._events import Observer, Paused, Resumed, check_observer, tell
+from .._events import (
+    Observer,
+    Paused,
+    Reconfigured,
+    Resumed,
+    Tightened,
+    check_observer,
+    tell,
+)
 from .._policies.checks import check_count, check_measure, check_seconds
 from .._policies.policy import Bucket, Cost, Decision, Policy, PolicyState
 from .._policies.text import as_policy
@@ -175,6 +183,8 @@ class LimiterControls(Live, BaseLimiter):
                 bucket.tighten(now, remaining, reset_after)
 
         self._line.disturb(now)
+        if self._line.observer is not None:
+            tell(self._line.observer, Tightened(self._line.name, unit, remaining, reset_after))
 
     def reconfigure(
         self, *policies: Policy | str, concurrency: Concurrency | AsItIs = AS_IT_IS
@@ -227,6 +237,9 @@ class LimiterControls(Live, BaseLimiter):
             for turn in recalled:
                 # Who goes at once is not told of again: an observer may do this each time.
                 turn.told = turn.told and turn.granted
+
+        if line.observer is not None:
+            tell(line.observer, Reconfigured(line.name, described))
 
     def peek(self, cost: Cost = 1) -> Decision:
         """

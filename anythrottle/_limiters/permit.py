@@ -7,6 +7,7 @@ from math import inf
 from types import TracebackType
 from typing import Protocol, Self, final
 
+from .._events import Settled, tell
 from .._policies.checks import check_unit
 from .._policies.policy import Cost, PolicyState
 from .cost import by_unit, check_counted, named_amounts
@@ -162,7 +163,9 @@ class TurnPermit(Live, Turn):
         before.setdefault("calls", 1)
         changes = {unit: amount - before.get(unit, 0) for unit, amount in amounts.items()}
         self._line.settle(turn, {unit: change for unit, change in changes.items() if change})
-        turn.cost = before | amounts
+        turn.cost = after = before | amounts
+        if self._line.observer is not None and after != before:
+            tell(self._line.observer, Settled(self._line.name, before, after))
 
     def refund(self) -> None:
         """

@@ -8,8 +8,7 @@ from inspect import CORO_CREATED, getcoroutinestate, isawaitable, iscoroutine
 from types import CoroutineType
 from typing import TypeAlias, TypeVar, cast
 
-from .._errors import Job, ThrottleException, is_job
-from .._policies.checks import check_seconds
+from .._errors import Job, ThrottleException, check_retry_after, is_job
 
 T = TypeVar("T")
 
@@ -149,11 +148,7 @@ def discard(job: object) -> None:
 
 def _pause_of(signal: ThrottleException) -> float | None:
     # Checked by the constructor, but those derived from it may not call that.
-    seconds = signal.retry_after
-    if seconds is None:
-        return None
-
-    return check_seconds("retry_after", seconds, zero=True, infinite=True)
+    return check_retry_after(signal.retry_after)
 
 
 def _signals_in(error: BaseException) -> tuple[list[ThrottleException], bool]:

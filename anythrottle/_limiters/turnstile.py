@@ -23,7 +23,7 @@ from math import inf
 import anyio
 
 from .._errors import LimitExceeded
-from .._events import Granted, Observer, Refused, tell
+from .._events import Ended, Granted, Observer, Refused, tell
 from .._policies.policy import Bucket, PolicyState
 from .clock import RunClock, weakly
 from .forecast import Outlook
@@ -301,6 +301,9 @@ class Turnstile:
                 self.wake_all()
             elif self.queue.blocks:
                 self.serve(now)
+
+            if self.observer is not None and self.gate.holds:
+                tell(self.observer, Ended(self.name, now - turn.began))
 
     def keep(self, turn: Turn) -> Turn:
         """Let a call go on whose function has returned; return what it holds, for :meth:`end`."""

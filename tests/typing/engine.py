@@ -105,5 +105,6 @@ def signals() -> None:
     ThrottleException()
     ThrottleException(job)
     ThrottleException(job(), retry_after=1)
-    ThrottleException(retry_after="1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    ThrottleException(retry_after="1")
+    ThrottleException(retry_after=b"1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     ThrottleException(job, 1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

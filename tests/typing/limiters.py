@@ -11,6 +11,7 @@ from anythrottle import (
     Cost,
     CostTooHigh,
     Decision,
+    Ended,
     Failed,
     Finished,
     FixedWindow,
@@ -19,12 +20,15 @@ from anythrottle import (
     Paused,
     RateLimiter,
     RateLimiterStatistics,
+    Reconfigured,
     Refused,
     Resumed,
     Retried,
+    Settled,
     Started,
     Throttled,
     ThrottleException,
+    Tightened,
     TokenBucket,
     WindowTokenBucket,
     current_permit,
@@ -228,7 +232,7 @@ def telling(limiter: RateLimiter) -> None:
     limiter.reconfigure(concurrency="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-def observing(event: Event) -> None:
+def observing(event: Event) -> None:  # noqa: C901, PLR0912 - a branch for each event
     observer: Observer = observe
     observer(event)
     events: list[Event] = []
@@ -244,6 +248,15 @@ def observing(event: Event) -> None:
         assert_type(event.seconds, float)
     elif isinstance(event, Resumed):
         assert_type(event.name, str | None)
+    elif isinstance(event, Settled):
+        assert_type((event.before, event.after), tuple[Mapping[str, int], Mapping[str, int]])
+    elif isinstance(event, Tightened):
+        assert_type((event.unit, event.remaining), tuple[str, int])
+        assert_type(event.reset_after, float | None)
+    elif isinstance(event, Reconfigured):
+        assert_type(event.policies, tuple[Policy, ...])
+    elif isinstance(event, Ended):
+        assert_type(event.held, float)
     elif isinstance(event, Throttled):
         assert_type(event.index, int | None)
         assert_type(event.attempts, int)
