@@ -1,6 +1,7 @@
 """Obey "at most 20 calls in any 10 seconds, 5 at a time" exactly, on asyncio and on Trio."""
 
 import logging as _logging
+from importlib.metadata import version as _version
 
 from ._engine.front_stream import FrontReceiveStream, FrontSendStream, create_front_stream
 from ._engine.mapping import amap, amap_outcomes, first, for_each
@@ -86,5 +87,8 @@ __all__ = (
     "for_each",
     "parse_retry_after",
 )
+
+#: The version of this library.
+__version__ = _version(__name__)
 
 _logging.getLogger(__name__).addHandler(_logging.NullHandler())

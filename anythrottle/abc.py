@@ -8,9 +8,19 @@ from types import TracebackType
 from typing import Literal, ParamSpec, Protocol, TypeVar, TypeVarTuple, overload, runtime_checkable
 
 from ._events import Event, Observer
-from ._policies.policy import Bucket, Cost, Policy
+from ._policies.policy import Bucket, Cost, Policy, PolicyState
 
-__all__ = ("Bucket", "Event", "Limiter", "Observer", "Permit", "Policy")
+__all__ = (
+    "AdjustableLimiter",
+    "Bucket",
+    "Event",
+    "Idle",
+    "Limiter",
+    "Observer",
+    "Permit",
+    "Policy",
+    "QuotaLimiter",
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -113,4 +123,54 @@ class Limiter(Protocol):
         traceback: TracebackType | None,
     ) -> None:
         """End the call."""
+        ...
+
+
+@runtime_checkable
+class QuotaLimiter(Limiter, Protocol):
+    """A limiter that tells what is left, and takes what others tell of it."""
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """The policies in force."""
+        ...
+
+    def quotas(self) -> tuple[PolicyState, ...]:
+        """Return what each policy has left, in their order; asking changes nothing."""
+        ...
+
+    def tighten(
+        self, *, remaining: int, reset_after: float | None = None, unit: str = "calls"
+    ) -> None:
+        """Take a server's figures: let at most so much pass before its window is over."""
+        ...
+
+    def penalize(self, cost: Cost) -> None:
+        """Charge at once what no call of this limiter was charged for."""
+        ...
+
+    def resume(self) -> None:
+        """End any pause at once."""
+        ...
+
+
+@runtime_checkable
+class AdjustableLimiter(QuotaLimiter, Protocol):
+    """A limiter whose limits can be exchanged while it is in use."""
+
+    def reconfigure(self, *policies: Policy | str) -> None:
+        """Go on with other policies; what was charged counts for them."""
+        ...
+
+
+@runtime_checkable
+class Idle(Protocol):
+    """What can tell when it will have nothing to remember any more."""
+
+    def idle_in(self) -> float:
+        """
+        Tell in how many seconds there is nothing to remember, if nobody comes.
+
+        :return: 0 if that is so now; infinity if nobody knows, so that it is asked again later
+        """
         ...

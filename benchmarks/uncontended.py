@@ -94,7 +94,7 @@ async def keyed() -> dict[str, float]:
     """Measure a call for a key: with a new one, an old one, and as idle ones are dropped."""
     # Its own time is virtual: how fast the keys come decides not how many are idle.
     window = WindowTokenBucket(20, 3600.0)
-    limiters = KeyedLimiter[int](lambda _: RateLimiter(window), max_keys=KEYS)
+    limiters = KeyedLimiter[int, RateLimiter](lambda _: RateLimiter(window), max_keys=KEYS)
     found = {}
     for name, first in (
         ("a new key", 0),

@@ -298,7 +298,7 @@ def between_runs(parent: Callable[[Callable[[], Awaitable[None]]], None]) -> Non
 
 
 async def keys() -> None:
-    keyed = KeyedLimiter[str](lambda _: RateLimiter("1/h", concurrency=1), max_keys=2)
+    keyed = KeyedLimiter[str, RateLimiter](lambda _: RateLimiter("1/h", concurrency=1), max_keys=2)
 
     async def use() -> None:
         assert not keyed["a"].peek().allowed

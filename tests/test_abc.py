@@ -109,12 +109,20 @@ class Halved:
 
 class TestAbc:
     def test_all(self) -> None:
-        assert set(abc.__all__) == {"Bucket", "Event", "Limiter", "Observer", "Permit", "Policy"}
+        assert set(abc.__all__) == {
+            *("Bucket", "Event", "Limiter", "Observer", "Permit", "Policy"),
+            *("QuotaLimiter", "AdjustableLimiter", "Idle"),
+        }
         assert abc.Policy is Policy
         assert abc.Bucket is Bucket
 
     def test_a_rate_limiter_is_a_limiter(self) -> None:
         assert isinstance(RateLimiter(), abc.Limiter)
+
+    def test_and_more(self) -> None:
+        for kind in (abc.QuotaLimiter, abc.AdjustableLimiter, abc.Idle):
+            assert isinstance(RateLimiter(), kind)
+            assert not isinstance(OwnLimiter(), kind)
 
     def test_one_s_own_is_a_limiter(self) -> None:
         assert isinstance(OwnLimiter(), abc.Limiter)

@@ -302,8 +302,12 @@ class LimiterControls(Live, BaseLimiter):
     def _default_pause(self) -> float:
         return min((policy.window for policy in self._gate.policies), default=1.0)
 
-    def _idle_in(self) -> float:
-        """Tell in how many seconds there is nothing left to remember, if nobody comes."""
+    def idle_in(self) -> float:
+        """
+        Tell in how many seconds there is nothing left to remember, if nobody comes.
+
+        :return: 0 if all is as new; infinity while calls run that hold something, or anybody waits
+        """
         return inf if self._line.queue.blocks else self._gate.idle_in(self._line.clock.glance())
 
     def _prepare(self) -> None:

@@ -11,18 +11,22 @@ from typing import Generic, TypeVar, final
 from .._errors import LimitExceeded
 from .._policies.checks import check_count
 from .._policies.policy import Decision, seconds_until
+from ..abc import Idle, Limiter, QuotaLimiter
 from .clock import RunClock, weakly
 from .live import Live
-from .rate_limiter import RateLimiter
 
 K = TypeVar("K", bound=Hashable)
+L = TypeVar("L", bound=Limiter)
+
+#: For how many seconds a limiter is left alone that does not know when it will be idle.
+_LEFT_ALONE = 1.0
 
 #: How many idle keys are dropped for each that is made: more than one, so that they grow fewer.
 _DROPS = 2
 
 
 @final
-class KeyedLimiter(Live, Generic[K]):
+class KeyedLimiter(Live, Generic[K, L]):
     """
     A limiter of its own for each key: each user, host or tenant.
 
@@ -44,7 +48,8 @@ class KeyedLimiter(Live, Generic[K]):
     A permit holds its limiter, and so does a cycle of references that it is part of, say with its
     own observer: such a key is not dropped.
 
-    :param make: a function that makes the limiter for a key
+    :param make: a function that makes the limiter for a key: any that can be referred to weakly,
+        and can tell when it is :class:`idle <.abc.Idle>`
     :param max_keys: how many keys there may be at once, at least 1
     :raises TypeError: if a parameter is of the wrong type
     :raises ValueError: if ``max_keys`` is below 1
@@ -53,25 +58,25 @@ class KeyedLimiter(Live, Generic[K]):
 
     __slots__ = ("__weakref__", "_checks", "_clock", "_limiters", "_make", "_max_keys", "_next")
 
-    def __init__(self, make: Callable[[K], RateLimiter], *, max_keys: int = 10_000) -> None:
+    def __init__(self, make: Callable[[K], L], *, max_keys: int = 10_000) -> None:
         if not callable(make):
             raise TypeError(f"make must be a function of a key, not {make!r}")
 
         self._make = make
         self._max_keys = check_count("max_keys", max_keys)
         self._clock = RunClock(weakly(self._shift), "the keyed limiter")
-        self._limiters: dict[K, RateLimiter] = {}
+        self._limiters: dict[K, L] = {}
         #: The heap of when to look whether a key is idle: instant, number, key; one for each key.
         self._checks: list[tuple[float, int, K]] = []
         self._next = 0
 
-    def __getitem__(self, key: K) -> RateLimiter:
+    def __getitem__(self, key: K) -> L:
         """
         Return the limiter for a key.
 
         :raises ~anythrottle.LimitExceeded: if it has to be made, and there are as many keys as
             there may be, all of them busy
-        :raises TypeError: if what has been made is no :class:`.RateLimiter`
+        :raises TypeError: if what has been made is no limiter, or none that can be dropped
 
         """
         limiter = self._limiters.get(key)
@@ -89,7 +94,7 @@ class KeyedLimiter(Live, Generic[K]):
     def __repr__(self) -> str:
         return f"<KeyedLimiter {len(self)} of {self._max_keys} keys>"
 
-    def _new(self, key: K) -> RateLimiter:
+    def _new(self, key: K) -> L:
         now = self._clock.now()
         for _ in range(_DROPS):
             self._drop_one(now)
@@ -99,8 +104,7 @@ class KeyedLimiter(Live, Generic[K]):
                 raise LimitExceeded(self._refusal(now))
 
         limiter = self._make(key)
-        if not isinstance(limiter, RateLimiter):
-            raise TypeError(f"make must return a RateLimiter, not {limiter!r}, for key {key!r}")
+        _check_made(limiter, key)
 
         if key in self._limiters:
             # It has been made meanwhile, by the factory's asking for it.
@@ -116,10 +120,10 @@ class KeyedLimiter(Live, Generic[K]):
             return False
 
         _, _, key = heappop(self._checks)
-        idle_in = self._limiters[key]._idle_in()
+        idle_in = _idle_in(self._limiters[key])
         if idle_in > 0 or not self._let_go(key):
             # In use. If nobody knows for how long, it is left alone for as long as a pause.
-            wait = self._limiters[key]._default_pause() if idle_in in {0, inf} else idle_in
+            wait = _patience(self._limiters[key]) if idle_in in {0, inf} else idle_in
             self._check_at(max(now + wait, nextafter(now, inf)), key)
 
         return True
@@ -153,3 +157,38 @@ class KeyedLimiter(Live, Generic[K]):
     def _shift(self, seconds: float) -> None:
         # All by the same, so it is still a heap.
         self._checks = [(at + seconds, number, key) for at, number, key in self._checks]
+
+
+def _check_made(limiter: object, key: object) -> None:
+    """
+    Raise unless something is a limiter that can be found idle, and dropped.
+
+    :raises TypeError: if it is not
+    """
+    if not isinstance(limiter, Limiter) or isinstance(limiter, type):
+        raise TypeError(f"make must return a limiter, not {limiter!r}, for key {key!r}")
+
+    if not isinstance(limiter, Idle):
+        raise TypeError(
+            f"make must return a limiter that has idle_in(), as anythrottle.abc.Idle says, not "
+            f"{limiter!r}, for key {key!r}"
+        )
+
+    try:
+        weakref.ref(limiter)
+    except TypeError:
+        raise TypeError(
+            f"make must return a limiter that can be referred to weakly (if it has __slots__, add "
+            f"'__weakref__'), not {limiter!r}, for key {key!r}"
+        ) from None
+
+
+def _idle_in(limiter: object) -> float:
+    assert isinstance(limiter, Idle)
+    return limiter.idle_in()
+
+
+def _patience(limiter: object) -> float:
+    """Return for how long a limiter is left alone of which nobody knows when it will be idle."""
+    policies = limiter.policies if isinstance(limiter, QuotaLimiter) else ()
+    return min((policy.window for policy in policies), default=_LEFT_ALONE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import anyio
@@ -12,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anythrottle import KeyedLimiter, LimitExceeded, RateLimiter, WindowTokenBucket
+from anythrottle import BaseLimiter, KeyedLimiter, LimitExceeded, RateLimiter, WindowTokenBucket
+from anythrottle.abc import Permit
 from anythrottle.testing import wait_idle
 from tests.conftest import Run
 from tests.limiters.tools import assert_exact, tasks
@@ -77,11 +79,92 @@ class TestMapping:
         assert repr(make) in str(raised.value)
 
     def test_a_factory_that_makes_no_limiter(self) -> None:
-        keyed: KeyedLimiter[str] = KeyedLimiter(lambda _: "5/s")  # type: ignore[arg-type, return-value]
-        with pytest.raises(TypeError, match=r"return a RateLimiter, not '5/s', for .*'a'"):
+        make: Any = lambda _: "5/s"  # noqa: E731
+        keyed: KeyedLimiter[str, RateLimiter] = KeyedLimiter(make)
+        with pytest.raises(TypeError, match=r"return a limiter, not '5/s', for .*'a'"):
             keyed["a"]
 
         assert "a" not in keyed
+
+    def test_a_factory_that_makes_a_class(self) -> None:
+        make: Any = lambda _: RateLimiter  # noqa: E731
+        keyed: KeyedLimiter[str, RateLimiter] = KeyedLimiter(make)
+        with pytest.raises(TypeError, match="return a limiter, not <class"):
+            keyed["a"]
+
+    def test_a_limiter_that_cannot_tell_when_it_is_idle(self) -> None:
+        keyed = KeyedLimiter[str, Own](lambda _: Own())
+        with pytest.raises(TypeError, match=r"has idle_in\(\), as anythrottle.abc.Idle says"):
+            keyed["a"]
+
+    def test_a_limiter_that_cannot_be_referred_to_weakly(self) -> None:
+        make: Any = lambda _: Slotted()  # noqa: E731
+        keyed: KeyedLimiter[str, RateLimiter] = KeyedLimiter(make)
+        with pytest.raises(TypeError, match="'__weakref__'"):
+            keyed["a"]
+
+
+class Own(BaseLimiter):
+    """A limiter of one's own."""
+
+    def __init__(self) -> None:
+        self._limiter = RateLimiter("1/10s")
+
+    def permit(
+        self, cost: Any = 1, *, priority: int = 0, max_wait: Any = None
+    ) -> AbstractAsyncContextManager[Permit]:
+        return self._limiter.permit(cost, priority=priority, max_wait=max_wait)
+
+    def pause(self, seconds: float | None = None) -> None:
+        self._limiter.pause(seconds)
+
+
+class Idle(Own):
+    """One that tells when it is idle."""
+
+    forgets = True
+
+    def idle_in(self) -> float:
+        return self._limiter.idle_in() if self.forgets else math.inf
+
+
+class Slotted:
+    """One without room for weak references."""
+
+    __slots__ = ()
+
+    def run(self) -> None: ...
+
+    permit = wrap = pause = idle_in = __aenter__ = __aexit__ = run
+
+
+@pytest.mark.timing
+class TestLimitersOfOnesOwn:
+    async def test_they_are_dropped_when_they_are_idle(self) -> None:
+        keyed = KeyedLimiter[str, Idle](lambda _: Idle(), max_keys=1)
+        async with keyed["a"]:
+            pass
+
+        with pytest.raises(LimitExceeded):
+            keyed["b"]
+
+        await anyio.sleep(10)
+        assert isinstance(keyed["b"], Idle)
+        assert list(keyed) == ["b"]
+
+    async def test_who_does_not_know_is_asked_again(self) -> None:
+        keyed = KeyedLimiter[str, Idle](lambda _: Idle(), max_keys=1)
+        keyed["a"].forgets = False
+        for _ in range(3):
+            with pytest.raises(LimitExceeded) as raised:
+                keyed["b"]
+
+            assert 0 < raised.value.retry_after <= 1
+            await anyio.sleep(raised.value.retry_after)
+
+        keyed["a"].forgets = True
+        await anyio.sleep(1)
+        assert isinstance(keyed["b"], Idle)
 
     def test_an_error_of_the_factory_is_passed_on_and_leaves_no_key(self) -> None:
         errors = [ZeroDivisionError()]
@@ -175,7 +258,7 @@ class TestDropping:
         assert "a" not in keyed
 
     async def test_a_key_within_which_a_call_runs_or_waits_does_not(self) -> None:
-        keyed = KeyedLimiter[str](lambda _: RateLimiter(concurrency=1), max_keys=1)
+        keyed = KeyedLimiter[str, RateLimiter](lambda _: RateLimiter(concurrency=1), max_keys=1)
         async with tasks() as task_group:
             async with keyed["a"]:
                 await anyio.sleep(100)
@@ -201,7 +284,9 @@ class TestDropping:
             assert not keyed["a"].peek().allowed
 
     async def test_a_window_shorter_than_the_clock_can_tell(self) -> None:
-        keyed = KeyedLimiter[str](lambda _: RateLimiter(WindowTokenBucket(1, 1e-12)), max_keys=1)
+        keyed = KeyedLimiter[str, RateLimiter](
+            lambda _: RateLimiter(WindowTokenBucket(1, 1e-12)), max_keys=1
+        )
         await anyio.sleep(1e6)
         held = keyed["a"]
         with pytest.raises(LimitExceeded):
@@ -226,7 +311,9 @@ class TestDropping:
         assert keyed["b"] is keyed["b"]
 
     async def test_a_key_in_debt_does_not(self) -> None:
-        keyed = KeyedLimiter[str](lambda _: RateLimiter(WindowTokenBucket(1, 10)), max_keys=1)
+        keyed = KeyedLimiter[str, RateLimiter](
+            lambda _: RateLimiter(WindowTokenBucket(1, 10)), max_keys=1
+        )
         keyed["a"].penalize(5)
         await anyio.sleep(9.9)
         with pytest.raises(LimitExceeded):
@@ -270,14 +357,14 @@ class TestDropping:
         self, busy: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         looks = 0
-        real = RateLimiter._idle_in
+        real = RateLimiter.idle_in
 
         def look(self: RateLimiter) -> float:
             nonlocal looks
             looks += 1
             return real(self)
 
-        monkeypatch.setattr(RateLimiter, "_idle_in", look)
+        monkeypatch.setattr(RateLimiter, "idle_in", look)
         keyed = KeyedLimiter(per_key, max_keys=1000)
         held = []
         for number in range(1000):
@@ -342,7 +429,9 @@ class TestNothingIsForgiven:
         max_keys = data.draw(st.integers(1, 4), "max_keys")
 
         async def main() -> None:
-            keyed = KeyedLimiter[int](lambda _: RateLimiter("2/10s"), max_keys=max_keys)
+            keyed = KeyedLimiter[int, RateLimiter](
+                lambda _: RateLimiter("2/10s"), max_keys=max_keys
+            )
             grants: dict[int, list[tuple[float, int]]] = {}
             held: dict[int, RateLimiter] = {}
             for key, seconds, verb in script:

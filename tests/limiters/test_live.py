@@ -42,7 +42,12 @@ class TestLive:
     ) -> None:
         limiter = RateLimiter("5/s", name="api")
         throttler: Throttler[object] = Throttler([])
-        live = [limiter, KeyedLimiter[str](lambda _: RateLimiter()), limiter.permit(), throttler]
+        live = [
+            limiter,
+            KeyedLimiter[str, RateLimiter](lambda _: RateLimiter()),
+            limiter.permit(),
+            throttler,
+        ]
         assert all(refuses(twin, each) for each in [*live, throttler.exceptions, *stream_ends])
         assert refuses(twin, JobProgress())
 
