@@ -2,6 +2,7 @@
 
 import logging as _logging
 
+from ._engine.attempts import Attempts
 from ._engine.front_stream import FrontReceiveStream, FrontSendStream, create_front_stream
 from ._engine.mapping import amap, amap_outcomes, first, for_each
 from ._engine.outcome import Outcome
@@ -39,6 +40,7 @@ from ._policies.window import WindowTokenBucket
 __all__ = (
     "Abandoned",
     "AnythrottleError",
+    "Attempts",
     "Cost",
     "CostTooHigh",
     "Decision",

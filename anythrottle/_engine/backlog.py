@@ -231,7 +231,7 @@ class Backlog(Generic[I, T]):
     def delay(self, errand: Errand[I, T], until: float) -> None:
         """Let a job that runs go again, but not before ``until``."""
         self.retried += 1
-        errand.retries += 1
+        errand.errors += 1
         self.running -= 1
         heappush(self._by_due, (until, errand.rank, errand))
         self.finish(errand)

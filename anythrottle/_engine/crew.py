@@ -25,6 +25,7 @@ from .._events import Observer
 from .._limiters.clock import RunClock
 from ..abc import Limiter
 from .admission import Admission, Worker
+from .attempts import Attempts
 from .backlog import Backlog
 from .cancellation import RunCancellation
 from .concurrency import Concurrency
@@ -32,7 +33,6 @@ from .cost_of import CostOf
 from .outcome import uncancelled
 from .outlet import Outlet
 from .puller import Puller
-from .retrying import Attempts
 from .starting import Start, Starter
 from .workbench import Workbench
 

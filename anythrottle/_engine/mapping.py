@@ -12,6 +12,7 @@ from .._limiters.clock import RunClock
 from .._limiters.rate_limiter import as_limiter
 from .._limiters.throttle import JobOf
 from ..abc import Limiter
+from .attempts import Attempts, check_attempts
 from .backlog import Backlog
 from .concurrency import Concurrency, check_concurrency, results_waiting
 from .cost_of import CostOf, check_cost
@@ -21,7 +22,6 @@ from .outcome import Outcome
 from .outcome_block import OutcomeBlock
 from .outcome_feed import OutcomeFeed
 from .outlet import Outlet
-from .retrying import Attempts, RetryOn
 from .running import run_to_end
 
 I = TypeVar("I")  # noqa: E741 - an item
@@ -36,9 +36,7 @@ async def amap(
     limiter: Limiter | str | None = None,
     concurrency: Concurrency = None,
     cost: CostOf[I] = 1,
-    max_attempts: int | None = None,
-    retry_on: RetryOn | None = None,
-    timeout: float | None = None,  # noqa: ASYNC109 - of each attempt, not of the call
+    attempts: Attempts | None = None,
     observer: Observer | None = None,
 ) -> list[T]:
     """
@@ -77,14 +75,8 @@ async def amap(
     :param cost: what each attempt costs by the limiter, or a function that tells it of an item; it
         can be corrected by :func:`.current_permit`. If that function fails, or what it returns
         can never fit, so has the call.
-    :param max_attempts: how often one call is started, at least 1, ``None`` for no bound
-    :param retry_on: which errors are worth another attempt: a type (``OSError`` includes
-        ``TimeoutError``), or several in a tuple, or a function of an error that returns ``True`` or
-        ``False``, or the seconds after which to go again, 0 or more; if it fails, so has the call.
-        Else these are drawn from a bound that doubles with each error: 1 second at first, 60 at
-        most
-    :param timeout: how long an attempt may take, in seconds, above 0: then it is cancelled, and
-        has failed with :exc:`TimeoutError`; ``None`` for no bound
+    :param attempts: how often each call is tried, after which errors, and for how long each time;
+        ``None`` for once, and again for as long as it is throttled
     :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`: what
         becomes of the calls
     :raises TypeError: if a parameter is of the wrong type
@@ -93,9 +85,7 @@ async def amap(
         cancellation that one of them raises by itself comes as a :exc:`RuntimeError`
 
     """
-    mapping = _Mapping(
-        func, items, limiter, concurrency, cost, max_attempts, retry_on, timeout, observer
-    )
+    mapping = _Mapping(func, items, limiter, concurrency, cost, attempts, observer)
     gathering = Gathering(mapping.backlog, keep=True)
     await mapping.run(gathering)
     return gathering.values()
@@ -109,9 +99,7 @@ async def for_each(
     limiter: Limiter | str | None = None,
     concurrency: Concurrency = None,
     cost: CostOf[I] = 1,
-    max_attempts: int | None = None,
-    retry_on: RetryOn | None = None,
-    timeout: float | None = None,  # noqa: ASYNC109 - of each attempt, not of the call
+    attempts: Attempts | None = None,
     observer: Observer | None = None,
 ) -> None:
     """
@@ -131,18 +119,14 @@ async def for_each(
     :param concurrency: how many calls run at once, at least 1, or slots that are shared; ``None``
         for no bound but the limiter's
     :param cost: what each attempt costs by the limiter, or a function that tells it of an item
-    :param max_attempts: how often one call is started, at least 1, ``None`` for no bound
-    :param retry_on: which errors are worth another attempt, as with :func:`amap`
-    :param timeout: how long an attempt may take, in seconds, above 0; ``None`` for no bound
+    :param attempts: how often each call is tried, as with :func:`amap`
     :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`
     :raises TypeError: if a parameter is of the wrong type
     :raises ValueError: if a parameter is out of its range
     :raises BaseException: the first error of a call, of the source or of the limiter
 
     """
-    mapping = _Mapping(
-        func, items, limiter, concurrency, cost, max_attempts, retry_on, timeout, observer
-    )
+    mapping = _Mapping(func, items, limiter, concurrency, cost, attempts, observer)
     await mapping.run(Gathering(mapping.backlog, keep=False))
 
 
@@ -154,9 +138,7 @@ async def first(
     limiter: Limiter | str | None = None,
     concurrency: Concurrency = None,
     cost: CostOf[I] = 1,
-    max_attempts: int | None = None,
-    retry_on: RetryOn | None = None,
-    timeout: float | None = None,  # noqa: ASYNC109 - of each attempt, not of the call
+    attempts: Attempts | None = None,
     observer: Observer | None = None,
 ) -> Outcome[I, T]:
     """
@@ -183,9 +165,7 @@ async def first(
     :param concurrency: how many calls run at once, at least 1, or slots that are shared; ``None``
         for no bound but the limiter's
     :param cost: what each attempt costs by the limiter, or a function that tells it of an item
-    :param max_attempts: how often one call is started, at least 1, ``None`` for no bound
-    :param retry_on: which errors are worth another attempt, as with :func:`amap`
-    :param timeout: how long an attempt may take, in seconds, above 0; ``None`` for no bound
+    :param attempts: how often each call is tried, as with :func:`amap`
     :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`
     :raises ExceptionGroup: of the errors of all calls, in the order of the items, if none succeeds
     :raises ValueError: if there are no items, or a parameter is out of its range
@@ -193,9 +173,7 @@ async def first(
     :raises BaseException: an error of the source, if no call succeeds, or of the limiter
 
     """
-    mapping = _Mapping(
-        func, items, limiter, concurrency, cost, max_attempts, retry_on, timeout, observer
-    )
+    mapping = _Mapping(func, items, limiter, concurrency, cost, attempts, observer)
     race = Race(mapping.backlog)
     await mapping.run(race)
     return race.result()
@@ -210,9 +188,7 @@ def amap_outcomes(
     concurrency: Concurrency = None,
     cost: CostOf[I] = 1,
     ordered: bool = False,
-    max_attempts: int | None = None,
-    retry_on: RetryOn | None = None,
-    timeout: float | None = None,
+    attempts: Attempts | None = None,
     observer: Observer | None = None,
 ) -> AbstractAsyncContextManager[AsyncIterator[Outcome[I, T]]]:
     """
@@ -250,17 +226,13 @@ def amap_outcomes(
     :param cost: what each attempt costs by the limiter, or a function that tells it of an item
     :param ordered: whether the outcomes come in the order of the items; then as many of them may
         be held back as calls run at once. Else they come as calls end
-    :param max_attempts: how often one call is started, at least 1, ``None`` for no bound
-    :param retry_on: which errors are worth another attempt, as with :func:`amap`
-    :param timeout: how long an attempt may take, in seconds, above 0; ``None`` for no bound
+    :param attempts: how often each call is tried, as with :func:`amap`
     :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`
     :raises TypeError: if a parameter is of the wrong type
     :raises ValueError: if a parameter is out of its range
 
     """
-    mapping = _Mapping(
-        func, items, limiter, concurrency, cost, max_attempts, retry_on, timeout, observer
-    )
+    mapping = _Mapping(func, items, limiter, concurrency, cost, attempts, observer)
     return OutcomeBlock(partial(mapping.feed, ordered=ordered))
 
 
@@ -285,9 +257,7 @@ class _Mapping(Generic[I, T]):
         limiter: Limiter | str | None,
         concurrency: Concurrency,
         cost: CostOf[I],
-        max_attempts: int | None,
-        retry_on: RetryOn | None,
-        timeout: float | None,
+        attempts: Attempts | None,
         observer: Observer | None,
     ) -> None:
         if not callable(func):
@@ -297,7 +267,7 @@ class _Mapping(Generic[I, T]):
         self._concurrency = check_concurrency(concurrency, self._limiter)
         check_cost(cost, self._limiter)
         self._cost = cost
-        self._attempts = Attempts(max_attempts, timeout, retry_on)
+        self._attempts = check_attempts(attempts)
         check_observer(observer)
         self._observer = observer
         self._clock = RunClock(_nothing, "the mapping")

@@ -16,6 +16,7 @@ from .._limiters.clock import RunClock, weakly
 from .._limiters.live import Live
 from .._limiters.throttle import JobOf, check_job
 from ..abc import Limiter
+from .attempts import Attempts, check_attempts
 from .backlog import Backlog
 from .cancellation import RunCancellation
 from .concurrency import check_concurrency, results_waiting
@@ -28,7 +29,6 @@ from .job import Errand
 from .limiter_option import limiter_of
 from .outcome import Outcome, uncancelled
 from .pace import Pace
-from .retrying import Attempts, RetryOn
 from .run_logging import check_handler, check_level, logging_during_run
 from .running import run_to_end
 from .throttler_statistics import ThrottlerStatistics, statistics_of
@@ -89,15 +89,8 @@ class Throttler(Live, Generic[T]):
         the limiter.
     :param cost: what each start of a job costs by the limiter, or a function that tells it of a
         job; if it fails, or that can never fit, so has the job. :func:`.current_permit` corrects it
-    :param max_attempts: how often one job is started, at least 1, before its throttling, or an
-        error that is worth another attempt, is collected as its error; ``None`` for no bound
-    :param retry_on: which errors are worth another attempt: a type (``OSError`` includes
-        ``TimeoutError``), or several in a tuple, or a function of an error that returns ``True`` or
-        ``False``, or the seconds after which to go again, 0 or more; if it fails, so has the job.
-        Else these are drawn from a bound that doubles with each error: 1 second at first, 60 at
-        most. The job waits without a slot, and others go on
-    :param timeout: how long an attempt may take, in seconds, above 0: then it is cancelled, and
-        has failed with :exc:`TimeoutError`; ``None`` for no bound
+    :param attempts: how often a job is tried, after which errors, and for how long each time;
+        ``None`` for once, and again for as long as it is throttled
     :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`: what
         becomes of the jobs
     :param log_handler: attached to the library's logger (``"anythrottle"``) while it runs
@@ -137,9 +130,7 @@ class Throttler(Live, Generic[T]):
         per_time_window: int = 100,
         concurrency: int | anyio.CapacityLimiter = 5,
         cost: CostOf[JobOf[T]] = 1,
-        max_attempts: int | None = None,
-        retry_on: RetryOn | None = None,
-        timeout: float | None = None,
+        attempts: Attempts | None = None,
         observer: Observer | None = None,
         log_handler: logging.Handler | None = None,
         log_level: int | str | None = None,
@@ -154,9 +145,7 @@ class Throttler(Live, Generic[T]):
         limiter: Limiter | str,
         concurrency: int | anyio.CapacityLimiter | None = None,
         cost: CostOf[JobOf[T]] = 1,
-        max_attempts: int | None = None,
-        retry_on: RetryOn | None = None,
-        timeout: float | None = None,
+        attempts: Attempts | None = None,
         observer: Observer | None = None,
         log_handler: logging.Handler | None = None,
         log_level: int | str | None = None,
@@ -172,9 +161,7 @@ class Throttler(Live, Generic[T]):
         limiter: Limiter | str | None = None,
         concurrency: int | anyio.CapacityLimiter | None = None,
         cost: CostOf[JobOf[T]] = 1,
-        max_attempts: int | None = None,
-        retry_on: RetryOn | None = None,
-        timeout: float | None = None,
+        attempts: Attempts | None = None,
         observer: Observer | None = None,
         log_handler: logging.Handler | None = None,
         log_level: int | str | None = None,
@@ -189,7 +176,7 @@ class Throttler(Live, Generic[T]):
         self._concurrency = check_concurrency(concurrency, self._limiter)
         check_cost(cost, self._limiter)
         self._cost = cost
-        self._attempts = Attempts(max_attempts, timeout, retry_on)
+        self._attempts = check_attempts(attempts)
         self._consumer = consumer_fn
         self._log_handler = check_handler(log_handler)
         self._log_level = check_level(log_level)

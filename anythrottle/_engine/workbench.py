@@ -6,6 +6,7 @@ import logging
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
+from math import inf
 from typing import Generic, TypeVar, final
 
 import anyio
@@ -15,15 +16,16 @@ from .._limiters.current import make_current
 from .._limiters.holding import Slot, hold_here
 from .._limiters.parking import Run
 from .._limiters.permit import FREE, TurnPermit
-from .._limiters.throttle import Throttle, awaitable_of, go_again, throttle_in
+from .._limiters.throttle import JobOf, Throttle, awaitable_of, discard, go_again, throttle_in
 from ..abc import Permit
 from .admission import Admission, Asked, leave
+from .attempts import Attempts
 from .backlog import Backlog
 from .cancellation import RunCancellation, without_cancellations
 from .isolation import isolated
 from .job import Errand
 from .outlet import Outlet
-from .retrying import Attempts
+from .retrying import Retrying
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
@@ -49,7 +51,6 @@ class Workbench(Generic[I, T]):
 
     __slots__ = (
         "_admission",
-        "_attempts",
         "_backlog",
         "_cancellation",
         "_context",
@@ -57,6 +58,7 @@ class Workbench(Generic[I, T]):
         "_free_context",
         "_observer",
         "_outlet",
+        "_retrying",
         "_run",
         "_timeout",
     )
@@ -76,7 +78,7 @@ class Workbench(Generic[I, T]):
         self._backlog = backlog
         self._outlet = outlet
         self._admission = admission
-        self._attempts = attempts
+        self._retrying = Retrying(attempts)
         self._timeout = attempts.timeout
         self._run = run
         self._cancellation = cancellation
@@ -175,7 +177,7 @@ class Workbench(Generic[I, T]):
             return
 
         try:
-            delay = self._attempts.delay_before_next(error, errand.attempts, errand.retries)
+            delay = self._retrying.delay_before_next(error, errand.errors + 1)
         except (Exception, CancelledError) as exc:  # noqa: BLE001 - that of retry_on is the job's
             self.fail(errand, exc)
             return
@@ -198,7 +200,7 @@ class Workbench(Generic[I, T]):
         """Pause, and put a job that was throttled back to the front if it may go again."""
         self._admission.pause(throttle.retry_after)
         _logger.info("%s: %s", errand, error)
-        job = go_again(throttle, error, errand.job, errand.attempts, self._attempts.most)
+        job = self._job_after(throttle, errand, error)
         if job is None:
             self.fail(errand, error)
             return
@@ -209,6 +211,24 @@ class Workbench(Generic[I, T]):
         self._backlog.put_back(errand)
         if self._observer is not None:
             tell(self._observer, Throttled(None, errand.position, errand.attempts, error))
+
+    def _job_after(
+        self, throttle: Throttle, errand: Errand[I, T], error: BaseException
+    ) -> JobOf[T] | None:
+        """Return what shall run, now that a job was throttled; ``None`` if it may not go again."""
+        errand.throttles += 1
+        if throttle.retry_after is not None:
+            errand.retry_after = throttle.retry_after
+
+        if throttle.pure and self._retrying.is_last_throttle(
+            error, errand.throttles, errand.retry_after
+        ):
+            for unused in throttle.replacements:
+                discard(unused)
+
+            return None
+
+        return go_again(throttle, error, errand.job, errand.throttles, inf)
 
 
 def _call(errand: Errand[I, T], permit: Permit) -> Awaitable[T]:

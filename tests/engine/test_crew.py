@@ -14,6 +14,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from anythrottle import (
+    Attempts,
     CostTooHigh,
     Failed,
     Finished,
@@ -376,7 +377,7 @@ class Busy:
         await for_each(lambda _: self.job(), range(self.MOST + 1))
 
     async def go_again_at_once(self) -> None:
-        await for_each(self.job, [Again()], retry_on=lambda _: 0)
+        await for_each(self.job, [Again()], attempts=Attempts(retry_on=lambda _: 0))
 
     async def be_throttled(self) -> None:
         limiter = RateLimiter(fast_acquire=True)
@@ -446,7 +447,7 @@ class TestOthersRunMeanwhile:
             [fail] * 900,
             limiter=limiter,
             cost=lambda _: {"tokens": 6},
-            retry_on=lambda _: 60.0,
+            attempts=Attempts(retry_on=lambda _: 60.0),
             observer=observe,
         )
         async with anyio.create_task_group() as task_group:

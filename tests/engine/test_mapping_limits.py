@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from anythrottle import (
+    Attempts,
     CostTooHigh,
     Failed,
     Finished,
@@ -292,11 +293,11 @@ class TestThrottling:
         assert await amap(calls, range(3), concurrency=1) == [of(0), "replacement", of(2)]
         assert calls.starts == [0, 1, 2]
 
-    async def test_max_attempts(self) -> None:
+    async def test_max_throttles(self) -> None:
         errors = [ThrottleException(retry_after=1) for _ in range(3)]
         calls = Calls(errors={0: errors})
         with pytest.raises(ThrottleException) as caught:
-            await amap(calls, range(3), concurrency=1, max_attempts=3)
+            await amap(calls, range(3), concurrency=1, attempts=Attempts(max_throttles=3))
 
         assert caught.value is errors[2]
         assert calls.starts == [0, 0, 0]

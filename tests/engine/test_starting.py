@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anythrottle import (
+    Attempts,
     CostTooHigh,
     Finished,
     Granted,
@@ -209,7 +210,7 @@ class World:
             limiter=limiter,
             concurrency=story.concurrency,
             cost=self.cost,
-            retry_on=self.retry_on,
+            attempts=Attempts(retry_on=self.retry_on),
             observer=observer,
         )
         async with anyio.create_task_group() as task_group:

@@ -58,14 +58,14 @@ class TestLimiterOrWindow:
 
 
 class TestNumbers:
-    @pytest.mark.parametrize("name", ["concurrency", "per_time_window", "max_attempts"])
+    @pytest.mark.parametrize("name", ["concurrency", "per_time_window"])
     @pytest.mark.parametrize("value", [1.5, True, False, "5", nan, inf, [1]])
     def test_counts_of_the_wrong_type(self, name: str, value: object) -> None:
         kind = "an int or a CapacityLimiter" if name == "concurrency" else "an int"
         with pytest.raises(TypeError, match=f"^{name} must be {kind}, not "):
             construct(**{name: value})
 
-    @pytest.mark.parametrize("name", ["concurrency", "per_time_window", "max_attempts"])
+    @pytest.mark.parametrize("name", ["concurrency", "per_time_window"])
     @pytest.mark.parametrize("value", [0, -1])
     def test_counts_out_of_range(self, name: str, value: int) -> None:
         with pytest.raises(ValueError, match=f"^{name} must be at least 1, not {value}$"):

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import anyio
 import pytest
 
-from anythrottle import JobInterrupted, RateLimiter, ThrottleException, Throttler, amap
+from anythrottle import Attempts, JobInterrupted, RateLimiter, ThrottleException, Throttler, amap
 from anythrottle._engine.crew import Crew
 from anythrottle._engine.puller import Puller
 from anythrottle.testing import wait_idle
@@ -348,10 +348,10 @@ class TestT8OneByOne:
         assert diary.starts[4:] == [2, 3]
         assert sorted(diary.consumed, key=str) == [0, 1, 2, 3]
 
-    async def test_that_start_does_not_count_for_max_attempts(self) -> None:
+    async def test_that_start_does_not_count_for_max_throttles(self) -> None:
         diary = Diary()
         job = diary.job(0, seconds=10, errors=[ThrottleException(retry_after=0)])
-        throttler = Throttler([job], diary.consumer(), max_attempts=2)
+        throttler = Throttler([job], diary.consumer(), attempts=Attempts(max_throttles=2))
         for _ in range(5):
             with anyio.move_on_after(5):
                 await throttler.run()

@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from anythrottle import (
+    Attempts,
     Failed,
     Finished,
     Granted,
@@ -120,7 +121,7 @@ class TestEvents:
     async def test_a_job_that_is_throttled_too_often_has_failed(self, witness: Witness) -> None:
         errors = [ThrottleException(retry_after=2) for _ in range(3)]
         job = Diary().job("a", seconds=1, errors=errors)
-        throttler = witness.watch([job], max_attempts=2)
+        throttler = witness.watch([job], attempts=Attempts(max_throttles=2))
         await finish(throttler)
         failures(throttler)
         assert witness.kinds == ["Started", "Throttled", "Started", "Failed"]

@@ -11,7 +11,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from anythrottle import RateLimiter, ThrottleException, Throttler, ThrottlerStatistics
+from anythrottle import Attempts, RateLimiter, ThrottleException, Throttler, ThrottlerStatistics
 from anythrottle.testing import wait_idle
 from tests.conftest import Run
 from tests.engine.diary import Diary, Job, failures, finish
@@ -130,7 +130,7 @@ class TestDelayedAndRetried:
     async def test_delayed_jobs_are_not_queued(self) -> None:
         diary = Diary()
         jobs = [diary.job(n, seconds=1, errors=[OSError()]) for n in range(3)]
-        throttler = Throttler(jobs, retry_on=delayed_by(5))
+        throttler = Throttler(jobs, attempts=Attempts(retry_on=delayed_by(5)))
         samples = await Samples(throttler).at(0, 1, 5, 6, 7)
         assert [each.delayed for each in samples] == [0, 3, 3, 0, 0]
         assert [each.queued for each in samples] == [0, 0, 0, 0, 0]
@@ -141,14 +141,14 @@ class TestDelayedAndRetried:
     async def test_who_is_due_and_finds_no_slot_waits(self) -> None:
         diary = Diary()
         jobs = [diary.job("a", errors=[OSError()]), diary.job("b", seconds=10)]
-        throttler = Throttler(jobs, concurrency=1, retry_on=delayed_by(5))
+        throttler = Throttler(jobs, concurrency=1, attempts=Attempts(retry_on=delayed_by(5)))
         samples = await Samples(throttler).at(4, 6, 10)
         assert [each.delayed + (each.queued or 0) for each in samples] == [1, 1, 0]
         assert samples[0].delayed == 1
 
     async def test_each_retry_counts(self) -> None:
         job = Diary().job("a", errors=[OSError(), OSError(), KeyError()])
-        throttler = Throttler([job], retry_on=delayed_by(0))
+        throttler = Throttler([job], attempts=Attempts(retry_on=delayed_by(0)))
         await finish(throttler)
         failures(throttler)
         statistics = throttler.statistics()
@@ -185,7 +185,7 @@ class TestPerSecond:
             diary.job("d", errors=[ThrottleException(retry_after=100)]),
         ]
         jobs = [diary.job("first", seconds=1), *jobs]
-        throttler = Throttler(jobs, concurrency=1, retry_on=delayed_by(50))
+        throttler = Throttler(jobs, concurrency=1, attempts=Attempts(retry_on=delayed_by(50)))
         [sample] = await Samples(throttler).at(2)
         failures(throttler)
         assert (sample.done, sample.failed, sample.retried, sample.throttled) == (2, 1, 1, 1)
@@ -293,7 +293,7 @@ class TestExpectedEnd:
     async def test_delayed_jobs_are_left_too(self) -> None:
         diary = Diary()
         jobs = [diary.job("a", errors=[OSError()]), *diary.jobs(3, seconds=1)]
-        throttler = Throttler(jobs, concurrency=1, retry_on=delayed_by(50))
+        throttler = Throttler(jobs, concurrency=1, attempts=Attempts(retry_on=delayed_by(50)))
         [sample] = await Samples(throttler).at(2)
         # Two ended, one runs, one is delayed.
         assert (sample.delayed, sample.running, sample.queued) == (1, 1, 0)
@@ -393,7 +393,9 @@ class TestAQuestionChangesNothing:
             diary = Diary()
             # No two of them end in the same instant: Trio has no order then.
             jobs = [diary.job(n, seconds=1 + n / 64, errors=[OSError()]) for n in range(12)]
-            throttler = Throttler(jobs, limiter="3/4s", concurrency=2, retry_on=delayed_by(5))
+            throttler = Throttler(
+                jobs, limiter="3/4s", concurrency=2, attempts=Attempts(retry_on=delayed_by(5))
+            )
             start = anyio.current_time()
 
             async def keep_asking() -> None:

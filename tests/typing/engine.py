@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import assert_type
 
 from anythrottle import (
+    Attempts,
     FrontReceiveStream,
     FrontSendStream,
     Outcome,
@@ -44,7 +45,7 @@ async def the_form_of_the_ancestor() -> None:
         time_window=10,
         per_time_window=20,
         concurrency=5,
-        max_attempts=3,
+        attempts=Attempts(max_throttles=3),
         observer=observe,
         log_handler=logging.NullHandler(),
         log_level="INFO",
