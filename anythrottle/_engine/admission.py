@@ -13,9 +13,8 @@ from .._limiters.permit import FREE, FreePermit, TurnPermit
 from .._limiters.rate_limiter import RateLimiter
 from .._policies.policy import Cost
 from ..abc import Limiter, Permit
-from .concurrency import Concurrency
-from .cost_of import CostOf
 from .job import Errand
+from .options import JobOptions
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
@@ -53,9 +52,7 @@ class Admission(Generic[I]):
 
     One worker at a time is let in. While it waits for its turn it holds a slot.
 
-    :param limiter: what lets a job pass, ``None`` for no limit
-    :param concurrency: how many jobs run at once at most, or slots that may be shared
-    :param cost: what an attempt costs
+    :param options: how the jobs are run
 
     """
 
@@ -64,14 +61,17 @@ class Admission(Generic[I]):
         "_free",
         "_limiter",
         "_limitless",
+        "_priority",
         "_scope",
         "_slots",
         "fixed_cost",
         "keeps_slots",
     )
 
-    def __init__(self, limiter: Limiter | None, concurrency: Concurrency, cost: CostOf[I]) -> None:
+    def __init__(self, options: JobOptions[I]) -> None:
+        limiter, concurrency, cost = options.limiter, options.concurrency, options.cost
         self._limiter: Limiter = RateLimiter() if limiter is None else limiter
+        self._priority = options.priority
         #: Whether nothing can hold a job up but a pause of this run's own, and nothing does now.
         self._limitless = self._free = limiter is None
         self._slots = (
@@ -95,7 +95,7 @@ class Admission(Generic[I]):
         """
         if errand.cost is None and callable(self._cost):
             cost = self._cost(errand.item)
-            self._limiter.permit(cost)
+            self._limiter.permit(cost, priority=self._priority)
             errand.cost = cost
         elif errand.cost is None:
             errand.cost = self.fixed_cost
@@ -115,7 +115,7 @@ class Admission(Generic[I]):
         if self._free:
             return FREE
 
-        asked = self._limiter.permit(errand.cost)
+        asked = self._limiter.permit(errand.cost, priority=self._priority)
         if not (isinstance(asked, TurnPermit) and asked.enter_now(begins=begins)):
             return None
 
@@ -140,7 +140,7 @@ class Admission(Generic[I]):
                 if not (worker.has_slot or self._borrow_now(worker)):
                     await self._borrow(worker)
 
-                asked = called_back or self._limiter.permit(errand.cost)
+                asked = called_back or self._limiter.permit(errand.cost, priority=self._priority)
                 if isinstance(asked, TurnPermit):
                     await asked.hold()
                     return asked, asked

@@ -21,15 +21,11 @@ from typing import Generic, TypeVar, final
 
 from anyio.abc import TaskGroup
 
-from .._events import Observer
 from .._limiters.clock import RunClock
-from ..abc import Limiter
 from .admission import Admission, Worker
-from .attempts import Attempts
 from .backlog import Backlog
 from .cancellation import RunCancellation
-from .concurrency import Concurrency
-from .cost_of import CostOf
+from .options import JobOptions
 from .outcome import uncancelled
 from .outlet import Outlet
 from .puller import Puller
@@ -52,12 +48,8 @@ class Crew(Generic[I, T]):
 
     :param backlog: the jobs
     :param outlet: where they go when they have ended
-    :param limiter: what lets a job pass, ``None`` for no limit
-    :param concurrency: how many jobs run at once at most, or slots that may be shared
-    :param cost: what an attempt costs
-    :param attempts: how a job is attempted
+    :param options: how the jobs are run
     :param clock: what the jobs are timed with
-    :param observer: who is told what becomes of the jobs
     :param resumable: whether another run may go on with the source
 
     """
@@ -91,18 +83,14 @@ class Crew(Generic[I, T]):
         self,
         backlog: Backlog[I, T],
         outlet: Outlet[I, T],
-        *,
-        limiter: Limiter | None,
-        concurrency: Concurrency,
-        cost: CostOf[I],
-        attempts: Attempts,
+        options: JobOptions[I],
         clock: RunClock,
-        observer: Observer | None,
+        *,
         resumable: bool,
     ) -> None:
         self._backlog = backlog
         self._outlet = outlet
-        self._admission = Admission(limiter, concurrency, cost)
+        self._admission = Admission(options)
         #: Kept at hand, for each job asks.
         self._keeps_slots = self._admission.keeps_slots
         self._run = clock.run()
@@ -112,11 +100,11 @@ class Crew(Generic[I, T]):
             backlog,
             outlet,
             self._admission,
-            attempts,
+            options.attempts,
             run=self._run,
             cancellation=self.cancellation,
             end_with=self.fail,
-            observer=observer,
+            observer=options.observer,
         )
         self._workers = 0
         #: How many workers have been made and have not begun yet.
@@ -132,7 +120,7 @@ class Crew(Generic[I, T]):
             self._admission,
             run=self._run,
             cancellation=self.cancellation,
-            observer=observer,
+            observer=options.observer,
             refuse=self._workbench.fail,
         )
         #: Lets the leader look again, should it wait for news.

@@ -7,17 +7,17 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Generic, TypeVar, final
 
-from .._events import Observer, check_observer
+from .._events import Observer
 from .._limiters.clock import RunClock
-from .._limiters.rate_limiter import as_limiter
 from .._limiters.throttle import JobOf
 from ..abc import Limiter
-from .attempts import Attempts, check_attempts
+from .attempts import Attempts
 from .backlog import Backlog
-from .concurrency import Concurrency, check_concurrency, results_waiting
-from .cost_of import CostOf, check_cost
+from .concurrency import Concurrency, results_waiting
+from .cost_of import CostOf
 from .crew import Crew
 from .gathering import Gathering, Race
+from .options import JobOptions
 from .outcome import Outcome
 from .outcome_block import OutcomeBlock
 from .outcome_feed import OutcomeFeed
@@ -36,6 +36,7 @@ async def amap(
     limiter: Limiter | str | None = None,
     concurrency: Concurrency = None,
     cost: CostOf[I] = 1,
+    priority: int = 0,
     attempts: Attempts | None = None,
     observer: Observer | None = None,
 ) -> list[T]:
@@ -75,6 +76,7 @@ async def amap(
     :param cost: what each attempt costs by the limiter, or a function that tells it of an item; it
         can be corrected by :func:`.current_permit`. If that function fails, or what it returns
         can never fit, so has the call.
+    :param priority: that of the calls' turns among others that use the limiter: lower goes first
     :param attempts: how often each call is tried, after which errors, and for how long each time;
         ``None`` for once, and again for as long as it is throttled
     :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`: what
@@ -85,7 +87,18 @@ async def amap(
         cancellation that one of them raises by itself comes as a :exc:`RuntimeError`
 
     """
-    mapping = _Mapping(func, items, limiter, concurrency, cost, attempts, observer)
+    mapping = _Mapping(
+        func,
+        items,
+        JobOptions[I].checked(
+            limiter=limiter,
+            concurrency=concurrency,
+            cost=cost,
+            priority=priority,
+            attempts=attempts,
+            observer=observer,
+        ),
+    )
     gathering = Gathering(mapping.backlog, keep=True)
     await mapping.run(gathering)
     return gathering.values()
@@ -99,6 +112,7 @@ async def for_each(
     limiter: Limiter | str | None = None,
     concurrency: Concurrency = None,
     cost: CostOf[I] = 1,
+    priority: int = 0,
     attempts: Attempts | None = None,
     observer: Observer | None = None,
 ) -> None:
@@ -119,6 +133,7 @@ async def for_each(
     :param concurrency: how many calls run at once, at least 1, or slots that are shared; ``None``
         for no bound but the limiter's
     :param cost: what each attempt costs by the limiter, or a function that tells it of an item
+    :param priority: that of the calls' turns among others that use the limiter: lower goes first
     :param attempts: how often each call is tried, as with :func:`amap`
     :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`
     :raises TypeError: if a parameter is of the wrong type
@@ -126,7 +141,18 @@ async def for_each(
     :raises BaseException: the first error of a call, of the source or of the limiter
 
     """
-    mapping = _Mapping(func, items, limiter, concurrency, cost, attempts, observer)
+    mapping = _Mapping(
+        func,
+        items,
+        JobOptions[I].checked(
+            limiter=limiter,
+            concurrency=concurrency,
+            cost=cost,
+            priority=priority,
+            attempts=attempts,
+            observer=observer,
+        ),
+    )
     await mapping.run(Gathering(mapping.backlog, keep=False))
 
 
@@ -138,6 +164,7 @@ async def first(
     limiter: Limiter | str | None = None,
     concurrency: Concurrency = None,
     cost: CostOf[I] = 1,
+    priority: int = 0,
     attempts: Attempts | None = None,
     observer: Observer | None = None,
 ) -> Outcome[I, T]:
@@ -165,6 +192,7 @@ async def first(
     :param concurrency: how many calls run at once, at least 1, or slots that are shared; ``None``
         for no bound but the limiter's
     :param cost: what each attempt costs by the limiter, or a function that tells it of an item
+    :param priority: that of the calls' turns among others that use the limiter: lower goes first
     :param attempts: how often each call is tried, as with :func:`amap`
     :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`
     :raises ExceptionGroup: of the errors of all calls, in the order of the items, if none succeeds
@@ -173,7 +201,18 @@ async def first(
     :raises BaseException: an error of the source, if no call succeeds, or of the limiter
 
     """
-    mapping = _Mapping(func, items, limiter, concurrency, cost, attempts, observer)
+    mapping = _Mapping(
+        func,
+        items,
+        JobOptions[I].checked(
+            limiter=limiter,
+            concurrency=concurrency,
+            cost=cost,
+            priority=priority,
+            attempts=attempts,
+            observer=observer,
+        ),
+    )
     race = Race(mapping.backlog)
     await mapping.run(race)
     return race.result()
@@ -187,6 +226,7 @@ def amap_outcomes(
     limiter: Limiter | str | None = None,
     concurrency: Concurrency = None,
     cost: CostOf[I] = 1,
+    priority: int = 0,
     ordered: bool = False,
     attempts: Attempts | None = None,
     observer: Observer | None = None,
@@ -226,13 +266,25 @@ def amap_outcomes(
     :param cost: what each attempt costs by the limiter, or a function that tells it of an item
     :param ordered: whether the outcomes come in the order of the items; then as many of them may
         be held back as calls run at once. Else they come as calls end
+    :param priority: that of the calls' turns among others that use the limiter: lower goes first
     :param attempts: how often each call is tried, as with :func:`amap`
     :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`
     :raises TypeError: if a parameter is of the wrong type
     :raises ValueError: if a parameter is out of its range
 
     """
-    mapping = _Mapping(func, items, limiter, concurrency, cost, attempts, observer)
+    mapping = _Mapping(
+        func,
+        items,
+        JobOptions[I].checked(
+            limiter=limiter,
+            concurrency=concurrency,
+            cost=cost,
+            priority=priority,
+            attempts=attempts,
+            observer=observer,
+        ),
+    )
     return OutcomeBlock(partial(mapping.feed, ordered=ordered))
 
 
@@ -240,36 +292,18 @@ def amap_outcomes(
 class _Mapping(Generic[I, T]):
     """A call of one of the functions above: its parameters, checked at once."""
 
-    __slots__ = (
-        "_attempts",
-        "_clock",
-        "_concurrency",
-        "_cost",
-        "_limiter",
-        "_observer",
-        "backlog",
-    )
+    __slots__ = ("_clock", "_options", "backlog")
 
-    def __init__(  # noqa: PLR0917 - in the order in which they are documented
+    def __init__(
         self,
         func: Callable[[I], Awaitable[T]],
         items: Iterable[I] | AsyncIterable[I],
-        limiter: Limiter | str | None,
-        concurrency: Concurrency,
-        cost: CostOf[I],
-        attempts: Attempts | None,
-        observer: Observer | None,
+        options: JobOptions[I],
     ) -> None:
         if not callable(func):
             raise TypeError(f"func must be an async function of one argument, not {func!r}")
 
-        self._limiter = None if limiter is None else as_limiter(limiter)
-        self._concurrency = check_concurrency(concurrency, self._limiter)
-        check_cost(cost, self._limiter)
-        self._cost = cost
-        self._attempts = check_attempts(attempts)
-        check_observer(observer)
-        self._observer = observer
+        self._options = options
         self._clock = RunClock(_nothing, "the mapping")
 
         def job_for(item: I, _name: str, _index: int) -> JobOf[T]:
@@ -284,23 +318,13 @@ class _Mapping(Generic[I, T]):
 
     def feed(self, *, ordered: bool) -> OutcomeFeed[I, T]:
         """Return what all the outcomes come out of, once its crew has begun."""
-        most_waiting = results_waiting(self._concurrency, self._limiter)
+        most_waiting = results_waiting(self._options.concurrency, self._options.limiter)
         feed = OutcomeFeed(self.backlog, self._clock.run(), most_waiting, ordered=ordered)
         feed.crew = self._crew(feed)
         return feed
 
     def _crew(self, outlet: Outlet[I, T]) -> Crew[I, T]:
-        return Crew(
-            self.backlog,
-            outlet,
-            limiter=self._limiter,
-            concurrency=self._concurrency,
-            cost=self._cost,
-            attempts=self._attempts,
-            clock=self._clock,
-            observer=self._observer,
-            resumable=False,
-        )
+        return Crew(self.backlog, outlet, self._options, self._clock, resumable=False)
 
 
 def _nothing(shift: float) -> None:

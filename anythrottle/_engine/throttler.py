@@ -11,22 +11,23 @@ from typing import Generic, Self, TypeVar, final, overload
 import anyio
 
 from .._errors import JobInterrupted, SourceInterrupted
-from .._events import Observer, check_observer
+from .._events import Observer
 from .._limiters.clock import RunClock, weakly
 from .._limiters.live import Live
 from .._limiters.throttle import JobOf, check_job
 from ..abc import Limiter
-from .attempts import Attempts, check_attempts
+from .attempts import Attempts
 from .backlog import Backlog
 from .cancellation import RunCancellation
-from .concurrency import check_concurrency, results_waiting
+from .concurrency import results_waiting
 from .consuming import check_consumer, consume
-from .cost_of import CostOf, check_cost
+from .cost_of import CostOf
 from .crew import Crew
 from .deliveries import Deliveries
 from .front_stream import FrontReceiveStream
 from .job import Errand
 from .limiter_option import limiter_of
+from .options import JobOptions
 from .outcome import Outcome, uncancelled
 from .pace import Pace
 from .run_logging import check_handler, check_level, logging_during_run
@@ -89,6 +90,7 @@ class Throttler(Live, Generic[T]):
         the limiter.
     :param cost: what each start of a job costs by the limiter, or a function that tells it of a
         job; if it fails, or that can never fit, so has the job. :func:`.current_permit` corrects it
+    :param priority: that of the jobs' turns among others that use the limiter: lower goes first
     :param attempts: how often a job is tried, after which errors, and for how long each time;
         ``None`` for once, and again for as long as it is throttled
     :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`: what
@@ -103,20 +105,16 @@ class Throttler(Live, Generic[T]):
 
     __slots__ = (
         "__weakref__",
-        "_attempts",
         "_backlog",
         "_clock",
         "_closed",
-        "_concurrency",
         "_consumer",
-        "_cost",
         "_crew",
         "_deliveries",
         "_exceptions",
-        "_limiter",
         "_log_handler",
         "_log_level",
-        "_observer",
+        "_options",
         "_pace",
     )
 
@@ -130,6 +128,7 @@ class Throttler(Live, Generic[T]):
         per_time_window: int = 100,
         concurrency: int | anyio.CapacityLimiter = 5,
         cost: CostOf[JobOf[T]] = 1,
+        priority: int = 0,
         attempts: Attempts | None = None,
         observer: Observer | None = None,
         log_handler: logging.Handler | None = None,
@@ -145,6 +144,7 @@ class Throttler(Live, Generic[T]):
         limiter: Limiter | str,
         concurrency: int | anyio.CapacityLimiter | None = None,
         cost: CostOf[JobOf[T]] = 1,
+        priority: int = 0,
         attempts: Attempts | None = None,
         observer: Observer | None = None,
         log_handler: logging.Handler | None = None,
@@ -161,6 +161,7 @@ class Throttler(Live, Generic[T]):
         limiter: Limiter | str | None = None,
         concurrency: int | anyio.CapacityLimiter | None = None,
         cost: CostOf[JobOf[T]] = 1,
+        priority: int = 0,
         attempts: Attempts | None = None,
         observer: Observer | None = None,
         log_handler: logging.Handler | None = None,
@@ -169,19 +170,18 @@ class Throttler(Live, Generic[T]):
         if consumer_fn is not None:
             check_consumer(consumer_fn)
 
-        self._limiter = limiter_of(limiter, time_window, per_time_window)
-        if limiter is None and concurrency is None:
-            concurrency = 5
-
-        self._concurrency = check_concurrency(concurrency, self._limiter)
-        check_cost(cost, self._limiter)
-        self._cost = cost
-        self._attempts = check_attempts(attempts)
+        known = limiter_of(limiter, time_window, per_time_window)
+        self._options = JobOptions[JobOf[T]].checked(
+            limiter=known,
+            concurrency=5 if limiter is None and concurrency is None else concurrency,
+            cost=cost,
+            priority=priority,
+            attempts=attempts,
+            observer=observer,
+        )
         self._consumer = consumer_fn
         self._log_handler = check_handler(log_handler)
         self._log_level = check_level(log_level)
-        check_observer(observer)
-        self._observer = observer
         self._crew: Crew[JobOf[T], T] | None = None
         self._closed = False
         self._clock = RunClock(weakly(self._shift), "the throttler")
@@ -190,7 +190,7 @@ class Throttler(Live, Generic[T]):
         self._deliveries = Deliveries(
             self._backlog,
             consumed=consumer_fn is not None,
-            most_waiting=results_waiting(self._concurrency, self._limiter),
+            most_waiting=results_waiting(self._options.concurrency, known),
         )
         self._exceptions = FrontReceiveStream(self._deliveries.failures, warns=False)
 
@@ -308,7 +308,7 @@ class Throttler(Live, Generic[T]):
     def statistics(self) -> ThrottlerStatistics:
         """Return the state at this instant."""
         return statistics_of(
-            self._backlog, self._deliveries, self._limiter, self._pace, self._clock
+            self._backlog, self._deliveries, self._options.limiter, self._pace, self._clock
         )
 
     async def __aenter__(self) -> Self:
@@ -337,17 +337,7 @@ class Throttler(Live, Generic[T]):
             backlog.discard()
 
     def _new_crew(self) -> Crew[JobOf[T], T]:
-        crew = Crew(
-            self._backlog,
-            self._deliveries,
-            limiter=self._limiter,
-            concurrency=self._concurrency,
-            cost=self._cost,
-            attempts=self._attempts,
-            clock=self._clock,
-            observer=self._observer,
-            resumable=True,
-        )
+        crew = Crew(self._backlog, self._deliveries, self._options, self._clock, resumable=True)
         time = self._clock.run().time
         pace = self._pace = Pace(time())
         self._deliveries.on_end = lambda: pace.note(time())
@@ -378,6 +368,6 @@ class Throttler(Live, Generic[T]):
             self._deliveries.fail(errand, interrupted)
 
         self._deliveries.end_run()
-        if self._observer is not None:
+        if self._options.observer is not None:
             for errand, interrupted in lost:
-                tell_of_failure(self._observer, errand, interrupted)
+                tell_of_failure(self._options.observer, errand, interrupted)

@@ -59,7 +59,7 @@ class ThrottlerStatistics:
 def statistics_of(
     backlog: Backlog[JobOf[T], T],
     deliveries: Deliveries[T],
-    limiter: Limiter,
+    limiter: Limiter | None,
     pace: Pace | None,
     clock: RunClock,
 ) -> ThrottlerStatistics:

@@ -464,6 +464,71 @@ class TestCost:
         assert diary.when("start") == [10, 20]
 
 
+class TestPriority:
+    """That of a run's turns in a limiter that others use too."""
+
+    async def interrupted(self, work: Callable[[RateLimiter], Any]) -> list[float]:
+        """Let others call while work waits for its turns; return when these had theirs."""
+        limiter = RateLimiter("1/10s")
+        found: list[float] = []
+
+        async def call() -> None:
+            await limiter.run(anyio.sleep, 0)
+            found.append(anyio.current_time())
+
+        with anyio.fail_after(1000):
+            async with anyio.create_task_group() as task_group:
+                task_group.start_soon(work, limiter)
+                await wait_idle()
+                await anyio.sleep(5)
+                for _ in range(2):
+                    task_group.start_soon(call)
+
+        assert anyio.current_time() == 40
+        return found
+
+    @pytest.mark.parametrize(("priority", "when"), [(1, [10, 20]), (0, [20, 30]), (-1, [30, 40])])
+    async def test_of_a_throttler(self, priority: int, when: list[float]) -> None:
+        diary = Diary()
+
+        async def work(limiter: RateLimiter) -> None:
+            await finish(Throttler(diary.jobs(3), limiter=limiter, priority=priority))
+
+        assert await self.interrupted(work) == when
+        assert diary.starts == [0, 1, 2]
+
+    @pytest.mark.parametrize("function", [amap, for_each])
+    async def test_of_its_kin(self, function: Any) -> None:
+        async def work(limiter: RateLimiter) -> None:
+            await function(call, range(3), limiter=limiter, priority=1)
+
+        assert await self.interrupted(work) == [10, 20]
+
+    async def test_of_outcomes_and_the_first(self) -> None:
+        async def work(limiter: RateLimiter) -> None:
+            options: dict[str, Any] = {"limiter": limiter, "priority": 1}
+            async with amap_outcomes(call, range(2), **options) as outcomes:
+                assert [outcome.item async for outcome in outcomes] == [0, 1]
+
+            assert (await first_of(call, [2], **options)).item == 2
+
+        assert await self.interrupted(work) == [10, 20]
+
+    async def test_of_a_price_by_job_and_by_job_again(self) -> None:
+        diary = Diary()
+
+        async def work(limiter: RateLimiter) -> None:
+            throttled = diary.job("a", errors=[ThrottleException(retry_after=0)])
+            jobs = [throttled, diary.job("b")]
+            await Throttler(jobs, limiter=limiter, priority=1, cost=lambda job: 1).run()
+
+        assert await self.interrupted(work) == [10, 20]
+        assert diary.starts == ["a", "a", "b"]
+
+    async def test_without_a_limiter_of_others_it_changes_nothing(self) -> None:
+        assert await amap(call, range(3), priority=-5) == [0, 1, 2]
+
+
 class TestCostFunctionsThatInterfere:
     async def test_by_a_job_before_all_others(self) -> None:
         diary = Diary()
@@ -831,6 +896,9 @@ class TestWrongValues:
             ("cost", -1, ValueError),
             ("cost", 1.5, TypeError),
             ("cost", None, TypeError),
+            ("priority", 1.0, TypeError),
+            ("priority", True, TypeError),
+            ("priority", None, TypeError),
             ("observer", 5, TypeError),
         ],
         ids=str,
