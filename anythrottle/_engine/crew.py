@@ -17,7 +17,8 @@ group is cancelled.
 from __future__ import annotations
 
 import logging
-from typing import Generic, TypeVar, final
+from collections.abc import Callable
+from typing import Generic, Literal, TypeVar, final
 
 from anyio.abc import TaskGroup
 
@@ -30,6 +31,7 @@ from .outcome import uncancelled
 from .outlet import Outlet
 from .puller import Puller
 from .starting import Start, Starter
+from .throttler_statistics import Ended
 from .workbench import Workbench
 
 I = TypeVar("I")  # noqa: E741 - an item
@@ -69,6 +71,7 @@ class Crew(Generic[I, T]):
         "_puller",
         "_run",
         "_starter",
+        "_stopped",
         "_successor",
         "_task_group",
         "_workbench",
@@ -106,6 +109,8 @@ class Crew(Generic[I, T]):
             end_with=self.fail,
             observer=options.observer,
         )
+        #: Why nothing more was started, if not all was done.
+        self._stopped: Literal["stopped", "halted"] | None = None
         self._workers = 0
         #: How many workers have been made and have not begun yet.
         self._beginners = 0
@@ -147,6 +152,10 @@ class Crew(Generic[I, T]):
         """Whether a task of its own pulls from the source: from a sequence, the workers do."""
         return not self._backlog.source.is_sequence
 
+    def on_failure(self, call: Callable[[], None]) -> None:
+        """Let something be called whenever a job has ended with an error."""
+        self._workbench.on_failure = call
+
     def begin(self, task_group: TaskGroup, source_group: TaskGroup | None) -> None:
         """
         Start the tasks.
@@ -166,8 +175,19 @@ class Crew(Generic[I, T]):
         """Pull nothing more, now that the jobs have ended; what is to be closed is closed."""
         self._puller.end()
 
-    def stop(self) -> None:
+    @property
+    def is_ending(self) -> bool:
+        """Whether it ends before all is done, or because all is that was wanted."""
+        return self._done or self._stopped is not None or self.failure is not None
+
+    @property
+    def ended(self) -> Ended:
+        """How it has ended, if it has by itself."""
+        return self._stopped or "done"
+
+    def stop(self, why: Literal["stopped", "halted"] = "stopped") -> None:
         """Start nothing more; what runs goes on."""
+        self._stopped = self._stopped or why
         self._puller.stopping = True
         self._starter.stop()
 

@@ -12,6 +12,7 @@ from .backlog import Backlog
 from .front_state import FrontState
 from .job import Errand
 from .outcome import Outcome
+from .tally import Tally
 
 T = TypeVar("T")
 
@@ -24,6 +25,7 @@ class Deliveries(Generic[T]):
     The outlet of a throttler, over all its runs.
 
     :param backlog: where the jobs come from
+    :param tally: counts the jobs that have ended
     :param consumed: whether there is a consumer; else results are dropped
     :param most_waiting: tells how many results may wait for it before jobs have to
 
@@ -33,30 +35,26 @@ class Deliveries(Generic[T]):
         "_backlog",
         "_consumed",
         "_most_waiting",
-        "done",
-        "failed",
+        "_tally",
         "failures",
-        "on_end",
         "processed",
     )
 
     def __init__(
         self,
         backlog: Backlog[JobOf[T], T],
+        tally: Tally,
         *,
         consumed: bool,
         most_waiting: Callable[[], float],
     ) -> None:
         self._backlog = backlog
+        self._tally = tally
         self._consumed = consumed
         self._most_waiting = most_waiting
         self.processed: FrontState[Errand[JobOf[T], T]] = FrontState(inf)
         self.failures: FrontState[Outcome[JobOf[T], T]] = FrontState(inf)
         self.processed.open_receivers = 1
-        #: Called when a job has ended, well or not.
-        self.on_end: Callable[[], None] | None = None
-        self.done = 0
-        self.failed = 0
 
     def begin_run(self) -> None:
         """Open the streams: results and failures may come."""
@@ -70,7 +68,7 @@ class Deliveries(Generic[T]):
         return len(self.processed) < self._most_waiting()
 
     def succeed(self, errand: Errand[JobOf[T], T]) -> None:
-        self._note_end()
+        self._tally.note_end()
         if self._consumed:
             self.processed.send_nowait(errand)
         else:
@@ -78,12 +76,12 @@ class Deliveries(Generic[T]):
 
     def finish(self, errand: Errand[JobOf[T], T]) -> None:
         """Note that the consumer has had a job's result."""
-        self.done += 1
+        self._tally.done += 1
         self._backlog.finish(errand)
 
     def fail(self, errand: Errand[JobOf[T], T], error: BaseException) -> None:
-        self._note_end()
-        self.failed += 1
+        self._tally.note_end()
+        self._tally.failed += 1
         if self.failures.open_receivers:
             self.failures.send_nowait(errand.outcome(error))
         else:
@@ -108,7 +106,3 @@ class Deliveries(Generic[T]):
         if unread := len(self.failures):
             what = "failed job has" if unread == 1 else "failed jobs have"
             _logger.warning("%d %s not been read from the throttler's exceptions", unread, what)
-
-    def _note_end(self) -> None:
-        if self.on_end is not None:
-            self.on_end()

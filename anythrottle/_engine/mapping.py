@@ -17,12 +17,15 @@ from .concurrency import Concurrency, results_waiting
 from .cost_of import CostOf
 from .crew import Crew
 from .gathering import Gathering, Race
+from .halting import Halt, check_halt, let_halt
 from .options import JobOptions
 from .outcome import Outcome
 from .outcome_block import OutcomeBlock
 from .outcome_feed import OutcomeFeed
 from .outlet import Outlet
 from .running import run_to_end
+from .tally import Tally
+from .throttler_statistics import statistics_of
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
@@ -228,6 +231,7 @@ def amap_outcomes(
     cost: CostOf[I] = 1,
     priority: int = 0,
     ordered: bool = False,
+    halt: Halt | None = None,
     attempts: Attempts | None = None,
     observer: Observer | None = None,
 ) -> AbstractAsyncContextManager[AsyncIterator[Outcome[I, T]]]:
@@ -266,6 +270,9 @@ def amap_outcomes(
     :param cost: what each attempt costs by the limiter, or a function that tells it of an item
     :param ordered: whether the outcomes come in the order of the items; then as many of them may
         be held back as calls run at once. Else they come as calls end
+    :param halt: a function of :class:`.ThrottlerStatistics` that is asked after each failure: if it
+        returns ``True``, no more calls start, and the outcomes end with those of the calls that
+        run; if it fails, its error leaves the block
     :param priority: that of the calls' turns among others that use the limiter: lower goes first
     :param attempts: how often each call is tried, as with :func:`amap`
     :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`
@@ -285,7 +292,8 @@ def amap_outcomes(
             observer=observer,
         ),
     )
-    return OutcomeBlock(partial(mapping.feed, ordered=ordered))
+    check_halt(halt)
+    return OutcomeBlock(partial(mapping.feed, ordered=ordered, halt=halt))
 
 
 @final
@@ -316,11 +324,15 @@ class _Mapping(Generic[I, T]):
         outlet.crew = crew = self._crew(outlet)
         await run_to_end(crew)
 
-    def feed(self, *, ordered: bool) -> OutcomeFeed[I, T]:
+    def feed(self, *, ordered: bool, halt: Halt | None) -> OutcomeFeed[I, T]:
         """Return what all the outcomes come out of, once its crew has begun."""
+        tally, run = Tally(), self._clock.run()
+        tally.begin_run(run.time)
+        statistics = partial(statistics_of, self.backlog, tally, self._options.limiter, self._clock)
         most_waiting = results_waiting(self._options.concurrency, self._options.limiter)
-        feed = OutcomeFeed(self.backlog, self._clock.run(), most_waiting, ordered=ordered)
+        feed = OutcomeFeed(self.backlog, tally, run, most_waiting, ordered=ordered)
         feed.crew = self._crew(feed)
+        let_halt(feed.crew, halt, statistics)
         return feed
 
     def _crew(self, outlet: Outlet[I, T]) -> Crew[I, T]:

@@ -15,6 +15,7 @@ from .backlog import Backlog
 from .crew import Crew
 from .job import Errand
 from .outcome import Outcome
+from .tally import Tally
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
@@ -28,6 +29,7 @@ class OutcomeFeed(Live, Parked, Generic[I, T]):
     An outlet that is an async iterator of outcomes; parked while it is waited for.
 
     :param backlog: where the jobs come from
+    :param tally: counts the calls that have ended
     :param run: the event loop run
     :param most_waiting: tells how many outcomes may wait, or be held back for the order
     :param ordered: whether the outcomes come in the order of the items
@@ -43,6 +45,7 @@ class OutcomeFeed(Live, Parked, Generic[I, T]):
         "_next",
         "_ordered",
         "_run",
+        "_tally",
         "_waited_for",
         "_waiting",
         "crew",
@@ -54,6 +57,7 @@ class OutcomeFeed(Live, Parked, Generic[I, T]):
     def __init__(
         self,
         backlog: Backlog[I, T],
+        tally: Tally,
         run: Run,
         most_waiting: Callable[[], float],
         *,
@@ -61,6 +65,7 @@ class OutcomeFeed(Live, Parked, Generic[I, T]):
     ) -> None:
         self.parked = None
         self._backlog = backlog
+        self._tally = tally
         self._run = run
         self._most_waiting = most_waiting
         self._ordered = ordered
@@ -87,9 +92,13 @@ class OutcomeFeed(Live, Parked, Generic[I, T]):
 
     def succeed(self, errand: Errand[I, T]) -> None:
         self._backlog.finish(errand)
+        self._tally.note_end()
+        self._tally.done += 1
         self._put(errand.outcome())
 
     def fail(self, errand: Errand[I, T], error: BaseException) -> None:
+        self._tally.note_end()
+        self._tally.failed += 1
         self._put(errand.outcome(error))
 
     def end_with(self, error: BaseException) -> bool:

@@ -25,14 +25,15 @@ from .cost_of import CostOf
 from .crew import Crew
 from .deliveries import Deliveries
 from .front_stream import FrontReceiveStream
+from .halting import Halt, check_halt, let_halt
 from .job import Errand
 from .limiter_option import limiter_of
 from .options import JobOptions
 from .outcome import Outcome, uncancelled
-from .pace import Pace
 from .run_logging import check_handler, check_level, logging_during_run
 from .running import run_to_end
-from .throttler_statistics import ThrottlerStatistics, statistics_of
+from .tally import Tally
+from .throttler_statistics import Ended, ThrottlerStatistics, statistics_of
 from .workbench import tell_of_failure
 
 T = TypeVar("T")
@@ -93,6 +94,10 @@ class Throttler(Live, Generic[T]):
     :param priority: that of the jobs' turns among others that use the limiter: lower goes first
     :param attempts: how often a job is tried, after which errors, and for how long each time;
         ``None`` for once, and again for as long as it is throttled
+    :param halt: a function of the :class:`.ThrottlerStatistics` of the run under way that is asked
+        after each failure: if it returns ``True``, the run ends as by :meth:`stop`; if it fails,
+        with its error. ``lambda run: run.failed >= 5`` gives up after 5 failures.
+        ``None``: however many jobs fail, the run goes on
     :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`: what
         becomes of the jobs
     :param log_handler: attached to the library's logger (``"anythrottle"``) while it runs
@@ -111,11 +116,13 @@ class Throttler(Live, Generic[T]):
         "_consumer",
         "_crew",
         "_deliveries",
+        "_ended",
         "_exceptions",
+        "_halt",
         "_log_handler",
         "_log_level",
         "_options",
-        "_pace",
+        "_tally",
     )
 
     @overload
@@ -130,6 +137,7 @@ class Throttler(Live, Generic[T]):
         cost: CostOf[JobOf[T]] = 1,
         priority: int = 0,
         attempts: Attempts | None = None,
+        halt: Halt | None = None,
         observer: Observer | None = None,
         log_handler: logging.Handler | None = None,
         log_level: int | str | None = None,
@@ -146,6 +154,7 @@ class Throttler(Live, Generic[T]):
         cost: CostOf[JobOf[T]] = 1,
         priority: int = 0,
         attempts: Attempts | None = None,
+        halt: Halt | None = None,
         observer: Observer | None = None,
         log_handler: logging.Handler | None = None,
         log_level: int | str | None = None,
@@ -163,6 +172,7 @@ class Throttler(Live, Generic[T]):
         cost: CostOf[JobOf[T]] = 1,
         priority: int = 0,
         attempts: Attempts | None = None,
+        halt: Halt | None = None,
         observer: Observer | None = None,
         log_handler: logging.Handler | None = None,
         log_level: int | str | None = None,
@@ -179,16 +189,20 @@ class Throttler(Live, Generic[T]):
             attempts=attempts,
             observer=observer,
         )
+        check_halt(halt)
+        self._halt = halt
         self._consumer = consumer_fn
         self._log_handler = check_handler(log_handler)
         self._log_level = check_level(log_level)
         self._crew: Crew[JobOf[T], T] | None = None
         self._closed = False
         self._clock = RunClock(weakly(self._shift), "the throttler")
-        self._pace: Pace | None = None
+        self._ended: Ended | None = None
+        self._tally = Tally()
         self._backlog: Backlog[JobOf[T], T] = Backlog(jobs, check_job, "jobs")
         self._deliveries = Deliveries(
             self._backlog,
+            self._tally,
             consumed=consumer_fn is not None,
             most_waiting=results_waiting(self._options.concurrency, known),
         )
@@ -238,6 +252,7 @@ class Throttler(Live, Generic[T]):
         if interrupted_before:
             raise SourceInterrupted(source.items)
 
+        self._ended = crew.ended
         return self.statistics()
 
     def add(self, job: JobOf[T], *, front: bool = False) -> None:
@@ -308,7 +323,7 @@ class Throttler(Live, Generic[T]):
     def statistics(self) -> ThrottlerStatistics:
         """Return the state at this instant."""
         return statistics_of(
-            self._backlog, self._deliveries, self._options.limiter, self._pace, self._clock
+            self._backlog, self._tally, self._options.limiter, self._clock, self._ended
         )
 
     async def __aenter__(self) -> Self:
@@ -337,10 +352,14 @@ class Throttler(Live, Generic[T]):
             backlog.discard()
 
     def _new_crew(self) -> Crew[JobOf[T], T]:
+        self._ended = None
+        self._tally.begin_run(self._clock.run().time)
+        # Not by a method of this object, which would then be in a cycle with the crew.
+        statistics = partial(
+            statistics_of, self._backlog, self._tally, self._options.limiter, self._clock
+        )
         crew = Crew(self._backlog, self._deliveries, self._options, self._clock, resumable=True)
-        time = self._clock.run().time
-        pace = self._pace = Pace(time())
-        self._deliveries.on_end = lambda: pace.note(time())
+        let_halt(crew, self._halt, statistics)
         return crew
 
     def _consuming(self, crew: Crew[JobOf[T], T]) -> Callable[[], Awaitable[None]] | None:
@@ -358,8 +377,7 @@ class Throttler(Live, Generic[T]):
         if self._crew is not None:
             self._end_run()
 
-        if self._pace is not None:
-            self._pace.shift(seconds)
+        self._tally.shift(seconds)
 
     def _end_run(self) -> None:
         self._crew = None

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 import anyio
 
 from .._limiters.clock import RunClock
 from .._limiters.rate_limiter import RateLimiter
-from .._limiters.throttle import JobOf
 from ..abc import Limiter
 from .backlog import Backlog
-from .deliveries import Deliveries
-from .pace import Pace, expected_end
+from .pace import expected_end
+from .tally import Tally
 
+I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
+
+#: How a run has ended.
+Ended: TypeAlias = Literal["done", "stopped", "halted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,9 @@ class ThrottlerStatistics:
         is not paused, or cannot tell
     :ivar expected_end: when all will be done if it goes on at this pace, by that clock; ``None``
         if that cannot be told
+    :ivar ended: how the last run has ended: ``"done"``, with all done; ``"stopped"`` or
+        ``"halted"``, before that; ``None`` if there was none, while it runs, or if it was cancelled
+        or has raised an error
 
     """
 
@@ -54,18 +60,19 @@ class ThrottlerStatistics:
     per_second: float = field(default=0.0, compare=False)
     paused_until: float | None = field(default=None, compare=False)
     expected_end: float | None = field(default=None, compare=False)
+    ended: Ended | None = field(default=None, compare=False)
 
 
 def statistics_of(
-    backlog: Backlog[JobOf[T], T],
-    deliveries: Deliveries[T],
+    backlog: Backlog[I, T],
+    tally: Tally,
     limiter: Limiter | None,
-    pace: Pace | None,
     clock: RunClock,
+    ended: Ended | None = None,
 ) -> ThrottlerStatistics:
     """Return the state of a throttler that has these parts, at this instant."""
     glance = clock.glance()
-    per_second = 0.0 if pace is None else pace.per_second(glance)
+    per_second = tally.per_second(glance)
     try:
         # Where the loop's clock is the real one, it has another origin than the run's own.
         now = anyio.current_time()
@@ -80,8 +87,8 @@ def statistics_of(
     return ThrottlerStatistics(
         started=backlog.starts,
         running=backlog.running,
-        done=deliveries.done,
-        failed=deliveries.failed,
+        done=tally.done,
+        failed=tally.failed,
         throttled=backlog.throttled,
         retried=backlog.retried,
         delayed=backlog.delayed,
@@ -89,4 +96,5 @@ def statistics_of(
         per_second=per_second,
         paused_until=now + paused_for if paused_for > 0 else None,
         expected_end=expected_end(now + paused_for, left, per_second),
+        ended=ended,
     )

@@ -61,6 +61,7 @@ class Workbench(Generic[I, T]):
         "_retrying",
         "_run",
         "_timeout",
+        "on_failure",
     )
 
     def __init__(
@@ -83,6 +84,8 @@ class Workbench(Generic[I, T]):
         self._run = run
         self._cancellation = cancellation
         self._end_with = end_with
+        #: Called when a job has ended with an error.
+        self.on_failure: Callable[[], None] | None = None
         self._observer = observer
         #: Of this one, each attempt has a copy of its own.
         self._context = copy_context()
@@ -92,7 +95,7 @@ class Workbench(Generic[I, T]):
 
     def let_go(self) -> None:
         """Break the reference cycles: tracebacks of what jobs have raised lead here."""
-        del self._backlog, self._outlet, self._end_with
+        del self._backlog, self._outlet, self._end_with, self.on_failure
 
     async def run(
         self, errand: Errand[I, T], asked: Asked, permit: Permit, slot: Slot | None
@@ -154,6 +157,9 @@ class Workbench(Generic[I, T]):
         self._backlog.finish(errand)
         if self._observer is not None:
             tell_of_failure(self._observer, errand, error)
+
+        if self.on_failure is not None:
+            self.on_failure()
 
     def _take_error(self, errand: Errand[I, T], error: BaseException) -> None:
         """See to what follows from an error that a job has raised."""

@@ -377,7 +377,7 @@ class TestEquality:
         assert one == ThrottlerStatistics(1, 2, 3, 4, 5, 6, 7)
         assert hash(one) == hash(ThrottlerStatistics(1, 2, 3, 4, 5, 6, 7))
         for index in range(7):
-            counts = [1, 2, 3, 4, 5, 6, 7]
+            counts: list[Any] = [1, 2, 3, 4, 5, 6, 7]
             counts[index] += 1
             assert one != ThrottlerStatistics(*counts)
 
