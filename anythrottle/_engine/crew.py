@@ -52,7 +52,7 @@ class Crew(Generic[I, T]):
     :param outlet: where they go when they have ended
     :param options: how the jobs are run
     :param clock: what the jobs are timed with
-    :param resumable: whether another run may go on with the source
+    :param resumable: whether another run may go on with the source and the jobs
 
     """
 
@@ -69,6 +69,7 @@ class Crew(Generic[I, T]):
         "_outlet",
         "_over",
         "_puller",
+        "_resumable",
         "_run",
         "_starter",
         "_stopped",
@@ -93,6 +94,7 @@ class Crew(Generic[I, T]):
     ) -> None:
         self._backlog = backlog
         self._outlet = outlet
+        self._resumable = resumable
         self._admission = Admission(options)
         #: Kept at hand, for each job asks.
         self._keeps_slots = self._admission.keeps_slots
@@ -226,6 +228,10 @@ class Crew(Generic[I, T]):
 
         Tracebacks lead here, too, and AnyIO keeps some in cycles of its own.
         """
+        if not self._resumable:
+            # Replacements of throttled jobs that nobody will await.
+            self._backlog.discard()
+
         self._backlog.let_go()
         self._workbench.let_go()
         self._puller.let_go()

@@ -28,7 +28,9 @@ class Errand(Generic[I, T]):
     :ivar retry_after: what the service has said last when it was, in seconds; ``None`` if nothing
     :ivar waited: how long it has waited for its turns, in seconds
     :ivar duration: how long the last attempt took, in seconds
-    :ivar ended: whether it has succeeded: then :attr:`value` is what it returned
+    :ivar ended: whether it has ended, and somebody is still to be told: then :attr:`value` is what
+        it returned, unless there is an :attr:`error`
+    :ivar error: what it has failed with, if it has ended so
 
     """
 
@@ -37,6 +39,7 @@ class Errand(Generic[I, T]):
         "cost",
         "duration",
         "ended",
+        "error",
         "errors",
         "item",
         "job",
@@ -60,6 +63,7 @@ class Errand(Generic[I, T]):
         self.waited = 0.0
         self.duration = 0.0
         self.ended = False
+        self.error: BaseException | None = None
 
     def replace(self, job: JobOf[T]) -> None:
         """Let another job run instead."""

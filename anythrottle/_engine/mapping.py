@@ -9,7 +9,6 @@ from typing import Generic, TypeVar, final
 
 from .._events import Observer
 from .._limiters.clock import RunClock
-from .._limiters.throttle import JobOf
 from ..abc import Limiter
 from .attempts import Attempts
 from .backlog import Backlog
@@ -313,11 +312,7 @@ class _Mapping(Generic[I, T]):
 
         self._options = options
         self._clock = RunClock(_nothing, "the mapping")
-
-        def job_for(item: I, _name: str, _index: int) -> JobOf[T]:
-            return partial(func, item)
-
-        self.backlog: Backlog[I, T] = Backlog(items, job_for, "items")
+        self.backlog: Backlog[I, T] = Backlog(items, func, "items")
 
     async def run(self, outlet: Gathering[I, T] | Race[I, T]) -> None:
         """Run all the jobs."""

@@ -97,6 +97,7 @@ class OutcomeFeed(Live, Parked, Generic[I, T]):
         self._put(errand.outcome())
 
     def fail(self, errand: Errand[I, T], error: BaseException) -> None:
+        self._backlog.finish(errand)
         self._tally.note_end()
         self._tally.failed += 1
         self._put(errand.outcome(error))

@@ -154,7 +154,6 @@ class Workbench(Generic[I, T]):
         """Let a started job end with an error."""
         self._backlog.running -= 1
         self._outlet.fail(errand, error)
-        self._backlog.finish(errand)
         if self._observer is not None:
             tell_of_failure(self._observer, errand, error)
 

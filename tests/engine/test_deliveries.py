@@ -11,11 +11,11 @@ import pytest
 
 from anythrottle._engine.backlog import Backlog
 from anythrottle._engine.cancellation import RunCancellation
-from anythrottle._engine.consuming import consume
+from anythrottle._engine.consuming import Consumer, consume
 from anythrottle._engine.deliveries import Deliveries
 from anythrottle._engine.job import Errand
 from anythrottle._engine.tally import Tally
-from anythrottle._limiters.throttle import JobOf, check_job
+from anythrottle._limiters.throttle import JobOf
 
 
 async def job() -> int:
@@ -24,10 +24,10 @@ async def job() -> int:
 
 def begun(
     jobs: int, *, consumed: bool = True, tally: Tally | None = None
-) -> tuple[Backlog[JobOf[int], int], Deliveries[int]]:
+) -> tuple[Backlog[JobOf[int], int], Deliveries[JobOf[int], int]]:
     """Return a backlog of so many jobs, and its deliveries, in a run."""
     tally = tally or Tally()
-    backlog: Backlog[JobOf[int], int] = Backlog([job] * jobs, check_job, "jobs")
+    backlog: Backlog[JobOf[int], int] = Backlog([job] * jobs, None, "jobs")
     errors: list[BaseException] = []
     deliveries = Deliveries(backlog, tally, consumed=consumed, most_waiting=lambda: 2)
     deliveries.failures.open_receivers = 1
@@ -43,7 +43,7 @@ def start(backlog: Backlog[JobOf[int], int]) -> Errand[JobOf[int], int]:
     return errand
 
 
-def succeed(deliveries: Deliveries[int], errand: Errand[JobOf[int], int]) -> None:
+def succeed(deliveries: Deliveries[JobOf[int], int], errand: Errand[JobOf[int], int]) -> None:
     errand.value = 1
     errand.ended = True
     deliveries.succeed(errand)
@@ -163,7 +163,8 @@ def test_a_consumer_call_that_is_cut_off_by_closing_its_coroutine_is_repeated() 
     crew: Any = SimpleNamespace(
         nudge=lambda: None, cancellation=RunCancellation(run), fail=errors.append
     )
-    consuming = consume(deliveries, consumer, crew)
+    handed: Consumer[JobOf[int], int] = Consumer(consumer, None)
+    consuming = consume(deliveries, handed, crew)
     consuming.send(None)
     consuming.close()
     assert (calls, errors, deliveries._tally.done) == ([1], [], 0)

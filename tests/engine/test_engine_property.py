@@ -32,6 +32,7 @@ from anythrottle import (
     WindowTokenBucket,
     amap_outcomes,
 )
+from anythrottle._limiters.throttle import JobOf
 from tests.engine.diary import doubled, finish
 from tests.properties import examples
 
@@ -354,7 +355,7 @@ class Disturbance:
     kind: str
     after: float
 
-    async def happen(self, throttler: Throttler[object]) -> None:
+    async def happen(self, throttler: Throttler[JobOf[object], object]) -> None:
         """Run the throttler, and disturb it."""
         # Rarely in the instant of anything else.
         after = self.after + 1 / 64 if self.kind == "cancel" else inf
@@ -367,7 +368,7 @@ class Disturbance:
 
             task_group.cancel_scope.cancel()
 
-    async def stop(self, throttler: Throttler[object]) -> None:
+    async def stop(self, throttler: Throttler[JobOf[object], object]) -> None:
         await anyio.sleep(self.after)
         throttler.stop()
 
@@ -432,7 +433,7 @@ class World:
         rules = story.rules
         assert rules.concurrency is not None
         self.slots = anyio.CapacityLimiter(rules.concurrency)
-        self.throttler: Throttler[object] = Throttler(
+        self.throttler: Throttler[JobOf[object], object] = Throttler(
             self.receive if streamed else source_of(story.kind, jobs, self.pulling),
             self.consume,
             limiter=RateLimiter(WindowTokenBucket(rules.limit, rules.window)),

@@ -17,6 +17,7 @@ from anythrottle import (
     ThrottlerStatistics,
     amap_outcomes,
 )
+from anythrottle._limiters.throttle import JobOf
 from anythrottle.abc import Event
 from tests.engine.calls import Calls, every
 from tests.engine.diary import Diary, Job, failures, finish
@@ -370,7 +371,7 @@ class TestHowARunHasEnded:
         assert throttler.statistics().ended is None
 
     async def test_it_makes_no_statistics_unequal(self) -> None:
-        throttler = Throttler[object]([])
+        throttler: Throttler[JobOf[object], object] = Throttler([])
         before = throttler.statistics()
         assert await finish(throttler) == before
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -18,7 +19,9 @@ from anythrottle import (
     Throttled,
     ThrottleException,
     amap,
+    amap_outcomes,
     current_permit,
+    first,
     for_each,
 )
 from anythrottle.abc import Event
@@ -301,6 +304,25 @@ class TestThrottling:
 
         assert caught.value is errors[2]
         assert calls.starts == [0, 0, 0]
+
+
+class TestReplacementsThatNeverBegan:
+    @pytest.mark.parametrize("kind", ["amap", "for_each", "outcomes", "first"])
+    async def test_are_closed_at_the_end(self, kind: str) -> None:
+        replacement: Any = Calls()("instead")
+        calls = Calls({0: 1, 1: 2}, {0: [ThrottleException(replacement, retry_after=9)]})
+        if kind == "outcomes":
+            async with amap_outcomes(calls, range(2)) as outcomes:
+                async for outcome in outcomes:
+                    assert outcome.item == 1
+                    break
+        elif kind == "first":
+            assert (await first(calls, range(2))).item == 1
+        else:
+            with anyio.move_on_after(3):
+                await (amap if kind == "amap" else for_each)(calls, range(2))
+
+        assert inspect.getcoroutinestate(replacement) == inspect.CORO_CLOSED
 
 
 class TestWithoutLimit:

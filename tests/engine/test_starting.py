@@ -28,6 +28,7 @@ from anythrottle import (
     WindowTokenBucket,
     amap,
 )
+from anythrottle._limiters.throttle import JobOf
 from anythrottle.abc import Event
 from anythrottle.testing._backends import stall
 from anythrottle.testing._virtual_loop import VirtualEventLoop
@@ -72,7 +73,7 @@ async def test_a_turn_counts_from_when_its_job_begins(
         return 1
 
     limiter = RateLimiter(WindowTokenBucket(1, 10, measure=measure), observer=observe)
-    throttler: Throttler[object] = Throttler(
+    throttler: Throttler[JobOf[object], object] = Throttler(
         diary.jobs(3), limiter=limiter, cost=cost, observer=observe
     )
     async with anyio.create_task_group() as task_group:
@@ -204,7 +205,7 @@ class World:
         policy = WindowTokenBucket(story.limit, story.window, measure=measure)
         observer = self.observe if story.observed else None
         limiter = RateLimiter(policy, observer=self.observe, fast_acquire=story.fast)
-        throttler: Throttler[object] = Throttler(
+        throttler: Throttler[JobOf[object], object] = Throttler(
             Jobs([self.job(*job) for job in story.jobs], partial(self.hook, "__getitem__")),
             self.consume,
             limiter=limiter,
@@ -254,7 +255,7 @@ class Witness:
     kind: type[Event]
     at: int
     limiter: RateLimiter = field(init=False)
-    throttler: Throttler[object] = field(init=False)
+    throttler: Throttler[JobOf[object], object] = field(init=False)
     #: What cancels the run.
     cancel: Callable[[], object] = field(init=False)
     jobs: list[Job] = field(default_factory=list)

@@ -21,6 +21,7 @@ from anythrottle import (
     Throttler,
     ThrottlerStatistics,
 )
+from anythrottle._limiters.throttle import JobOf
 from anythrottle.testing import wait_idle
 from tests.conftest import Run
 from tests.engine.diary import (
@@ -130,7 +131,7 @@ class TestWhatItTakes:
 
             send.close()
 
-        throttler: Throttler[object] = Throttler(source, diary.consumer())  # type: ignore[call-overload]
+        throttler: Throttler[JobOf[object], object] = Throttler(source, diary.consumer())  # type: ignore[call-overload]
         await finish(throttler)
         assert diary.consumed == diary.starts == [0, 1, 2, 3, 4]
         if kind == "stream":
@@ -939,7 +940,7 @@ class TestT9Lazy:
 
 @pytest.mark.timing
 class TestT10StopAndRemaining:
-    async def stop_at(self, instant: float, throttler: Throttler[object]) -> None:
+    async def stop_at(self, instant: float, throttler: Throttler[JobOf[object], object]) -> None:
         async with anyio.create_task_group() as task_group:
             task_group.start_soon(partial(finish, throttler, within=500))
             await wait_idle()
@@ -997,7 +998,7 @@ class TestT10StopAndRemaining:
 
         with send, receive:
             send.send_nowait(job)
-            throttler: Throttler[object] = Throttler(receive, concurrency=2)
+            throttler: Throttler[JobOf[object], object] = Throttler(receive, concurrency=2)
             assert (await finish(throttler)).done == 1
 
     async def test_a_slow_async_generator_that_stop_cuts_off_is_told_of_by_the_next_run(
@@ -1024,7 +1025,7 @@ class TestT10StopAndRemaining:
             await anyio.sleep(5)
             return "stopped"
 
-        throttler: Throttler[object] = Throttler(
+        throttler: Throttler[JobOf[object], object] = Throttler(
             [diary.job(0), job, diary.job(2)], diary.consumer(), limiter="10/1s"
         )
         await finish(throttler)
@@ -1140,7 +1141,7 @@ class TestT11Add:
             throttler.add(diary.job("child"))
             return "parent"
 
-        throttler: Throttler[object] = Throttler(
+        throttler: Throttler[JobOf[object], object] = Throttler(
             [parent, diary.job(1)], diary.consumer(), limiter="10/1s", concurrency=1
         )
         await finish(throttler)
@@ -1174,7 +1175,7 @@ class TestT11Add:
             if isinstance(result, int) and result < 3:
                 throttler.add(diary.job(result + 1))
 
-        throttler: Throttler[object] = Throttler([diary.job(0)], consume)
+        throttler: Throttler[JobOf[object], object] = Throttler([diary.job(0)], consume)
         await finish(throttler)
         # Nothing waits at the front when a run returns.
         assert throttler.remaining() == []
@@ -1217,14 +1218,14 @@ class TestT11Add:
 
     async def test_a_coroutine(self) -> None:
         diary = Diary()
-        throttler: Throttler[object] = Throttler([], diary.consumer())
+        throttler: Throttler[JobOf[object], object] = Throttler([], diary.consumer())
         throttler.add(diary.job("added")())
         await finish(throttler)
         assert diary.consumed == ["added"]
 
     @pytest.mark.parametrize("job", [None, 0, "job", []])
     async def test_what_is_no_job_is_refused_at_once(self, job: object) -> None:
-        throttler: Throttler[object] = Throttler([])
+        throttler: Throttler[JobOf[object], object] = Throttler([])
         with pytest.raises(TypeError, match="job must be an async function without arguments"):
             throttler.add(job)  # type: ignore[arg-type]
 
@@ -1253,5 +1254,5 @@ class TestConstructingTouchesNothing:
             def __iter__(self) -> Iterator[Job]:
                 raise AssertionError("touched")
 
-        throttler: Throttler[object] = Throttler(Jobs())
+        throttler: Throttler[JobOf[object], object] = Throttler(Jobs())
         assert throttler.remaining() == []

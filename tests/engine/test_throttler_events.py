@@ -24,6 +24,7 @@ from anythrottle import (
     Throttler,
     ThrottlerStatistics,
 )
+from anythrottle._limiters.throttle import JobOf
 from anythrottle.abc import Event
 from tests.engine.diary import Diary, failures, finish
 
@@ -34,7 +35,7 @@ class Witness:
     """An observer that notes what it is told, when, and how the throttler was just then."""
 
     def __init__(self) -> None:
-        self.throttler: Throttler[object] | None = None
+        self.throttler: Throttler[JobOf[object], object] | None = None
         self.events: list[Event] = []
         self.instants: list[float] = []
         self.statistics: list[ThrottlerStatistics] = []
@@ -49,7 +50,9 @@ class Witness:
     def kinds(self) -> list[str]:
         return [type(event).__name__ for event in self.events]
 
-    def watch(self, jobs: list[Any], *args: Any, **options: Any) -> Throttler[object]:
+    def watch(
+        self, jobs: list[Any], *args: Any, **options: Any
+    ) -> Throttler[JobOf[object], object]:
         """Make a throttler to observe."""
         self.throttler = Throttler(jobs, *args, observer=self, **options)
         return self.throttler
@@ -263,7 +266,7 @@ class TestAfterTheChange:
                 assert outcome.error is event.error
 
         job = Diary().job("a", seconds=2, errors=[ValueError()])
-        throttler: Throttler[object] = Throttler([job], observer=observe)
+        throttler: Throttler[JobOf[object], object] = Throttler([job], observer=observe)
         await finish(throttler)
         assert read == [(0, job, 1, 2.0)]
 
@@ -278,7 +281,9 @@ class TestAfterTheChange:
                 # It is at the front, and the pause has begun.
                 seen.append((list(throttler.remaining()), limiter.statistics().paused_for))
 
-        throttler: Throttler[object] = Throttler([job], limiter=limiter, observer=observe)
+        throttler: Throttler[JobOf[object], object] = Throttler(
+            [job], limiter=limiter, observer=observe
+        )
         witness.throttler = throttler
         await finish(throttler)
         assert seen == [([job], 5)]
@@ -294,7 +299,7 @@ async def run_all(observer: Callable[[Event], None] | None) -> tuple[list[object
         diary.job(2, seconds=1, errors=[ThrottleException(retry_after=5)]),
         diary.job(3, seconds=1),
     ]
-    throttler: Throttler[object] = Throttler(
+    throttler: Throttler[JobOf[object], object] = Throttler(
         jobs, diary.consumer(), limiter="1/s", concurrency=1, observer=observer
     )
     statistics = await finish(throttler)
@@ -351,7 +356,7 @@ class TestObserversThatCallBack:
                 throttler.stop()
 
         diary = Diary()
-        throttler: Throttler[object] = Throttler(
+        throttler: Throttler[JobOf[object], object] = Throttler(
             diary.jobs(5, seconds=1), concurrency=1, observer=observe
         )
         statistics = await finish(throttler)
@@ -367,7 +372,7 @@ class TestObserversThatCallBack:
                 throttler.add(again)
 
         jobs = [diary.job("a", errors=[ValueError()]), diary.job("b")]
-        throttler: Throttler[object] = Throttler(
+        throttler: Throttler[JobOf[object], object] = Throttler(
             jobs, diary.consumer(), concurrency=1, observer=observe
         )
         await finish(throttler)
@@ -382,7 +387,7 @@ class TestObserversThatCallBack:
             if isinstance(event, Started) and more:
                 throttler.add(more.pop())
 
-        throttler: Throttler[object] = Throttler(
+        throttler: Throttler[JobOf[object], object] = Throttler(
             [diary.job("a")], diary.consumer(), concurrency=1, observer=observe
         )
         await finish(throttler)

@@ -25,6 +25,7 @@ from anythrottle import (
     for_each,
 )
 from anythrottle import first as first_of
+from anythrottle._limiters.throttle import JobOf
 from anythrottle.abc import Event
 from anythrottle.testing import wait_idle
 from tests.engine.diary import Diary, Job, failures, finish
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.timing
 
 
 @asynccontextmanager
-async def running(*throttlers: Throttler[object]) -> AsyncGenerator[None]:
+async def running(*throttlers: Throttler[JobOf[object], object]) -> AsyncGenerator[None]:
     """Run throttlers to their end beside a block that begins when they have come to rest."""
     with anyio.fail_after(1000):
         async with anyio.create_task_group() as task_group:
@@ -297,7 +298,9 @@ class TestSharedSlots:
             await anyio.sleep(1)
             throttler.add(diary.job("added"))
 
-        throttler: Throttler[object] = Throttler([add], limiter="1/10s", concurrency=slots)
+        throttler: Throttler[JobOf[object], object] = Throttler(
+            [add], limiter="1/10s", concurrency=slots
+        )
         async with running(throttler):
             await anyio.sleep(5)
             # That of who waits for the turn.
@@ -867,7 +870,7 @@ class TestAddToTheFront:
 
     def test_what_is_no_job(self) -> None:
         with pytest.raises(TypeError, match=r"^job must be an async function"):
-            Throttler[object]([]).add(5, front=True)  # type: ignore[arg-type]
+            Throttler[JobOf[object], object]([]).add(5, front=True)  # type: ignore[arg-type]
 
 
 async def job() -> None:
@@ -930,4 +933,4 @@ class TestWrongValues:
 
     def test_front_is_by_keyword(self) -> None:
         with pytest.raises(TypeError):
-            Throttler[object]([]).add(job, True)  # type: ignore[call-arg]
+            Throttler([job]).add(job, True)  # type: ignore[call-arg]

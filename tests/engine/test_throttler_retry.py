@@ -22,6 +22,7 @@ from anythrottle import (
     first,
     for_each,
 )
+from anythrottle._limiters.throttle import JobOf
 from anythrottle.abc import Event
 from anythrottle.testing import wait_idle
 from tests.engine.diary import Diary, Job, failures, finish
@@ -408,7 +409,9 @@ class TestAttempts:
             raise error
 
         coroutine = fail()
-        throttler: Throttler[object] = Throttler([coroutine], attempts=Attempts(retry_on=later))
+        throttler: Throttler[JobOf[object], object] = Throttler(
+            [coroutine], attempts=Attempts(retry_on=later)
+        )
         statistics = await finish(throttler)
         assert failures(throttler) == [(coroutine, error)]
         assert error.__notes__ == ["An awaitable cannot run again: pass a callable that makes it."]
@@ -421,7 +424,9 @@ class TestAttempts:
         async def fail() -> None:
             raise error
 
-        throttler: Throttler[object] = Throttler([fail()], attempts=Attempts(retry_on=later))
+        throttler: Throttler[JobOf[object], object] = Throttler(
+            [fail()], attempts=Attempts(retry_on=later)
+        )
         await finish(throttler)
         assert failures(throttler)[0][1] is error
         assert not hasattr(error, "__notes__")
@@ -560,7 +565,7 @@ class TestTimeout:
             except anyio.get_cancelled_exc_class():
                 raise error from None
 
-        throttler: Throttler[object] = Throttler([job], attempts=Attempts(timeout=5))
+        throttler: Throttler[JobOf[object], object] = Throttler([job], attempts=Attempts(timeout=5))
         await finish(throttler)
         assert failures(throttler) == [(job, error)]
 
@@ -596,7 +601,7 @@ class TestTimeout:
                 assert failed == []
 
     async def test_an_awaitable(self) -> None:
-        throttler: Throttler[object] = Throttler(
+        throttler: Throttler[JobOf[object], object] = Throttler(
             [anyio.sleep(9)], attempts=Attempts(retry_on=TimeoutError, timeout=5)
         )
         await finish(throttler)
@@ -690,7 +695,7 @@ class TestStopAndCancel:
         async def fail() -> None:
             raise Later(9)
 
-        throttler: Throttler[object] = Throttler(
+        throttler: Throttler[JobOf[object], object] = Throttler(
             [fail(), anyio.sleep(9)], attempts=Attempts(retry_on=later)
         )
         with anyio.move_on_after(3):

@@ -12,6 +12,7 @@ import anyio.to_thread
 import pytest
 
 from anythrottle import Attempts, RateLimiter, ThrottleException, Throttler, ThrottlerStatistics
+from anythrottle._limiters.throttle import JobOf
 from anythrottle.testing import wait_idle
 from tests.conftest import Run
 from tests.engine.diary import Diary, Job, failures, finish
@@ -37,7 +38,7 @@ class Pool(Sized):
 class Samples:
     """The statistics of a run, at chosen instants."""
 
-    def __init__(self, throttler: Throttler[object]) -> None:
+    def __init__(self, throttler: Throttler[JobOf[object], object]) -> None:
         self.throttler = throttler
 
     async def at(self, *instants: float) -> list[ThrottlerStatistics]:
@@ -385,10 +386,10 @@ class TestEquality:
 class TestAQuestionChangesNothing:
     @pytest.mark.parametrize("ask", [Throttler.statistics, repr, Throttler.remaining])
     async def test_a_run_that_is_asked_all_the_time_goes_the_same_way(
-        self, ask: Callable[[Throttler[object]], object]
+        self, ask: Callable[[Throttler[JobOf[object], object]], object]
     ) -> None:
         async def starts_of(
-            asked: Callable[[Throttler[object]], object] | None,
+            asked: Callable[[Throttler[JobOf[object], object]], object] | None,
         ) -> tuple[list[object], list[float]]:
             diary = Diary()
             # No two of them end in the same instant: Trio has no order then.
