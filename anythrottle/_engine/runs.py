@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Generic, TypeVar, final
 
@@ -107,8 +108,13 @@ class Runs(Generic[I, T]):
         if self._crew is not None:
             raise anyio.BusyResourceError("running")
 
-    async def run(self) -> None:
-        """Run until all is done, if that may be."""
+    async def run(self, on_begun: Callable[[], None]) -> None:
+        """
+        Run until all is done, if that may be.
+
+        :param on_begun: is called as soon as jobs may start
+
+        """
         source = self.backlog.source
         interrupted_before = source.interrupted
         crew = self._crew = self._new_crew()
@@ -118,6 +124,7 @@ class Runs(Generic[I, T]):
             await run_to_end(
                 crew,
                 None if consumer is None else partial(consume, self.deliveries, consumer, crew),
+                on_begun,
             )
         finally:
             self._end_run(crew)

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar, final, overload
 
 import anyio
+from anyio.abc import TaskStatus
 
 from .._events import Observer
 from .._limiters.live import Live
@@ -254,12 +255,17 @@ class Throttler(Live, Generic[I, T]):
         """
         return self._exceptions
 
-    async def run(self) -> ThrottlerStatistics:
+    async def run(
+        self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> ThrottlerStatistics:
         """
         Run until the source has ended, all jobs are done and the consumer has had all results.
 
         May be called again after it was cancelled, has failed or was stopped, and carries on.
+        ``await task_group.start(throttler.run)`` lets it run in a task of its own, and returns
+        when :attr:`exceptions` waits for what fails in it, and the first job may start.
 
+        :param task_status: what :meth:`TaskGroup.start() <anyio.abc.TaskGroup.start>` passes
         :return: the statistics at the end
         :raises ~anyio.BusyResourceError: if a run is under way already
         :raises ~anyio.ClosedResourceError: if :meth:`aclose` was called
@@ -273,7 +279,7 @@ class Throttler(Live, Generic[I, T]):
         self._runs.check_open()
         self._runs.check_idle()
         with logging_during_run(self._log_handler, self._log_level):
-            await self._runs.run()
+            await self._runs.run(task_status.started)
 
         return self.statistics()
 

@@ -438,7 +438,7 @@ def test_to_ask_does_not_bind_it_to_the_loop() -> None:
         assert "0 done" in repr(throttler)
 
     async def main() -> None:
-        await anyio.to_thread.run_sync(anyio.run, throttler.run)
+        await anyio.to_thread.run_sync(lambda: anyio.run(throttler.run))
 
     async def both() -> None:
         await ask()
