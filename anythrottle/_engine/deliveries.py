@@ -59,6 +59,13 @@ class Deliveries(Generic[I, T]):
         self.processed: FrontState[Errand[I, T]] = FrontState(inf)
         self.failures: FrontState[Outcome[I, T]] = FrontState(inf)
         self.processed.open_receivers = 1
+        # Whoever reads them may come before the first run.
+        self.failures.open_senders = 1
+
+    def close(self) -> None:
+        """Let whoever reads failures come to the end: there are no more, unless in another run."""
+        self.failures.open_senders = 0
+        self.failures.end_if_drained()
 
     def begin_run(self) -> None:
         """Open the streams: results and failures may come."""
@@ -115,8 +122,7 @@ class Deliveries(Generic[I, T]):
             if errand not in waiting:
                 self.processed.put_back(errand, errand.position)
 
-        self.failures.open_senders = 0
-        self.failures.end_if_drained()
+        self.close()
         if unread := len(self.failures):
             what = "failed job has" if unread == 1 else "failed jobs have"
             _logger.warning("%d %s not been read from the throttler's exceptions", unread, what)

@@ -147,6 +147,7 @@ class Runs(Generic[I, T]):
 
         """
         self.closed = True
+        self.deliveries.close()
         cancellation = RunCancellation(self._clock.run())
         try:
             await self.backlog.close()

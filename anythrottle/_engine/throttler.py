@@ -250,8 +250,9 @@ class Throttler(Live, Generic[I, T]):
         """
         The jobs that have failed, as a stream of :class:`.Outcome`.
 
-        It is open from the start, unbounded, and at its end when it is empty and no run is under
-        way: read it during a run, or afterwards.
+        It is unbounded. Whoever reads it may come before the first :meth:`run`, and waits. It is at
+        its end when it is empty and a run has ended it, or :meth:`aclose`; the next call of
+        :meth:`run` opens it again.
         """
         return self._exceptions
 
@@ -313,10 +314,10 @@ class Throttler(Live, Generic[I, T]):
         """
         Close the source, if it is a generator, and give up what remains.
 
-        Then nothing can be run or added any more. What has failed can still be read, and
-        :meth:`remaining` and :meth:`statistics` be asked. Awaitables among what remains that have
-        not begun are closed, unless :meth:`remaining` has handed them out before; items, if there
-        is a ``func``, are left as they are.
+        Then nothing can be run or added any more. What has failed can still be read, up to the end
+        of :attr:`exceptions`, and :meth:`remaining` and :meth:`statistics` be asked. Awaitables
+        among what remains that have not begun are closed, unless :meth:`remaining` has handed them
+        out before; items, if there is a ``func``, are left as they are.
 
         :raises ~anyio.BusyResourceError: if a run is under way
         :raises BaseException: what the source has raised as it was closed; it is closed all the
