@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Generic, TypeVar, final
@@ -21,6 +21,7 @@ from .options import JobOptions
 from .outcome import Outcome
 from .outcome_block import OutcomeBlock
 from .outcome_feed import OutcomeFeed
+from .outcomes import Outcomes
 from .outlet import Outlet
 from .running import run_to_end
 from .tally import Tally
@@ -233,7 +234,7 @@ def amap_outcomes(
     halt: Halt | None = None,
     attempts: Attempts | None = None,
     observer: Observer | None = None,
-) -> AbstractAsyncContextManager[AsyncIterator[Outcome[I, T]]]:
+) -> AbstractAsyncContextManager[Outcomes[I, T]]:
     """
     Call ``func`` for each item, and iterate over the outcomes as they come.
 
@@ -260,6 +261,11 @@ def amap_outcomes(
     error of the source is raised by the iterator, after the outcomes of the calls that were started
     before it. An outcome that is there already is handed over without a checkpoint. What this
     function returns can be entered once.
+
+    What the block is given has two methods besides. ``stop()`` lets no more calls start: those that
+    run go on, and the iteration ends after their outcomes. ``statistics()`` returns a
+    :class:`.ThrottlerStatistics`: how many have ended, run or wait, how fast, and in how many
+    seconds all may be done.
 
     :param func: an async function of one argument
     :param items: an iterable or async iterable
@@ -299,7 +305,7 @@ def amap_outcomes(
 class _Mapping(Generic[I, T]):
     """A call of one of the functions above: its parameters, checked at once."""
 
-    __slots__ = ("_clock", "_options", "backlog")
+    __slots__ = ("_clock", "_options", "_tally", "backlog")
 
     def __init__(
         self,
@@ -311,7 +317,8 @@ class _Mapping(Generic[I, T]):
             raise TypeError(f"func must be an async function of one argument, not {func!r}")
 
         self._options = options
-        self._clock = RunClock(_nothing, "the mapping")
+        self._tally = Tally()
+        self._clock = RunClock(self._tally.shift, "the mapping")
         self.backlog: Backlog[I, T] = Backlog(items, func, "items")
 
     async def run(self, outlet: Gathering[I, T] | Race[I, T]) -> None:
@@ -321,18 +328,14 @@ class _Mapping(Generic[I, T]):
 
     def feed(self, *, ordered: bool, halt: Halt | None) -> OutcomeFeed[I, T]:
         """Return what all the outcomes come out of, once its crew has begun."""
-        tally, run = Tally(), self._clock.run()
+        tally, run = self._tally, self._clock.run()
         tally.begin_run(run.time)
         statistics = partial(statistics_of, self.backlog, tally, self._options.limiter, self._clock)
         most_waiting = results_waiting(self._options.concurrency, self._options.limiter)
-        feed = OutcomeFeed(self.backlog, tally, run, most_waiting, ordered=ordered)
+        feed = OutcomeFeed(self.backlog, tally, statistics, run, most_waiting, ordered=ordered)
         feed.crew = self._crew(feed)
         let_halt(feed.crew, halt, statistics)
         return feed
 
     def _crew(self, outlet: Outlet[I, T]) -> Crew[I, T]:
         return Crew(self.backlog, outlet, self._options, self._clock, resumable=False)
-
-
-def _nothing(shift: float) -> None:
-    """Shift nothing: no instants are kept."""

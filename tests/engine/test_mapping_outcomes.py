@@ -90,7 +90,7 @@ class TestOutcomes:
 
     async def test_are_for_one_task_at_a_time(self) -> None:
         async with amap_outcomes(Calls(10), [0]) as outcomes, anyio.create_task_group() as group:
-            group.start_soon(anext, outcomes)  # type: ignore[arg-type]
+            group.start_soon(anext, outcomes)
             await anyio.sleep(1)
             with pytest.raises(anyio.BusyResourceError, match="waiting for an outcome"):
                 await anext(outcomes)

@@ -6,7 +6,17 @@ from typing import assert_type
 
 import anyio
 
-from anythrottle import Attempts, Outcome, RateLimiter, amap, amap_outcomes, first, for_each
+from anythrottle import (
+    Attempts,
+    Outcome,
+    RateLimiter,
+    ThrottlerStatistics,
+    amap,
+    amap_outcomes,
+    first,
+    for_each,
+)
+from anythrottle._engine.outcomes import Outcomes
 from anythrottle.abc import Event, Limiter
 
 
@@ -70,9 +80,14 @@ async def the_first(receive: anyio.abc.ObjectReceiveStream[str]) -> None:
 
 async def outcomes() -> None:
     stream = amap_outcomes(length, ["a"], ordered=True)
-    assert_type(stream, AbstractAsyncContextManager[AsyncIterator[Outcome[str, int]], bool | None])
+    assert_type(stream, AbstractAsyncContextManager[Outcomes[str, int], bool | None])
+    block: AbstractAsyncContextManager[AsyncIterator[Outcome[object, object]]] = stream
+    take_block(block)
     async with stream as found:
-        assert_type(found, AsyncIterator[Outcome[str, int]])
+        assert_type(found, Outcomes[str, int])
+        assert_type(found.statistics(), ThrottlerStatistics)
+        assert_type(found.statistics().expected_in, float | None)
+        found.stop()
         async for outcome in found:
             assert_type(outcome, Outcome[str, int])
             assert_type(outcome.item, str)
@@ -140,3 +155,6 @@ def print_it(event: int) -> None: ...
 
 
 def take(outcome: Outcome[object, object]) -> None: ...
+
+
+def take_block(block: AbstractAsyncContextManager[object]) -> None: ...
