@@ -210,12 +210,14 @@ class Workbench(Generic[I, T]):
             self.fail(errand, error)
             return
 
+        item = errand.item
         if job is not errand.job:
             errand.replace(job)
 
         self._backlog.put_back(errand)
         if self._observer is not None:
-            tell(self._observer, Throttled(None, errand.position, errand.attempts, error))
+            position, attempts = errand.position, errand.attempts
+            tell(self._observer, Throttled(None, position, attempts, error, item))
 
     def _job_after(
         self, throttle: Throttle, errand: Errand[I, T], error: BaseException

@@ -398,7 +398,7 @@ class TestObserver:
 
         assert events == [
             Started(0, "a", 1, 0.0),
-            Throttled(None, 0, 1, signal),
+            Throttled(None, 0, 1, signal, "a"),
             Started(0, "a", 2, 1.0),
             Finished(0, "a", 2, 2.0),
             Started(1, "b", 1, 0.0),

@@ -99,9 +99,9 @@ class TestEvents:
         await finish(witness.watch([job], time_window=20, per_time_window=10))
         assert witness.events == [
             Started(0, job, 1, 0.0),
-            Throttled(None, 0, 1, errors[0]),
+            Throttled(None, 0, 1, errors[0], job),
             Started(0, job, 2, 5.0),
-            Throttled(None, 0, 2, errors[1]),
+            Throttled(None, 0, 2, errors[1], job),
             Started(0, job, 3, 25.0),
             Finished(0, job, 3, 1.0),
         ]
@@ -111,7 +111,7 @@ class TestEvents:
         group = ExceptionGroup("", [ThrottleException(), ThrottleException(retry_after=2)])
         job = Diary().job("a", errors=[group])
         await finish(witness.watch([job]))
-        assert witness.events[1] == Throttled(None, 0, 1, group)
+        assert witness.events[1] == Throttled(None, 0, 1, group, job)
 
     async def test_a_mixed_group_has_failed(self, witness: Witness) -> None:
         group = ExceptionGroup("", [ThrottleException(retry_after=2), ValueError()])
@@ -138,7 +138,7 @@ class TestEvents:
         await finish(witness.watch([job, diary.job("b")], concurrency=1))
         assert witness.events[:4] == [
             Started(0, job, 1, 0.0),
-            Throttled(None, 0, 1, error),
+            Throttled(None, 0, 1, error, job),
             Started(0, instead, 2, 5.0),
             Finished(0, instead, 2, 2.0),
         ]
@@ -158,7 +158,7 @@ class TestEvents:
         assert isinstance(error, JobInterrupted)
         failed = witness.events[-1]
         assert isinstance(failed, Failed)
-        assert (failed.index, failed.job, failed.error) == (0, coroutine, error)
+        assert (failed.index, failed.item, failed.error) == (0, coroutine, error)
 
     async def test_a_callable_that_was_cut_off_starts_again(self, witness: Witness) -> None:
         job = Diary().job("a", seconds=5)
@@ -204,7 +204,7 @@ class TestEvents:
         assert sorted(told[4:], key=lambda entry: entry[1]) == [
             (Finished, number, 10) for number in range(4)
         ]
-        assert {event.job for event in witness.events if isinstance(event, Started)} == {*jobs}
+        assert {event.item for event in witness.events if isinstance(event, Started)} == {*jobs}
 
     async def test_waited_is_that_of_all_turns(self, witness: Witness) -> None:
         diary = Diary()
@@ -223,7 +223,7 @@ class TestEvents:
             Granted("api", 1, 0.0),
             Started(0, job, 1, 0.0),
             Paused("api", 5.0),
-            Throttled(None, 0, 1, error),
+            Throttled(None, 0, 1, error, job),
             Granted("api", 1, 5.0),
             Started(0, job, 2, 5.0),
             Finished(0, job, 2, 0.0),

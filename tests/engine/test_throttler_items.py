@@ -16,6 +16,7 @@ from anythrottle import (
     Finished,
     RateLimiter,
     Started,
+    Throttled,
     ThrottleException,
     Throttler,
 )
@@ -235,6 +236,14 @@ class TestReplacements:
         throttler: Items = Throttler(["a"], diary.consumer(), func=throttled_by([instead]))
         await finish(throttler)
         assert diary.consumed == ["instead"]
+
+    async def test_events_name_the_item(self) -> None:
+        events: list[Event] = []
+        instead = Diary().job("instead")
+        func = throttled_by([instead])
+        await finish(Throttler(["a"], func=func, limiter="9/s", observer=events.append))
+        named = [event.item for event in events if isinstance(event, (Started, Throttled))]
+        assert named == ["a", "a", "a"]
 
     async def test_its_failure_is_the_item_s(self) -> None:
         error = KeyError()
