@@ -3,6 +3,7 @@
 import logging as _logging
 from importlib.metadata import version as _version
 
+from ._engine.attempts import Attempts
 from ._engine.front_stream import FrontReceiveStream, FrontSendStream, create_front_stream
 from ._engine.mapping import amap, amap_outcomes, first, for_each
 from ._engine.outcome import Outcome
@@ -46,6 +47,7 @@ from ._retry_after import parse_retry_after
 __all__ = (
     "Abandoned",
     "AnythrottleError",
+    "Attempts",
     "BaseLimiter",
     "Cost",
     "CostTooHigh",

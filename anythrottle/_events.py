@@ -161,6 +161,7 @@ class Throttled:
         one of its kin
     :ivar attempts: how often the call was started so far
     :ivar error: what it has raised
+    :ivar item: what was throttled, as in :class:`Started`; ``None`` if it is the limiter that tells
 
     """
 
@@ -168,6 +169,7 @@ class Throttled:
     index: int | None
     attempts: int
     error: BaseException
+    item: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,14 +178,14 @@ class Started:
     A job has been started, by a throttler or one of its kin.
 
     :ivar index: the job's place in the order of first starts, from 0 on
-    :ivar job: the job, or the item that it was made for
+    :ivar item: the job, or the item that it was made for
     :ivar attempts: how often it was started, this time included
     :ivar waited: how long it has waited for its turns so far, in seconds
 
     """
 
     index: int
-    job: object
+    item: object
     attempts: int
     waited: float
 
@@ -194,7 +196,7 @@ class Retried:
     A job has raised an error after which it is tried again, later; the others go on.
 
     :ivar index: the job's place in the order of first starts, from 0 on
-    :ivar job: the job, or the item that it was made for
+    :ivar item: the job, or the item that it was made for
     :ivar attempts: how often it was started so far
     :ivar delay: in how many seconds it may be started again
     :ivar error: what it has raised
@@ -202,7 +204,7 @@ class Retried:
     """
 
     index: int
-    job: object
+    item: object
     attempts: int
     delay: float
     error: BaseException
@@ -214,14 +216,14 @@ class Finished:
     A job has ended well.
 
     :ivar index: the job's place in the order of first starts, from 0 on
-    :ivar job: the job, or the item that it was made for
+    :ivar item: the job, or the item that it was made for
     :ivar attempts: how often it was started
     :ivar duration: how long the last attempt took, in seconds
 
     """
 
     index: int
-    job: object
+    item: object
     attempts: int
     duration: float
 
@@ -232,7 +234,7 @@ class Failed:
     A job has ended with an error.
 
     :ivar index: the job's place in the order of first starts, from 0 on
-    :ivar job: the job, or the item that it was made for
+    :ivar item: the job, or the item that it was made for
     :ivar attempts: how often it was started
     :ivar duration: how long the last attempt took, in seconds
     :ivar error: the error
@@ -240,7 +242,7 @@ class Failed:
     """
 
     index: int
-    job: object
+    item: object
     attempts: int
     duration: float
     error: BaseException

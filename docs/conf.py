@@ -51,7 +51,9 @@ nitpick_ignore = [
     ("py:class", "Console"),
     ("py:class", "CostOf"),
     ("py:class", "Job"),
+    ("py:class", "Halt"),
     ("py:class", "JobOf"),
+    ("py:class", "Outcomes"),
     ("py:class", "RetryOn"),
 ]
 

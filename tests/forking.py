@@ -27,6 +27,7 @@ from anythrottle import (
     WindowTokenBucket,
     create_front_stream,
 )
+from anythrottle._limiters.throttle import JobOf
 from anythrottle.testing import virtual_backends, wait_idle
 
 #: How a parent process runs. By asyncio itself, AnyIO sees in a child that no loop runs there.
@@ -384,7 +385,9 @@ async def throttlers() -> None:
     async def consume(result: str) -> None:
         done.append(result)
 
-    throttler: Throttler[str] = Throttler(map(job_named, "abcd"), consume, concurrency=1)
+    throttler: Throttler[JobOf[str], str] = Throttler(
+        map(job_named, "abcd"), consume, concurrency=1
+    )
 
     async def use() -> None:
         assert (await throttler.run()).done == 4

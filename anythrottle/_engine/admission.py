@@ -7,15 +7,15 @@ from typing import Generic, TypeAlias, TypeVar, final
 
 import anyio
 
+from .._limiters.base_limiter import tell_throttled
 from .._limiters.holding import Slot, borrowers_of, slots_here, waiting_inside
 from .._limiters.parking import Parked
 from .._limiters.permit import FREE, FreePermit, TurnPermit
 from .._limiters.rate_limiter import RateLimiter
 from .._policies.policy import Cost
 from ..abc import Limiter, Permit
-from .concurrency import Concurrency
-from .cost_of import CostOf
 from .job import Errand
+from .options import JobOptions
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
@@ -53,9 +53,7 @@ class Admission(Generic[I]):
 
     One worker at a time is let in. While it waits for its turn it holds a slot.
 
-    :param limiter: what lets a job pass, ``None`` for no limit
-    :param concurrency: how many jobs run at once at most, or slots that may be shared
-    :param cost: what an attempt costs
+    :param options: how the jobs are run
 
     """
 
@@ -64,14 +62,17 @@ class Admission(Generic[I]):
         "_free",
         "_limiter",
         "_limitless",
+        "_priority",
         "_scope",
         "_slots",
         "fixed_cost",
         "keeps_slots",
     )
 
-    def __init__(self, limiter: Limiter | None, concurrency: Concurrency, cost: CostOf[I]) -> None:
+    def __init__(self, options: JobOptions[I]) -> None:
+        limiter, concurrency, cost = options.limiter, options.concurrency, options.cost
         self._limiter: Limiter = RateLimiter() if limiter is None else limiter
+        self._priority = options.priority
         #: Whether nothing can hold a job up but a pause of this run's own, and nothing does now.
         self._limitless = self._free = limiter is None
         self._slots = (
@@ -95,7 +96,7 @@ class Admission(Generic[I]):
         """
         if errand.cost is None and callable(self._cost):
             cost = self._cost(errand.item)
-            self._limiter.permit(cost)
+            self._limiter.permit(cost, priority=self._priority)
             errand.cost = cost
         elif errand.cost is None:
             errand.cost = self.fixed_cost
@@ -115,7 +116,7 @@ class Admission(Generic[I]):
         if self._free:
             return FREE
 
-        asked = self._limiter.permit(errand.cost)
+        asked = self._limiter.permit(errand.cost, priority=self._priority)
         if not (isinstance(asked, TurnPermit) and asked.enter_now(begins=begins)):
             return None
 
@@ -140,7 +141,7 @@ class Admission(Generic[I]):
                 if not (worker.has_slot or self._borrow_now(worker)):
                     await self._borrow(worker)
 
-                asked = called_back or self._limiter.permit(errand.cost)
+                asked = called_back or self._limiter.permit(errand.cost, priority=self._priority)
                 if isinstance(asked, TurnPermit):
                     await asked.hold()
                     return asked, asked
@@ -151,9 +152,13 @@ class Admission(Generic[I]):
 
         return None
 
-    def pause(self, seconds: float | None) -> None:
-        """Let the limiter pause."""
-        self._limiter.pause(seconds)
+    def pause(self, permit: Permit, seconds: float | None) -> None:
+        """Let the limiter pause, told by the permit of the call that was throttled."""
+        if permit is FREE:
+            self._limiter.pause(seconds)
+        else:
+            tell_throttled(permit, self._limiter, seconds)
+
         self._free = False
 
     def stop_waiting(self) -> None:

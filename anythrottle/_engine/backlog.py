@@ -13,12 +13,13 @@ step. A job that was pulled or added and is not done with is in exactly one of t
 from __future__ import annotations
 
 from asyncio import CancelledError
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from functools import partial
 from heapq import heappop, heappush
 from math import inf
-from typing import Generic, TypeVar, final
+from typing import Generic, TypeVar, cast, final
 
-from .._limiters.throttle import JobOf, discard
+from .._limiters.throttle import JobOf, check_job, discard
 from .front_state import FrontState
 from .job import Errand
 from .source import Source, SourceEnd
@@ -36,8 +37,7 @@ class Backlog(Generic[I, T]):
     The jobs that are not done with, over all runs.
 
     :param items: what the jobs are made for
-    :param job_for: makes the job for an item, with the name of the parameter and the index, or
-        raises if that can be none
+    :param func: is called with an item by its job; ``None`` if the items are jobs themselves
     :param name: the name of the parameter that the items were given as
 
     """
@@ -46,6 +46,7 @@ class Backlog(Generic[I, T]):
         "_by_due",
         "_front",
         "_handed_out",
+        "_items_are_jobs",
         "_job_for",
         "_name",
         "_on_news",
@@ -67,10 +68,11 @@ class Backlog(Generic[I, T]):
     def __init__(
         self,
         items: Iterable[I] | AsyncIterable[I],
-        job_for: Callable[[I, str, int], JobOf[T]],
+        func: Callable[[I], Awaitable[T]] | None,
         name: str,
     ) -> None:
-        self._job_for = job_for
+        self._items_are_jobs = func is None
+        self._job_for = _maker_of(func)
         self._name = name
         self._handed_out = False
         self.source = Source(items, name)
@@ -121,6 +123,10 @@ class Backlog(Generic[I, T]):
     def errand(self, item: I) -> Errand[I, T]:
         """Return the job for an item that has just been pulled."""
         return Errand(item, self._job_for(item, self._name, self.source.pulled - 1))
+
+    def new_errand(self, item: I) -> Errand[I, T]:
+        """Return the job for an item that does not come from the source."""
+        return Errand(item, self._job_for(item, "job", None))
 
     def add(self, errand: Errand[I, T], *, front: bool) -> None:
         """Let a job come before all others, or before anything more from the source."""
@@ -231,7 +237,7 @@ class Backlog(Generic[I, T]):
     def delay(self, errand: Errand[I, T], until: float) -> None:
         """Let a job that runs go again, but not before ``until``."""
         self.retried += 1
-        errand.retries += 1
+        errand.errors += 1
         self.running -= 1
         heappush(self._by_due, (until, errand.rank, errand))
         self.finish(errand)
@@ -247,14 +253,19 @@ class Backlog(Generic[I, T]):
         """
         Bring what a run has left under way to where the next run finds it.
 
-        :return: the jobs that have been cut off and cannot go again
+        :return: the jobs that have been cut off and cannot go again; they are not done with yet
 
         """
         lost: list[Errand[I, T]] = []
         for errand in [errand for errand in self.started if not errand.ended]:
-            del self.started[errand]
             errand.attempts -= 1
+            if not self._items_are_jobs:
+                # A replacement may have gone instead: how far it came, nobody knows.
+                discard(errand.job)
+                errand.job = self._job_for(errand.item, self._name, None)
+
             if callable(errand.job):
+                del self.started[errand]
                 self.todo.put_back(errand, errand.rank)
             else:
                 lost.append(errand)
@@ -285,14 +296,14 @@ class Backlog(Generic[I, T]):
 
     def discard(self) -> None:
         """Close the coroutines that will not be awaited, unless somebody else has them now."""
-        if not self._handed_out:
+        if not (self._handed_out and self._items_are_jobs):
             for errand in self._unfinished():
                 discard(errand.job)
 
     async def close(self) -> None:
         """Discard what is not done with, and close the source; nothing is to be started then."""
         self.discard()
-        if not self._handed_out:
+        if self._items_are_jobs and not self._handed_out:
             for item in self.source.rest_at_hand():
                 discard(item)
 
@@ -316,6 +327,19 @@ class Backlog(Generic[I, T]):
         delayed = [errand for _, _, errand in self._by_due]
         known = sorted([*self.started, *self.todo.items(), *delayed], key=_rank)
         return known if self.ahead is None else [*known, self.ahead]
+
+
+def _maker_of(
+    func: Callable[[I], Awaitable[T]] | None,
+) -> Callable[[I, str, int | None], JobOf[T]]:
+    """Return what makes the job for an item, told the parameter's name and the index, or raises."""
+    if func is None:
+        return cast("Callable[[I, str, int | None], JobOf[T]]", check_job)
+
+    def job_for(item: I, _name: str, _index: int | None) -> JobOf[T]:
+        return partial(func, item)
+
+    return job_for
 
 
 def _rank(errand: Errand[I, T]) -> int:

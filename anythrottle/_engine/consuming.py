@@ -7,15 +7,18 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from inspect import isawaitable, iscoroutinefunction, unwrap
 from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodType
-from typing import TypeVar
+from typing import Generic, TypeVar, final
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from .._limiters.throttle import JobOf, discard
+from .._limiters.throttle import discard
 from .crew import Crew
 from .deliveries import Deliveries
+from .job import Errand
+from .outcome import Outcome
 
+I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
 
 _FUNCTIONS = (FunctionType, MethodType, BuiltinFunctionType, MethodDescriptorType)
@@ -24,10 +27,78 @@ _FUNCTIONS = (FunctionType, MethodType, BuiltinFunctionType, MethodDescriptorTyp
 _AWAITABLE = re.compile("Awaitable|Coroutine|Future|Task|Any|object")
 
 
-async def consume(
-    deliveries: Deliveries[T], consumer: Callable[[T], Awaitable[object]], crew: Crew[JobOf[T], T]
-) -> None:
-    """Hand the results to the consumer, one at a time, until the last job has ended."""
+@final
+class Consumer(Generic[I, T]):
+    """
+    Who is given what becomes of the jobs.
+
+    :param consumer_fn: is given each result, if there is no ``outcome_fn``
+    :param outcome_fn: is given each outcome, failures too
+
+    """
+
+    __slots__ = ("_consumer_fn", "_outcome_fn", "name")
+
+    def __init__(
+        self,
+        consumer_fn: Callable[[T], Awaitable[object]] | None,
+        outcome_fn: Callable[[Outcome[I, T]], Awaitable[object]] | None,
+    ) -> None:
+        self._consumer_fn = consumer_fn
+        self._outcome_fn = outcome_fn
+        #: The name of the parameter that it was given as.
+        self.name = "consumer_fn" if outcome_fn is None else "outcome_fn"
+
+    @property
+    def takes_failures(self) -> bool:
+        """Whether it is given those that have failed as well."""
+        return self._outcome_fn is not None
+
+    def call(self, errand: Errand[I, T]) -> Awaitable[object]:
+        """Hand over a job that has ended; return what to await."""
+        called: object
+        if self._outcome_fn is not None:
+            called = self._outcome_fn(errand.outcome(errand.error))
+        else:
+            assert self._consumer_fn is not None
+            called = self._consumer_fn(errand.value)
+
+        if not isawaitable(called):
+            function = self._outcome_fn or self._consumer_fn
+            raise TypeError(
+                f"{self.name} must be an async function, but {function!r} returned {called!r}, "
+                f"which cannot be awaited"
+            )
+
+        return called
+
+
+def consumer_of(
+    consumer_fn: Callable[[T], Awaitable[object]] | None,
+    outcome_fn: Callable[[Outcome[I, T]], Awaitable[object]] | None,
+) -> Consumer[I, T] | None:
+    """
+    Return the consumer that these parameters make, ``None`` if they make none.
+
+    :raises TypeError: if there are both, or one that can be none
+
+    """
+    if consumer_fn is not None and outcome_fn is not None:
+        raise TypeError(
+            f"outcome_fn={outcome_fn!r} is given the results too: leave out "
+            f"consumer_fn={consumer_fn!r}"
+        )
+
+    if consumer_fn is None and outcome_fn is None:
+        return None
+
+    consumer = Consumer(consumer_fn, outcome_fn)
+    _check(consumer.name, outcome_fn or consumer_fn)
+    return consumer
+
+
+async def consume(deliveries: Deliveries[I, T], consumer: Consumer[I, T], crew: Crew[I, T]) -> None:
+    """Hand over what has become of the jobs, one at a time, until the last has ended."""
     while True:
         try:
             _, errand = await deliveries.processed.receive(deliveries)
@@ -42,7 +113,7 @@ async def consume(
                 # There may be many results, and a consumer that never comes to a checkpoint.
                 await checkpoint()
 
-            called = _awaitable(consumer(errand.value), consumer)
+            called = consumer.call(errand)
             await called
         except BaseException as exc:
             # Ctrl-C may come between the two.
@@ -51,7 +122,7 @@ async def consume(
                 raise
 
             deliveries.finish(errand)
-            crew.fail(exc, "consumer_fn")
+            crew.fail(exc, consumer.name)
             return
 
         deliveries.finish(errand)
@@ -68,17 +139,7 @@ def _is_exit_by_itself(error: BaseException) -> bool:
     return isinstance(error, GeneratorExit) and traceback is not None and bool(traceback.tb_next)
 
 
-def _awaitable(result: Awaitable[object], consumer: object) -> Awaitable[object]:
-    if not isawaitable(result):
-        raise TypeError(
-            f"consumer_fn must be an async function, but {consumer!r} returned {result!r}, "
-            f"which cannot be awaited"
-        )
-
-    return result
-
-
-def check_consumer(consumer: object) -> None:
+def _check(name: str, consumer: object) -> None:
     """Raise unless a consumer is async, or may be by what it declares: the first call tells."""
     if iscoroutinefunction(consumer):
         # Whatever it wraps.
@@ -101,4 +162,4 @@ def check_consumer(consumer: object) -> None:
         certain = function.__name__ != "<lambda>" and not _AWAITABLE.search(declared)
 
     if certain:
-        raise TypeError(f"consumer_fn must be an async function of one argument, not {consumer!r}")
+        raise TypeError(f"{name} must be an async function of one argument, not {consumer!r}")

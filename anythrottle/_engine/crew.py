@@ -17,23 +17,21 @@ group is cancelled.
 from __future__ import annotations
 
 import logging
-from typing import Generic, TypeVar, final
+from collections.abc import Callable
+from typing import Generic, Literal, TypeVar, final
 
 from anyio.abc import TaskGroup
 
-from .._events import Observer
 from .._limiters.clock import RunClock
-from ..abc import Limiter
 from .admission import Admission, Worker
 from .backlog import Backlog
 from .cancellation import RunCancellation
-from .concurrency import Concurrency
-from .cost_of import CostOf
+from .options import JobOptions
 from .outcome import uncancelled
 from .outlet import Outlet
 from .puller import Puller
-from .retrying import Attempts
 from .starting import Start, Starter
+from .throttler_statistics import Ended
 from .workbench import Workbench
 
 I = TypeVar("I")  # noqa: E741 - an item
@@ -52,13 +50,9 @@ class Crew(Generic[I, T]):
 
     :param backlog: the jobs
     :param outlet: where they go when they have ended
-    :param limiter: what lets a job pass, ``None`` for no limit
-    :param concurrency: how many jobs run at once at most, or slots that may be shared
-    :param cost: what an attempt costs
-    :param attempts: how a job is attempted
+    :param options: how the jobs are run
     :param clock: what the jobs are timed with
-    :param observer: who is told what becomes of the jobs
-    :param resumable: whether another run may go on with the source
+    :param resumable: whether another run may go on with the source and the jobs
 
     """
 
@@ -75,8 +69,10 @@ class Crew(Generic[I, T]):
         "_outlet",
         "_over",
         "_puller",
+        "_resumable",
         "_run",
         "_starter",
+        "_stopped",
         "_successor",
         "_task_group",
         "_workbench",
@@ -91,18 +87,15 @@ class Crew(Generic[I, T]):
         self,
         backlog: Backlog[I, T],
         outlet: Outlet[I, T],
-        *,
-        limiter: Limiter | None,
-        concurrency: Concurrency,
-        cost: CostOf[I],
-        attempts: Attempts,
+        options: JobOptions[I],
         clock: RunClock,
-        observer: Observer | None,
+        *,
         resumable: bool,
     ) -> None:
         self._backlog = backlog
         self._outlet = outlet
-        self._admission = Admission(limiter, concurrency, cost)
+        self._resumable = resumable
+        self._admission = Admission(options)
         #: Kept at hand, for each job asks.
         self._keeps_slots = self._admission.keeps_slots
         self._run = clock.run()
@@ -112,12 +105,14 @@ class Crew(Generic[I, T]):
             backlog,
             outlet,
             self._admission,
-            attempts,
+            options.attempts,
             run=self._run,
             cancellation=self.cancellation,
             end_with=self.fail,
-            observer=observer,
+            observer=options.observer,
         )
+        #: Why nothing more was started, if not all was done.
+        self._stopped: Literal["stopped", "halted"] | None = None
         self._workers = 0
         #: How many workers have been made and have not begun yet.
         self._beginners = 0
@@ -132,7 +127,7 @@ class Crew(Generic[I, T]):
             self._admission,
             run=self._run,
             cancellation=self.cancellation,
-            observer=observer,
+            observer=options.observer,
             refuse=self._workbench.fail,
         )
         #: Lets the leader look again, should it wait for news.
@@ -159,6 +154,10 @@ class Crew(Generic[I, T]):
         """Whether a task of its own pulls from the source: from a sequence, the workers do."""
         return not self._backlog.source.is_sequence
 
+    def on_failure(self, call: Callable[[], None]) -> None:
+        """Let something be called whenever a job has ended with an error."""
+        self._workbench.on_failure = call
+
     def begin(self, task_group: TaskGroup, source_group: TaskGroup | None) -> None:
         """
         Start the tasks.
@@ -178,8 +177,19 @@ class Crew(Generic[I, T]):
         """Pull nothing more, now that the jobs have ended; what is to be closed is closed."""
         self._puller.end()
 
-    def stop(self) -> None:
+    @property
+    def is_ending(self) -> bool:
+        """Whether it ends before all is done, or because all is that was wanted."""
+        return self._done or self._stopped is not None or self.failure is not None
+
+    @property
+    def ended(self) -> Ended:
+        """How it has ended, if it has by itself."""
+        return self._stopped or "done"
+
+    def stop(self, why: Literal["stopped", "halted"] = "stopped") -> None:
         """Start nothing more; what runs goes on."""
+        self._stopped = self._stopped or why
         self._puller.stopping = True
         self._starter.stop()
 
@@ -218,6 +228,10 @@ class Crew(Generic[I, T]):
 
         Tracebacks lead here, too, and AnyIO keeps some in cycles of its own.
         """
+        if not self._resumable:
+            # Replacements of throttled jobs that nobody will await.
+            self._backlog.discard()
+
         self._backlog.let_go()
         self._workbench.let_go()
         self._puller.let_go()

@@ -7,24 +7,27 @@ from collections.abc import Callable
 from math import inf
 from typing import Generic, TypeVar, final
 
-from .._limiters.throttle import JobOf
 from .backlog import Backlog
 from .front_state import FrontState
 from .job import Errand
 from .outcome import Outcome
+from .tally import Tally
 
+I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
 
 _logger = logging.getLogger("anythrottle")
 
 
 @final
-class Deliveries(Generic[T]):
+class Deliveries(Generic[I, T]):
     """
     The outlet of a throttler, over all its runs.
 
     :param backlog: where the jobs come from
+    :param tally: counts the jobs that have ended
     :param consumed: whether there is a consumer; else results are dropped
+    :param takes_failures: whether it is given those that have failed too
     :param most_waiting: tells how many results may wait for it before jobs have to
 
     """
@@ -33,30 +36,36 @@ class Deliveries(Generic[T]):
         "_backlog",
         "_consumed",
         "_most_waiting",
-        "done",
-        "failed",
+        "_takes_failures",
+        "_tally",
         "failures",
-        "on_end",
         "processed",
     )
 
     def __init__(
         self,
-        backlog: Backlog[JobOf[T], T],
+        backlog: Backlog[I, T],
+        tally: Tally,
         *,
         consumed: bool,
+        takes_failures: bool = False,
         most_waiting: Callable[[], float],
     ) -> None:
         self._backlog = backlog
+        self._tally = tally
         self._consumed = consumed
+        self._takes_failures = takes_failures
         self._most_waiting = most_waiting
-        self.processed: FrontState[Errand[JobOf[T], T]] = FrontState(inf)
-        self.failures: FrontState[Outcome[JobOf[T], T]] = FrontState(inf)
+        self.processed: FrontState[Errand[I, T]] = FrontState(inf)
+        self.failures: FrontState[Outcome[I, T]] = FrontState(inf)
         self.processed.open_receivers = 1
-        #: Called when a job has ended, well or not.
-        self.on_end: Callable[[], None] | None = None
-        self.done = 0
-        self.failed = 0
+        # Whoever reads them may come before the first run.
+        self.failures.open_senders = 1
+
+    def close(self) -> None:
+        """Let whoever reads failures come to the end: there are no more, unless in another run."""
+        self.failures.open_senders = 0
+        self.failures.end_if_drained()
 
     def begin_run(self) -> None:
         """Open the streams: results and failures may come."""
@@ -66,28 +75,38 @@ class Deliveries(Generic[T]):
     def bounded(self) -> bool:
         return self._consumed
 
-    def has_room(self, errand: Errand[JobOf[T], T]) -> bool:  # noqa: ARG002 - Outlet's
+    def has_room(self, errand: Errand[I, T]) -> bool:  # noqa: ARG002 - Outlet's
         return len(self.processed) < self._most_waiting()
 
-    def succeed(self, errand: Errand[JobOf[T], T]) -> None:
-        self._note_end()
+    def succeed(self, errand: Errand[I, T]) -> None:
+        self._tally.note_end()
         if self._consumed:
             self.processed.send_nowait(errand)
         else:
             self.finish(errand)
 
-    def finish(self, errand: Errand[JobOf[T], T]) -> None:
-        """Note that the consumer has had a job's result."""
-        self.done += 1
+    def finish(self, errand: Errand[I, T]) -> None:
+        """Note that the consumer has had what has become of a job."""
+        if errand.error is None:
+            self._tally.done += 1
+
         self._backlog.finish(errand)
 
-    def fail(self, errand: Errand[JobOf[T], T], error: BaseException) -> None:
-        self._note_end()
-        self.failed += 1
+    def fail(self, errand: Errand[I, T], error: BaseException) -> None:
+        self._tally.note_end()
+        self._tally.failed += 1
+        if self._takes_failures:
+            errand.error = error
+            errand.ended = True
+            self.processed.send_nowait(errand)
+            return
+
         if self.failures.open_receivers:
             self.failures.send_nowait(errand.outcome(error))
         else:
             _logger.error("%s has failed, and exceptions is closed", errand, exc_info=error)
+
+        self._backlog.finish(errand)
 
     def end_with(self, error: BaseException) -> bool:  # noqa: ARG002 - Outlet's
         return False
@@ -103,12 +122,7 @@ class Deliveries(Generic[T]):
             if errand not in waiting:
                 self.processed.put_back(errand, errand.position)
 
-        self.failures.open_senders = 0
-        self.failures.end_if_drained()
+        self.close()
         if unread := len(self.failures):
             what = "failed job has" if unread == 1 else "failed jobs have"
             _logger.warning("%d %s not been read from the throttler's exceptions", unread, what)
-
-    def _note_end(self) -> None:
-        if self.on_end is not None:
-            self.on_end()

@@ -49,6 +49,7 @@ class Gathering(Generic[I, T]):
             self._values[errand.position] = errand.value
 
     def fail(self, errand: Errand[I, T], error: BaseException) -> None:
+        self._backlog.finish(errand)
         self.crew.fail(raisable(error, str(errand)))
 
     def end_with(self, error: BaseException) -> bool:  # noqa: ARG002 - Outlet's
@@ -96,6 +97,7 @@ class Race(Generic[I, T]):
             self.crew.be_done()
 
     def fail(self, errand: Errand[I, T], error: BaseException) -> None:
+        self._backlog.finish(errand)
         if self._winner is None:
             self._errors.append((errand.position, raisable(error, str(errand))))
         else:

@@ -23,10 +23,14 @@ class Errand(Generic[I, T]):
     :ivar rank: by which it is put back: its position, but for who was put before all others
     :ivar cost: what an attempt costs, ``None`` before it is known
     :ivar attempts: how often it was started
-    :ivar retries: how often it goes again because of an error
+    :ivar errors: how many of its starts have ended with an error, and not been its last
+    :ivar throttles: how many of its starts were throttled
+    :ivar retry_after: what the service has said last when it was, in seconds; ``None`` if nothing
     :ivar waited: how long it has waited for its turns, in seconds
     :ivar duration: how long the last attempt took, in seconds
-    :ivar ended: whether it has succeeded: then :attr:`value` is what it returned
+    :ivar ended: whether it has ended, and somebody is still to be told: then :attr:`value` is what
+        it returned, unless there is an :attr:`error`
+    :ivar error: what it has failed with, if it has ended so
 
     """
 
@@ -35,11 +39,14 @@ class Errand(Generic[I, T]):
         "cost",
         "duration",
         "ended",
+        "error",
+        "errors",
         "item",
         "job",
         "position",
         "rank",
-        "retries",
+        "retry_after",
+        "throttles",
         "value",
         "waited",
     )
@@ -51,10 +58,12 @@ class Errand(Generic[I, T]):
         self.job = job
         self.position = self.rank = position
         self.cost: Cost | None = None
-        self.attempts = self.retries = 0
+        self.attempts = self.errors = self.throttles = 0
+        self.retry_after: float | None = None
         self.waited = 0.0
         self.duration = 0.0
         self.ended = False
+        self.error: BaseException | None = None
 
     def replace(self, job: JobOf[T]) -> None:
         """Let another job run instead."""

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Generic, TypeVar, final
 
-from .._events import Observer, check_observer
+from .._events import Observer
 from .._limiters.clock import RunClock
-from .._limiters.rate_limiter import as_limiter
-from .._limiters.throttle import JobOf
 from ..abc import Limiter
+from .attempts import Attempts
 from .backlog import Backlog
-from .concurrency import Concurrency, check_concurrency, results_waiting
-from .cost_of import CostOf, check_cost
+from .concurrency import Concurrency, results_waiting
+from .cost_of import CostOf
 from .crew import Crew
 from .gathering import Gathering, Race
+from .halting import Halt, check_halt, let_halt
+from .options import JobOptions
 from .outcome import Outcome
 from .outcome_block import OutcomeBlock
 from .outcome_feed import OutcomeFeed
+from .outcomes import Outcomes
 from .outlet import Outlet
-from .retrying import Attempts, RetryOn
 from .running import run_to_end
+from .tally import Tally
+from .throttler_statistics import statistics_of
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
@@ -36,9 +39,8 @@ async def amap(
     limiter: Limiter | str | None = None,
     concurrency: Concurrency = None,
     cost: CostOf[I] = 1,
-    max_attempts: int | None = None,
-    retry_on: RetryOn | None = None,
-    timeout: float | None = None,  # noqa: ASYNC109 - of each attempt, not of the call
+    priority: int = 0,
+    attempts: Attempts | None = None,
     observer: Observer | None = None,
 ) -> list[T]:
     """
@@ -77,14 +79,9 @@ async def amap(
     :param cost: what each attempt costs by the limiter, or a function that tells it of an item; it
         can be corrected by :func:`.current_permit`. If that function fails, or what it returns
         can never fit, so has the call.
-    :param max_attempts: how often one call is started, at least 1, ``None`` for no bound
-    :param retry_on: which errors are worth another attempt: a type (``OSError`` includes
-        ``TimeoutError``), or several in a tuple, or a function of an error that returns ``True`` or
-        ``False``, or the seconds after which to go again, 0 or more; if it fails, so has the call.
-        Else these are drawn from a bound that doubles with each error: 1 second at first, 60 at
-        most
-    :param timeout: how long an attempt may take, in seconds, above 0: then it is cancelled, and
-        has failed with :exc:`TimeoutError`; ``None`` for no bound
+    :param priority: that of the calls' turns among others that use the limiter: lower goes first
+    :param attempts: how often each call is tried, after which errors, and for how long each time;
+        ``None`` for once, and again for as long as it is throttled
     :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`: what
         becomes of the calls
     :raises TypeError: if a parameter is of the wrong type
@@ -94,7 +91,16 @@ async def amap(
 
     """
     mapping = _Mapping(
-        func, items, limiter, concurrency, cost, max_attempts, retry_on, timeout, observer
+        func,
+        items,
+        JobOptions[I].checked(
+            limiter=limiter,
+            concurrency=concurrency,
+            cost=cost,
+            priority=priority,
+            attempts=attempts,
+            observer=observer,
+        ),
     )
     gathering = Gathering(mapping.backlog, keep=True)
     await mapping.run(gathering)
@@ -109,9 +115,8 @@ async def for_each(
     limiter: Limiter | str | None = None,
     concurrency: Concurrency = None,
     cost: CostOf[I] = 1,
-    max_attempts: int | None = None,
-    retry_on: RetryOn | None = None,
-    timeout: float | None = None,  # noqa: ASYNC109 - of each attempt, not of the call
+    priority: int = 0,
+    attempts: Attempts | None = None,
     observer: Observer | None = None,
 ) -> None:
     """
@@ -131,9 +136,8 @@ async def for_each(
     :param concurrency: how many calls run at once, at least 1, or slots that are shared; ``None``
         for no bound but the limiter's
     :param cost: what each attempt costs by the limiter, or a function that tells it of an item
-    :param max_attempts: how often one call is started, at least 1, ``None`` for no bound
-    :param retry_on: which errors are worth another attempt, as with :func:`amap`
-    :param timeout: how long an attempt may take, in seconds, above 0; ``None`` for no bound
+    :param priority: that of the calls' turns among others that use the limiter: lower goes first
+    :param attempts: how often each call is tried, as with :func:`amap`
     :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`
     :raises TypeError: if a parameter is of the wrong type
     :raises ValueError: if a parameter is out of its range
@@ -141,7 +145,16 @@ async def for_each(
 
     """
     mapping = _Mapping(
-        func, items, limiter, concurrency, cost, max_attempts, retry_on, timeout, observer
+        func,
+        items,
+        JobOptions[I].checked(
+            limiter=limiter,
+            concurrency=concurrency,
+            cost=cost,
+            priority=priority,
+            attempts=attempts,
+            observer=observer,
+        ),
     )
     await mapping.run(Gathering(mapping.backlog, keep=False))
 
@@ -154,9 +167,8 @@ async def first(
     limiter: Limiter | str | None = None,
     concurrency: Concurrency = None,
     cost: CostOf[I] = 1,
-    max_attempts: int | None = None,
-    retry_on: RetryOn | None = None,
-    timeout: float | None = None,  # noqa: ASYNC109 - of each attempt, not of the call
+    priority: int = 0,
+    attempts: Attempts | None = None,
     observer: Observer | None = None,
 ) -> Outcome[I, T]:
     """
@@ -183,9 +195,8 @@ async def first(
     :param concurrency: how many calls run at once, at least 1, or slots that are shared; ``None``
         for no bound but the limiter's
     :param cost: what each attempt costs by the limiter, or a function that tells it of an item
-    :param max_attempts: how often one call is started, at least 1, ``None`` for no bound
-    :param retry_on: which errors are worth another attempt, as with :func:`amap`
-    :param timeout: how long an attempt may take, in seconds, above 0; ``None`` for no bound
+    :param priority: that of the calls' turns among others that use the limiter: lower goes first
+    :param attempts: how often each call is tried, as with :func:`amap`
     :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`
     :raises ExceptionGroup: of the errors of all calls, in the order of the items, if none succeeds
     :raises ValueError: if there are no items, or a parameter is out of its range
@@ -194,7 +205,16 @@ async def first(
 
     """
     mapping = _Mapping(
-        func, items, limiter, concurrency, cost, max_attempts, retry_on, timeout, observer
+        func,
+        items,
+        JobOptions[I].checked(
+            limiter=limiter,
+            concurrency=concurrency,
+            cost=cost,
+            priority=priority,
+            attempts=attempts,
+            observer=observer,
+        ),
     )
     race = Race(mapping.backlog)
     await mapping.run(race)
@@ -209,12 +229,12 @@ def amap_outcomes(
     limiter: Limiter | str | None = None,
     concurrency: Concurrency = None,
     cost: CostOf[I] = 1,
+    priority: int = 0,
     ordered: bool = False,
-    max_attempts: int | None = None,
-    retry_on: RetryOn | None = None,
-    timeout: float | None = None,
+    halt: Halt | None = None,
+    attempts: Attempts | None = None,
     observer: Observer | None = None,
-) -> AbstractAsyncContextManager[AsyncIterator[Outcome[I, T]]]:
+) -> AbstractAsyncContextManager[Outcomes[I, T]]:
     """
     Call ``func`` for each item, and iterate over the outcomes as they come.
 
@@ -242,6 +262,11 @@ def amap_outcomes(
     before it. An outcome that is there already is handed over without a checkpoint. What this
     function returns can be entered once.
 
+    What the block is given has two methods besides. ``stop()`` lets no more calls start: those that
+    run go on, and the iteration ends after their outcomes. ``statistics()`` returns a
+    :class:`.ThrottlerStatistics`: how many have ended, run or wait, how fast, and in how many
+    seconds all may be done.
+
     :param func: an async function of one argument
     :param items: an iterable or async iterable
     :param limiter: what lets calls pass, or a text such as ``"20/10s"``; ``None`` for no limit
@@ -250,88 +275,67 @@ def amap_outcomes(
     :param cost: what each attempt costs by the limiter, or a function that tells it of an item
     :param ordered: whether the outcomes come in the order of the items; then as many of them may
         be held back as calls run at once. Else they come as calls end
-    :param max_attempts: how often one call is started, at least 1, ``None`` for no bound
-    :param retry_on: which errors are worth another attempt, as with :func:`amap`
-    :param timeout: how long an attempt may take, in seconds, above 0; ``None`` for no bound
+    :param halt: a function of :class:`.ThrottlerStatistics` that is asked after each failure: if it
+        returns ``True``, no more calls start, and the outcomes end with those of the calls that
+        run; if it fails, its error leaves the block
+    :param priority: that of the calls' turns among others that use the limiter: lower goes first
+    :param attempts: how often each call is tried, as with :func:`amap`
     :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`
     :raises TypeError: if a parameter is of the wrong type
     :raises ValueError: if a parameter is out of its range
 
     """
     mapping = _Mapping(
-        func, items, limiter, concurrency, cost, max_attempts, retry_on, timeout, observer
+        func,
+        items,
+        JobOptions[I].checked(
+            limiter=limiter,
+            concurrency=concurrency,
+            cost=cost,
+            priority=priority,
+            attempts=attempts,
+            observer=observer,
+        ),
     )
-    return OutcomeBlock(partial(mapping.feed, ordered=ordered))
+    check_halt(halt)
+    return OutcomeBlock(partial(mapping.feed, ordered=ordered, halt=halt))
 
 
 @final
 class _Mapping(Generic[I, T]):
     """A call of one of the functions above: its parameters, checked at once."""
 
-    __slots__ = (
-        "_attempts",
-        "_clock",
-        "_concurrency",
-        "_cost",
-        "_limiter",
-        "_observer",
-        "backlog",
-    )
+    __slots__ = ("_clock", "_options", "_tally", "backlog")
 
-    def __init__(  # noqa: PLR0917 - in the order in which they are documented
+    def __init__(
         self,
         func: Callable[[I], Awaitable[T]],
         items: Iterable[I] | AsyncIterable[I],
-        limiter: Limiter | str | None,
-        concurrency: Concurrency,
-        cost: CostOf[I],
-        max_attempts: int | None,
-        retry_on: RetryOn | None,
-        timeout: float | None,
-        observer: Observer | None,
+        options: JobOptions[I],
     ) -> None:
         if not callable(func):
             raise TypeError(f"func must be an async function of one argument, not {func!r}")
 
-        self._limiter = None if limiter is None else as_limiter(limiter)
-        self._concurrency = check_concurrency(concurrency, self._limiter)
-        check_cost(cost, self._limiter)
-        self._cost = cost
-        self._attempts = Attempts(max_attempts, timeout, retry_on)
-        check_observer(observer)
-        self._observer = observer
-        self._clock = RunClock(_nothing, "the mapping")
-
-        def job_for(item: I, _name: str, _index: int) -> JobOf[T]:
-            return partial(func, item)
-
-        self.backlog: Backlog[I, T] = Backlog(items, job_for, "items")
+        self._options = options
+        self._tally = Tally()
+        self._clock = RunClock(self._tally.shift, "the mapping")
+        self.backlog: Backlog[I, T] = Backlog(items, func, "items")
 
     async def run(self, outlet: Gathering[I, T] | Race[I, T]) -> None:
         """Run all the jobs."""
         outlet.crew = crew = self._crew(outlet)
         await run_to_end(crew)
 
-    def feed(self, *, ordered: bool) -> OutcomeFeed[I, T]:
+    def feed(self, *, ordered: bool, halt: Halt | None) -> OutcomeFeed[I, T]:
         """Return what all the outcomes come out of, once its crew has begun."""
-        most_waiting = results_waiting(self._concurrency, self._limiter)
-        feed = OutcomeFeed(self.backlog, self._clock.run(), most_waiting, ordered=ordered)
+        tally, run = self._tally, self._clock.run()
+        tally.begin_run(run.time)
+        statistics = partial(statistics_of, self.backlog, tally, self._options.limiter, self._clock)
+        most_waiting = results_waiting(self._options.concurrency, self._options.limiter)
+        feed = OutcomeFeed(self.backlog, tally, statistics, run, most_waiting, ordered=ordered)
         feed.crew = self._crew(feed)
+        let_halt(feed.crew, halt, statistics)
         return feed
 
     def _crew(self, outlet: Outlet[I, T]) -> Crew[I, T]:
-        return Crew(
-            self.backlog,
-            outlet,
-            limiter=self._limiter,
-            concurrency=self._concurrency,
-            cost=self._cost,
-            attempts=self._attempts,
-            clock=self._clock,
-            observer=self._observer,
-            resumable=False,
-        )
-
-
-def _nothing(shift: float) -> None:
-    """Shift nothing: no instants are kept."""
+        return Crew(self.backlog, outlet, self._options, self._clock, resumable=False)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Generic, TypeVar, final
 
 from .cancellation import is_cancellation
-from .outcome import Outcome
 from .outcome_feed import OutcomeFeed
+from .outcomes import Outcomes
 from .running import cancelled_by_others, tasks_of
 
 I = TypeVar("I")  # noqa: E741 - an item
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 @final
-class OutcomeBlock(AbstractAsyncContextManager[AsyncIterator[Outcome[I, T]]], Generic[I, T]):
+class OutcomeBlock(AbstractAsyncContextManager[Outcomes[I, T]], Generic[I, T]):
     """
     Runs jobs from its begin to its end, while their outcomes are iterated over.
 
@@ -30,7 +30,7 @@ class OutcomeBlock(AbstractAsyncContextManager[AsyncIterator[Outcome[I, T]]], Ge
     def __init__(self, begin: Callable[[], OutcomeFeed[I, T]]) -> None:
         self._begin: Callable[[], OutcomeFeed[I, T]] | None = begin
 
-    async def __aenter__(self) -> AsyncIterator[Outcome[I, T]]:
+    async def __aenter__(self) -> Outcomes[I, T]:
         if self._begin is None:
             raise RuntimeError(
                 "this amap_outcomes() has been entered before: call it again for each block"
@@ -67,7 +67,7 @@ class OutcomeBlock(AbstractAsyncContextManager[AsyncIterator[Outcome[I, T]]], Ge
             # It has come after the error of the block's own.
             swallowed = False
         finally:
-            feed.log_unread()
+            feed.end_block()
             crew.let_go()
 
         if exc is not None and not swallowed:

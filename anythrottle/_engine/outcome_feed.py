@@ -15,6 +15,8 @@ from .backlog import Backlog
 from .crew import Crew
 from .job import Errand
 from .outcome import Outcome
+from .tally import Tally
+from .throttler_statistics import Ended, ThrottlerStatistics
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
@@ -28,6 +30,8 @@ class OutcomeFeed(Live, Parked, Generic[I, T]):
     An outlet that is an async iterator of outcomes; parked while it is waited for.
 
     :param backlog: where the jobs come from
+    :param tally: counts the calls that have ended
+    :param statistics: returns the state at an instant, of which it knows how the run has ended
     :param run: the event loop run
     :param most_waiting: tells how many outcomes may wait, or be held back for the order
     :param ordered: whether the outcomes come in the order of the items
@@ -38,11 +42,14 @@ class OutcomeFeed(Live, Parked, Generic[I, T]):
         "_backlog",
         "_ended",
         "_error",
+        "_how",
         "_left",
         "_most_waiting",
         "_next",
         "_ordered",
         "_run",
+        "_statistics",
+        "_tally",
         "_waited_for",
         "_waiting",
         "crew",
@@ -54,6 +61,8 @@ class OutcomeFeed(Live, Parked, Generic[I, T]):
     def __init__(
         self,
         backlog: Backlog[I, T],
+        tally: Tally,
+        statistics: Callable[[Ended | None], ThrottlerStatistics],
         run: Run,
         most_waiting: Callable[[], float],
         *,
@@ -61,6 +70,10 @@ class OutcomeFeed(Live, Parked, Generic[I, T]):
     ) -> None:
         self.parked = None
         self._backlog = backlog
+        self._tally = tally
+        self._statistics = statistics
+        #: How the run has ended, if it has by itself.
+        self._how: Ended | None = None
         self._run = run
         self._most_waiting = most_waiting
         self._ordered = ordered
@@ -87,9 +100,14 @@ class OutcomeFeed(Live, Parked, Generic[I, T]):
 
     def succeed(self, errand: Errand[I, T]) -> None:
         self._backlog.finish(errand)
+        self._tally.note_end()
+        self._tally.done += 1
         self._put(errand.outcome())
 
     def fail(self, errand: Errand[I, T], error: BaseException) -> None:
+        self._backlog.finish(errand)
+        self._tally.note_end()
+        self._tally.failed += 1
         self._put(errand.outcome(error))
 
     def end_with(self, error: BaseException) -> bool:
@@ -98,6 +116,9 @@ class OutcomeFeed(Live, Parked, Generic[I, T]):
 
     def end(self) -> None:
         self._ended = True
+        if not (self._left or self._error or self.crew.failure):
+            self._how = self.crew.ended
+
         self._run.wake(self)
 
     def leave(self) -> None:
@@ -105,8 +126,18 @@ class OutcomeFeed(Live, Parked, Generic[I, T]):
         self._left = True
         self._run.wake(self)
 
-    def log_unread(self) -> None:
-        """Log the errors that nobody has asked for."""
+    def stop(self) -> None:
+        """Start no more calls; those that run go on, and their outcomes are still to come."""
+        if not self._left:
+            self.crew.stop()
+
+    def statistics(self) -> ThrottlerStatistics:
+        """Return the state at this instant."""
+        return self._statistics(self._how)
+
+    def end_block(self) -> None:
+        """Take back what was cut off, and log the errors that nobody has asked for."""
+        self._backlog.end_run()
         if self._error is not None:
             _logger.error("the source has failed", exc_info=self._error)
 

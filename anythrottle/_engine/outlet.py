@@ -23,11 +23,11 @@ class Outlet(Protocol[I, T]):
         ...
 
     def succeed(self, errand: Errand[I, T]) -> None:
-        """Take a job that has ended well, with its value."""
+        """Take a job that has ended well, with its value, and be done with it sooner or later."""
         ...
 
     def fail(self, errand: Errand[I, T], error: BaseException) -> None:
-        """Take a job that has ended with an error."""
+        """Take a job that has ended with an error, and be done with it sooner or later."""
         ...
 
     def end_with(self, error: BaseException) -> bool:

@@ -63,15 +63,15 @@ class Pace:
         return count / (now - since) if now > since else 0.0
 
 
-def expected_end(begins: float, jobs: int | None, per_second: float) -> float | None:
+def expected_in(paused_for: float, jobs: int | None, per_second: float) -> float | None:
     """
-    Return when all will be done at this pace, ``None`` if that cannot be told.
+    Return in how many seconds all will be done at this pace, ``None`` if that cannot be told.
 
-    :param begins: when it may go on
+    :param paused_for: in how many seconds it may go on
     :param jobs: how many are left, ``None`` if nobody knows
 
     """
-    if jobs is None or not (jobs == 0 or per_second > 0):
-        return None
+    if jobs == 0:
+        return 0.0
 
-    return begins + jobs / per_second if jobs else begins
+    return None if jobs is None or per_second <= 0 else paused_for + jobs / per_second

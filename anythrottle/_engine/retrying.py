@@ -1,19 +1,13 @@
-"""Which errors are worth another attempt, and when."""
+"""Whether a job that has failed goes again, and when."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from math import inf
-from typing import TypeAlias, cast, final
+from typing import cast, final
 
-from .._policies.checks import check_count, check_seconds
-
-#: Which errors are worth another attempt: those of a type or of several, or those for which a
-#: function returns ``True``, or the seconds after which to go again.
-RetryOn: TypeAlias = (
-    type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool | float]
-)
+from .._policies.checks import check_seconds
+from .attempts import Attempts
 
 #: The longest back-off after the first attempt, and after any, in seconds.
 _FIRST_BACK_OFF = 1.0
@@ -33,30 +27,27 @@ def back_off(failures: int) -> float:
 
 
 @final
-class Attempts:
+class Retrying:
     """
-    How a job is attempted.
+    Tells whether a job goes again.
 
-    :param most: how often it is started at most, ``None`` for no bound
-    :param timeout: how long an attempt may take, in seconds, ``None`` for no bound
-    :param retry_on: which errors are worth another attempt, ``None`` for none
+    :param attempts: how often it is tried, and after what
 
     """
 
-    __slots__ = ("_retry_on", "most", "timeout")
+    __slots__ = ("_most_errors", "_most_throttles", "_retry_on")
 
-    def __init__(self, most: int | None, timeout: float | None, retry_on: RetryOn | None) -> None:
-        self.most = inf if most is None else check_count("max_attempts", most)
-        self.timeout = None if timeout is None else check_seconds("timeout", timeout)
-        self._retry_on = _check_retry_on(retry_on)
+    def __init__(self, attempts: Attempts) -> None:
+        self._most_errors = inf if attempts.max_attempts is None else attempts.max_attempts
+        self._most_throttles = inf if attempts.max_throttles is None else attempts.max_throttles
+        self._retry_on = attempts.retry_on
 
-    def delay_before_next(self, error: BaseException, attempts: int, retries: int) -> float | None:
+    def delay_before_next(self, error: BaseException, errors: int) -> float | None:
         """
         Tell after how many seconds to go again, now that an attempt has failed.
 
-        :param attempts: how often the job was started
-        :param retries: how often it has gone again because of an error: what was throttled does
-            not make the back-off grow
+        :param errors: how many attempts at the job have failed, this one included: those that
+            were throttled do not make the back-off grow
         :return: ``None`` if the error is the job's last
         :raises Exception: what the function has raised that was given as ``retry_on``, or because
             of what it has returned
@@ -77,11 +68,36 @@ class Attempts:
         if answer is False:
             return None
 
-        if attempts >= self.most:
-            error.add_note(f"It was the last of {attempts} attempts.")
+        if errors >= self._most_errors:
+            error.add_note(f"It was the last of {_times(errors, 'attempt')}.")
             return None
 
-        return back_off(retries + 1) if answer is True else answer
+        return back_off(errors) if answer is True else answer
+
+    def is_last_throttle(
+        self, error: BaseException, throttles: int, retry_after: float | None
+    ) -> bool:
+        """
+        Tell whether a job that was throttled may not go again; if so, that is noted on its error.
+
+        :param throttles: how often the job was throttled, this time included
+        :param retry_after: what the service has said last, in seconds; ``None`` if it never has
+
+        """
+        if throttles < self._most_throttles:
+            return False
+
+        said = (
+            "no retry_after was given"
+            if retry_after is None
+            else (f"the last retry_after was {retry_after:g} s")
+        )
+        error.add_note(f"It was throttled {_times(throttles, 'time')}; {said}.")
+        return True
+
+
+def _times(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _is_all(error: Exception, types: type[Exception] | tuple[type[Exception], ...]) -> bool:
@@ -90,25 +106,3 @@ def _is_all(error: Exception, types: type[Exception] | tuple[type[Exception], ..
         return False
 
     return cast("ExceptionGroup[Exception]", error).split(types)[1] is None
-
-
-def _check_retry_on(value: RetryOn | None) -> RetryOn | None:
-    given = cast("object", value)
-    if isinstance(given, tuple):
-        is_right = all(map(_is_exception_type, cast("tuple[object, ...]", given)))
-    elif isinstance(given, type):
-        is_right = _is_exception_type(given)
-    else:
-        is_right = given is None or callable(given)
-
-    if not is_right:
-        raise TypeError(
-            f"retry_on must be a type of Exception, a tuple of such types, or a function of an "
-            f"error, not {given!r}"
-        )
-
-    return value
-
-
-def _is_exception_type(value: object) -> bool:
-    return isinstance(value, type) and Exception in value.__mro__

@@ -17,17 +17,23 @@ T = TypeVar("T")
 
 
 async def run_to_end(
-    crew: Crew[I, T], meanwhile: Callable[[], Awaitable[None]] | None = None
+    crew: Crew[I, T],
+    meanwhile: Callable[[], Awaitable[None]] | None = None,
+    on_begun: Callable[[], None] | None = None,
 ) -> None:
     """
     Let a crew do all there is to do, in task groups of its own.
 
     :param meanwhile: what the caller's task does in the meantime
+    :param on_begun: is called as soon as jobs may start
     :raises BaseException: what has ended the run, as it is: task groups are an inner matter
 
     """
     try:
         async with tasks_of(crew):
+            if on_begun is not None:
+                on_begun()
+
             if meanwhile is not None:
                 await meanwhile()
 

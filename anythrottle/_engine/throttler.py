@@ -4,41 +4,37 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
-from functools import partial
 from types import TracebackType
 from typing import Generic, Self, TypeVar, final, overload
 
 import anyio
+from anyio.abc import TaskStatus
 
-from .._errors import JobInterrupted, SourceInterrupted
-from .._events import Observer, check_observer
-from .._limiters.clock import RunClock, weakly
+from .._events import Observer
 from .._limiters.live import Live
-from .._limiters.throttle import JobOf, check_job
+from .._limiters.throttle import JobOf
 from ..abc import Limiter
+from .attempts import Attempts
 from .backlog import Backlog
-from .cancellation import RunCancellation
-from .concurrency import check_concurrency, results_waiting
-from .consuming import check_consumer, consume
-from .cost_of import CostOf, check_cost
-from .crew import Crew
-from .deliveries import Deliveries
+from .consuming import consumer_of
+from .cost_of import CostOf
 from .front_stream import FrontReceiveStream
-from .job import Errand
+from .halting import Halt, check_halt
 from .limiter_option import limiter_of
-from .outcome import Outcome, uncancelled
-from .pace import Pace
-from .retrying import Attempts, RetryOn
+from .options import JobOptions
+from .outcome import Outcome
 from .run_logging import check_handler, check_level, logging_during_run
-from .running import run_to_end
-from .throttler_statistics import ThrottlerStatistics, statistics_of
-from .workbench import tell_of_failure
+from .runs import Runs
+from .throttler_statistics import ThrottlerStatistics
 
+I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
+J = TypeVar("J")
+R = TypeVar("R")
 
 
 @final
-class Throttler(Live, Generic[T]):
+class Throttler(Live, Generic[I, T]):
     """
     Runs jobs at the pace a service allows, hands over the results, and loses nothing.
 
@@ -57,15 +53,26 @@ class Throttler(Live, Generic[T]):
     answer
     2
 
+    Or one function for many items, which may come as a stream:
+
+    >>> async def fetch(page):
+    ...     return f"page {page}"
+    >>> throttler = anythrottle.Throttler([1, 2], consume, func=fetch, limiter="20/10s")
+    >>> anyio.run(throttler.run).done
+    page 1
+    page 2
+    2
+
     Jobs start in the order given. A job that raises :exc:`.ThrottleException` goes back to the
     front, and the limiter pauses. Other errors are collected in :attr:`exceptions`, and the run
     goes on. If :meth:`run` is cancelled, what it has not finished is kept, and the next
     :meth:`run` carries on:
 
-    - A callable that was cut off midway is called again: at least once, perhaps twice.
-    - An awaitable cannot be: it is collected as :exc:`.JobInterrupted`. Prefer callables.
-    - A result that the consumer has not had is kept, and its job does not run again. A consumer
-      call that was cut off is repeated.
+    - A callable that was cut off midway is called again: at least once, perhaps twice. So is
+      ``func``, even if the replacement of a job that was throttled went in its place.
+    - An awaitable cannot be: it has failed with :exc:`.JobInterrupted`. Prefer callables.
+    - What the consumer has not had is kept, and its job does not run again. A consumer call that
+      was cut off is repeated.
     - An async generator as source that was cut off inside its own step has ended there; the next
       run raises :exc:`.SourceInterrupted` when it has done what it has. Where a run must be
       resumable, feed the jobs through a memory object stream.
@@ -75,11 +82,16 @@ class Throttler(Live, Generic[T]):
     A job must not wait for the limiter that runs it: its call has been paid for.
 
     :param jobs: an iterable or async iterable of jobs: async functions without arguments, or
-        awaitables. It is advanced only as jobs start, one ahead, and never again once it has ended:
-        what a list is given after that, no run looks at
+        awaitables; with ``func``, of items of any kind. It is advanced only as jobs start, one
+        ahead, and never again once it has ended: what a list is given after that, no run looks at
     :param consumer_fn: an async function that takes a result, awaited for one after the other;
         while it is slow, jobs wait: no more results are kept than run at once, by ``concurrency``
         or the limiter's own (else 100). ``None``: results are counted and dropped.
+    :param func: an async function of one argument that is called with each item. Items are data
+        then: they are never called, awaited or closed, and it is they that outcomes, events,
+        :meth:`add` and :meth:`remaining` speak of
+    :param outcome_fn: an async function that takes an :class:`.Outcome`, in place of
+        ``consumer_fn``: it is given failures too, which then are not in :attr:`exceptions`
     :param time_window: the length of the window in seconds, above 0; 60 by default
     :param per_time_window: how many jobs start in any one window, at least 1; 100 by default
     :param limiter: what lets jobs pass, instead of the two before: a limiter, which may be
@@ -88,58 +100,66 @@ class Throttler(Live, Generic[T]):
         shared with others; 5 by default. With ``limiter``, ``None``, the default, leaves that to
         the limiter.
     :param cost: what each start of a job costs by the limiter, or a function that tells it of a
-        job; if it fails, or that can never fit, so has the job. :func:`.current_permit` corrects it
-    :param max_attempts: how often one job is started, at least 1, before its throttling, or an
-        error that is worth another attempt, is collected as its error; ``None`` for no bound
-    :param retry_on: which errors are worth another attempt: a type (``OSError`` includes
-        ``TimeoutError``), or several in a tuple, or a function of an error that returns ``True`` or
-        ``False``, or the seconds after which to go again, 0 or more; if it fails, so has the job.
-        Else these are drawn from a bound that doubles with each error: 1 second at first, 60 at
-        most. The job waits without a slot, and others go on
-    :param timeout: how long an attempt may take, in seconds, above 0: then it is cancelled, and
-        has failed with :exc:`TimeoutError`; ``None`` for no bound
+        job, or item; if it fails, or that can never fit, so has the job.
+        :func:`.current_permit` corrects it
+    :param priority: that of the jobs' turns among others that use the limiter: lower goes first
+    :param attempts: how often a job is tried, after which errors, and for how long each time;
+        ``None`` for once, and again for as long as it is throttled
+    :param halt: a function of the :class:`.ThrottlerStatistics` of the run under way that is asked
+        after each failure: if it returns ``True``, the run ends as by :meth:`stop`; if it fails,
+        with its error. ``lambda run: run.failed >= 5`` gives up after 5 failures.
+        ``None``: however many jobs fail, the run goes on
     :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`: what
         becomes of the jobs
     :param log_handler: attached to the library's logger (``"anythrottle"``) while it runs
     :param log_level: the level of that logger while it runs
-    :raises TypeError: if a parameter is of the wrong type, or ``limiter`` comes together with a
-        window
+    :raises TypeError: if a parameter is of the wrong type, ``limiter`` comes together with a
+        window, or ``consumer_fn`` with ``outcome_fn``
     :raises ValueError: if a parameter is out of its range
 
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_attempts",
-        "_backlog",
-        "_clock",
-        "_closed",
-        "_concurrency",
-        "_consumer",
-        "_cost",
-        "_crew",
-        "_deliveries",
-        "_exceptions",
-        "_limiter",
-        "_log_handler",
-        "_log_level",
-        "_observer",
-        "_pace",
-    )
+    _runs: Runs[I, T]
+    _exceptions: FrontReceiveStream[Outcome[I, T]]
+
+    __slots__ = ("__weakref__", "_exceptions", "_log_handler", "_log_level", "_runs")
 
     @overload
     def __init__(
-        self,
-        jobs: Iterable[JobOf[T]] | AsyncIterable[JobOf[T]],
-        consumer_fn: Callable[[T], Awaitable[object]] | None = None,
+        self: Throttler[JobOf[R], R],
+        jobs: Iterable[JobOf[R]] | AsyncIterable[JobOf[R]],
+        /,
+        consumer_fn: Callable[[R], Awaitable[object]] | None = None,
         *,
+        func: None = None,
+        outcome_fn: Callable[[Outcome[JobOf[R], R]], Awaitable[object]] | None = None,
         time_window: float = 60.0,
         per_time_window: int = 100,
         concurrency: int | anyio.CapacityLimiter = 5,
-        cost: CostOf[JobOf[T]] = 1,
-        max_attempts: int | None = None,
-        retry_on: RetryOn | None = None,
-        timeout: float | None = None,
+        cost: CostOf[JobOf[R]] = 1,
+        priority: int = 0,
+        attempts: Attempts | None = None,
+        halt: Halt | None = None,
+        observer: Observer | None = None,
+        log_handler: logging.Handler | None = None,
+        log_level: int | str | None = None,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: Throttler[JobOf[R], R],
+        jobs: Iterable[JobOf[R]] | AsyncIterable[JobOf[R]],
+        /,
+        consumer_fn: Callable[[R], Awaitable[object]] | None = None,
+        *,
+        func: None = None,
+        outcome_fn: Callable[[Outcome[JobOf[R], R]], Awaitable[object]] | None = None,
+        limiter: Limiter | str,
+        concurrency: int | anyio.CapacityLimiter | None = None,
+        cost: CostOf[JobOf[R]] = 1,
+        priority: int = 0,
+        attempts: Attempts | None = None,
+        halt: Halt | None = None,
         observer: Observer | None = None,
         log_handler: logging.Handler | None = None,
         log_level: int | str | None = None,
@@ -148,81 +168,105 @@ class Throttler(Live, Generic[T]):
     @overload
     def __init__(
         self,
-        jobs: Iterable[JobOf[T]] | AsyncIterable[JobOf[T]],
+        items: Iterable[I] | AsyncIterable[I],
+        /,
         consumer_fn: Callable[[T], Awaitable[object]] | None = None,
         *,
+        func: Callable[[I], Awaitable[T]],
+        outcome_fn: Callable[[Outcome[I, T]], Awaitable[object]] | None = None,
+        time_window: float = 60.0,
+        per_time_window: int = 100,
+        concurrency: int | anyio.CapacityLimiter = 5,
+        cost: CostOf[I] = 1,
+        priority: int = 0,
+        attempts: Attempts | None = None,
+        halt: Halt | None = None,
+        observer: Observer | None = None,
+        log_handler: logging.Handler | None = None,
+        log_level: int | str | None = None,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        items: Iterable[I] | AsyncIterable[I],
+        /,
+        consumer_fn: Callable[[T], Awaitable[object]] | None = None,
+        *,
+        func: Callable[[I], Awaitable[T]],
+        outcome_fn: Callable[[Outcome[I, T]], Awaitable[object]] | None = None,
         limiter: Limiter | str,
         concurrency: int | anyio.CapacityLimiter | None = None,
-        cost: CostOf[JobOf[T]] = 1,
-        max_attempts: int | None = None,
-        retry_on: RetryOn | None = None,
-        timeout: float | None = None,
+        cost: CostOf[I] = 1,
+        priority: int = 0,
+        attempts: Attempts | None = None,
+        halt: Halt | None = None,
         observer: Observer | None = None,
         log_handler: logging.Handler | None = None,
         log_level: int | str | None = None,
     ) -> None: ...
 
     def __init__(
-        self,
-        jobs: Iterable[JobOf[T]] | AsyncIterable[JobOf[T]],
-        consumer_fn: Callable[[T], Awaitable[object]] | None = None,
+        self: Throttler[J, R],
+        jobs: Iterable[J] | AsyncIterable[J],
+        /,
+        consumer_fn: Callable[[R], Awaitable[object]] | None = None,
         *,
+        func: Callable[[J], Awaitable[R]] | None = None,
+        outcome_fn: Callable[[Outcome[J, R]], Awaitable[object]] | None = None,
         time_window: float | None = None,
         per_time_window: int | None = None,
         limiter: Limiter | str | None = None,
         concurrency: int | anyio.CapacityLimiter | None = None,
-        cost: CostOf[JobOf[T]] = 1,
-        max_attempts: int | None = None,
-        retry_on: RetryOn | None = None,
-        timeout: float | None = None,
+        cost: CostOf[J] = 1,
+        priority: int = 0,
+        attempts: Attempts | None = None,
+        halt: Halt | None = None,
         observer: Observer | None = None,
         log_handler: logging.Handler | None = None,
         log_level: int | str | None = None,
     ) -> None:
-        if consumer_fn is not None:
-            check_consumer(consumer_fn)
+        if func is not None and not callable(func):
+            raise TypeError(f"func must be an async function of one argument, not {func!r}")
 
-        self._limiter = limiter_of(limiter, time_window, per_time_window)
-        if limiter is None and concurrency is None:
-            concurrency = 5
-
-        self._concurrency = check_concurrency(concurrency, self._limiter)
-        check_cost(cost, self._limiter)
-        self._cost = cost
-        self._attempts = Attempts(max_attempts, timeout, retry_on)
-        self._consumer = consumer_fn
+        consumer = consumer_of(consumer_fn, outcome_fn)
+        options = JobOptions[J].checked(
+            limiter=limiter_of(limiter, time_window, per_time_window),
+            concurrency=5 if limiter is None and concurrency is None else concurrency,
+            cost=cost,
+            priority=priority,
+            attempts=attempts,
+            observer=observer,
+        )
+        check_halt(halt)
         self._log_handler = check_handler(log_handler)
         self._log_level = check_level(log_level)
-        check_observer(observer)
-        self._observer = observer
-        self._crew: Crew[JobOf[T], T] | None = None
-        self._closed = False
-        self._clock = RunClock(weakly(self._shift), "the throttler")
-        self._pace: Pace | None = None
-        self._backlog: Backlog[JobOf[T], T] = Backlog(jobs, check_job, "jobs")
-        self._deliveries = Deliveries(
-            self._backlog,
-            consumed=consumer_fn is not None,
-            most_waiting=results_waiting(self._concurrency, self._limiter),
-        )
-        self._exceptions = FrontReceiveStream(self._deliveries.failures, warns=False)
+        backlog: Backlog[J, R] = Backlog(jobs, func, "jobs" if func is None else "items")
+        self._runs = Runs(backlog, options, consumer, halt)
+        self._exceptions = FrontReceiveStream(self._runs.deliveries.failures, warns=False)
 
     @property
-    def exceptions(self) -> FrontReceiveStream[Outcome[JobOf[T], T]]:
+    def exceptions(self) -> FrontReceiveStream[Outcome[I, T]]:
         """
         The jobs that have failed, as a stream of :class:`.Outcome`.
 
-        It is open from the start, unbounded, and at its end when it is empty and no run is under
-        way: read it during a run, or afterwards.
+        It is unbounded. Whoever reads it may come before the first :meth:`run`, and waits. It is at
+        its end when it is empty and a run has ended it, or :meth:`aclose`; the next call of
+        :meth:`run` opens it again.
         """
         return self._exceptions
 
-    async def run(self) -> ThrottlerStatistics:
+    async def run(
+        self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> ThrottlerStatistics:
         """
         Run until the source has ended, all jobs are done and the consumer has had all results.
 
         May be called again after it was cancelled, has failed or was stopped, and carries on.
+        ``await task_group.start(throttler.run)`` lets it run in a task of its own, and returns
+        when :attr:`exceptions` waits for what fails in it, and the first job may start.
 
+        :param task_status: what :meth:`TaskGroup.start() <anyio.abc.TaskGroup.start>` passes
         :return: the statistics at the end
         :raises ~anyio.BusyResourceError: if a run is under way already
         :raises ~anyio.ClosedResourceError: if :meth:`aclose` was called
@@ -233,43 +277,29 @@ class Throttler(Live, Generic[T]):
             cause of a :exc:`RuntimeError`. Further errors are noted on it.
 
         """
-        if self._closed:
-            raise anyio.ClosedResourceError
-
-        self._check_idle()
-        source = self._backlog.source
-        interrupted_before = source.interrupted
-        crew = self._crew = self._new_crew()
+        self._runs.check_open()
+        self._runs.check_idle()
         with logging_during_run(self._log_handler, self._log_level):
-            try:
-                self._deliveries.begin_run()
-                await run_to_end(crew, self._consuming(crew))
-            finally:
-                if self._crew is crew:
-                    self._end_run()
-
-        if interrupted_before:
-            raise SourceInterrupted(source.items)
+            await self._runs.run(task_status.started)
 
         return self.statistics()
 
-    def add(self, job: JobOf[T], *, front: bool = False) -> None:
+    def add(self, job: I, /, *, front: bool = False) -> None:
         """
         Add a job, before or during a run, from inside a job too.
 
         It comes after those that were put back, and before anything more from the source. A run
         that has nothing left to do ends all the same.
 
-        :param job: an async function without arguments, or an awaitable
+        :param job: an async function without arguments, or an awaitable; with ``func``, an item
         :param front: whether it is to start before all others, those that were put back included
-        :raises TypeError: if it is neither callable nor awaitable
+        :raises TypeError: if it is neither callable nor awaitable, and there is no ``func``
         :raises ~anyio.ClosedResourceError: if :meth:`aclose` was called
 
         """
-        if self._closed:
-            raise anyio.ClosedResourceError
-
-        self._backlog.add(Errand(job, check_job(job, "job")), front=front)
+        self._runs.check_open()
+        backlog = self._runs.backlog
+        backlog.add(backlog.new_errand(job), front=front)
 
     def stop(self) -> None:
         """
@@ -278,51 +308,39 @@ class Throttler(Live, Generic[T]):
         A source that is still in its own step then is cut off, which ends an async generator.
         Without a run under way, there is nothing to stop.
         """
-        if self._crew is not None:
-            self._crew.stop()
+        self._runs.stop()
 
     async def aclose(self) -> None:
         """
         Close the source, if it is a generator, and give up what remains.
 
-        Then nothing can be run or added any more. What has failed can still be read, and
-        :meth:`remaining` and :meth:`statistics` be asked. Awaitables among what remains that have
-        not begun are closed, unless :meth:`remaining` has handed them out before.
+        Then nothing can be run or added any more. What has failed can still be read, up to the end
+        of :attr:`exceptions`, and :meth:`remaining` and :meth:`statistics` be asked. Awaitables
+        among what remains that have not begun are closed, unless :meth:`remaining` has handed them
+        out before; items, if there is a ``func``, are left as they are.
 
         :raises ~anyio.BusyResourceError: if a run is under way
         :raises BaseException: what the source has raised as it was closed; it is closed all the
             same
 
         """
-        self._check_idle()
-        if self._closed:
-            return
+        self._runs.check_idle()
+        if not self._runs.closed:
+            await self._runs.close()
 
-        self._closed = True
-        cancellation = RunCancellation(self._clock.run())
-        try:
-            await self._backlog.close()
-        except BaseException as exc:
-            error = uncancelled(exc, "the source")
-            if error is exc or cancellation.caused(exc):
-                raise
-
-            raise error from exc
-
-    def remaining(self) -> list[JobOf[T]]:
+    def remaining(self) -> list[I]:
         """
         Return the jobs that were pulled or added and are not finished, front first.
 
-        A job whose result the consumer has not had counts as well, and of a source that is a
-        sequence all the rest; of other sources the rest stays unread.
+        With ``func``, these are their items. A job that has ended, and of which the consumer has
+        not been told, counts as well, and of a source that is a sequence all the rest; of other
+        sources the rest stays unread.
         """
-        return self._backlog.remaining()
+        return self._runs.backlog.remaining()
 
     def statistics(self) -> ThrottlerStatistics:
         """Return the state at this instant."""
-        return statistics_of(
-            self._backlog, self._deliveries, self._limiter, self._pace, self._clock
-        )
+        return self._runs.statistics()
 
     async def __aenter__(self) -> Self:
         return self
@@ -337,7 +355,8 @@ class Throttler(Live, Generic[T]):
 
     def __repr__(self) -> str:
         statistics = self.statistics()
-        state = "closed" if self._closed else "idle" if self._crew is None else "running"
+        runs = self._runs
+        state = "closed" if runs.closed else "running" if runs.under_way else "idle"
         return (
             f"<Throttler {state}: {statistics.running} running, {statistics.done} done, "
             f"{statistics.failed} failed>"
@@ -345,52 +364,6 @@ class Throttler(Live, Generic[T]):
 
     def __del__(self) -> None:
         # Nothing to discard if the constructor has refused its arguments.
-        backlog = getattr(self, "_backlog", None)
-        if backlog is not None:
-            backlog.discard()
-
-    def _new_crew(self) -> Crew[JobOf[T], T]:
-        crew = Crew(
-            self._backlog,
-            self._deliveries,
-            limiter=self._limiter,
-            concurrency=self._concurrency,
-            cost=self._cost,
-            attempts=self._attempts,
-            clock=self._clock,
-            observer=self._observer,
-            resumable=True,
-        )
-        time = self._clock.run().time
-        pace = self._pace = Pace(time())
-        self._deliveries.on_end = lambda: pace.note(time())
-        return crew
-
-    def _consuming(self, crew: Crew[JobOf[T], T]) -> Callable[[], Awaitable[None]] | None:
-        consumer = self._consumer
-        return None if consumer is None else partial(consume, self._deliveries, consumer, crew)
-
-    def _check_idle(self) -> None:
-        # A run whose loop is no more, or was the parent process's, is not under way.
-        self._clock.glance()
-        if self._crew is not None:
-            raise anyio.BusyResourceError("running")
-
-    def _shift(self, seconds: float) -> None:
-        """Go over to another run's clock."""
-        if self._crew is not None:
-            self._end_run()
-
-        if self._pace is not None:
-            self._pace.shift(seconds)
-
-    def _end_run(self) -> None:
-        self._crew = None
-        lost = [(errand, JobInterrupted(errand.job)) for errand in self._backlog.end_run()]
-        for errand, interrupted in lost:
-            self._deliveries.fail(errand, interrupted)
-
-        self._deliveries.end_run()
-        if self._observer is not None:
-            for errand, interrupted in lost:
-                tell_of_failure(self._observer, errand, interrupted)
+        runs = getattr(self, "_runs", None)
+        if runs is not None:
+            runs.backlog.discard()

@@ -6,6 +6,7 @@ import logging
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
+from math import inf
 from typing import Generic, TypeVar, final
 
 import anyio
@@ -15,15 +16,16 @@ from .._limiters.current import make_current
 from .._limiters.holding import Slot, hold_here
 from .._limiters.parking import Run
 from .._limiters.permit import FREE, TurnPermit
-from .._limiters.throttle import Throttle, awaitable_of, go_again, throttle_in
+from .._limiters.throttle import JobOf, Throttle, awaitable_of, discard, go_again, throttle_in
 from ..abc import Permit
 from .admission import Admission, Asked, leave
+from .attempts import Attempts
 from .backlog import Backlog
 from .cancellation import RunCancellation, without_cancellations
 from .isolation import isolated
 from .job import Errand
 from .outlet import Outlet
-from .retrying import Attempts
+from .retrying import Retrying
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
@@ -49,7 +51,6 @@ class Workbench(Generic[I, T]):
 
     __slots__ = (
         "_admission",
-        "_attempts",
         "_backlog",
         "_cancellation",
         "_context",
@@ -57,8 +58,10 @@ class Workbench(Generic[I, T]):
         "_free_context",
         "_observer",
         "_outlet",
+        "_retrying",
         "_run",
         "_timeout",
+        "on_failure",
     )
 
     def __init__(
@@ -76,11 +79,13 @@ class Workbench(Generic[I, T]):
         self._backlog = backlog
         self._outlet = outlet
         self._admission = admission
-        self._attempts = attempts
+        self._retrying = Retrying(attempts)
         self._timeout = attempts.timeout
         self._run = run
         self._cancellation = cancellation
         self._end_with = end_with
+        #: Called when a job has ended with an error.
+        self.on_failure: Callable[[], None] | None = None
         self._observer = observer
         #: Of this one, each attempt has a copy of its own.
         self._context = copy_context()
@@ -90,7 +95,7 @@ class Workbench(Generic[I, T]):
 
     def let_go(self) -> None:
         """Break the reference cycles: tracebacks of what jobs have raised lead here."""
-        del self._backlog, self._outlet, self._end_with
+        del self._backlog, self._outlet, self._end_with, self.on_failure
 
     async def run(
         self, errand: Errand[I, T], asked: Asked, permit: Permit, slot: Slot | None
@@ -126,7 +131,7 @@ class Workbench(Generic[I, T]):
                 if self._cancellation.caused(exc):
                     raise
 
-                self._take_error(errand, exc)
+                self._take_error(errand, permit, exc)
             else:
                 errand.duration = self._run.time() - began
                 errand.value = value
@@ -149,20 +154,22 @@ class Workbench(Generic[I, T]):
         """Let a started job end with an error."""
         self._backlog.running -= 1
         self._outlet.fail(errand, error)
-        self._backlog.finish(errand)
         if self._observer is not None:
             tell_of_failure(self._observer, errand, error)
 
-    def _take_error(self, errand: Errand[I, T], error: BaseException) -> None:
+        if self.on_failure is not None:
+            self.on_failure()
+
+    def _take_error(self, errand: Errand[I, T], permit: Permit, error: BaseException) -> None:
         """See to what follows from an error that a job has raised."""
         error = without_cancellations(error)
         if isinstance(error, (Exception, anyio.get_cancelled_exc_class())):
             self._cancellation.absorb(error)
-            self._sort_out(errand, error)
+            self._sort_out(errand, permit, error)
         else:
             self._end_with(error)
 
-    def _sort_out(self, errand: Errand[I, T], error: BaseException) -> None:
+    def _sort_out(self, errand: Errand[I, T], permit: Permit, error: BaseException) -> None:
         """Let a job that has raised an error go again, or end with it."""
         try:
             throttle = throttle_in(error)
@@ -171,11 +178,11 @@ class Workbench(Generic[I, T]):
             return
 
         if throttle is not None:
-            self._obey(throttle, errand, error)
+            self._obey(throttle, errand, permit, error)
             return
 
         try:
-            delay = self._attempts.delay_before_next(error, errand.attempts, errand.retries)
+            delay = self._retrying.delay_before_next(error, errand.errors + 1)
         except (Exception, CancelledError) as exc:  # noqa: BLE001 - that of retry_on is the job's
             self.fail(errand, exc)
             return
@@ -194,21 +201,43 @@ class Workbench(Generic[I, T]):
             again = Retried(errand.position, errand.item, errand.attempts, delay, error)
             tell(self._observer, again)
 
-    def _obey(self, throttle: Throttle, errand: Errand[I, T], error: BaseException) -> None:
+    def _obey(
+        self, throttle: Throttle, errand: Errand[I, T], permit: Permit, error: BaseException
+    ) -> None:
         """Pause, and put a job that was throttled back to the front if it may go again."""
-        self._admission.pause(throttle.retry_after)
+        self._admission.pause(permit, throttle.retry_after)
         _logger.info("%s: %s", errand, error)
-        job = go_again(throttle, error, errand.job, errand.attempts, self._attempts.most)
+        job = self._job_after(throttle, errand, error)
         if job is None:
             self.fail(errand, error)
             return
 
+        item = errand.item
         if job is not errand.job:
             errand.replace(job)
 
         self._backlog.put_back(errand)
         if self._observer is not None:
-            tell(self._observer, Throttled(None, errand.position, errand.attempts, error))
+            position, attempts = errand.position, errand.attempts
+            tell(self._observer, Throttled(None, position, attempts, error, item))
+
+    def _job_after(
+        self, throttle: Throttle, errand: Errand[I, T], error: BaseException
+    ) -> JobOf[T] | None:
+        """Return what shall run, now that a job was throttled; ``None`` if it may not go again."""
+        errand.throttles += 1
+        if throttle.retry_after is not None:
+            errand.retry_after = throttle.retry_after
+
+        if throttle.pure and self._retrying.is_last_throttle(
+            error, errand.throttles, errand.retry_after
+        ):
+            for unused in throttle.replacements:
+                discard(unused)
+
+            return None
+
+        return go_again(throttle, error, errand.job, errand.throttles, inf)
 
 
 def _call(errand: Errand[I, T], permit: Permit) -> Awaitable[T]:

@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, Self, TypeVar, TypeVarTuple, overload
 from .._errors import LimitExceeded
 from .._policies.checks import check_count
 from .._policies.policy import Cost
-from ..abc import Permit
+from ..abc import Limiter, Permit
 from .clock import current_loop, run_of
 from .cost import by_unit
 from .current import as_current
@@ -320,7 +320,7 @@ class BaseLimiter(ABC):
         """Take note that a call was throttled, and goes again."""
 
 
-def tell_throttled(permit: Permit, limiter: BaseLimiter, retry_after: float | None) -> None:
+def tell_throttled(permit: Permit, limiter: Limiter, retry_after: float | None) -> None:
     """Tell a permit that its call was refused; one that cannot be told that, its limiter pauses."""
     throttled = getattr(permit, "throttled", None)
     if throttled is None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import anyio
 
-from anythrottle import Outcome
+from anythrottle import BaseLimiter, Cost, Outcome, RateLimiter
+from anythrottle.abc import Permit
 from tests.engine.diary import Diary, Job
 
 Stream: TypeAlias = AbstractAsyncContextManager[AsyncIterator[Outcome[object, object]]]
@@ -122,3 +123,18 @@ async def raising_async(
         yield item
 
     raise error
+
+
+class Impatient(BaseLimiter):
+    """A limiter of a user's own, which refuses every call that would have to wait."""
+
+    def __init__(self, limit: str) -> None:
+        self._limiter = RateLimiter(limit)
+
+    def permit(
+        self, cost: Cost = 1, *, priority: int = 0, max_wait: Any = None
+    ) -> AbstractAsyncContextManager[Permit]:
+        return self._limiter.permit(cost, priority=priority, max_wait=0)
+
+    def pause(self, seconds: float | None = None) -> None:
+        self._limiter.pause(seconds)

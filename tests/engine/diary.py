@@ -101,13 +101,17 @@ def most_in_any_window(instants: list[float], window: float) -> int:
     return max((sum(a <= b < a + window for b in instants) for a in instants), default=0)
 
 
-async def finish(throttler: Throttler[object], *, within: float = 1000.0) -> ThrottlerStatistics:
+async def finish(
+    throttler: Throttler[JobOf[object], object], *, within: float = 1000.0
+) -> ThrottlerStatistics:
     """Run a throttler to its end, and fail if it hangs."""
     with anyio.fail_after(within):
         return await throttler.run()
 
 
-def failures(throttler: Throttler[object]) -> list[tuple[JobOf[object], BaseException]]:
+def failures(
+    throttler: Throttler[JobOf[object], object],
+) -> list[tuple[JobOf[object], BaseException]]:
     """Read all that has failed so far."""
     found: list[tuple[JobOf[object], BaseException]] = []
     while True:

@@ -11,7 +11,7 @@ import pytest
 
 from anythrottle._engine.backlog import Backlog
 from anythrottle._engine.job import Errand
-from anythrottle._limiters.throttle import JobOf, check_job
+from anythrottle._limiters.throttle import JobOf
 
 #: What is made of jobs, each of which is its own item.
 Jobs = Backlog[JobOf[int], int]
@@ -50,7 +50,7 @@ def at(instant: float) -> Callable[[], float]:
 
 def begun(added: list[JobOf[int]] | None = None, source: list[JobOf[int]] | None = None) -> Jobs:
     """Make a backlog in a run, with jobs added and jobs to come from a sequence."""
-    backlog: Jobs = Backlog(source or [], check_job, "jobs")
+    backlog: Jobs = Backlog(source or [], None, "jobs")
     for each in added or []:
         backlog.add(Errand(each, each), front=False)
 
@@ -319,6 +319,9 @@ class TestEndRun:
         backlog = begun([coroutine])
         errand = start(backlog)
         assert backlog.end_run() == [errand]
+        # Until somebody is told.
+        assert backlog.remaining() == [coroutine]
+        backlog.finish(errand)
         assert backlog.remaining() == []
         coroutine.close()
 
@@ -334,7 +337,7 @@ class TestEndRun:
         assert not backlog.is_at_end()
 
     def test_the_stream_is_open_while_it_runs_alone(self) -> None:
-        backlog: Jobs = Backlog([], check_job, "jobs")
+        backlog: Jobs = Backlog([], None, "jobs")
         for _ in range(2):
             assert backlog.is_at_end()
             backlog.begin_run(nothing, surprise)

@@ -14,6 +14,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from anythrottle import (
+    Attempts,
     CostTooHigh,
     Failed,
     Finished,
@@ -25,6 +26,7 @@ from anythrottle import (
 )
 from anythrottle._engine.cancellation import RunCancellation
 from anythrottle._engine.crew import Crew
+from anythrottle._limiters.throttle import JobOf
 from anythrottle.abc import Event
 from anythrottle.testing import wait_idle
 from anythrottle.testing._virtual_loop import VirtualEventLoop
@@ -88,7 +90,7 @@ class TestWorkers:
             if len(tasks) < 10:
                 throttler.add(job)
 
-        throttler: Throttler[object] = Throttler([job], limiter=RateLimiter())
+        throttler: Throttler[JobOf[object], object] = Throttler([job], limiter=RateLimiter())
         await finish(throttler)
         assert len(tasks) == 10
         # Nobody has been woken for that, or made.
@@ -154,7 +156,7 @@ class TestStopInEveryState:
                 await anyio.sleep(1)
                 yield job
 
-        throttler: Throttler[object] = Throttler(source())
+        throttler: Throttler[JobOf[object], object] = Throttler(source())
         await finish(throttler)
         assert pulled == [stop]
         # So the source was not cut off in the middle of a step.
@@ -266,7 +268,9 @@ class TestWorkConserving:
             async def be_the_other() -> None:
                 added.set()
 
-            throttler: Throttler[object] = Throttler(receive, limiter="100/s", concurrency=3)
+            throttler: Throttler[JobOf[object], object] = Throttler(
+                receive, limiter="100/s", concurrency=3
+            )
             async with receive, anyio.create_task_group() as task_group:
                 task_group.start_soon(finish, throttler)
                 await anyio.sleep(10)
@@ -310,7 +314,9 @@ class TestTheEnd:
 
         diary = Diary()
         jobs = [diary.job("short", seconds=0.5), diary.job("long", seconds=1)]
-        throttler = Throttler[object](jobs, limiter="100/s", concurrency=2, observer=observe)
+        throttler = Throttler[JobOf[object], object](
+            jobs, limiter="100/s", concurrency=2, observer=observe
+        )
 
         async def add_late() -> None:
             await ended.wait()
@@ -377,7 +383,7 @@ class Busy:
         await for_each(lambda _: self.job(), range(self.MOST + 1))
 
     async def go_again_at_once(self) -> None:
-        await for_each(self.job, [Again()], retry_on=lambda _: 0)
+        await for_each(self.job, [Again()], attempts=Attempts(retry_on=lambda _: 0))
 
     async def be_throttled(self) -> None:
         limiter = RateLimiter(fast_acquire=True)
@@ -443,11 +449,11 @@ class TestOthersRunMeanwhile:
                 ticks.append(ticker.turns)
 
         ticks: list[int] = []
-        throttler: Throttler[object] = Throttler(
+        throttler: Throttler[JobOf[object], object] = Throttler(
             [fail] * 900,
             limiter=limiter,
             cost=lambda _: {"tokens": 6},
-            retry_on=lambda _: 60.0,
+            attempts=Attempts(retry_on=lambda _: 60.0),
             observer=observe,
         )
         async with anyio.create_task_group() as task_group:

@@ -11,6 +11,7 @@ import pytest
 from anythrottle import JobInterrupted, Throttler
 from anythrottle._limiters import process
 from anythrottle._limiters.process import Process
+from anythrottle._limiters.throttle import JobOf
 from anythrottle.testing import wait_idle
 from anythrottle.testing._virtual_loop import VirtualEventLoop
 from tests.conftest import Run
@@ -39,7 +40,7 @@ class Jobs:
 class TestClosedLoop:
     def test_the_next_run_carries_on(self, run: Run) -> None:
         jobs = Jobs()
-        throttler: Throttler[str] = Throttler(
+        throttler: Throttler[JobOf[str], str] = Throttler(
             map(jobs.named, "abcd"), jobs.consume, concurrency=2, per_time_window=100
         )
         loop = VirtualEventLoop()
@@ -60,7 +61,7 @@ class TestClosedLoop:
     def test_an_awaitable_that_was_cut_off_is_collected(self, run: Run) -> None:
         jobs = Jobs()
         cut_off = jobs.named("c")()
-        throttler: Throttler[str] = Throttler([cut_off], jobs.consume)
+        throttler: Throttler[JobOf[str], str] = Throttler([cut_off], jobs.consume)
         loop = VirtualEventLoop()
         running = loop.create_task(throttler.run())
         loop.run_until_complete(wait_idle())
@@ -75,7 +76,7 @@ class TestClosedLoop:
 
     def test_a_loop_that_only_stands_still_is_still_busy(self, run: Run) -> None:
         jobs = Jobs()
-        throttler: Throttler[str] = Throttler(map(jobs.named, "abcd"), jobs.consume)
+        throttler: Throttler[JobOf[str], str] = Throttler(map(jobs.named, "abcd"), jobs.consume)
         loop = VirtualEventLoop()
         running = loop.create_task(throttler.run())
         loop.run_until_complete(wait_idle())
@@ -95,7 +96,9 @@ async def test_in_a_forked_child_the_parents_run_has_ended(
     """As far as one process can be both: the parent's run goes on beside."""
     monkeypatch.setattr(process, "_current", Process())
     jobs = Jobs()
-    throttler: Throttler[str] = Throttler(map(jobs.named, "abcd"), jobs.consume, concurrency=2)
+    throttler: Throttler[JobOf[str], str] = Throttler(
+        map(jobs.named, "abcd"), jobs.consume, concurrency=2
+    )
     with anyio.fail_after(60):
         async with anyio.create_task_group() as task_group:
             task_group.start_soon(throttler.run)

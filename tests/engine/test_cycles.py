@@ -19,6 +19,7 @@ from anythrottle import (
     first,
     for_each,
 )
+from anythrottle._limiters.throttle import JobOf
 
 Case = Callable[[], Awaitable[object]]
 
@@ -213,7 +214,7 @@ async def cancelled() -> None:
         scope.cancel()
         await anyio.sleep_forever()
 
-    throttler: Throttler[object] = Throttler([job, cancel, job, job], consume)
+    throttler: Throttler[JobOf[object], object] = Throttler([job, cancel, job, job], consume)
     with scope:
         await throttler.run()
 

@@ -11,21 +11,25 @@ import pytest
 
 from anythrottle._engine.backlog import Backlog
 from anythrottle._engine.cancellation import RunCancellation
-from anythrottle._engine.consuming import consume
+from anythrottle._engine.consuming import Consumer, consume
 from anythrottle._engine.deliveries import Deliveries
 from anythrottle._engine.job import Errand
-from anythrottle._limiters.throttle import JobOf, check_job
+from anythrottle._engine.tally import Tally
+from anythrottle._limiters.throttle import JobOf
 
 
 async def job() -> int:
     return 1
 
 
-def begun(jobs: int, *, consumed: bool = True) -> tuple[Backlog[JobOf[int], int], Deliveries[int]]:
+def begun(
+    jobs: int, *, consumed: bool = True, tally: Tally | None = None
+) -> tuple[Backlog[JobOf[int], int], Deliveries[JobOf[int], int]]:
     """Return a backlog of so many jobs, and its deliveries, in a run."""
-    backlog: Backlog[JobOf[int], int] = Backlog([job] * jobs, check_job, "jobs")
+    tally = tally or Tally()
+    backlog: Backlog[JobOf[int], int] = Backlog([job] * jobs, None, "jobs")
     errors: list[BaseException] = []
-    deliveries = Deliveries(backlog, consumed=consumed, most_waiting=lambda: 2)
+    deliveries = Deliveries(backlog, tally, consumed=consumed, most_waiting=lambda: 2)
     deliveries.failures.open_receivers = 1
     backlog.begin_run(lambda: None, errors.append)
     deliveries.begin_run()
@@ -39,7 +43,7 @@ def start(backlog: Backlog[JobOf[int], int]) -> Errand[JobOf[int], int]:
     return errand
 
 
-def succeed(deliveries: Deliveries[int], errand: Errand[JobOf[int], int]) -> None:
+def succeed(deliveries: Deliveries[JobOf[int], int], errand: Errand[JobOf[int], int]) -> None:
     errand.value = 1
     errand.ended = True
     deliveries.succeed(errand)
@@ -56,9 +60,9 @@ def test_there_is_room_for_so_many() -> None:
     assert not deliveries.has_room(second)
     _, errand = deliveries.processed.receive_nowait()
     assert deliveries.has_room(second)
-    assert (deliveries.done, len(backlog.started)) == (0, 2)
+    assert (deliveries._tally.done, len(backlog.started)) == (0, 2)
     deliveries.finish(errand)
-    assert (deliveries.done, len(backlog.started)) == (1, 1)
+    assert (deliveries._tally.done, len(backlog.started)) == (1, 1)
 
 
 def test_without_a_consumer_there_is_always_room() -> None:
@@ -67,30 +71,44 @@ def test_without_a_consumer_there_is_always_room() -> None:
     for _ in range(3):
         succeed(deliveries, start(backlog))
 
-    assert (deliveries.done, len(backlog.started)) == (3, 0)
+    assert (deliveries._tally.done, len(backlog.started)) == (3, 0)
 
 
 def test_failures_are_collected(caplog: pytest.LogCaptureFixture) -> None:
     backlog, deliveries = begun(2)
     error = ValueError()
     deliveries.fail(start(backlog), error)
-    assert deliveries.failed == 1
+    assert deliveries._tally.failed == 1
     assert deliveries.failures.items()[0].error is error
     assert not caplog.records
     deliveries.failures.open_receivers = 0
     deliveries.fail(start(backlog), error)
-    assert deliveries.failed == 2
+    assert deliveries._tally.failed == 2
     assert len(deliveries.failures) == 1
     assert caplog.records[0].getMessage() == "job 1 has failed, and exceptions is closed"
 
 
 def test_each_end_is_told() -> None:
-    backlog, deliveries = begun(2)
-    told: list[tuple[int, int]] = []
-    deliveries.on_end = lambda: told.append((deliveries.done, deliveries.failed))
+    tally = Tally()
+    backlog, deliveries = begun(3, tally=tally)
+    now = 0.0
+    tally.begin_run(lambda: now)
     succeed(deliveries, start(backlog))
     deliveries.fail(start(backlog), ValueError())
-    assert told == [(0, 0), (0, 0)]
+    assert tally.per_second(2.0) == 1
+    assert tally.per_second(4.0) == 0.5
+    now = 4.0
+    succeed(deliveries, start(backlog))
+    assert tally.per_second(4.0) == 0.75
+    tally.shift(100.0)
+    assert tally.per_second(104.0) == 0.75
+
+
+def test_before_a_run_there_is_no_pace() -> None:
+    tally = Tally()
+    tally.note_end()
+    tally.shift(5.0)
+    assert tally.per_second(10.0) == 0
 
 
 class TestEndRun:
@@ -145,9 +163,10 @@ def test_a_consumer_call_that_is_cut_off_by_closing_its_coroutine_is_repeated() 
     crew: Any = SimpleNamespace(
         nudge=lambda: None, cancellation=RunCancellation(run), fail=errors.append
     )
-    consuming = consume(deliveries, consumer, crew)
+    handed: Consumer[JobOf[int], int] = Consumer(consumer, None)
+    consuming = consume(deliveries, handed, crew)
     consuming.send(None)
     consuming.close()
-    assert (calls, errors, deliveries.done) == ([1], [], 0)
+    assert (calls, errors, deliveries._tally.done) == ([1], [], 0)
     deliveries.end_run()
     assert deliveries.processed.receive_nowait()[1].value == 1

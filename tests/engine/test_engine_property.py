@@ -7,6 +7,7 @@ knows nothing of the engine.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anythrottle import (
+    Attempts,
     JobInterrupted,
     Outcome,
     RateLimiter,
@@ -30,6 +32,7 @@ from anythrottle import (
     WindowTokenBucket,
     amap_outcomes,
 )
+from anythrottle._limiters.throttle import JobOf
 from tests.engine.diary import doubled, finish
 from tests.properties import examples
 
@@ -87,6 +90,10 @@ plans = st.builds(
 )
 
 
+def may_go(count: int, most: int | None) -> bool:
+    return most is None or count < most
+
+
 @dataclass(frozen=True)
 class Rules:
     """What the engine has to obey, and by which the log is judged."""
@@ -95,7 +102,17 @@ class Rules:
     limit: int
     concurrency: int | None
     max_attempts: int | None
+    max_throttles: int | None
     timeout: float | None
+
+    @property
+    def attempts(self) -> Attempts:
+        return Attempts(
+            self.max_attempts,
+            max_throttles=self.max_throttles,
+            retry_on=later,
+            timeout=self.timeout,
+        )
 
 
 rules = st.builds(
@@ -104,6 +121,7 @@ rules = st.builds(
     limit=st.integers(3, 8),
     concurrency=st.integers(1, 4),
     max_attempts=st.none() | st.integers(1, 3),
+    max_throttles=st.none() | st.integers(1, 3),
     timeout=st.none() | st.integers(1, 12).map(lambda number: number / 4),
 )
 
@@ -173,7 +191,9 @@ class Judge:
     delayed: dict[str, float] = field(default_factory=dict)
     running: dict[str, float] = field(default_factory=dict)
     cut_off: set[str] = field(default_factory=set)
-    attempts: dict[str, int] = field(default_factory=dict)
+    #: How many starts of who have ended so.
+    errors: Counter[str] = field(default_factory=Counter)
+    throttles: Counter[str] = field(default_factory=Counter)
     fresh: int = 0
     put_first: int = 0
     paused_until: float = -1.0
@@ -208,9 +228,8 @@ class Judge:
 
         assert who not in self.running
         self.running[who] = when
-        self.attempts[who] = self.attempts.get(who, 0) + 1
-        most = self.rules.max_attempts
-        assert most is None or self.attempts[who] <= most
+        assert may_go(self.errors[who], self.rules.max_attempts)
+        assert may_go(self.throttles[who], self.rules.max_throttles)
         most_running = self.rules.concurrency
         assert most_running is None or len(self.running) <= most_running
 
@@ -220,22 +239,20 @@ class Judge:
         if timeout is not None:
             assert when - began <= timeout, "no attempt takes longer than that"
 
-        again = who not in self.once and (
-            self.rules.max_attempts is None or self.attempts[who] < self.rules.max_attempts
-        )
         if what == "cut off" and timeout is not None and when - began == timeout:
             what = ("again", AFTER_TIMEOUT)
 
         if what == "cut off":
             self.cut_off.add(who)
-            self.attempts[who] -= 1
         elif isinstance(what, tuple) and what[0] == "again":
-            if again:
+            self.errors[who] += 1
+            if who not in self.once and may_go(self.errors[who], self.rules.max_attempts):
                 self.delayed[who] = when + what[1]
         elif isinstance(what, tuple):
             seconds = self.rules.window if what[1] is None else what[1]
             self.paused_until = max(self.paused_until, when + seconds)
-            if again:
+            self.throttles[who] += 1
+            if who not in self.once and may_go(self.throttles[who], self.rules.max_throttles):
                 self.front[who] = self.ranks[who]
 
     def run_over(self) -> None:
@@ -318,7 +335,7 @@ def source_of(kind: str, items: list[Any], pulling: Pulling) -> Any:
 
 def check_error(outcome: Outcome[Any, Any], name: str, rules: Rules, *, once: bool = False) -> None:
     error = outcome.error
-    most = 1 if once else rules.max_attempts
+    most = [1 if once else most for most in (rules.max_attempts, rules.max_throttles)]
     if isinstance(error, KeyError):
         assert error.args == (name,)
     elif isinstance(error, JobInterrupted):
@@ -326,9 +343,9 @@ def check_error(outcome: Outcome[Any, Any], name: str, rules: Rules, *, once: bo
     else:
         # What could have gone again has used up its attempts.
         assert isinstance(error, (Later, ThrottleException, TimeoutError))
-        assert outcome.attempts == most
+        assert outcome.attempts >= (most[isinstance(error, ThrottleException)] or inf)
 
-    assert most is None or outcome.attempts <= most
+    assert outcome.attempts <= sum(each or inf for each in most)
 
 
 @dataclass(frozen=True)
@@ -338,7 +355,7 @@ class Disturbance:
     kind: str
     after: float
 
-    async def happen(self, throttler: Throttler[object]) -> None:
+    async def happen(self, throttler: Throttler[JobOf[object], object]) -> None:
         """Run the throttler, and disturb it."""
         # Rarely in the instant of anything else.
         after = self.after + 1 / 64 if self.kind == "cancel" else inf
@@ -351,7 +368,7 @@ class Disturbance:
 
             task_group.cancel_scope.cancel()
 
-    async def stop(self, throttler: Throttler[object]) -> None:
+    async def stop(self, throttler: Throttler[JobOf[object], object]) -> None:
         await anyio.sleep(self.after)
         throttler.stop()
 
@@ -416,15 +433,13 @@ class World:
         rules = story.rules
         assert rules.concurrency is not None
         self.slots = anyio.CapacityLimiter(rules.concurrency)
-        self.throttler: Throttler[object] = Throttler(
+        self.throttler: Throttler[JobOf[object], object] = Throttler(
             self.receive if streamed else source_of(story.kind, jobs, self.pulling),
             self.consume,
             limiter=RateLimiter(WindowTokenBucket(rules.limit, rules.window)),
             concurrency=self.slots if story.shared_slots else rules.concurrency,
             cost=lambda job: self.log.plans[self.names[job]].cost,
-            max_attempts=rules.max_attempts,
-            timeout=rules.timeout,
-            retry_on=later,
+            attempts=rules.attempts,
         )
 
     def job(self, name: str, *, once: bool = False) -> Any:
@@ -596,9 +611,7 @@ class Taker:
             concurrency=rules.concurrency,
             cost=lambda item: self.log.plans[item[0]].cost,
             ordered=self.mapping.ordered,
-            max_attempts=rules.max_attempts,
-            timeout=rules.timeout,
-            retry_on=later,
+            attempts=rules.attempts,
         ) as outcomes:
             async for outcome in outcomes:
                 self.outcomes.append(outcome)

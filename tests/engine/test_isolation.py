@@ -11,6 +11,7 @@ import pytest
 
 from anythrottle import RateLimiter, Throttler, amap
 from anythrottle._engine.isolation import isolated
+from anythrottle._limiters.throttle import JobOf
 from tests.engine.diary import failures, finish
 
 variable = ContextVar("variable", default="nothing")
@@ -56,7 +57,7 @@ async def test_a_coroutine_that_is_awaited_already_is_left_alone() -> None:
         return "done"
 
     coroutine = work()
-    throttler: Throttler[str] = Throttler(
+    throttler: Throttler[JobOf[str], str] = Throttler(
         [coroutine, coroutine], limiter=RateLimiter(), concurrency=2
     )
     statistics = await finish(throttler)  # type: ignore[arg-type]

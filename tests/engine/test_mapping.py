@@ -11,11 +11,10 @@ import pytest
 
 from anythrottle import (
     LimitExceeded,
-    RateLimiter,
     amap,
     for_each,
 )
-from tests.engine.calls import Calls, Pulled, of, raising, raising_async
+from tests.engine.calls import Calls, Impatient, Pulled, of, raising, raising_async
 
 pytestmark = pytest.mark.timing
 
@@ -332,10 +331,9 @@ class TestErrors:
             await amap(call, range(3))
 
     async def test_of_the_limiter(self) -> None:
-        limiter = RateLimiter("1/10s", max_waiting=0)
         calls = Calls(5)
         with pytest.raises(LimitExceeded):
-            await amap(calls, range(3), limiter=limiter)
+            await amap(calls, range(3), limiter=Impatient("1/10s"))
 
         assert calls.starts == calls.cut_off == [0]
 

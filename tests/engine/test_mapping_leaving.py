@@ -17,7 +17,7 @@ from anythrottle import (
     amap_outcomes,
 )
 from anythrottle.testing._virtual_loop import VirtualEventLoop
-from tests.engine.calls import Calls, Pulled, every
+from tests.engine.calls import Calls, Impatient, Pulled, every
 
 pytestmark = pytest.mark.timing
 
@@ -274,10 +274,9 @@ class TestLeaving:
         assert anyio.current_time() == 1
 
     async def test_an_error_of_the_limiter_leaves_bare(self) -> None:
-        limiter = RateLimiter("1/10s", max_waiting=0)
         calls = Calls(100)
         with pytest.raises(anyio.WouldBlock):
-            await every(amap_outcomes(calls, range(3), limiter=limiter))
+            await every(amap_outcomes(calls, range(3), limiter=Impatient("1/10s")))
 
         assert calls.starts == calls.cut_off == [0]
 

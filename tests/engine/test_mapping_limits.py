@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import anyio
 import pytest
 
 from anythrottle import (
+    Attempts,
     CostTooHigh,
     Failed,
     Finished,
@@ -17,7 +19,9 @@ from anythrottle import (
     Throttled,
     ThrottleException,
     amap,
+    amap_outcomes,
     current_permit,
+    first,
     for_each,
 )
 from anythrottle.abc import Event
@@ -292,14 +296,33 @@ class TestThrottling:
         assert await amap(calls, range(3), concurrency=1) == [of(0), "replacement", of(2)]
         assert calls.starts == [0, 1, 2]
 
-    async def test_max_attempts(self) -> None:
+    async def test_max_throttles(self) -> None:
         errors = [ThrottleException(retry_after=1) for _ in range(3)]
         calls = Calls(errors={0: errors})
         with pytest.raises(ThrottleException) as caught:
-            await amap(calls, range(3), concurrency=1, max_attempts=3)
+            await amap(calls, range(3), concurrency=1, attempts=Attempts(max_throttles=3))
 
         assert caught.value is errors[2]
         assert calls.starts == [0, 0, 0]
+
+
+class TestReplacementsThatNeverBegan:
+    @pytest.mark.parametrize("kind", ["amap", "for_each", "outcomes", "first"])
+    async def test_are_closed_at_the_end(self, kind: str) -> None:
+        replacement: Any = Calls()("instead")
+        calls = Calls({0: 1, 1: 2}, {0: [ThrottleException(replacement, retry_after=9)]})
+        if kind == "outcomes":
+            async with amap_outcomes(calls, range(2)) as outcomes:
+                async for outcome in outcomes:
+                    assert outcome.item == 1
+                    break
+        elif kind == "first":
+            assert (await first(calls, range(2))).item == 1
+        else:
+            with anyio.move_on_after(3):
+                await (amap if kind == "amap" else for_each)(calls, range(2))
+
+        assert inspect.getcoroutinestate(replacement) == inspect.CORO_CLOSED
 
 
 class TestWithoutLimit:
@@ -375,7 +398,7 @@ class TestObserver:
 
         assert events == [
             Started(0, "a", 1, 0.0),
-            Throttled(None, 0, 1, signal),
+            Throttled(None, 0, 1, signal, "a"),
             Started(0, "a", 2, 1.0),
             Finished(0, "a", 2, 2.0),
             Started(1, "b", 1, 0.0),

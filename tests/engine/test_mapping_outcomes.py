@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from anythrottle import (
+    Attempts,
     CostTooHigh,
     Failed,
     Finished,
@@ -89,7 +90,7 @@ class TestOutcomes:
 
     async def test_are_for_one_task_at_a_time(self) -> None:
         async with amap_outcomes(Calls(10), [0]) as outcomes, anyio.create_task_group() as group:
-            group.start_soon(anext, outcomes)  # type: ignore[arg-type]
+            group.start_soon(anext, outcomes)
             await anyio.sleep(1)
             with pytest.raises(anyio.BusyResourceError, match="waiting for an outcome"):
                 await anext(outcomes)
@@ -323,7 +324,11 @@ class TestOrdered:
     async def test_one_that_is_tried_again_later_is_waited_for(self) -> None:
         calls = Calls(errors={0: [OSError()]})
         async with amap_outcomes(
-            calls, range(9), concurrency=2, ordered=True, retry_on=lambda error: 50.0
+            calls,
+            range(9),
+            concurrency=2,
+            ordered=True,
+            attempts=Attempts(retry_on=lambda error: 50.0),
         ) as outcomes:
             await anyio.sleep(40)
             assert calls.starts == [0, 1, 2]
@@ -479,11 +484,13 @@ class TestOneItemAlone:
         assert [by_item[n].value for n in (1, 2, 3)] == [of(1), of(2), of(3)]
         assert limiter.statistics().borrowed_tokens == 0
 
-    async def test_max_attempts(self) -> None:
+    async def test_max_throttles(self) -> None:
         errors = [ThrottleException(retry_after=1) for _ in range(3)]
         calls = Calls(errors={1: errors})
         found = await every(
-            amap_outcomes(calls, range(3), concurrency=1, max_attempts=2, ordered=True)
+            amap_outcomes(
+                calls, range(3), concurrency=1, attempts=Attempts(max_throttles=2), ordered=True
+            )
         )
         assert [outcome.attempts for outcome in found] == [1, 2, 1]
         assert found[1].error is errors[1]
@@ -491,7 +498,9 @@ class TestOneItemAlone:
 
     async def test_a_timeout(self) -> None:
         calls = Calls({1: 10})
-        found = await every(amap_outcomes(calls, range(3), timeout=5, ordered=True))
+        found = await every(
+            amap_outcomes(calls, range(3), attempts=Attempts(timeout=5), ordered=True)
+        )
         assert isinstance(found[1].error, TimeoutError)
         assert [outcome.duration for outcome in found] == [0, 5, 0]
 
@@ -505,7 +514,7 @@ async def test_an_observer_is_told_of_items() -> None:
             calls,
             Pulled("ab").generator(),
             concurrency=1,
-            retry_on=lambda error: 5.0 if error is again else False,
+            attempts=Attempts(retry_on=lambda error: 5.0 if error is again else False),
             observer=events.append,
         )
     )

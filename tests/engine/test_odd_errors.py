@@ -16,6 +16,7 @@ import anyio
 import pytest
 
 from anythrottle import (
+    Attempts,
     CostTooHigh,
     RateLimiter,
     Started,
@@ -56,7 +57,7 @@ class TestCancelledErrorsOfFunctions:
     async def test_of_retry_on(self) -> None:
         diary = Diary()
         jobs = [diary.job("a", errors=[OSError()]), diary.job("b", seconds=1)]
-        throttler = Throttler(jobs, diary.consumer(), retry_on=cancelled)
+        throttler = Throttler(jobs, diary.consumer(), attempts=Attempts(retry_on=cancelled))
         await finish(throttler)
         assert diary.consumed == ["b"]
         assert [type(error) for _, error in failures(throttler)] == [asyncio.CancelledError]

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anythrottle import (
+    Attempts,
     CostTooHigh,
     Finished,
     Granted,
@@ -27,6 +28,7 @@ from anythrottle import (
     WindowTokenBucket,
     amap,
 )
+from anythrottle._limiters.throttle import JobOf
 from anythrottle.abc import Event
 from anythrottle.testing._backends import stall
 from anythrottle.testing._virtual_loop import VirtualEventLoop
@@ -71,7 +73,7 @@ async def test_a_turn_counts_from_when_its_job_begins(
         return 1
 
     limiter = RateLimiter(WindowTokenBucket(1, 10, measure=measure), observer=observe)
-    throttler: Throttler[object] = Throttler(
+    throttler: Throttler[JobOf[object], object] = Throttler(
         diary.jobs(3), limiter=limiter, cost=cost, observer=observe
     )
     async with anyio.create_task_group() as task_group:
@@ -203,13 +205,13 @@ class World:
         policy = WindowTokenBucket(story.limit, story.window, measure=measure)
         observer = self.observe if story.observed else None
         limiter = RateLimiter(policy, observer=self.observe, fast_acquire=story.fast)
-        throttler: Throttler[object] = Throttler(
+        throttler: Throttler[JobOf[object], object] = Throttler(
             Jobs([self.job(*job) for job in story.jobs], partial(self.hook, "__getitem__")),
             self.consume,
             limiter=limiter,
             concurrency=story.concurrency,
             cost=self.cost,
-            retry_on=self.retry_on,
+            attempts=Attempts(retry_on=self.retry_on),
             observer=observer,
         )
         async with anyio.create_task_group() as task_group:
@@ -253,7 +255,7 @@ class Witness:
     kind: type[Event]
     at: int
     limiter: RateLimiter = field(init=False)
-    throttler: Throttler[object] = field(init=False)
+    throttler: Throttler[JobOf[object], object] = field(init=False)
     #: What cancels the run.
     cancel: Callable[[], object] = field(init=False)
     jobs: list[Job] = field(default_factory=list)

@@ -7,6 +7,7 @@ import gc
 import logging
 import tracemalloc
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from math import inf
 
@@ -21,6 +22,7 @@ from anythrottle import (
     Throttler,
     ThrottlerStatistics,
 )
+from anythrottle._limiters.throttle import JobOf
 from anythrottle.testing import wait_idle
 from tests.conftest import Run
 from tests.engine.diary import (
@@ -130,7 +132,7 @@ class TestWhatItTakes:
 
             send.close()
 
-        throttler: Throttler[object] = Throttler(source, diary.consumer())  # type: ignore[call-overload]
+        throttler: Throttler[JobOf[object], object] = Throttler(source, diary.consumer())  # type: ignore[call-overload]
         await finish(throttler)
         assert diary.consumed == diary.starts == [0, 1, 2, 3, 4]
         if kind == "stream":
@@ -438,10 +440,96 @@ class TestT6Exceptions:
         await finish(throttler)
         assert [str(error) for _, error in failures(throttler)] == list("0123456789")
 
-    async def test_at_its_end_before_any_run(self) -> None:
+    async def test_not_at_its_end_before_any_run(self) -> None:
         throttler = Throttler(Diary().jobs(1))
-        with pytest.raises(anyio.EndOfStream):
+        with pytest.raises(anyio.WouldBlock):
             throttler.exceptions.receive_nowait()
+
+    @pytest.mark.timing
+    async def test_a_reader_that_comes_before_the_first_run_waits_to_its_end(self) -> None:
+        diary = Diary()
+        throttler = Throttler([diary.job(n, seconds=1, errors=[ValueError(n)]) for n in range(3)])
+        read: list[str] = []
+
+        async def reader() -> None:
+            async for outcome in throttler.exceptions:
+                read.append(str(outcome.error))  # noqa: PERF401
+
+            assert not throttler.statistics().running
+
+        with anyio.fail_after(100):
+            async with anyio.create_task_group() as task_group:
+                task_group.start_soon(reader)
+                await anyio.sleep(50)
+                await throttler.run()
+
+        assert sorted(read) == ["0", "1", "2"]
+
+    @pytest.mark.timing
+    async def test_one_that_comes_with_a_further_run_waits_for_what_fails_in_it(self) -> None:
+        diary = Diary()
+        throttler = Throttler(diary.jobs(1))
+        await finish(throttler)
+        with pytest.raises(anyio.EndOfStream):
+            await throttler.exceptions.receive()
+
+        throttler.add(diary.job("bad", seconds=1, errors=[ValueError()]))
+        with anyio.fail_after(100):
+            async with anyio.create_task_group() as task_group:
+                await task_group.start(throttler.run)
+                assert isinstance((await throttler.exceptions.receive()).error, ValueError)
+                with pytest.raises(anyio.EndOfStream):
+                    await throttler.exceptions.receive()
+
+    @pytest.mark.timing
+    @pytest.mark.parametrize("ended_by", ["cancellation", "an error", "stop", "aclose"])
+    async def test_a_waiting_reader_comes_to_its_end_however_that_comes(
+        self, ended_by: str
+    ) -> None:
+        async def consume(result: object) -> None:
+            raise OSError
+
+        ended_at: list[float] = []
+
+        async def reader() -> None:
+            with pytest.raises(anyio.EndOfStream):
+                await throttler.exceptions.receive()
+
+            ended_at.append(anyio.current_time())
+
+        failing = ended_by == "an error"
+        throttler = Throttler(
+            Diary().jobs(9, seconds=2), consume if failing else None, concurrency=1
+        )
+        with anyio.fail_after(100):
+            async with anyio.create_task_group() as task_group:
+                task_group.start_soon(reader)
+                await anyio.sleep(2)
+                if ended_by == "aclose":
+                    await throttler.aclose()
+                else:
+                    with suppress(OSError), anyio.move_on_after(2 if ended_by[0] == "c" else 99):
+                        if ended_by == "stop":
+                            task_group.start_soon(self.stop_soon, throttler)
+
+                        await throttler.run()
+
+        assert ended_at == [2 if ended_by == "aclose" else 4]
+
+    @staticmethod
+    async def stop_soon(throttler: Throttler[JobOf[object], object]) -> None:
+        await anyio.sleep(1)
+        throttler.stop()
+
+    @pytest.mark.timing
+    async def test_a_call_that_is_refused_opens_nothing(self) -> None:
+        throttler = Throttler(Diary().jobs(1))
+        await throttler.aclose()
+        with pytest.raises(anyio.ClosedResourceError):
+            await throttler.run()
+
+        with pytest.raises(anyio.EndOfStream):
+            await throttler.exceptions.receive()
 
     async def test_at_its_end_after_a_run_when_empty(self) -> None:
         throttler = Throttler([Diary().job(0, errors=[ValueError()])])
@@ -939,7 +1027,7 @@ class TestT9Lazy:
 
 @pytest.mark.timing
 class TestT10StopAndRemaining:
-    async def stop_at(self, instant: float, throttler: Throttler[object]) -> None:
+    async def stop_at(self, instant: float, throttler: Throttler[JobOf[object], object]) -> None:
         async with anyio.create_task_group() as task_group:
             task_group.start_soon(partial(finish, throttler, within=500))
             await wait_idle()
@@ -997,7 +1085,7 @@ class TestT10StopAndRemaining:
 
         with send, receive:
             send.send_nowait(job)
-            throttler: Throttler[object] = Throttler(receive, concurrency=2)
+            throttler: Throttler[JobOf[object], object] = Throttler(receive, concurrency=2)
             assert (await finish(throttler)).done == 1
 
     async def test_a_slow_async_generator_that_stop_cuts_off_is_told_of_by_the_next_run(
@@ -1024,7 +1112,7 @@ class TestT10StopAndRemaining:
             await anyio.sleep(5)
             return "stopped"
 
-        throttler: Throttler[object] = Throttler(
+        throttler: Throttler[JobOf[object], object] = Throttler(
             [diary.job(0), job, diary.job(2)], diary.consumer(), limiter="10/1s"
         )
         await finish(throttler)
@@ -1140,7 +1228,7 @@ class TestT11Add:
             throttler.add(diary.job("child"))
             return "parent"
 
-        throttler: Throttler[object] = Throttler(
+        throttler: Throttler[JobOf[object], object] = Throttler(
             [parent, diary.job(1)], diary.consumer(), limiter="10/1s", concurrency=1
         )
         await finish(throttler)
@@ -1174,7 +1262,7 @@ class TestT11Add:
             if isinstance(result, int) and result < 3:
                 throttler.add(diary.job(result + 1))
 
-        throttler: Throttler[object] = Throttler([diary.job(0)], consume)
+        throttler: Throttler[JobOf[object], object] = Throttler([diary.job(0)], consume)
         await finish(throttler)
         # Nothing waits at the front when a run returns.
         assert throttler.remaining() == []
@@ -1217,14 +1305,14 @@ class TestT11Add:
 
     async def test_a_coroutine(self) -> None:
         diary = Diary()
-        throttler: Throttler[object] = Throttler([], diary.consumer())
+        throttler: Throttler[JobOf[object], object] = Throttler([], diary.consumer())
         throttler.add(diary.job("added")())
         await finish(throttler)
         assert diary.consumed == ["added"]
 
     @pytest.mark.parametrize("job", [None, 0, "job", []])
     async def test_what_is_no_job_is_refused_at_once(self, job: object) -> None:
-        throttler: Throttler[object] = Throttler([])
+        throttler: Throttler[JobOf[object], object] = Throttler([])
         with pytest.raises(TypeError, match="job must be an async function without arguments"):
             throttler.add(job)  # type: ignore[arg-type]
 
@@ -1253,5 +1341,5 @@ class TestConstructingTouchesNothing:
             def __iter__(self) -> Iterator[Job]:
                 raise AssertionError("touched")
 
-        throttler: Throttler[object] = Throttler(Jobs())
+        throttler: Throttler[JobOf[object], object] = Throttler(Jobs())
         assert throttler.remaining() == []

@@ -14,6 +14,7 @@ import anyio
 import pytest
 
 from anythrottle import RateLimiter, Throttler
+from anythrottle._limiters.throttle import JobOf
 from anythrottle.testing import wait_idle
 from tests.engine.diary import Diary, failures, finish
 
@@ -22,7 +23,7 @@ async def job() -> int:
     return 1
 
 
-def construct(**options: Any) -> Throttler[Any]:
+def construct(**options: Any) -> Throttler[Any, Any]:
     return Throttler([job], **options)
 
 
@@ -58,14 +59,14 @@ class TestLimiterOrWindow:
 
 
 class TestNumbers:
-    @pytest.mark.parametrize("name", ["concurrency", "per_time_window", "max_attempts"])
+    @pytest.mark.parametrize("name", ["concurrency", "per_time_window"])
     @pytest.mark.parametrize("value", [1.5, True, False, "5", nan, inf, [1]])
     def test_counts_of_the_wrong_type(self, name: str, value: object) -> None:
         kind = "an int or a CapacityLimiter" if name == "concurrency" else "an int"
         with pytest.raises(TypeError, match=f"^{name} must be {kind}, not "):
             construct(**{name: value})
 
-    @pytest.mark.parametrize("name", ["concurrency", "per_time_window", "max_attempts"])
+    @pytest.mark.parametrize("name", ["concurrency", "per_time_window"])
     @pytest.mark.parametrize("value", [0, -1])
     def test_counts_out_of_range(self, name: str, value: int) -> None:
         with pytest.raises(ValueError, match=f"^{name} must be at least 1, not {value}$"):
@@ -177,7 +178,7 @@ class TestConsumer:
         await finish(Throttler([job], consumer))
 
     async def test_one_that_turns_out_not_to_be(self) -> None:
-        throttler: Throttler[Any] = Throttler([job], lambda _: 5)  # type: ignore[arg-type,return-value]
+        throttler: Throttler[Any, Any] = Throttler([job], lambda _: 5)  # type: ignore[arg-type,return-value]
         with pytest.raises(TypeError, match=r"consumer_fn must be an async function, but "):
             await finish(throttler)
 
@@ -199,7 +200,9 @@ class TestJobs:
         before = diary.jobs(3)
         after = diary.job("after")
         jobs: list[Any] = [*before, bad, after]
-        throttler: Throttler[object] = Throttler(jobs, diary.consumer(), concurrency=1)
+        throttler: Throttler[JobOf[object], object] = Throttler(
+            jobs, diary.consumer(), concurrency=1
+        )
         with pytest.raises(TypeError, match=r"^jobs\[3\] must be an async function .*, or an aw"):
             await finish(throttler)
 
@@ -212,7 +215,9 @@ class TestJobs:
     async def test_a_callable_that_returns_no_awaitable(self) -> None:
         diary = Diary()
         jobs: list[Any] = [diary.job(0), lambda: 5, int, diary.job(3)]
-        throttler: Throttler[object] = Throttler(jobs, diary.consumer(), limiter="9/s")
+        throttler: Throttler[JobOf[object], object] = Throttler(
+            jobs, diary.consumer(), limiter="9/s"
+        )
         await finish(throttler)
         assert sorted(diary.consumed, key=str) == [0, 3]
         found = [error for _, error in failures(throttler)]
@@ -225,7 +230,7 @@ class TestJobs:
         async def needs(argument: object) -> None: ...
 
         jobs: list[Any] = [needs]
-        throttler: Throttler[Any] = Throttler(jobs)
+        throttler: Throttler[Any, Any] = Throttler(jobs)
         await finish(throttler)
         ((item, error),) = failures(throttler)
         assert [item] == jobs
@@ -263,7 +268,9 @@ class TestBusy:
                 await throttler.run()
 
         diary = Diary()
-        throttler: Throttler[object] = Throttler([again, diary.job(1)], diary.consumer())
+        throttler: Throttler[JobOf[object], object] = Throttler(
+            [again, diary.job(1)], diary.consumer()
+        )
         await finish(throttler)
         assert 1 in diary.consumed
         # It's free again.

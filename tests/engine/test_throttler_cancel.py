@@ -15,9 +15,10 @@ from typing import TypeAlias
 import anyio
 import pytest
 
-from anythrottle import JobInterrupted, RateLimiter, ThrottleException, Throttler, amap
+from anythrottle import Attempts, JobInterrupted, RateLimiter, ThrottleException, Throttler, amap
 from anythrottle._engine.crew import Crew
 from anythrottle._engine.puller import Puller
+from anythrottle._limiters.throttle import JobOf
 from anythrottle.testing import wait_idle
 from anythrottle.testing._virtual_loop import VirtualEventLoop
 from tests.conftest import Run
@@ -28,7 +29,7 @@ from tests.sweep import Strike, striker, sweep
 AWAITED: list[tuple[type, str]] = [(Crew, "_work"), (Puller, "pull"), (Throttler, "run")]
 
 #: Runs a throttler, lets the strike cut it off, and tells whether it did.
-How: TypeAlias = Callable[["Throttler[object]", Strike], Awaitable[bool]]
+How: TypeAlias = Callable[["Throttler[JobOf[object], object]", Strike], Awaitable[bool]]
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ class Scenario:
             self.source = (job for job in jobs)
 
         self.jobs = jobs
-        self.throttler: Throttler[object] = Throttler(
+        self.throttler: Throttler[JobOf[object], object] = Throttler(
             self.source,  # type: ignore[arg-type]
             diary.consumer(0.5) if consumes else None,
             time_window=5,
@@ -146,7 +147,7 @@ class Scenario:
         self.check_done(when)
 
 
-async def by_scope(throttler: Throttler[object], strike: Strike) -> bool:
+async def by_scope(throttler: Throttler[JobOf[object], object], strike: Strike) -> bool:
     with anyio.CancelScope() as scope:
         strike.blow = scope.cancel
         await throttler.run()
@@ -155,7 +156,7 @@ async def by_scope(throttler: Throttler[object], strike: Strike) -> bool:
     return True
 
 
-async def by_outer_scope(throttler: Throttler[object], strike: Strike) -> bool:
+async def by_outer_scope(throttler: Throttler[JobOf[object], object], strike: Strike) -> bool:
     ended = False
 
     async def run() -> None:
@@ -170,7 +171,7 @@ async def by_outer_scope(throttler: Throttler[object], strike: Strike) -> bool:
     return not ended
 
 
-async def natively(throttler: Throttler[object], strike: Strike) -> bool:
+async def natively(throttler: Throttler[JobOf[object], object], strike: Strike) -> bool:
     task = asyncio.create_task(throttler.run())
     strike.blow = task.cancel
     await asyncio.wait([task])
@@ -180,7 +181,7 @@ async def natively(throttler: Throttler[object], strike: Strike) -> bool:
     return task.cancelled()
 
 
-async def by_teardown(throttler: Throttler[object], strike: Strike) -> bool:
+async def by_teardown(throttler: Throttler[JobOf[object], object], strike: Strike) -> bool:
     """Cancel every task at once, as asyncio.run() does at its end."""
     task = asyncio.create_task(throttler.run())
     here = asyncio.current_task()
@@ -303,7 +304,7 @@ class TestSweep:
                 if struck.is_set():
                     raise error
 
-            throttler: Throttler[object] = Throttler(  # type: ignore[call-overload]
+            throttler: Throttler[JobOf[object], object] = Throttler(  # type: ignore[call-overload]
                 scenario.source,
                 consume_or_fail,
                 time_window=5,
@@ -348,10 +349,10 @@ class TestT8OneByOne:
         assert diary.starts[4:] == [2, 3]
         assert sorted(diary.consumed, key=str) == [0, 1, 2, 3]
 
-    async def test_that_start_does_not_count_for_max_attempts(self) -> None:
+    async def test_that_start_does_not_count_for_max_throttles(self) -> None:
         diary = Diary()
         job = diary.job(0, seconds=10, errors=[ThrottleException(retry_after=0)])
-        throttler = Throttler([job], diary.consumer(), max_attempts=2)
+        throttler = Throttler([job], diary.consumer(), attempts=Attempts(max_throttles=2))
         for _ in range(5):
             with anyio.move_on_after(5):
                 await throttler.run()
@@ -465,7 +466,7 @@ class TestT8OneByOne:
 
             return "shielded"
 
-        throttler: Throttler[object] = Throttler([shielded], diary.consumer())
+        throttler: Throttler[JobOf[object], object] = Throttler([shielded], diary.consumer())
         with anyio.move_on_after(5):
             await throttler.run()
 
@@ -499,7 +500,7 @@ class TestT8OneByOne:
 
             return "whole"
 
-        throttler: Throttler[object] = Throttler([job], diary.consumer())
+        throttler: Throttler[JobOf[object], object] = Throttler([job], diary.consumer())
         with anyio.move_on_after(5):
             await throttler.run()
 
@@ -545,7 +546,9 @@ class TestT8OneByOne:
             return "done"
 
         diary = Diary()
-        throttler: Throttler[object] = Throttler([job, diary.job(1)], diary.consumer())
+        throttler: Throttler[JobOf[object], object] = Throttler(
+            [job, diary.job(1)], diary.consumer()
+        )
         with scope:
             await throttler.run()
 
@@ -651,14 +654,14 @@ class TestNoNeverAwaitedWarnings:
 
     def test_dropped_with_coroutines_that_were_added(self) -> None:
         coroutine = Diary().job(0)()
-        throttler: Throttler[object] = Throttler([])
+        throttler: Throttler[JobOf[object], object] = Throttler([])
         throttler.add(coroutine)
         del throttler, coroutine
         gc.collect()
 
     async def test_handed_out_they_are_whoever_s_has_them(self) -> None:
         diary = Diary()
-        throttler: Throttler[object] = Throttler([], diary.consumer())
+        throttler: Throttler[JobOf[object], object] = Throttler([], diary.consumer())
         throttler.add(diary.job(0)())
         (coroutine,) = throttler.remaining()
         del throttler
@@ -759,7 +762,7 @@ class TestNativelyOnAsyncio:
             await task
 
         async def main() -> None:
-            throttler: Throttler[object] = Throttler(
+            throttler: Throttler[JobOf[object], object] = Throttler(
                 [diary.job(0), job, diary.job(2)], diary.consumer(), concurrency=1
             )
             await finish(throttler)
@@ -775,7 +778,9 @@ class TestNativelyOnAsyncio:
             task = asyncio.create_task(asyncio.sleep(10))
             task.cancel()
             diary = Diary()
-            throttler: Throttler[object] = Throttler([task, diary.job(1)], diary.consumer())
+            throttler: Throttler[JobOf[object], object] = Throttler(
+                [task, diary.job(1)], diary.consumer()
+            )
             await finish(throttler)
             assert diary.consumed == [1]
             assert [item for item, _ in failures(throttler)] == [task]
@@ -792,7 +797,7 @@ class TestNativelyOnAsyncio:
             await asyncio.sleep(10)
 
         async def main() -> None:
-            throttler: Throttler[object] = Throttler(
+            throttler: Throttler[JobOf[object], object] = Throttler(
                 [diary.job(0), job, diary.job(2)], diary.consumer(), concurrency=1
             )
             await finish(throttler)
@@ -812,7 +817,7 @@ class TestNativelyOnAsyncio:
             await asyncio.sleep(10)
 
         async def main() -> None:
-            throttler: Throttler[object] = Throttler([job, job, job], concurrency=1)
+            throttler: Throttler[JobOf[object], object] = Throttler([job, job, job], concurrency=1)
             await finish(throttler)
             assert len(failures(throttler)) == 3
 
@@ -834,7 +839,7 @@ class TestNativelyOnAsyncio:
             return "returned"
 
         async def main() -> None:
-            throttler: Throttler[object] = Throttler(
+            throttler: Throttler[JobOf[object], object] = Throttler(
                 [diary.job(0, seconds=1), job, diary.job(2), diary.job(3, seconds=1)],
                 diary.consumer() if consumes else None,
                 concurrency=concurrency,
@@ -898,7 +903,7 @@ class TestOnTrio:
             diary.consumed.append(result)
 
         async def main() -> None:
-            throttler: Throttler[object] = Throttler([job], consume)
+            throttler: Throttler[JobOf[object], object] = Throttler([job], consume)
             with trio.move_on_after(5):
                 await throttler.run()
 

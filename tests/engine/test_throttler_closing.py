@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from anythrottle import SourceInterrupted, ThrottleException, Throttler
+from anythrottle._limiters.throttle import JobOf
 from anythrottle.testing import wait_idle
 from anythrottle.testing._virtual_loop import VirtualEventLoop
 from tests.engine.diary import Diary, Job, failures, finish
@@ -49,7 +50,7 @@ class Source:
         return self.items.ag_frame is None  # type: ignore[attr-defined]
 
 
-async def run_for(seconds: float, throttler: Throttler[object]) -> None:
+async def run_for(seconds: float, throttler: Throttler[JobOf[object], object]) -> None:
     with anyio.move_on_after(seconds):
         await throttler.run()
 
@@ -174,9 +175,9 @@ class TestTheSource:
 
 class TestWhenItIsCancelled:
     @staticmethod
-    async def begun() -> tuple[Source, Throttler[object]]:
+    async def begun() -> tuple[Source, Throttler[JobOf[object], object]]:
         source = Source(Diary().jobs(9, seconds=1))
-        throttler: Throttler[object] = Throttler(source.items, concurrency=1)
+        throttler: Throttler[JobOf[object], object] = Throttler(source.items, concurrency=1)
         await run_for(1.5, throttler)
         return source, throttler
 
@@ -210,7 +211,7 @@ class TestWhenItIsCancelled:
         await self.check_closed(source, throttler)
 
     @staticmethod
-    async def check_closed(source: Source, throttler: Throttler[object]) -> None:
+    async def check_closed(source: Source, throttler: Throttler[JobOf[object], object]) -> None:
         assert source.closed
         assert source.ends == [("cut off", 2)]
         await throttler.aclose()
@@ -237,7 +238,9 @@ class TestDuringARun:
             await refuse("consumer")
 
         source = Source([job, *diary.jobs(2)])
-        throttler: Throttler[object] = Throttler(source.items, consume, concurrency=1)
+        throttler: Throttler[JobOf[object], object] = Throttler(
+            source.items, consume, concurrency=1
+        )
         async with anyio.create_task_group() as task_group:
             task_group.start_soon(finish, throttler)
             await anyio.sleep(0.5)
@@ -342,7 +345,7 @@ class TestAwaitablesThatRemain:
 
     async def test_those_that_were_handed_out_belong_to_others(self) -> None:
         coroutine = Diary().job(0)()
-        throttler: Throttler[object] = Throttler([coroutine])
+        throttler: Throttler[JobOf[object], object] = Throttler([coroutine])
         assert throttler.remaining() == [coroutine]
         await throttler.aclose()
         assert await coroutine == 0
@@ -376,7 +379,9 @@ def test_wherever_it_is_cut_off_the_source_is_closed_in_the_end(blow: Blow) -> N
         jobs.insert(1, diary.job("bounces", errors=[ThrottleException(retry_after=2)]))
         source = Source(jobs, step=0.25)
         runs.append(source)
-        throttler: Throttler[object] = Throttler(source.items, diary.consumer(0.5), concurrency=2)
+        throttler: Throttler[JobOf[object], object] = Throttler(
+            source.items, diary.consumer(0.5), concurrency=2
+        )
 
         async def use() -> None:
             async with throttler:

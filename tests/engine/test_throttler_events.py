@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from anythrottle import (
+    Attempts,
     Failed,
     Finished,
     Granted,
@@ -23,6 +24,7 @@ from anythrottle import (
     Throttler,
     ThrottlerStatistics,
 )
+from anythrottle._limiters.throttle import JobOf
 from anythrottle.abc import Event
 from tests.engine.diary import Diary, failures, finish
 
@@ -33,7 +35,7 @@ class Witness:
     """An observer that notes what it is told, when, and how the throttler was just then."""
 
     def __init__(self) -> None:
-        self.throttler: Throttler[object] | None = None
+        self.throttler: Throttler[JobOf[object], object] | None = None
         self.events: list[Event] = []
         self.instants: list[float] = []
         self.statistics: list[ThrottlerStatistics] = []
@@ -48,7 +50,9 @@ class Witness:
     def kinds(self) -> list[str]:
         return [type(event).__name__ for event in self.events]
 
-    def watch(self, jobs: list[Any], *args: Any, **options: Any) -> Throttler[object]:
+    def watch(
+        self, jobs: list[Any], *args: Any, **options: Any
+    ) -> Throttler[JobOf[object], object]:
         """Make a throttler to observe."""
         self.throttler = Throttler(jobs, *args, observer=self, **options)
         return self.throttler
@@ -95,9 +99,9 @@ class TestEvents:
         await finish(witness.watch([job], time_window=20, per_time_window=10))
         assert witness.events == [
             Started(0, job, 1, 0.0),
-            Throttled(None, 0, 1, errors[0]),
+            Throttled(None, 0, 1, errors[0], job),
             Started(0, job, 2, 5.0),
-            Throttled(None, 0, 2, errors[1]),
+            Throttled(None, 0, 2, errors[1], job),
             Started(0, job, 3, 25.0),
             Finished(0, job, 3, 1.0),
         ]
@@ -107,7 +111,7 @@ class TestEvents:
         group = ExceptionGroup("", [ThrottleException(), ThrottleException(retry_after=2)])
         job = Diary().job("a", errors=[group])
         await finish(witness.watch([job]))
-        assert witness.events[1] == Throttled(None, 0, 1, group)
+        assert witness.events[1] == Throttled(None, 0, 1, group, job)
 
     async def test_a_mixed_group_has_failed(self, witness: Witness) -> None:
         group = ExceptionGroup("", [ThrottleException(retry_after=2), ValueError()])
@@ -120,7 +124,7 @@ class TestEvents:
     async def test_a_job_that_is_throttled_too_often_has_failed(self, witness: Witness) -> None:
         errors = [ThrottleException(retry_after=2) for _ in range(3)]
         job = Diary().job("a", seconds=1, errors=errors)
-        throttler = witness.watch([job], max_attempts=2)
+        throttler = witness.watch([job], attempts=Attempts(max_throttles=2))
         await finish(throttler)
         failures(throttler)
         assert witness.kinds == ["Started", "Throttled", "Started", "Failed"]
@@ -134,7 +138,7 @@ class TestEvents:
         await finish(witness.watch([job, diary.job("b")], concurrency=1))
         assert witness.events[:4] == [
             Started(0, job, 1, 0.0),
-            Throttled(None, 0, 1, error),
+            Throttled(None, 0, 1, error, job),
             Started(0, instead, 2, 5.0),
             Finished(0, instead, 2, 2.0),
         ]
@@ -154,7 +158,7 @@ class TestEvents:
         assert isinstance(error, JobInterrupted)
         failed = witness.events[-1]
         assert isinstance(failed, Failed)
-        assert (failed.index, failed.job, failed.error) == (0, coroutine, error)
+        assert (failed.index, failed.item, failed.error) == (0, coroutine, error)
 
     async def test_a_callable_that_was_cut_off_starts_again(self, witness: Witness) -> None:
         job = Diary().job("a", seconds=5)
@@ -200,7 +204,7 @@ class TestEvents:
         assert sorted(told[4:], key=lambda entry: entry[1]) == [
             (Finished, number, 10) for number in range(4)
         ]
-        assert {event.job for event in witness.events if isinstance(event, Started)} == {*jobs}
+        assert {event.item for event in witness.events if isinstance(event, Started)} == {*jobs}
 
     async def test_waited_is_that_of_all_turns(self, witness: Witness) -> None:
         diary = Diary()
@@ -219,7 +223,7 @@ class TestEvents:
             Granted("api", 1, 0.0),
             Started(0, job, 1, 0.0),
             Paused("api", 5.0),
-            Throttled(None, 0, 1, error),
+            Throttled(None, 0, 1, error, job),
             Granted("api", 1, 5.0),
             Started(0, job, 2, 5.0),
             Finished(0, job, 2, 0.0),
@@ -262,7 +266,7 @@ class TestAfterTheChange:
                 assert outcome.error is event.error
 
         job = Diary().job("a", seconds=2, errors=[ValueError()])
-        throttler: Throttler[object] = Throttler([job], observer=observe)
+        throttler: Throttler[JobOf[object], object] = Throttler([job], observer=observe)
         await finish(throttler)
         assert read == [(0, job, 1, 2.0)]
 
@@ -277,7 +281,9 @@ class TestAfterTheChange:
                 # It is at the front, and the pause has begun.
                 seen.append((list(throttler.remaining()), limiter.statistics().paused_for))
 
-        throttler: Throttler[object] = Throttler([job], limiter=limiter, observer=observe)
+        throttler: Throttler[JobOf[object], object] = Throttler(
+            [job], limiter=limiter, observer=observe
+        )
         witness.throttler = throttler
         await finish(throttler)
         assert seen == [([job], 5)]
@@ -293,7 +299,7 @@ async def run_all(observer: Callable[[Event], None] | None) -> tuple[list[object
         diary.job(2, seconds=1, errors=[ThrottleException(retry_after=5)]),
         diary.job(3, seconds=1),
     ]
-    throttler: Throttler[object] = Throttler(
+    throttler: Throttler[JobOf[object], object] = Throttler(
         jobs, diary.consumer(), limiter="1/s", concurrency=1, observer=observer
     )
     statistics = await finish(throttler)
@@ -350,7 +356,7 @@ class TestObserversThatCallBack:
                 throttler.stop()
 
         diary = Diary()
-        throttler: Throttler[object] = Throttler(
+        throttler: Throttler[JobOf[object], object] = Throttler(
             diary.jobs(5, seconds=1), concurrency=1, observer=observe
         )
         statistics = await finish(throttler)
@@ -366,7 +372,7 @@ class TestObserversThatCallBack:
                 throttler.add(again)
 
         jobs = [diary.job("a", errors=[ValueError()]), diary.job("b")]
-        throttler: Throttler[object] = Throttler(
+        throttler: Throttler[JobOf[object], object] = Throttler(
             jobs, diary.consumer(), concurrency=1, observer=observe
         )
         await finish(throttler)
@@ -381,7 +387,7 @@ class TestObserversThatCallBack:
             if isinstance(event, Started) and more:
                 throttler.add(more.pop())
 
-        throttler: Throttler[object] = Throttler(
+        throttler: Throttler[JobOf[object], object] = Throttler(
             [diary.job("a")], diary.consumer(), concurrency=1, observer=observe
         )
         await finish(throttler)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from math import inf, nan
+from math import inf
 from typing import Any
 
 import anyio
 import pytest
 
 from anythrottle import (
+    Attempts,
     CostTooHigh,
     Failed,
     Granted,
@@ -24,6 +25,7 @@ from anythrottle import (
     for_each,
 )
 from anythrottle import first as first_of
+from anythrottle._limiters.throttle import JobOf
 from anythrottle.abc import Event
 from anythrottle.testing import wait_idle
 from tests.engine.diary import Diary, Job, failures, finish
@@ -32,7 +34,7 @@ pytestmark = pytest.mark.timing
 
 
 @asynccontextmanager
-async def running(*throttlers: Throttler[object]) -> AsyncGenerator[None]:
+async def running(*throttlers: Throttler[JobOf[object], object]) -> AsyncGenerator[None]:
     """Run throttlers to their end beside a block that begins when they have come to rest."""
     with anyio.fail_after(1000):
         async with anyio.create_task_group() as task_group:
@@ -160,7 +162,9 @@ class TestSharedSlots:
         diary = Diary()
         slots = anyio.CapacityLimiter(1)
         job = diary.job("a", errors=[OSError()])
-        async with running(Throttler([job], concurrency=slots, retry_on=lambda _: 50)):
+        async with running(
+            Throttler([job], concurrency=slots, attempts=Attempts(retry_on=lambda _: 50))
+        ):
             await anyio.sleep(10)
             assert slots.borrowed_tokens == 0
 
@@ -185,7 +189,10 @@ class TestSharedSlots:
             diary.job("d", seconds=90),
         ]
         throttler = Throttler(
-            jobs, diary.consumer(), concurrency=slots, retry_on=ValueError, timeout=5
+            jobs,
+            diary.consumer(),
+            concurrency=slots,
+            attempts=Attempts(retry_on=ValueError, timeout=5),
         )
         await finish(throttler)
         assert len(failures(throttler)) == 2
@@ -291,7 +298,9 @@ class TestSharedSlots:
             await anyio.sleep(1)
             throttler.add(diary.job("added"))
 
-        throttler: Throttler[object] = Throttler([add], limiter="1/10s", concurrency=slots)
+        throttler: Throttler[JobOf[object], object] = Throttler(
+            [add], limiter="1/10s", concurrency=slots
+        )
         async with running(throttler):
             await anyio.sleep(5)
             # That of who waits for the turn.
@@ -377,7 +386,9 @@ class TestCost:
 
         errors = [OSError(), ThrottleException(retry_after=1)]
         jobs = [diary.job("a", errors=errors), diary.job("b")]
-        await finish(Throttler(jobs, limiter="1/10s", cost=cost, retry_on=OSError))
+        await finish(
+            Throttler(jobs, limiter="1/10s", cost=cost, attempts=Attempts(retry_on=OSError))
+        )
         assert sorted(asked, key=repr) == sorted(jobs, key=repr)
 
     async def test_of_a_replacement(self) -> None:
@@ -454,6 +465,71 @@ class TestCost:
 
         assert diary.starts == ["as large", 0]
         assert diary.when("start") == [10, 20]
+
+
+class TestPriority:
+    """That of a run's turns in a limiter that others use too."""
+
+    async def interrupted(self, work: Callable[[RateLimiter], Any]) -> list[float]:
+        """Let others call while work waits for its turns; return when these had theirs."""
+        limiter = RateLimiter("1/10s")
+        found: list[float] = []
+
+        async def call() -> None:
+            await limiter.run(anyio.sleep, 0)
+            found.append(anyio.current_time())
+
+        with anyio.fail_after(1000):
+            async with anyio.create_task_group() as task_group:
+                task_group.start_soon(work, limiter)
+                await wait_idle()
+                await anyio.sleep(5)
+                for _ in range(2):
+                    task_group.start_soon(call)
+
+        assert anyio.current_time() == 40
+        return found
+
+    @pytest.mark.parametrize(("priority", "when"), [(1, [10, 20]), (0, [20, 30]), (-1, [30, 40])])
+    async def test_of_a_throttler(self, priority: int, when: list[float]) -> None:
+        diary = Diary()
+
+        async def work(limiter: RateLimiter) -> None:
+            await finish(Throttler(diary.jobs(3), limiter=limiter, priority=priority))
+
+        assert await self.interrupted(work) == when
+        assert diary.starts == [0, 1, 2]
+
+    @pytest.mark.parametrize("function", [amap, for_each])
+    async def test_of_its_kin(self, function: Any) -> None:
+        async def work(limiter: RateLimiter) -> None:
+            await function(call, range(3), limiter=limiter, priority=1)
+
+        assert await self.interrupted(work) == [10, 20]
+
+    async def test_of_outcomes_and_the_first(self) -> None:
+        async def work(limiter: RateLimiter) -> None:
+            options: dict[str, Any] = {"limiter": limiter, "priority": 1}
+            async with amap_outcomes(call, range(2), **options) as outcomes:
+                assert [outcome.item async for outcome in outcomes] == [0, 1]
+
+            assert (await first_of(call, [2], **options)).item == 2
+
+        assert await self.interrupted(work) == [10, 20]
+
+    async def test_of_a_price_by_job_and_by_job_again(self) -> None:
+        diary = Diary()
+
+        async def work(limiter: RateLimiter) -> None:
+            throttled = diary.job("a", errors=[ThrottleException(retry_after=0)])
+            jobs = [throttled, diary.job("b")]
+            await Throttler(jobs, limiter=limiter, priority=1, cost=lambda job: 1).run()
+
+        assert await self.interrupted(work) == [10, 20]
+        assert diary.starts == ["a", "a", "b"]
+
+    async def test_without_a_limiter_of_others_it_changes_nothing(self) -> None:
+        assert await amap(call, range(3), priority=-5) == [0, 1, 2]
 
 
 class TestCostFunctionsThatInterfere:
@@ -753,7 +829,7 @@ class TestAddToTheFront:
         diary = Diary()
         source = diary.jobs(2, seconds=9)
         front = diary.job("front", seconds=1, errors=[OSError()])
-        throttler = Throttler(source, concurrency=3, retry_on=lambda _: 20)
+        throttler = Throttler(source, concurrency=3, attempts=Attempts(retry_on=lambda _: 20))
         throttler.add(front, front=True)
         with anyio.move_on_after(1.5):
             await throttler.run()
@@ -794,7 +870,7 @@ class TestAddToTheFront:
 
     def test_what_is_no_job(self) -> None:
         with pytest.raises(TypeError, match=r"^job must be an async function"):
-            Throttler[object]([]).add(5, front=True)  # type: ignore[arg-type]
+            Throttler[JobOf[object], object]([]).add(5, front=True)  # type: ignore[arg-type]
 
 
 async def job() -> None:
@@ -817,23 +893,15 @@ class TestWrongValues:
             ("concurrency", True, TypeError),
             ("concurrency", inf, TypeError),
             ("concurrency", "5", TypeError),
-            ("max_attempts", 0, ValueError),
-            ("max_attempts", 2.0, TypeError),
-            ("max_attempts", False, TypeError),
-            ("timeout", 0, ValueError),
-            ("timeout", -1.5, ValueError),
-            ("timeout", nan, ValueError),
-            ("timeout", inf, ValueError),
-            ("timeout", "5", TypeError),
-            ("timeout", True, TypeError),
-            ("retry_on", 5, TypeError),
-            ("retry_on", "OSError", TypeError),
-            ("retry_on", [OSError], TypeError),
-            ("retry_on", KeyboardInterrupt, TypeError),
-            ("retry_on", (OSError, 5), TypeError),
+            ("attempts", 3, TypeError),
+            ("attempts", OSError, TypeError),
+            ("attempts", Attempts, TypeError),
             ("cost", -1, ValueError),
             ("cost", 1.5, TypeError),
             ("cost", None, TypeError),
+            ("priority", 1.0, TypeError),
+            ("priority", True, TypeError),
+            ("priority", None, TypeError),
             ("observer", 5, TypeError),
         ],
         ids=str,
@@ -865,4 +933,4 @@ class TestWrongValues:
 
     def test_front_is_by_keyword(self) -> None:
         with pytest.raises(TypeError):
-            Throttler[object]([]).add(job, True)  # type: ignore[call-arg]
+            Throttler([job]).add(job, True)  # type: ignore[call-arg]

@@ -11,7 +11,7 @@ from math import inf
 import anyio
 import pytest
 
-from anythrottle import RateLimiter, ThrottleException, Throttler, WindowTokenBucket
+from anythrottle import Attempts, RateLimiter, ThrottleException, Throttler, WindowTokenBucket
 from anythrottle.testing import wait_idle
 from tests.engine.diary import Diary, failures, finish
 
@@ -273,39 +273,43 @@ class TestT4Throttled:
             name for name, at in zip(diary.starts, diary.when("start"), strict=True) if at
         ] != []
 
-    async def test_max_attempts(self) -> None:
+    async def test_max_throttles(self) -> None:
         diary = Diary()
         last = ThrottleException(retry_after=3)
         errors = [ThrottleException(retry_after=1), ThrottleException(retry_after=2), last]
         bad = diary.job("bad", errors=errors)
-        throttler = Throttler([bad, diary.job("later")], diary.consumer(), max_attempts=3)
+        throttler = Throttler(
+            [bad, diary.job("later")], diary.consumer(), attempts=Attempts(max_throttles=3)
+        )
         statistics = await finish(throttler)
         assert diary.starts == ["bad", "bad", "bad", "later"]
         assert diary.when("start") == [0, 1, 3, 6]
         outcome = throttler.exceptions.receive_nowait()
         assert outcome.error is last
         assert outcome.attempts == 3
-        assert "3 starts" in last.__notes__[0]
+        assert last.__notes__ == ["It was throttled 3 times; the last retry_after was 3 s."]
         assert (statistics.throttled, statistics.failed, statistics.done) == (2, 1, 1)
 
-    async def test_max_attempts_of_one(self) -> None:
+    async def test_max_throttles_of_one(self) -> None:
         diary = Diary()
-        throttler = Throttler([diary.job(0, errors=[ThrottleException()])], max_attempts=1)
+        throttler = Throttler(
+            [diary.job(0, errors=[ThrottleException()])], attempts=Attempts(max_throttles=1)
+        )
         assert (await finish(throttler)).failed == 1
         assert diary.starts == [0]
 
-    async def test_max_attempts_counts_replacements_as_the_same_job(self) -> None:
+    async def test_max_throttles_counts_replacements_as_the_same_job(self) -> None:
         diary = Diary()
         last = diary.job("last")()
         second = diary.job("second", errors=[ThrottleException(last, retry_after=0)])
         first = diary.job("first", errors=[ThrottleException(second, retry_after=0)])
-        throttler = Throttler([first], max_attempts=2)
+        throttler = Throttler([first], attempts=Attempts(max_throttles=2))
         await finish(throttler)
         assert diary.starts == ["first", "second"]
         assert inspect.getcoroutinestate(last) == inspect.CORO_CLOSED  # type: ignore[arg-type]
         gc.collect()
 
-    async def test_without_max_attempts_it_may_bounce_for_ever(self) -> None:
+    async def test_without_max_throttles_it_may_bounce_for_ever(self) -> None:
         diary = Diary()
         bad = diary.job("bad", errors=[ThrottleException(retry_after=1)] * 200)
         await finish(Throttler([bad], diary.consumer()))

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anythrottle import ThrottleException, Throttler
+from anythrottle._limiters.throttle import JobOf
 from tests.engine.diary import (
     Diary,
     Job,
@@ -72,7 +73,7 @@ class Plan:
 class World:
     """All that happens, as (what, who, when); and who has to be where."""
 
-    throttler: Throttler[object] = field(init=False)
+    throttler: Throttler[JobOf[object], object] = field(init=False)
     log: list[tuple[str, str, float]] = field(default_factory=list)
     consumed: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)

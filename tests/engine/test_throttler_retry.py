@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from anythrottle import (
+    Attempts,
     RateLimiter,
     Retried,
     Started,
@@ -21,6 +22,7 @@ from anythrottle import (
     first,
     for_each,
 )
+from anythrottle._limiters.throttle import JobOf
 from anythrottle.abc import Event
 from anythrottle.testing import wait_idle
 from tests.engine.diary import Diary, Job, failures, finish
@@ -50,7 +52,7 @@ class TestDelays:
     async def test_a_job_goes_again_after_its_delay(self) -> None:
         diary = Diary()
         job = diary.job("a", seconds=1, errors=[Later(5), Later(0), Later(2.5)])
-        throttler = Throttler([job], diary.consumer(), retry_on=later)
+        throttler = Throttler([job], diary.consumer(), attempts=Attempts(retry_on=later))
         statistics = await finish(throttler)
         assert diary.when("start") == [0, 6, 7, 10.5]
         assert diary.consumed == ["a"]
@@ -60,21 +62,25 @@ class TestDelays:
     async def test_a_delay_of_next_to_nothing_takes_a_millisecond(self) -> None:
         diary = Diary()
         await anyio.sleep(64)
-        throttler = Throttler([diary.job("a", errors=[Later(1e-9)])], retry_on=later)
+        throttler = Throttler(
+            [diary.job("a", errors=[Later(1e-9)])], attempts=Attempts(retry_on=later)
+        )
         await finish(throttler)
         assert diary.when("start") == [64, 64 + 0.001]
 
     async def test_by_type_it_backs_off(self) -> None:
         diary = Diary()
         errors = [OSError() for _ in range(8)]
-        await finish(Throttler([diary.job("a", errors=errors)], retry_on=OSError))
+        await finish(
+            Throttler([diary.job("a", errors=errors)], attempts=Attempts(retry_on=OSError))
+        )
         assert diary.when("start") == [0, 1, 3, 7, 15, 31, 63, 123, 183]
 
     async def test_other_errors_are_collected_at_once(self) -> None:
         diary = Diary()
         error = KeyError()
         job = diary.job("a", errors=[OSError(), error])
-        throttler = Throttler([job], retry_on=(OSError, ValueError))
+        throttler = Throttler([job], attempts=Attempts(retry_on=(OSError, ValueError)))
         await finish(throttler)
         assert diary.when("start") == [0, 1]
         assert failures(throttler) == [(job, error)]
@@ -85,7 +91,9 @@ class TestDelays:
         jobs = [diary.job("a", seconds=1, errors=[Later(10)])]
         jobs += [diary.job(number, seconds=1) for number in range(3)]
         async with anyio.create_task_group() as task_group:
-            throttler = Throttler(jobs, limiter=limiter, concurrency=1, retry_on=later)
+            throttler = Throttler(
+                jobs, limiter=limiter, concurrency=1, attempts=Attempts(retry_on=later)
+            )
             task_group.start_soon(finish, throttler)
             await anyio.sleep(6)
             assert limiter.statistics().borrowed_tokens == 0
@@ -99,7 +107,7 @@ class TestDelays:
         diary = Diary()
         jobs = [diary.job("a", seconds=1, errors=[Later(1.5)])]
         jobs += [diary.job(number, seconds=1) for number in range(5)]
-        await finish(Throttler(jobs, concurrency=1, retry_on=later))
+        await finish(Throttler(jobs, concurrency=1, attempts=Attempts(retry_on=later)))
         # Due at 2.5, while somebody else runs.
         assert diary.starts == ["a", 0, 1, "a", 2, 3, 4]
         assert diary.when("start") == [0, 1, 2, 3, 4, 5, 6]
@@ -109,21 +117,23 @@ class TestDelays:
         delays = {"a": 9.0, "b": 5.0, "c": 7.0}
         jobs = [diary.job(name, errors=[Later(delay)]) for name, delay in delays.items()]
         jobs += [diary.job("long", seconds=20), diary.job("last")]
-        await finish(Throttler(jobs, concurrency=1, retry_on=later))
+        await finish(Throttler(jobs, concurrency=1, attempts=Attempts(retry_on=later)))
         assert diary.starts == ["a", "b", "c", "long", "a", "b", "c", "last"]
 
     async def test_each_at_its_own_instant(self) -> None:
         diary = Diary()
         delays = {"a": 9.0, "b": 5.0, "c": 7.0}
         jobs = [diary.job(name, errors=[Later(delay)]) for name, delay in delays.items()]
-        await finish(Throttler(jobs, retry_on=later))
+        await finish(Throttler(jobs, attempts=Attempts(retry_on=later)))
         assert diary.starts[3:] == ["b", "c", "a"]
         assert diary.when("start")[3:] == [5, 7, 9]
 
     async def test_who_becomes_due_while_another_waits_for_its_turn_goes_first(self) -> None:
         diary = Diary()
         jobs = [diary.job("a", errors=[Later(5)]), diary.job("b"), diary.job("c")]
-        throttler = Throttler(jobs, time_window=10, per_time_window=1, retry_on=later)
+        throttler = Throttler(
+            jobs, time_window=10, per_time_window=1, attempts=Attempts(retry_on=later)
+        )
         await finish(throttler)
         assert diary.starts == ["a", "a", "b", "c"]
         assert diary.when("start") == [0, 10, 20, 30]
@@ -131,7 +141,9 @@ class TestDelays:
     async def test_each_attempt_pays(self) -> None:
         diary = Diary()
         jobs = [diary.job("a", errors=[Later(0), Later(0)]), diary.job("b")]
-        await finish(Throttler(jobs, limiter="2/10s", concurrency=1, retry_on=later))
+        await finish(
+            Throttler(jobs, limiter="2/10s", concurrency=1, attempts=Attempts(retry_on=later))
+        )
         assert diary.starts == ["a", "a", "a", "b"]
         assert diary.when("start") == [0, 0, 10, 10]
 
@@ -145,7 +157,7 @@ class TestDelays:
 
             send.close()
             for source in (receive, iter([diary.job("c", errors=[Later(300)])])):
-                throttler = Throttler(source, diary.consumer(), retry_on=later)
+                throttler = Throttler(source, diary.consumer(), attempts=Attempts(retry_on=later))
                 await finish(throttler)
 
         assert diary.consumed == ["b", "a", "c"]
@@ -153,14 +165,16 @@ class TestDelays:
 
     async def test_without_a_consumer_too(self) -> None:
         diary = Diary()
-        await finish(Throttler([diary.job("a", errors=[Later(500)])], retry_on=later))
+        await finish(
+            Throttler([diary.job("a", errors=[Later(500)])], attempts=Attempts(retry_on=later))
+        )
         assert diary.when("end") == [500]
 
     async def test_an_idle_service_wakes_up_for_it(self) -> None:
         diary = Diary()
         send, receive = anyio.create_memory_object_stream[Job](9)
         with receive:
-            throttler = Throttler(receive, diary.consumer(), retry_on=later)
+            throttler = Throttler(receive, diary.consumer(), attempts=Attempts(retry_on=later))
             async with anyio.create_task_group() as task_group:
                 task_group.start_soon(finish, throttler)
                 with send:
@@ -173,7 +187,9 @@ class TestDelays:
 
     async def test_a_job_added_meanwhile_goes_at_once(self) -> None:
         diary = Diary()
-        throttler = Throttler([diary.job("a", errors=[Later(50)])], retry_on=later)
+        throttler = Throttler(
+            [diary.job("a", errors=[Later(50)])], attempts=Attempts(retry_on=later)
+        )
         async with anyio.create_task_group() as task_group:
             task_group.start_soon(finish, throttler)
             await anyio.sleep(3)
@@ -185,14 +201,18 @@ class TestDelays:
     async def test_a_slow_consumer_does_not_hold_it_up_for_ever(self) -> None:
         diary = Diary()
         jobs = [diary.job("a", errors=[Later(2)]), *diary.jobs(3)]
-        throttler = Throttler(jobs, diary.consumer(10), concurrency=1, retry_on=later)
+        throttler = Throttler(
+            jobs, diary.consumer(10), concurrency=1, attempts=Attempts(retry_on=later)
+        )
         await finish(throttler)
         assert sorted(diary.consumed, key=str) == [0, 1, 2, "a"]
 
     async def test_many_that_are_delayed_to_the_same_instant(self) -> None:
         diary = Diary()
         jobs = [diary.job(number, errors=[Later(5)]) for number in range(50)]
-        await finish(Throttler(jobs, diary.consumer(), concurrency=7, retry_on=later))
+        await finish(
+            Throttler(jobs, diary.consumer(), concurrency=7, attempts=Attempts(retry_on=later))
+        )
         assert diary.starts == [*range(50), *range(50)]
         assert diary.when("start") == [0] * 50 + [5] * 50
 
@@ -211,7 +231,7 @@ class TestDelays:
             generate(),
             diary.consumer() if consumed else None,
             limiter=RateLimiter(concurrency=4),
-            retry_on=later,
+            attempts=Attempts(retry_on=later),
         )
         async with anyio.create_task_group() as task_group:
             task_group.start_soon(finish, throttler)
@@ -228,7 +248,9 @@ class TestDelays:
         throttled = diary.job("throttled", seconds=5, errors=[ThrottleException(retry_after=1)])
         others = [diary.job(number, errors=[Later(50)]) for number in range(1100)]
         async with anyio.create_task_group() as task_group:
-            throttler = Throttler([throttled, *others], limiter=RateLimiter(), retry_on=later)
+            throttler = Throttler(
+                [throttled, *others], limiter=RateLimiter(), attempts=Attempts(retry_on=later)
+            )
             task_group.start_soon(finish, throttler)
             await anyio.sleep(4)
             assert throttler.statistics().delayed >= 1000
@@ -242,7 +264,7 @@ class TestDelays:
         diary = Diary()
         instead = diary.job("instead", errors=[Later(4)])
         job = diary.job("a", errors=[ThrottleException(instead, retry_after=2)])
-        await finish(Throttler([job], diary.consumer(), retry_on=later))
+        await finish(Throttler([job], diary.consumer(), attempts=Attempts(retry_on=later)))
         assert diary.starts == ["a", "instead", "instead"]
         assert diary.when("start") == [0, 2, 6]
 
@@ -267,7 +289,9 @@ def test_a_job_that_falls_due_between_two_looks(tenths: int) -> None:
             raise OSError
 
     async def main() -> None:
-        await for_each(fail_once, [0], limiter="9/s", retry_on=lambda _: tenths * 1e-7)
+        await for_each(
+            fail_once, [0], limiter="9/s", attempts=Attempts(retry_on=lambda _: tenths * 1e-7)
+        )
 
     anyio.run(main, backend_options={"loop_factory": CreepingLoop})
     assert tried == [0, 0]
@@ -278,7 +302,7 @@ class TestAttempts:
         diary = Diary()
         errors = [Later(1), Later(1), Later(1)]
         job = diary.job("a", errors=errors)
-        throttler = Throttler([job], retry_on=later, max_attempts=3)
+        throttler = Throttler([job], attempts=Attempts(3, retry_on=later))
         statistics = await finish(throttler)
         assert diary.when("start") == [0, 1, 2]
         [(item, error)] = failures(throttler)
@@ -286,22 +310,94 @@ class TestAttempts:
         assert error.__notes__ == ["It was the last of 3 attempts."]
         assert (statistics.retried, statistics.failed) == (2, 1)
 
-    async def test_throttles_and_retries_count_together(self) -> None:
+    async def test_throttles_and_errors_are_counted_apart(self) -> None:
         for last in (Later(1), ThrottleException(retry_after=1)):
             diary = Diary()
-            errors = [Later(1), ThrottleException(retry_after=1), Later(1), last]
-            job = diary.job("a", errors=errors)
-            throttler = Throttler([job], retry_on=later, max_attempts=4)
+            errors: list[BaseException] = [Later(1), ThrottleException(retry_after=7)]
+            job = diary.job("a", errors=[*errors * 2, last])
+            attempts = Attempts(3, max_throttles=3, retry_on=later)
+            throttler = Throttler([job], attempts=attempts)
             statistics = await finish(throttler)
-            assert len(diary.starts) == 4
+            assert len(diary.starts) == 5
             outcome = throttler.exceptions.receive_nowait()
-            assert (outcome.error, outcome.attempts) == (last, 4)
-            assert (statistics.retried, statistics.throttled) == (2, 1)
+            assert (outcome.error, outcome.attempts) == (last, 5)
+            assert (statistics.retried, statistics.throttled) == (2, 2)
+            [note] = last.__notes__
+            assert note in {
+                "It was the last of 3 attempts.",
+                "It was throttled 3 times; the last retry_after was 1 s.",
+            }
+
+    @pytest.mark.parametrize("kind", ["throttler", "amap"])
+    async def test_errors_three_times_and_429s_for_as_long_as_it_takes(self, kind: str) -> None:
+        attempts = Attempts(3, retry_on=OSError)
+        errors = [ThrottleException(retry_after=3) for _ in range(10)]
+        errors.insert(4, OSError())  # type: ignore[arg-type]
+        errors.insert(8, OSError())  # type: ignore[arg-type]
+        diary = Diary()
+        jobs = [diary.job(number, errors=errors) for number in range(5)]
+        if kind == "amap":
+            assert await amap(lambda job: job(), jobs, attempts=attempts) == [*range(5)]
+        else:
+            throttler = Throttler(jobs, diary.consumer(), concurrency=2, attempts=attempts)
+            assert (await finish(throttler)).failed == 0
+            assert sorted(diary.consumed, key=str) == [*range(5)]
+
+    async def test_the_service_s_last_word_is_noted_though_it_said_nothing_then(self) -> None:
+        errors = [ThrottleException(retry_after=1.5), ThrottleException(), ThrottleException()]
+        job = Diary().job("a", errors=errors)
+        throttler = Throttler([job], attempts=Attempts(max_throttles=3))
+        await finish(throttler)
+        assert errors[2].__notes__ == ["It was throttled 3 times; the last retry_after was 1.5 s."]
+
+    async def test_a_timeout_counts_as_an_error(self) -> None:
+        diary = Diary()
+        job = diary.job("a", seconds=9)
+        attempts = Attempts(2, max_throttles=1, retry_on=OSError, timeout=5)
+        throttler = Throttler([job], attempts=attempts)
+        await finish(throttler)
+        assert len(diary.starts) == 2
+        [(_, error)] = failures(throttler)
+        assert isinstance(error, TimeoutError)
+
+    async def test_what_was_cut_off_counts_for_neither(self) -> None:
+        diary = Diary()
+        errors = [Later(0), ThrottleException(retry_after=0)]
+        job = diary.job("a", seconds=2, errors=errors)
+        attempts = Attempts(2, max_throttles=2, retry_on=later)
+        throttler = Throttler([job], diary.consumer(), attempts=attempts)
+        for instant in (1, 3, 3):
+            with anyio.move_on_after(instant):
+                await throttler.run()
+
+        await finish(throttler)
+        assert len(diary.starts) == 6
+        assert diary.consumed == ["a"]
+
+    async def test_a_group_of_throttles_is_one(self) -> None:
+        diary = Diary()
+        errors = [
+            ExceptionGroup("", [ThrottleException(retry_after=1), ThrottleException(retry_after=4)])
+            for _ in range(3)
+        ]
+        throttler = Throttler([diary.job("a", errors=errors)], attempts=Attempts(max_throttles=3))
+        await finish(throttler)
+        assert diary.when("start") == [0, 4, 8]
+        assert errors[2].__notes__ == ["It was throttled 3 times; the last retry_after was 4 s."]
+
+    async def test_a_mixed_group_says_nothing_of_how_often(self) -> None:
+        mixed = ExceptionGroup("", [ThrottleException(retry_after=1), KeyError()])
+        throttler = Throttler(
+            [Diary().job("a", errors=[mixed])], attempts=Attempts(max_throttles=1)
+        )
+        await finish(throttler)
+        assert [error for _, error in failures(throttler)] == [mixed]
+        assert not hasattr(mixed, "__notes__")
 
     async def test_a_throttle_is_one_even_if_retry_on_names_it(self) -> None:
         diary = Diary()
         jobs = [diary.job("a", errors=[ThrottleException(retry_after=7)]), diary.job("b")]
-        throttler = Throttler(jobs, concurrency=1, retry_on=Exception)
+        throttler = Throttler(jobs, concurrency=1, attempts=Attempts(retry_on=Exception))
         statistics = await finish(throttler)
         assert diary.when("start") == [0, 7, 7]
         assert (statistics.retried, statistics.throttled) == (0, 1)
@@ -310,7 +406,9 @@ class TestAttempts:
         diary = Diary()
         throttle = ThrottleException(retry_after=1)
         errors: list[BaseException] = [throttle, OSError(), throttle, OSError()]
-        await finish(Throttler([diary.job("a", errors=errors)], retry_on=OSError))
+        await finish(
+            Throttler([diary.job("a", errors=errors)], attempts=Attempts(retry_on=OSError))
+        )
         assert diary.when("start") == [0, 1, 2, 3, 5]
 
     async def test_an_awaitable_cannot_go_again(self) -> None:
@@ -320,7 +418,9 @@ class TestAttempts:
             raise error
 
         coroutine = fail()
-        throttler: Throttler[object] = Throttler([coroutine], retry_on=later)
+        throttler: Throttler[JobOf[object], object] = Throttler(
+            [coroutine], attempts=Attempts(retry_on=later)
+        )
         statistics = await finish(throttler)
         assert failures(throttler) == [(coroutine, error)]
         assert error.__notes__ == ["An awaitable cannot run again: pass a callable that makes it."]
@@ -333,7 +433,9 @@ class TestAttempts:
         async def fail() -> None:
             raise error
 
-        throttler: Throttler[object] = Throttler([fail()], retry_on=later)
+        throttler: Throttler[JobOf[object], object] = Throttler(
+            [fail()], attempts=Attempts(retry_on=later)
+        )
         await finish(throttler)
         assert failures(throttler)[0][1] is error
         assert not hasattr(error, "__notes__")
@@ -342,7 +444,9 @@ class TestAttempts:
         diary = Diary()
         groups = [ExceptionGroup("", [OSError(), OSError()]) for _ in range(2)]
         mixed = ExceptionGroup("", [OSError(), KeyError()])
-        throttler = Throttler([diary.job("a", errors=[*groups, mixed])], retry_on=OSError)
+        throttler = Throttler(
+            [diary.job("a", errors=[*groups, mixed])], attempts=Attempts(retry_on=OSError)
+        )
         await finish(throttler)
         assert diary.when("start") == [0, 1, 3]
         assert [error for _, error in failures(throttler)] == [mixed]
@@ -364,7 +468,9 @@ class TestAFunctionThatFails:
         diary = Diary()
         jobs = [diary.job("a", errors=[OSError()]), diary.job("b", seconds=5), diary.job("c")]
         limiter = RateLimiter(concurrency=2)
-        throttler = Throttler(jobs, diary.consumer(), limiter=limiter, retry_on=retry_on)
+        throttler = Throttler(
+            jobs, diary.consumer(), limiter=limiter, attempts=Attempts(retry_on=retry_on)
+        )
         await finish(throttler)
         ((job, error),) = failures(throttler)
         assert job is jobs[0]
@@ -378,7 +484,7 @@ class TestTimeout:
     async def test_an_attempt_that_takes_too_long_has_failed(self) -> None:
         diary = Diary()
         jobs = [diary.job("a", seconds=9), diary.job("b", seconds=4.75)]
-        throttler = Throttler(jobs, diary.consumer(), timeout=5)
+        throttler = Throttler(jobs, diary.consumer(), attempts=Attempts(timeout=5))
         statistics = await finish(throttler)
         assert anyio.current_time() == 5
         assert diary.who("cut off") == ["a"]
@@ -393,7 +499,7 @@ class TestTimeout:
         diary = Diary()
         limiter = RateLimiter(concurrency=1)
         jobs = [diary.job("a", seconds=9), diary.job("b", seconds=1)]
-        throttler = Throttler(jobs, limiter=limiter, timeout=5)
+        throttler = Throttler(jobs, limiter=limiter, attempts=Attempts(timeout=5))
         await finish(throttler)
         assert diary.when("start") == [0, 5]
         assert len(failures(throttler)) == 1
@@ -408,7 +514,9 @@ class TestTimeout:
             await anyio.sleep(next(pace))
             return "a"
 
-        throttler = Throttler([job], diary.consumer(), timeout=2, retry_on=TimeoutError)
+        throttler = Throttler(
+            [job], diary.consumer(), attempts=Attempts(retry_on=TimeoutError, timeout=2)
+        )
         await finish(throttler)
         assert diary.when("start") == [0, 3, 7]
         assert diary.consumed == ["a"]
@@ -416,7 +524,7 @@ class TestTimeout:
     async def test_up_to_the_last_attempt(self) -> None:
         diary = Diary()
         job = diary.job("a", seconds=9)
-        throttler = Throttler([job], timeout=2, retry_on=TimeoutError, max_attempts=2)
+        throttler = Throttler([job], attempts=Attempts(2, retry_on=TimeoutError, timeout=2))
         await finish(throttler)
         assert diary.when("start") == [0, 3]
         [(_, error)] = failures(throttler)
@@ -425,25 +533,25 @@ class TestTimeout:
     async def test_it_is_the_time_of_an_attempt_and_not_of_its_wait(self) -> None:
         diary = Diary()
         jobs = diary.jobs(3, seconds=4)
-        throttler = Throttler(jobs, diary.consumer(), limiter="1/60s", timeout=5)
+        throttler = Throttler(jobs, diary.consumer(), limiter="1/60s", attempts=Attempts(timeout=5))
         await finish(throttler)
         assert diary.consumed == [0, 1, 2]
 
     async def test_the_consumer_may_take_longer(self) -> None:
         diary = Diary()
-        await finish(Throttler(diary.jobs(2), diary.consumer(50), timeout=5))
+        await finish(Throttler(diary.jobs(2), diary.consumer(50), attempts=Attempts(timeout=5)))
         assert diary.consumed == [0, 1]
 
     async def test_a_job_s_own_timeout_error_is_an_error_like_others(self) -> None:
         own = TimeoutError("mine")
         diary = Diary()
         jobs = [diary.job("a", errors=[own]), diary.job("b")]
-        throttler = Throttler(jobs, diary.consumer(), timeout=5)
+        throttler = Throttler(jobs, diary.consumer(), attempts=Attempts(timeout=5))
         await finish(throttler)
         assert failures(throttler) == [(jobs[0], own)]
         assert diary.consumed == ["b"]
 
-        again = Throttler([diary.job("c", errors=[own])], retry_on=TimeoutError)
+        again = Throttler([diary.job("c", errors=[own])], attempts=Attempts(retry_on=TimeoutError))
         assert (await finish(again)).retried == 1
 
     async def test_a_job_s_own_scope_that_times_out_inside(self) -> None:
@@ -454,7 +562,7 @@ class TestTimeout:
             return "moved on"
 
         diary = Diary()
-        await finish(Throttler([job], diary.consumer(), timeout=5))
+        await finish(Throttler([job], diary.consumer(), attempts=Attempts(timeout=5)))
         assert diary.consumed == ["moved on"]
 
     async def test_a_job_that_raises_something_else_when_it_is_cut_off(self) -> None:
@@ -466,7 +574,7 @@ class TestTimeout:
             except anyio.get_cancelled_exc_class():
                 raise error from None
 
-        throttler: Throttler[object] = Throttler([job], timeout=5)
+        throttler: Throttler[JobOf[object], object] = Throttler([job], attempts=Attempts(timeout=5))
         await finish(throttler)
         assert failures(throttler) == [(job, error)]
 
@@ -482,7 +590,7 @@ class TestTimeout:
 
             return "a"
 
-        await finish(Throttler([job], diary.consumer(), timeout=5))
+        await finish(Throttler([job], diary.consumer(), attempts=Attempts(timeout=5)))
         assert diary.when("start") == [0, 8]
         assert diary.consumed == ["a"]
 
@@ -490,7 +598,7 @@ class TestTimeout:
         for instant in (2, 5):
             diary = Diary()
             jobs = diary.jobs(2, seconds=9)
-            throttler = Throttler(jobs, timeout=5)
+            throttler = Throttler(jobs, attempts=Attempts(timeout=5))
             with anyio.move_on_after(instant) as scope:
                 await throttler.run()
 
@@ -502,7 +610,9 @@ class TestTimeout:
                 assert failed == []
 
     async def test_an_awaitable(self) -> None:
-        throttler: Throttler[object] = Throttler([anyio.sleep(9)], timeout=5, retry_on=TimeoutError)
+        throttler: Throttler[JobOf[object], object] = Throttler(
+            [anyio.sleep(9)], attempts=Attempts(retry_on=TimeoutError, timeout=5)
+        )
         await finish(throttler)
         [(_, error)] = failures(throttler)
         assert isinstance(error, TimeoutError)
@@ -510,7 +620,7 @@ class TestTimeout:
 
     async def test_stop_lets_it_run_into_its_timeout(self) -> None:
         diary = Diary()
-        throttler = Throttler(diary.jobs(2, seconds=9), concurrency=1, timeout=5)
+        throttler = Throttler(diary.jobs(2, seconds=9), concurrency=1, attempts=Attempts(timeout=5))
         async with anyio.create_task_group() as task_group:
             task_group.start_soon(finish, throttler)
             await anyio.sleep(1)
@@ -526,7 +636,7 @@ class TestStopAndCancel:
         diary = Diary()
         jobs = [diary.job("a", errors=[Later(50)]), diary.job("b", errors=[Later(30)])]
         jobs += [diary.job("c")]
-        throttler = Throttler(jobs, diary.consumer(), retry_on=later)
+        throttler = Throttler(jobs, diary.consumer(), attempts=Attempts(retry_on=later))
         async with anyio.create_task_group() as task_group:
             task_group.start_soon(finish, throttler)
             await anyio.sleep(5)
@@ -546,7 +656,9 @@ class TestStopAndCancel:
 
     async def test_stop_in_the_instant_that_it_is_due(self) -> None:
         diary = Diary()
-        throttler = Throttler([diary.job("a", errors=[Later(5)])], retry_on=later)
+        throttler = Throttler(
+            [diary.job("a", errors=[Later(5)])], attempts=Attempts(retry_on=later)
+        )
         async with anyio.create_task_group() as task_group:
             task_group.start_soon(finish, throttler)
             await wait_idle()
@@ -560,7 +672,7 @@ class TestStopAndCancel:
     async def test_a_job_that_fails_after_stop_does_not_keep_the_run(self) -> None:
         diary = Diary()
         job = diary.job("a", seconds=5, errors=[Later(50)])
-        throttler = Throttler([job], retry_on=later)
+        throttler = Throttler([job], attempts=Attempts(retry_on=later))
         async with anyio.create_task_group() as task_group:
             task_group.start_soon(finish, throttler)
             await anyio.sleep(1)
@@ -573,7 +685,9 @@ class TestStopAndCancel:
         diary = Diary()
         jobs = [diary.job("a", errors=[Later(50)]), diary.job("b", errors=[Later(30)])]
         jobs += [diary.job("c", seconds=9), diary.job("d", seconds=1)]
-        throttler = Throttler(jobs, diary.consumer(), concurrency=3, retry_on=later)
+        throttler = Throttler(
+            jobs, diary.consumer(), concurrency=3, attempts=Attempts(retry_on=later)
+        )
         with anyio.move_on_after(3):
             await throttler.run()
 
@@ -590,7 +704,9 @@ class TestStopAndCancel:
         async def fail() -> None:
             raise Later(9)
 
-        throttler: Throttler[object] = Throttler([fail(), anyio.sleep(9)], retry_on=later)
+        throttler: Throttler[JobOf[object], object] = Throttler(
+            [fail(), anyio.sleep(9)], attempts=Attempts(retry_on=later)
+        )
         with anyio.move_on_after(3):
             await throttler.run()
 
@@ -600,7 +716,7 @@ class TestStopAndCancel:
     async def test_attempts_are_counted_over_runs(self) -> None:
         diary = Diary()
         job = diary.job("a", errors=[Later(50), Later(50), Later(50)])
-        throttler = Throttler([job], retry_on=later, max_attempts=3)
+        throttler = Throttler([job], attempts=Attempts(3, retry_on=later))
         for _ in range(2):
             with anyio.move_on_after(3):
                 await throttler.run()
@@ -613,7 +729,9 @@ class TestStopAndCancel:
         diary = Diary()
         errors: list[Iterable[BaseException]] = [[], [Later(90)], [], [Later(50)], []]
         jobs = [diary.job(n, seconds=2, errors=each) for n, each in enumerate(errors)]
-        throttler = Throttler(jobs, limiter="4/9s", concurrency=4, retry_on=later)
+        throttler = Throttler(
+            jobs, limiter="4/9s", concurrency=4, attempts=Attempts(retry_on=later)
+        )
         async with anyio.create_task_group() as task_group:
             task_group.start_soon(finish, throttler)
             await anyio.sleep(1)
@@ -629,7 +747,9 @@ class TestEvents:
         errors = [Later(5), Later(2)]
         job = diary.job("a", seconds=1, errors=errors)
         events: list[Event] = []
-        throttler = Throttler([diary.job("b"), job], retry_on=later, observer=events.append)
+        throttler = Throttler(
+            [diary.job("b"), job], attempts=Attempts(retry_on=later), observer=events.append
+        )
         await finish(throttler)
         assert [event for event in events if isinstance(event, Retried)] == [
             Retried(1, job, 1, 5, errors[0]),
@@ -647,14 +767,14 @@ class TestEvents:
                 seen.append((statistics.delayed, statistics.running, statistics.retried))
 
         job = Diary().job("a", errors=[Later(5)])
-        throttler = Throttler([job], retry_on=later, observer=observe)
+        throttler = Throttler([job], attempts=Attempts(retry_on=later), observer=observe)
         await finish(throttler)
         assert seen == [(1, 0, 1)]
 
     async def test_a_last_attempt_is_no_retry(self) -> None:
         events: list[Event] = []
         job = Diary().job("a", errors=[Later(5)])
-        throttler = Throttler([job], retry_on=later, max_attempts=1, observer=events.append)
+        throttler = Throttler([job], attempts=Attempts(1, retry_on=later), observer=events.append)
         await finish(throttler)
         failures(throttler)
         assert [type(event).__name__ for event in events] == ["Started", "Failed"]
@@ -662,7 +782,11 @@ class TestEvents:
     async def test_the_wait_in_line_does_not_count_the_delay(self) -> None:
         events: list[Event] = []
         job = Diary().job("a", errors=[Later(5)])
-        await finish(Throttler([job], limiter="1/8s", retry_on=later, observer=events.append))
+        await finish(
+            Throttler(
+                [job], limiter="1/8s", attempts=Attempts(retry_on=later), observer=events.append
+            )
+        )
         waited = [event.waited for event in events if isinstance(event, Started)]
         assert waited == [0, 3]
 
@@ -688,7 +812,9 @@ class TestMapping:
             "b": [2],
             "c": [Later(1), KeyError()],
         }
-        async with amap_outcomes(self.calls(plans), plans, retry_on=later) as outcomes:
+        async with amap_outcomes(
+            self.calls(plans), plans, attempts=Attempts(retry_on=later)
+        ) as outcomes:
             found = [(each.item, each.attempts, anyio.current_time()) async for each in outcomes]
 
         assert found == [("c", 2, 1), ("b", 1, 2), ("a", 2, 6)]
@@ -697,7 +823,7 @@ class TestMapping:
         plans: dict[str, list[BaseException | float]] = {"a": [Later(5), 1], "b": [2], "c": [0]}
         call = self.calls(plans)
         async with amap_outcomes(
-            call, plans, ordered=True, concurrency=1, retry_on=later
+            call, plans, ordered=True, concurrency=1, attempts=Attempts(retry_on=later)
         ) as outcomes:
             found = [(outcome.item, anyio.current_time()) async for outcome in outcomes]
 
@@ -708,7 +834,7 @@ class TestMapping:
         call = self.calls(plans)
         found: dict[str, tuple[int, type[BaseException] | None]] = {}
         async with amap_outcomes(
-            call, plans, timeout=3, retry_on=TimeoutError, max_attempts=2
+            call, plans, attempts=Attempts(2, retry_on=TimeoutError, timeout=3)
         ) as outcomes:
             async for outcome in outcomes:
                 error = None if outcome.error is None else type(outcome.error)
@@ -718,7 +844,9 @@ class TestMapping:
 
     async def test_leaving_while_calls_are_delayed(self) -> None:
         plans: dict[str, list[BaseException | float]] = {"a": [Later(50), 1], "b": [1]}
-        async with amap_outcomes(self.calls(plans), plans, retry_on=later) as outcomes:
+        async with amap_outcomes(
+            self.calls(plans), plans, attempts=Attempts(retry_on=later)
+        ) as outcomes:
             async for outcome in outcomes:
                 assert outcome.item == "b"
                 break
@@ -729,31 +857,33 @@ class TestMapping:
     async def test_an_error_of_the_function_is_that_of_the_call(self) -> None:
         plans: dict[str, list[BaseException | float]] = {"a": [OSError()], "b": [9]}
         call = self.calls(plans)
-        async with amap_outcomes(call, plans, retry_on=lambda error: 1 / 0) as outcomes:
+        async with amap_outcomes(
+            call, plans, attempts=Attempts(retry_on=lambda error: 1 / 0)
+        ) as outcomes:
             found = [outcome async for outcome in outcomes]
 
         assert [outcome.item for outcome in found] == ["a", "b"]
         assert isinstance(found[0].error, ZeroDivisionError)
         plans = {"a": [OSError()], "b": [9]}
         with pytest.raises(ZeroDivisionError):
-            await amap(self.calls(plans), plans, retry_on=lambda error: 1 / 0)
+            await amap(self.calls(plans), plans, attempts=Attempts(retry_on=lambda error: 1 / 0))
 
     async def test_amap_waits_for_those_that_are_delayed(self) -> None:
         plans: dict[str, list[BaseException | float]] = {"a": [Later(5), 1], "b": [2]}
-        assert await amap(self.calls(plans), plans, retry_on=later) == ["a", "b"]
+        assert await amap(self.calls(plans), plans, attempts=Attempts(retry_on=later)) == ["a", "b"]
         assert anyio.current_time() == 6
 
     async def test_amap_ends_with_the_last_attempt(self) -> None:
         errors = [Later(5), Later(5)]
         plans: dict[str, list[BaseException | float]] = {"a": [*errors], "b": [90]}
         with pytest.raises(Later) as caught:
-            await amap(self.calls(plans), plans, retry_on=later, max_attempts=2)
+            await amap(self.calls(plans), plans, attempts=Attempts(2, retry_on=later))
 
         assert caught.value is errors[1]
         assert anyio.current_time() == 5
 
     async def test_first_takes_who_is_first_in_the_end(self) -> None:
         plans: dict[str, list[BaseException | float]] = {"a": [Later(5), 1], "b": [9]}
-        outcome = await first(self.calls(plans), plans, retry_on=later)
+        outcome = await first(self.calls(plans), plans, attempts=Attempts(retry_on=later))
         assert (outcome.item, outcome.attempts) == ("a", 2)
         assert anyio.current_time() == 6

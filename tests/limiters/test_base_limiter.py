@@ -330,3 +330,31 @@ class TestBlock:
         run(enter)
         run(block)
         run(block)
+
+
+class TestEngine:
+    async def test_it_tells_the_permit(self) -> None:
+        """Before its slot is free, and not the limiter that it came by."""
+        limiter = Wrapping(RateLimiter("9/s", concurrency=1))
+        start = anyio.current_time()
+        begun: list[tuple[int, float]] = []
+
+        async def call(item: int) -> None:
+            begun.append((item, anyio.current_time() - start))
+            if len(begun) == 1:
+                raise ThrottleException(retry_after=5)
+
+        await for_each(call, [1, 2], limiter=limiter)
+        assert begun == [(1, 0), (1, 5), (2, 5)]
+        assert limiter.paused == []
+
+    async def test_of_another_permit_the_limiter_pauses(self) -> None:
+        limiter = Unlimited()
+        throttled = [ThrottleException(retry_after=5)]
+
+        async def call(_: int) -> None:
+            if throttled:
+                raise throttled.pop()
+
+        await for_each(call, [1], limiter=limiter)
+        assert limiter.paused == [5]

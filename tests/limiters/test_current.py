@@ -23,6 +23,7 @@ from anythrottle import (
     current_permit,
 )
 from anythrottle._limiters.current import current_permits
+from anythrottle._limiters.throttle import JobOf
 from anythrottle.abc import Permit
 from anythrottle.testing import wait_idle
 from tests.limiters.tools import tasks
@@ -500,7 +501,7 @@ class TestOwnLimiter:
         async def consume(result: object) -> None:
             done.append("done")
 
-        throttler: Throttler[object] = Throttler(
+        throttler: Throttler[JobOf[object], object] = Throttler(
             [partial(enter, limiter), checkpoint, partial(enter, limiter)], consume, limiter=limiter
         )
         statistics = await throttler.run()

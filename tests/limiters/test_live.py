@@ -16,6 +16,7 @@ from anythrottle import (
     amap_outcomes,
     create_front_stream,
 )
+from anythrottle._limiters.throttle import JobOf
 from anythrottle.integrations.rich import JobProgress
 
 TWINS = [copy.copy, copy.deepcopy, pickle.dumps]
@@ -41,7 +42,7 @@ class TestLive:
         self, twin: Callable[[object], object], stream_ends: list[object]
     ) -> None:
         limiter = RateLimiter("5/s", name="api")
-        throttler: Throttler[object] = Throttler([])
+        throttler: Throttler[JobOf[object], object] = Throttler([])
         live = [
             limiter,
             KeyedLimiter[str, RateLimiter](lambda _: RateLimiter()),

@@ -2,9 +2,13 @@
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import assert_type
+from typing import Literal, TypeAlias, assert_type
+
+import anyio
+import anyio.abc
 
 from anythrottle import (
+    Attempts,
     FrontReceiveStream,
     FrontSendStream,
     Outcome,
@@ -15,6 +19,9 @@ from anythrottle import (
     create_front_stream,
 )
 from anythrottle.abc import Event
+
+#: What the items are, if there is no function for them.
+Job: TypeAlias = Callable[[], Awaitable[int]] | Awaitable[int]
 
 
 async def job() -> int:
@@ -34,27 +41,27 @@ def observe(event: Event) -> None: ...
 
 
 async def the_form_of_the_ancestor() -> None:
-    assert_type(Throttler([job]), Throttler[int])
-    assert_type(Throttler([job()]), Throttler[int])
-    assert_type(Throttler([job], consume), Throttler[int])
-    assert_type(Throttler(job for _ in range(3)), Throttler[int])
+    assert_type(Throttler([job]), Throttler[Job, int])
+    assert_type(Throttler([job()]), Throttler[Job, int])
+    assert_type(Throttler([job], consume), Throttler[Job, int])
+    assert_type(Throttler(job for _ in range(3)), Throttler[Job, int])
     throttler = Throttler(
         [job],
         consume,
         time_window=10,
         per_time_window=20,
         concurrency=5,
-        max_attempts=3,
+        attempts=Attempts(max_throttles=3),
         observer=observe,
         log_handler=logging.NullHandler(),
         log_level="INFO",
     )
-    assert_type(throttler, Throttler[int])
+    assert_type(throttler, Throttler[Job, int])
     assert_type(await throttler.run(), ThrottlerStatistics)
     assert_type(throttler.statistics(), ThrottlerStatistics)
-    assert_type(throttler.remaining(), list[Callable[[], Awaitable[int]] | Awaitable[int]])
+    assert_type(throttler.remaining(), list[Job])
     outcome = await throttler.exceptions.receive()
-    assert_type(outcome, Outcome[Callable[[], Awaitable[int]] | Awaitable[int], int])
+    assert_type(outcome, Outcome[Job, int])
     assert_type(outcome.value, int)
     assert_type(outcome.error, BaseException | None)
     throttler.add(job)
@@ -62,11 +69,66 @@ async def the_form_of_the_ancestor() -> None:
 
 
 def the_form_with_a_limiter() -> None:
-    assert_type(Throttler([job], limiter="20/10s"), Throttler[int])
-    assert_type(Throttler([job], consume, limiter=RateLimiter(), concurrency=3), Throttler[int])
-    assert_type(Throttler([job], limiter="20/10s", concurrency=None, log_level=10), Throttler[int])
-    assert_type(Throttler([job], limiter="20/10s", observer=observe), Throttler[int])
-    assert_type(Throttler([job], observer=None), Throttler[int])
+    assert_type(Throttler([job], limiter="20/10s"), Throttler[Job, int])
+    assert_type(
+        Throttler([job], consume, limiter=RateLimiter(), concurrency=3), Throttler[Job, int]
+    )
+    assert_type(
+        Throttler([job], limiter="20/10s", concurrency=None, log_level=10), Throttler[Job, int]
+    )
+    assert_type(Throttler([job], limiter="20/10s", observer=observe), Throttler[Job, int])
+    assert_type(Throttler([job], observer=None), Throttler[Job, int])
+
+
+async def length(item: str) -> int:
+    return len(item)
+
+
+async def shout(item: object) -> str:
+    return str(item)
+
+
+async def take(outcome: Outcome[str, int]) -> None:
+    assert_type(outcome.value, int)
+
+
+async def take_job(outcome: Outcome[Job, int]) -> None:
+    assert_type(outcome.value, int)
+
+
+def cost(item: str) -> int:
+    return len(item)
+
+
+def halt(run: ThrottlerStatistics) -> bool:
+    assert_type(run.ended, Literal["done", "stopped", "halted"] | None)
+    return run.failed > 5
+
+
+async def the_form_with_a_function(receive: anyio.abc.ObjectReceiveStream[str]) -> None:
+    throttler = Throttler(receive, consume, func=length, limiter="20/10s", cost=cost)
+    assert_type(throttler, Throttler[str, int])
+    assert_type(throttler.remaining(), list[str])
+    assert_type(await throttler.exceptions.receive(), Outcome[str, int])
+    throttler.add("a", front=True)
+    assert_type(Throttler(["a"], func=length), Throttler[str, int])
+    assert_type(Throttler(["a"], func=length, time_window=5, halt=halt), Throttler[str, int])
+    assert_type(Throttler(["a"], func=length, outcome_fn=take), Throttler[str, int])
+    assert_type(Throttler(["a"], func=length, limiter=RateLimiter()), Throttler[str, int])
+    assert_type(Throttler([1, 2], func=shout), Throttler[int, str])
+    assert_type(Throttler([job], outcome_fn=take_job), Throttler[Job, int])
+    assert_type(Throttler([job], func=None, limiter="5/s"), Throttler[Job, int])
+    nothing: list[Job] = []
+    assert_type(Throttler(nothing), Throttler[Job, int])
+
+
+def wrong_with_a_function() -> None:
+    Throttler([1], func=length)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    Throttler(["a"], consume_text, func=length)  # type: ignore[misc]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    Throttler(["a"], func=length).add(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Throttler(["a"], func=length, outcome_fn=take_job)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    Throttler(["a"], func=length, halt=observe)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    Throttler(jobs=[job])  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
 
 
 def wrong() -> None:

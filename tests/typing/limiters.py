@@ -261,8 +261,9 @@ def observing(event: Event) -> None:  # noqa: C901, PLR0912 - a branch for each 
         assert_type(event.index, int | None)
         assert_type(event.attempts, int)
         assert_type(event.error, BaseException)
+        assert_type(event.item, object)
     elif isinstance(event, Started):
-        assert_type((event.index, event.job, event.waited), tuple[int, object, float])
+        assert_type((event.index, event.item, event.waited), tuple[int, object, float])
     elif isinstance(event, Retried):
         assert_type((event.delay, event.error), tuple[float, BaseException])
     elif isinstance(event, Finished):

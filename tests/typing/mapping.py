@@ -6,7 +6,17 @@ from typing import assert_type
 
 import anyio
 
-from anythrottle import Outcome, RateLimiter, amap, amap_outcomes, first, for_each
+from anythrottle import (
+    Attempts,
+    Outcome,
+    RateLimiter,
+    ThrottlerStatistics,
+    amap,
+    amap_outcomes,
+    first,
+    for_each,
+)
+from anythrottle._engine.outcomes import Outcomes
 from anythrottle.abc import Event, Limiter
 
 
@@ -70,9 +80,14 @@ async def the_first(receive: anyio.abc.ObjectReceiveStream[str]) -> None:
 
 async def outcomes() -> None:
     stream = amap_outcomes(length, ["a"], ordered=True)
-    assert_type(stream, AbstractAsyncContextManager[AsyncIterator[Outcome[str, int]], bool | None])
+    assert_type(stream, AbstractAsyncContextManager[Outcomes[str, int], bool | None])
+    block: AbstractAsyncContextManager[AsyncIterator[Outcome[object, object]]] = stream
+    take_block(block)
     async with stream as found:
-        assert_type(found, AsyncIterator[Outcome[str, int]])
+        assert_type(found, Outcomes[str, int])
+        assert_type(found.statistics(), ThrottlerStatistics)
+        assert_type(found.statistics().expected_in, float | None)
+        found.stop()
         async for outcome in found:
             assert_type(outcome, Outcome[str, int])
             assert_type(outcome.item, str)
@@ -90,16 +105,29 @@ async def all_parameters(limiter: Limiter) -> None:
             limiter=RateLimiter("20/10s"),
             concurrency=5,
             cost={"tokens": 3},
-            max_attempts=3,
-            retry_on=(OSError, ValueError),
-            timeout=5,
+            attempts=Attempts(3, retry_on=(OSError, ValueError), timeout=5),
             observer=observe,
         ),
         list[int],
     )
-    await amap(length, ["a"], limiter=limiter, concurrency=None, cost=cost, retry_on=OSError)
-    await for_each(length, ["a"], limiter="5/s", cost=tokens, retry_on=is_worth_it)
-    await first(length, ["a"], limiter=None, concurrency=anyio.CapacityLimiter(3), timeout=None)
+    await amap(
+        length,
+        ["a"],
+        limiter=limiter,
+        concurrency=None,
+        cost=cost,
+        attempts=Attempts(retry_on=OSError),
+    )
+    await for_each(
+        length, ["a"], limiter="5/s", cost=tokens, attempts=Attempts(retry_on=is_worth_it)
+    )
+    await first(
+        length,
+        ["a"],
+        limiter=None,
+        concurrency=anyio.CapacityLimiter(3),
+        attempts=Attempts(timeout=None),
+    )
     amap_outcomes(length, ["a"], cost=3, ordered=False, observer=None)
 
 
@@ -112,10 +140,21 @@ async def wrong() -> None:
     await amap(length, ["a"], concurrency=1.5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await amap(length, ["a"], cost=cost_of_number)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await amap(length, ["a"], ordered=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await amap(length, ["a"], attempts=3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await first(length, ["a"], observer=print_it)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def wrong_attempts() -> None:
+    Attempts(3, 5, retry_on=OSError)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    Attempts(1.5, retry_on=OSError)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Attempts(retry_on=[OSError])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Attempts(retry_on=KeyboardInterrupt)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def print_it(event: int) -> None: ...
 
 
 def take(outcome: Outcome[object, object]) -> None: ...
+
+
+def take_block(block: AbstractAsyncContextManager[object]) -> None: ...

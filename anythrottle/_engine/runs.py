@@ -1,0 +1,198 @@
+"""The runs of a throttler, one at a time, and what is kept from one to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Generic, TypeVar, final
+
+import anyio
+
+from .._errors import JobInterrupted, SourceInterrupted
+from .._limiters.clock import RunClock, weakly
+from .backlog import Backlog
+from .cancellation import RunCancellation
+from .concurrency import results_waiting
+from .consuming import Consumer, consume
+from .crew import Crew
+from .deliveries import Deliveries
+from .halting import Halt, let_halt
+from .options import JobOptions
+from .outcome import uncancelled
+from .running import run_to_end
+from .tally import Tally
+from .throttler_statistics import Ended, ThrottlerStatistics, statistics_of
+from .workbench import tell_of_failure
+
+I = TypeVar("I")  # noqa: E741 - an item
+T = TypeVar("T")
+
+
+@final
+class Runs(Generic[I, T]):
+    """
+    Runs jobs, and carries on where an earlier run has left them.
+
+    :param backlog: the jobs
+    :param options: how they are run
+    :param consumer: who is given what becomes of them, ``None`` for nobody
+    :param halt: ends a run after a failure, ``None`` for never
+
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_clock",
+        "_consumer",
+        "_crew",
+        "_ended",
+        "_halt",
+        "_options",
+        "_tally",
+        "backlog",
+        "closed",
+        "deliveries",
+    )
+
+    def __init__(
+        self,
+        backlog: Backlog[I, T],
+        options: JobOptions[I],
+        consumer: Consumer[I, T] | None,
+        halt: Halt | None,
+    ) -> None:
+        self.backlog = backlog
+        self._options = options
+        self._consumer = consumer
+        self._halt = halt
+        self._tally = Tally()
+        self.deliveries = Deliveries(
+            backlog,
+            self._tally,
+            consumed=consumer is not None,
+            takes_failures=consumer is not None and consumer.takes_failures,
+            most_waiting=results_waiting(options.concurrency, options.limiter),
+        )
+        self._clock = RunClock(weakly(self._shift), "the throttler")
+        #: Who runs the jobs, while a run is under way.
+        self._crew: Crew[I, T] | None = None
+        #: How the last run has ended.
+        self._ended: Ended | None = None
+        #: Whether nothing is to be run any more.
+        self.closed = False
+
+    @property
+    def under_way(self) -> bool:
+        """Whether there is a run now."""
+        return self._crew is not None
+
+    def check_open(self) -> None:
+        """
+        Raise if nothing is to be run any more.
+
+        :raises ~anyio.ClosedResourceError: then
+
+        """
+        if self.closed:
+            raise anyio.ClosedResourceError
+
+    def check_idle(self) -> None:
+        """
+        Raise if a run is under way.
+
+        :raises ~anyio.BusyResourceError: then
+
+        """
+        # A run whose loop is no more, or was the parent process's, is not under way.
+        self._clock.glance()
+        if self._crew is not None:
+            raise anyio.BusyResourceError("running")
+
+    async def run(self, on_begun: Callable[[], None]) -> None:
+        """
+        Run until all is done, if that may be.
+
+        :param on_begun: is called as soon as jobs may start
+
+        """
+        source = self.backlog.source
+        interrupted_before = source.interrupted
+        crew = self._crew = self._new_crew()
+        try:
+            self.deliveries.begin_run()
+            consumer = self._consumer
+            await run_to_end(
+                crew,
+                None if consumer is None else partial(consume, self.deliveries, consumer, crew),
+                on_begun,
+            )
+        finally:
+            self._end_run(crew)
+
+        if interrupted_before:
+            raise SourceInterrupted(source.items)
+
+        self._ended = crew.ended
+
+    def stop(self) -> None:
+        """Start nothing more in the run that is under way, if there is one."""
+        if self._crew is not None:
+            self._crew.stop()
+
+    async def close(self) -> None:
+        """
+        Close the source, and run nothing any more; not while a run is under way.
+
+        :raises BaseException: what the source has raised as it was closed
+
+        """
+        self.closed = True
+        self.deliveries.close()
+        cancellation = RunCancellation(self._clock.run())
+        try:
+            await self.backlog.close()
+        except BaseException as exc:
+            error = uncancelled(exc, "the source")
+            if error is exc or cancellation.caused(exc):
+                raise
+
+            raise error from exc
+
+    def statistics(self) -> ThrottlerStatistics:
+        """Return the state at this instant."""
+        return statistics_of(
+            self.backlog, self._tally, self._options.limiter, self._clock, self._ended
+        )
+
+    def _new_crew(self) -> Crew[I, T]:
+        crew = Crew(self.backlog, self.deliveries, self._options, self._clock, resumable=True)
+        self._ended = None
+        self._tally.begin_run(self._clock.run().time)
+        # Not by a method of this object, which would then be in a cycle with the crew.
+        statistics = partial(
+            statistics_of, self.backlog, self._tally, self._options.limiter, self._clock
+        )
+        let_halt(crew, self._halt, statistics)
+        return crew
+
+    def _shift(self, seconds: float) -> None:
+        """Go over to another run's clock."""
+        if self._crew is not None:
+            self._end_run(self._crew)
+
+        self._tally.shift(seconds)
+
+    def _end_run(self, crew: Crew[I, T]) -> None:
+        if self._crew is not crew:
+            # It was ended as its loop was no more, or the parent process's.
+            return
+
+        self._crew = None
+        lost = [(errand, JobInterrupted(errand.job)) for errand in self.backlog.end_run()]
+        for errand, interrupted in lost:
+            self.deliveries.fail(errand, interrupted)
+
+        self.deliveries.end_run()
+        if self._options.observer is not None:
+            for errand, interrupted in lost:
+                tell_of_failure(self._options.observer, errand, interrupted)

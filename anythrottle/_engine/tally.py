@@ -1,0 +1,52 @@
+"""How many jobs have ended, over all runs, and how fast they end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import final
+
+from .pace import Pace
+
+
+@final
+class Tally:
+    """
+    Counts the jobs that have ended.
+
+    :ivar done: how many results have been had, or were dropped
+    :ivar failed: how many jobs have ended with an error
+
+    """
+
+    __slots__ = ("_pace", "_time", "done", "failed")
+
+    _time: Callable[[], float]
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.failed = 0
+        self._pace: Pace | None = None
+
+    def begin_run(self, time: Callable[[], float]) -> None:
+        """
+        Let the pace be that of another run.
+
+        :param time: tells what time it is in that run
+
+        """
+        self._time = time
+        self._pace = Pace(time())
+
+    def note_end(self) -> None:
+        """Note that a job has ended, well or not."""
+        if self._pace is not None:
+            self._pace.note(self._time())
+
+    def shift(self, seconds: float) -> None:
+        """Move all instants to another clock."""
+        if self._pace is not None:
+            self._pace.shift(seconds)
+
+    def per_second(self, now: float) -> float:
+        """Return how many jobs have ended per second, of late."""
+        return 0.0 if self._pace is None else self._pace.per_second(now)
