@@ -46,14 +46,14 @@ TYPE_VARIABLE = r"(.*\.)?_?~?([A-Z]s?(_\w+)?|PosArgsT)(\.args|\.kwargs)?"
 nitpick_ignore_regex = [("py:.*", TYPE_VARIABLE)]
 # type aliases for what the text of their pages says
 nitpick_ignore = [
+    ("py:class", "anythrottle._engine.outcomes.Outcomes"),
     ("py:class", "anythrottle._limiters.controls.AsItIs"),
     ("py:class", "Concurrency"),
     ("py:class", "Console"),
     ("py:class", "CostOf"),
-    ("py:class", "Job"),
     ("py:class", "Halt"),
+    ("py:class", "Job"),
     ("py:class", "JobOf"),
-    ("py:class", "Outcomes"),
     ("py:class", "RetryOn"),
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 from typing import final
 
 #: How far back is looked, in seconds, if many jobs have ended since then.
@@ -24,13 +25,15 @@ class Pace:
 
     """
 
-    __slots__ = ("_count", "_ends", "_since")
+    __slots__ = ("_count", "_ends", "_grain_ends", "_since")
 
     def __init__(self, now: float) -> None:
-        #: (an instant, how many have ended then or soon after)
-        self._ends: deque[tuple[float, int]] = deque()
+        #: [an instant, how many have ended then or soon after]
+        self._ends: deque[list[float]] = deque()
+        #: Until when they are counted as if they had ended with the last of these.
+        self._grain_ends = -inf
         #: How many these are.
-        self._count = 0
+        self._count = 0.0
         #: When the last has ended that is not among these, or else the run has begun.
         self._since = now
 
@@ -38,12 +41,12 @@ class Pace:
         """Note that a job has ended."""
         ends = self._ends
         self._count += 1
-        if ends and now < ends[-1][0] + _GRAIN:
-            instant, count = ends[-1]
-            ends[-1] = (instant, count + 1)
+        if now < self._grain_ends:
+            ends[-1][1] += 1
             return
 
-        ends.append((now, 1))
+        ends.append([now, 1])
+        self._grain_ends = now + _GRAIN
         while ends[0][0] <= now - _SECONDS and self._count - ends[0][1] >= _MANY:
             self._since, count = ends.popleft()
             self._count -= count
@@ -51,7 +54,8 @@ class Pace:
     def shift(self, seconds: float) -> None:
         """Move all instants to another clock."""
         self._since += seconds
-        self._ends = deque((end + seconds, count) for end, count in self._ends)
+        self._grain_ends += seconds
+        self._ends = deque([end + seconds, count] for end, count in self._ends)
 
     def per_second(self, now: float) -> float:
         """Return how many jobs have ended per second, of late."""

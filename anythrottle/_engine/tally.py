@@ -39,8 +39,10 @@ class Tally:
 
     def note_end(self) -> None:
         """Note that a job has ended, well or not."""
-        if self._pace is not None:
-            self._pace.note(self._time())
+        # One for each job: no more is looked up than need be.
+        pace = self._pace
+        if pace is not None:
+            pace.note(self._time())
 
     def shift(self, seconds: float) -> None:
         """Move all instants to another clock."""
