@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from math import ceil, inf, isinf
 from types import TracebackType
@@ -28,6 +29,11 @@ from .._policies.checks import check_count
 __all__ = ("JobProgress",)
 
 _FRAMES_PER_SECOND = 4
+
+#: How often the log is told, where there is no terminal.
+_SECONDS_PER_LINE = 60
+
+_logger = logging.getLogger("anythrottle")
 
 
 @final
@@ -59,8 +65,9 @@ class JobProgress(Live):
     What is printed meanwhile appears above the line. When the block ends, the line remains as it is
     then, and nothing is drawn any more.
 
-    In a pipe, a file, a notebook or on a dumb terminal nothing is written at all, and jobs are
-    counted only. It is rich that decides what an interactive terminal is. With ``FORCE_COLOR`` in
+    In a pipe, a file, a notebook or on a dumb terminal nothing is drawn. There, as long as the block
+    lasts, a line a minute goes to the logger ``anythrottle`` (level INFO) that says how far the jobs
+    are. It is rich that decides what an interactive terminal is. With ``FORCE_COLOR`` in
     the environment everything is one, unless there is ``TTY_INTERACTIVE=0`` as well.
 
     A thread of rich's draws four times a second. The event loop waits for the terminal only where
@@ -70,12 +77,15 @@ class JobProgress(Live):
     after one that was cancelled. One display is for one throttler at a time, as jobs are told apart
     by their index. Of limiters there may be several, each with a name of its own.
 
-    :param total: how many jobs there are, at least 0; ``None`` if that is not known
+    :param total: how many jobs there are in all, at least 0, with those completed before; ``None``
+        if that is not known
+    :param completed: how many of them had been done before, at least 0: by the process before this
+        one, say
     :param description: what stands in front of the bar
     :param console: where to draw, a ``rich.console.Console``; ``None`` for rich's global one, which
         is standard output
     :raises TypeError: if a parameter is of the wrong type
-    :raises ValueError: if ``total`` is negative
+    :raises ValueError: if ``total`` or ``completed`` is negative
 
     """
 
@@ -86,6 +96,7 @@ class JobProgress(Live):
         "_ended",
         "_entered",
         "_failed",
+        "_logged_at",
         "_paused_until",
         "_retried",
         "_running",
@@ -97,6 +108,7 @@ class JobProgress(Live):
         self,
         total: int | None = None,
         *,
+        completed: int = 0,
         description: str = "Jobs",
         console: Console | None = None,
     ) -> None:
@@ -111,7 +123,7 @@ class JobProgress(Live):
         self._console = get_console() if console is None else console
         self._entered = False
         self._drawn: tuple[Progress, TaskID] | None = None
-        self._ended = 0
+        self._ended = check_count("completed", completed, least=0)
         self._failed = 0
         self._throttled = 0
         self._retried = 0
@@ -119,6 +131,8 @@ class JobProgress(Live):
         self._running: set[int] = set()
         #: By the limiter's name, an instant of the console's clock.
         self._paused_until: dict[str | None, float] = {}
+        #: When the log was told last, by the console's clock.
+        self._logged_at = inf
 
     def __call__(self, event: Event) -> None:
         """
@@ -154,6 +168,9 @@ class JobProgress(Live):
                 progress.start_task(task)
 
             self._update(progress, task)
+        elif self._console.get_time() - self._logged_at >= _SECONDS_PER_LINE:
+            self._logged_at = self._console.get_time()
+            _logger.info("%s: %s", self._description, self._counts())
 
     def __enter__(self) -> Self:
         """
@@ -176,6 +193,8 @@ class JobProgress(Live):
             self._update(progress, task)
             progress.start()
             self._drawn = progress, task
+        else:
+            self._logged_at = self._console.get_time()
 
         self._entered = True
         return self
@@ -188,6 +207,7 @@ class JobProgress(Live):
     ) -> None:
         """Draw for the last time."""
         self._entered = False
+        self._logged_at = inf
         # A run that was cancelled tells nobody of the jobs that it has cut off.
         self._running.clear()
         if self._drawn is not None:
@@ -197,11 +217,13 @@ class JobProgress(Live):
             progress.stop()
 
     def __repr__(self) -> str:
+        return f"<JobProgress {self._counts()}>"
+
+    def _counts(self) -> str:
         of = "" if self._total is None else f" of {self._total}"
         return (
-            f"<JobProgress {self._ended}{of} done, {self._failed} failed, "
-            f"{self._throttled} throttled, {self._retried} retried, "
-            f"{len(self._running)} running>"
+            f"{self._ended}{of} done, {self._failed} failed, {self._throttled} throttled, "
+            f"{self._retried} retried, {len(self._running)} running"
         )
 
     def _end(self, index: int) -> None:

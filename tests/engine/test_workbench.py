@@ -79,7 +79,9 @@ WAYS: list[Callable[[Call, RateLimiter], Coroutine[Any, Any, list[object]]]] = [
 
 @pytest.mark.parametrize("way", WAYS)
 class TestAWrongRetryAfter:
-    @pytest.mark.parametrize("wrong", [-1, nan, True, b"soon", b"-1", KeyError(7), CancelledError()])
+    @pytest.mark.parametrize(
+        "wrong", [-1, nan, True, b"soon", b"-1", KeyError(7), CancelledError()]
+    )
     @pytest.mark.parametrize("in_group", [False, True])
     async def test_is_the_error_of_its_job_alone(
         self, way: Any, wrong: object, in_group: bool

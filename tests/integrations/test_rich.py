@@ -129,6 +129,8 @@ class TestBadInput:
             ({"total": True}, TypeError, "total must be an int, not True"),
             ({"total": 2.5}, TypeError, "total must be an int, not 2.5"),
             ({"total": -1}, ValueError, "total must be at least 0, not -1"),
+            ({"completed": -1}, ValueError, "completed must be at least 0, not -1"),
+            ({"completed": None}, TypeError, "completed must be an int, not None"),
             ({"description": 5}, TypeError, "description must be a str, not 5"),
             ({"description": None}, TypeError, "description must be a str, not None"),
             ({"console": 5}, TypeError, "console must be a rich.console.Console, not 5"),
@@ -565,6 +567,61 @@ class TestElsewhere:
             display(started(0))
 
         assert terminal.file.getvalue() == written
+
+
+class TestLog:
+    def lines(self, caplog: pytest.LogCaptureFixture) -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.name == "anythrottle"]
+
+    def test_a_line_a_minute_where_there_is_no_terminal(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        now = 1000.0
+        console = Console(file=io.StringIO(), get_time=lambda: now)
+        caplog.set_level("INFO", "anythrottle")
+        with JobProgress(9, completed=3, description="Pages", console=console) as display:
+            for seconds in (0, 59.9, 0.1, 30, 29, 1, 200):
+                now += seconds
+                display(finished(0))
+
+        counts = "0 failed, 0 throttled, 0 retried, 0 running"
+        assert self.lines(caplog) == [f"Pages: {done} of 9 done, {counts}" for done in (6, 9, 10)]
+
+    def test_not_outside_of_the_block(self, caplog: pytest.LogCaptureFixture) -> None:
+        now = 1000.0
+        console = Console(file=io.StringIO(), get_time=lambda: now)
+        caplog.set_level("INFO", "anythrottle")
+        display = JobProgress(9, console=console)
+        now += 100
+        display(finished(0))
+        with display:
+            now += 59
+            display(finished(0))
+
+        now += 100
+        display(finished(0))
+        assert self.lines(caplog) == []
+
+    def test_not_where_there_is_one(
+        self, terminal: Terminal, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO", "anythrottle")
+        with JobProgress(9, console=terminal.console) as display:
+            terminal.now += 100
+            display(finished(0))
+
+        assert self.lines(caplog) == []
+
+
+class TestResumed:
+    def test_what_was_done_before_is_done(self, terminal: Terminal) -> None:
+        with JobProgress(10, completed=4, console=terminal.console) as display:
+            assert terminal.look(display) == "Jobs 4/10 ?/s -:--:-- 0 running"
+            display(started(0))
+            terminal.now += 2
+            display(finished(0))
+            # The rate is that of this process.
+            assert terminal.look(display) == "Jobs 5/10 0.5/s 0:00:10 0 running"
 
 
 class TestEntering:
