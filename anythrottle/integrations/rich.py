@@ -65,9 +65,9 @@ class JobProgress(Live):
     What is printed meanwhile appears above the line. When the block ends, the line remains as it is
     then, and nothing is drawn any more.
 
-    In a pipe, a file, a notebook or on a dumb terminal nothing is drawn. There, as long as the block
-    lasts, a line a minute goes to the logger ``anythrottle`` (level INFO) that says how far the jobs
-    are. It is rich that decides what an interactive terminal is. With ``FORCE_COLOR`` in
+    In a pipe, a file, a notebook or on a dumb terminal nothing is drawn. There, as long as the
+    block lasts, a line a minute goes to the logger ``anythrottle`` (level INFO) that says how far
+    the jobs are. It is rich that decides what an interactive terminal is. With ``FORCE_COLOR`` in
     the environment everything is one, unless there is ``TTY_INTERACTIVE=0`` as well.
 
     A thread of rich's draws four times a second. The event loop waits for the terminal only where
@@ -162,15 +162,7 @@ class JobProgress(Live):
             case _:
                 return
 
-        if self._drawn is not None:
-            progress, task = self._drawn
-            if self._running:
-                progress.start_task(task)
-
-            self._update(progress, task)
-        elif self._console.get_time() - self._logged_at >= _SECONDS_PER_LINE:
-            self._logged_at = self._console.get_time()
-            _logger.info("%s: %s", self._description, self._counts())
+        self._show()
 
     def __enter__(self) -> Self:
         """
@@ -218,6 +210,18 @@ class JobProgress(Live):
 
     def __repr__(self) -> str:
         return f"<JobProgress {self._counts()}>"
+
+    def _show(self) -> None:
+        """Let the terminal show the counts, or the log now and then."""
+        if self._drawn is not None:
+            progress, task = self._drawn
+            if self._running:
+                progress.start_task(task)
+
+            self._update(progress, task)
+        elif self._console.get_time() - self._logged_at >= _SECONDS_PER_LINE:
+            self._logged_at = self._console.get_time()
+            _logger.info("%s: %s", self._description, self._counts())
 
     def _counts(self) -> str:
         of = "" if self._total is None else f" of {self._total}"

@@ -152,7 +152,7 @@ class TestBadInput:
     @pytest.mark.parametrize("name", ["description", "console"])
     def test_only_the_total_has_a_place(self, name: str) -> None:
         with pytest.raises(TypeError):
-            JobProgress(3, "Pages")  # type: ignore[call-arg]
+            JobProgress(3, "Pages")  # type: ignore[call-arg, arg-type]
 
 
 class TestLine:
