@@ -214,6 +214,9 @@ class LimiterControls(Live):
         finally:
             # Those who were called back too, should a policy of the user's own have failed.
             line.disturb(now)
+            if gate.is_crowded():
+                line.wake_all()
+
             for turn in recalled:
                 # Who goes at once is not told of again: an observer may do this each time.
                 turn.told = turn.told and turn.granted

@@ -362,10 +362,14 @@ class Gate:
     def full(self) -> bool:
         """Tell whether no slot could be had now."""
         if self.capacity is None:
-            return len(self.charged) >= self._slots
+            return self.is_crowded()
 
         statistics = self.capacity.statistics()
         return statistics.borrowed_tokens >= statistics.total_tokens or statistics.tasks_waiting > 0
+
+    def is_crowded(self) -> bool:
+        """Tell whether all its own slots are taken, or more, as there were more of them."""
+        return self.capacity is None and len(self.charged) >= self._slots
 
     def starved(self, ahead: int) -> bool:
         """Tell whether there is no slot left for who comes after so many others."""

@@ -225,15 +225,17 @@ class WaitLine(Turnstile):
             if turn.granted or now >= turn.give_up:
                 return
 
-            woken = True
-            until = max(min(self._due, turn.give_up), now + nap)
             if self._slot_wanted and self._slot_seeker is None:
                 await self._seek_slot(turn, run)
-            else:
-                woken = await self._sleep(turn, run, until)
+                return
+
+            until = max(min(self._due, turn.give_up), now + nap)
+            if await self._sleep(turn, run, until):
+                # For more than the time, perhaps: all is to be looked at anew.
+                return
 
             now = run.time()
-            nap = 0.0 if woken or now >= until else max(2 * nap, _NAP)
+            nap = 0.0 if now >= until else max(2 * nap, _NAP)
 
     async def _sleep(self, turn: Turn, run: Run, until: float) -> bool:
         """Sleep as the head of the line; tell whether it was woken before the time was up."""

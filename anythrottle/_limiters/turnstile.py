@@ -293,8 +293,16 @@ class Turnstile:
             if self.gate.holds_charges:
                 self.outlook.note_end()
 
-            if self.queue.blocks:
+            if self.queue.blocks and self.gate.is_crowded():
+                # Still: there were more slots when it began.
+                self.wake_all()
+            elif self.queue.blocks:
                 self.serve(now)
+
+    def wake_all(self) -> None:
+        """Let all in line see for themselves: some may wait now for what they hold themselves."""
+        for turn in self.queue.ahead_of():
+            _wake(turn)
 
     def settle(self, turn: Turn, changes: dict[str, int]) -> None:
         """Correct the charge of a started turn, by unit; what comes back goes to those in line."""

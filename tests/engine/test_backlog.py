@@ -284,6 +284,17 @@ class TestNews:
         }
         assert told[-1] == expected[how]
 
+    def test_of_an_end_is_not_told_while_others_run(self) -> None:
+        backlog = begun([job, other])
+        errands = [start(backlog), start(backlog)]
+        told: list[bool] = []
+        backlog.begin_run(lambda: told.append(backlog.is_at_end()), surprise)
+        backlog.end_of_source()
+        backlog.finish(errands[0])
+        assert told == [False]
+        backlog.finish(errands[1])
+        assert told == [False, True]
+
     def test_of_an_earlier_run_is_not_told(self) -> None:
         backlog = begun()
         told: list[None] = []

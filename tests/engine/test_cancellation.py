@@ -106,6 +106,23 @@ def test_it_was_cancelled_natively_before_and_went_on() -> None:
     asyncio_run(main)
 
 
+def test_it_was_cancelled_natively_before_and_that_is_taken_back() -> None:
+    async def main() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.sleep(1)
+
+        cancellation = RunCancellation(run_of(current_loop()), host_waits=True)
+        task.uncancel()
+        assert not cancellation.host_is_called()
+        assert not cancellation.forbids_starts()
+        assert not cancellation.caused(asyncio.CancelledError())
+
+    asyncio_run(main)
+
+
 def test_awaiting_a_cancelled_task_is_none() -> None:
     async def main() -> None:
         cancellation = made_here()

@@ -24,6 +24,7 @@ from anythrottle import (
     amap,
     for_each,
 )
+from anythrottle._engine.cancellation import RunCancellation
 from anythrottle._engine.crew import Crew
 from anythrottle._limiters.throttle import JobOf
 from anythrottle.abc import Event
@@ -466,3 +467,30 @@ class TestOthersRunMeanwhile:
         assert errors == {CostTooHigh: 900}
         # Never many in a row.
         assert max(Counter(ticks).values()) <= 4
+
+
+async def produce() -> AsyncIterator[int]:
+    for number in range(100):
+        yield number
+
+
+async def test_whether_the_run_is_cancelled_is_not_asked_at_each_item(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = 0
+    is_under_way = RunCancellation.is_under_way
+
+    def counted(cancellation: RunCancellation) -> bool:
+        nonlocal asked
+        asked += 1
+        return is_under_way(cancellation)
+
+    monkeypatch.setattr(RunCancellation, "is_under_way", counted)
+    await finish(Throttler(iter(Diary().jobs(100))))
+    assert asked < 10
+    await for_each(checkpoint_for, produce())
+    assert asked < 20
+
+
+async def checkpoint_for(_: int) -> None:
+    await checkpoint()

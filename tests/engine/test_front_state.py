@@ -9,7 +9,7 @@ from math import inf
 
 import anyio
 import pytest
-from anyio import EndOfStream, WouldBlock
+from anyio import BrokenResourceError, EndOfStream, WouldBlock
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -378,6 +378,31 @@ class TestWokenAndNativelyCancelled:
                     receive.receive_nowait()
 
         run_on_asyncio(main)
+
+
+def test_who_waits_for_room_is_sent_away_in_its_turn() -> None:
+    order: list[int] = []
+
+    async def main() -> None:
+        send, receive = create_front_stream[int]()
+
+        async def try_to_send(item: int) -> None:
+            with pytest.raises(BrokenResourceError):
+                await send.send(item)
+
+            order.append(item)
+
+        async with anyio.create_task_group() as task_group:
+            with send:
+                for item in range(5):
+                    task_group.start_soon(try_to_send, item)
+
+                await wait_idle()
+                receive.close()
+                await wait_idle()
+
+    run_on_asyncio(main)
+    assert order == [*range(5)]
 
 
 class TestRuns:

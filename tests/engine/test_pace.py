@@ -34,6 +34,16 @@ class TestAtFirst:
         assert pace_of([5.0], began=5.0).per_second(5.0) == 0
 
 
+def test_it_goes_over_to_another_clock() -> None:
+    pace = pace_of([float(number) for number in range(1, 31)])
+    few = pace_of([1, 2, 3])
+    for each, now, found in [(pace, 30, 1), (pace, 35, 10 / 15), (few, 5, 3 / 5)]:
+        assert each.per_second(now) == found
+        each.shift(-1000)
+        assert each.per_second(now - 1000) == found
+        each.shift(1000)
+
+
 class TestOfLate:
     def test_the_last_ten_seconds(self) -> None:
         pace = pace_of([float(number) for number in range(1, 101)])

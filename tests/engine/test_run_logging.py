@@ -65,6 +65,19 @@ def test_a_handler_that_was_attached_before_stays() -> None:
     logger.removeHandler(handler)
 
 
+def test_a_handler_that_was_attached_before_and_is_not_any_more() -> None:
+    handler = ListHandler()
+    logger.addHandler(handler)
+    with logging_during_run(handler, None):
+        pass
+
+    logger.removeHandler(handler)
+    with logging_during_run(handler, None):
+        assert handler in logger.handlers
+
+    assert handler not in logger.handlers
+
+
 @pytest.mark.parametrize("first_ends_first", [True, False])
 def test_overlapping_runs_with_one_handler(*, first_ends_first: bool) -> None:
     handler = ListHandler()

@@ -59,6 +59,15 @@ class TestDelays:
         assert (statistics.retried, statistics.throttled, statistics.started) == (3, 0, 4)
         assert (statistics.done, statistics.failed, statistics.delayed) == (1, 0, 0)
 
+    async def test_a_delay_of_next_to_nothing_takes_a_millisecond(self) -> None:
+        diary = Diary()
+        await anyio.sleep(64)
+        throttler = Throttler(
+            [diary.job("a", errors=[Later(1e-9)])], attempts=Attempts(retry_on=later)
+        )
+        await finish(throttler)
+        assert diary.when("start") == [64, 64 + 0.001]
+
     async def test_by_type_it_backs_off(self) -> None:
         diary = Diary()
         errors = [OSError() for _ in range(8)]

@@ -21,6 +21,7 @@ from anythrottle import (
 )
 from anythrottle.abc import Policy
 from anythrottle.testing import wait_idle
+from anythrottle.testing._backends import stall
 from tests.conftest import Run
 from tests.limiters.tools import Crowd, permit_of, tasks
 from tests.properties import examples
@@ -82,6 +83,17 @@ class TestPenalize:
             assert limiter.statistics().tasks_waiting == 2
 
         assert list(crowd.granted.values()) == [0.0, 14.0, 14.0]
+
+    async def test_takes_nothing_from_who_is_due_in_that_instant(self) -> None:
+        limiter = RateLimiter("1/s")
+        async with tasks() as task_group:
+            crowd = Crowd(limiter, task_group)
+            await crowd.join_all("first", "second")
+            # Its timer has yet to go off.
+            stall(1)
+            limiter.penalize(1)
+
+        assert crowd.granted == {"first": 0.0, "second": 1.0}
 
     async def test_units_that_are_not_named_are_not_charged(self) -> None:
         limiter = RateLimiter("5/10s", "100 tokens/10s", "9 pages/10s", "50 tokens/min")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -687,6 +687,75 @@ class TestPoliciesThatAreNotSteady:
         line.now = 5.0
         line.serve(due=0.0)
         self.assert_it_has_changed(line)
+
+
+class TestLittleIsOff:
+    """What is told without simulating the line anew, as that has not been paid for."""
+
+    def line(self, policy: Policy, costs: Sequence[int], number: int = 400) -> Line:
+        """Return a line of so many, whose costs go round, and a timetable of which is kept."""
+        line = Line(policy)
+        line.try_now(line.newcomer((int(policy.bucket().capacity),), 0))
+        for index in range(number):
+            line.join(line.newcomer((costs[index % len(costs)],), 5))
+
+        return line
+
+    @pytest.mark.parametrize(
+        "policy",
+        [WindowTokenBucket(3, 8), TokenBucket(3, 8), FixedWindow(3, 8)],
+        ids=["window", "token bucket", "fixed"],
+    )
+    def test_who_is_far_too_late_is_refused_though_others_have_joined(self, policy: Policy) -> None:
+        line = self.line(policy, [1, 2])
+        due = line.due((1,), 9)
+        assert line.outlook.is_hopeless((1,), 0.0, 9, 0.99 * due)
+        line.join(line.newcomer((2,), 0))
+        with self.nothing_simulated():
+            assert line.outlook.is_hopeless((1,), 0.0, 9, 0.99 * due)
+            assert not line.outlook.is_hopeless((1,), 0.0, 9, 1.01 * due)
+
+    def test_while_slots_are_left_nothing_moves_on(self) -> None:
+        line = self.line(WindowTokenBucket(1, 1), [1])
+        line.gate.set_slots(10_000, None)
+        line.gate.set_policies(line.gate.policies, line.gate.buckets)
+        assert line.outlook.is_hopeless((1,), 0.0, 5, 400.5)
+        line.sleep(10)
+        with self.nothing_simulated():
+            assert line.outlook.is_hopeless((1,), 10.0, 5, 400.5)
+            assert not line.outlook.is_hopeless((1,), 10.0, 5, 401.0)
+
+    def test_who_was_late_when_the_timetable_was_made_is_so_since_then(self) -> None:
+        line = self.line(WindowTokenBucket(1, 1), [1])
+        line.now = 50.0
+        assert line.outlook.decide((1,), 50.0, 5).retry_after == 400.0
+        line.now = 60.0
+        line.serve(due=1.0)
+        with self.nothing_simulated():
+            assert line.outlook.decide((1,), 60.0, 5).retry_after == 400.0
+
+    def test_one_of_very_many_is_left_out_of_account_even_if_more_was_paid_for(self) -> None:
+        line = self.line(WindowTokenBucket(3, 8), [1, 2])
+        line.outlook.decide((1,), 0.0, 9)
+        line.join(line.newcomer((2,), 0))
+        due = line.due((1,), 9)
+        with self.nothing_simulated():
+            for _ in range(100):
+                assert due <= line.outlook.decide((1,), 0.0, 9).retry_after <= 1.01 * due
+
+    def test_who_has_left_does_not_outweigh_who_has_joined(self) -> None:
+        line = self.line(WindowTokenBucket(3, 8), [1, 2], 100)
+        for _ in range(5):
+            line.outlook.decide((1,), 0.0, 9)
+
+        line.join(line.newcomer((3,), 0))
+        line.leave(line.queue.ahead_of()[50])
+        assert line.outlook.decide((1,), 0.0, 9).retry_after == line.due((1,), 9)
+
+    @contextmanager
+    def nothing_simulated(self) -> Iterator[None]:
+        with mock.patch.object(Outlook, "_simulated", side_effect=AssertionError):
+            yield
 
 
 class CountingBucket(WindowBucket):

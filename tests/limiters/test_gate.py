@@ -196,6 +196,17 @@ class TestSharedCapacity:
 
         assert permit.waited == 5.0
 
+    async def test_when_it_has_fewer_slots_than_are_borrowed_none_is_left(self) -> None:
+        capacity = anyio.CapacityLimiter(3)
+        limiter = RateLimiter("9/s", concurrency=capacity)
+        async with limiter, limiter:
+            decision = limiter.peek()
+            assert (decision.allowed, decision.reason, decision.retry_after) == (True, None, 0.0)
+            capacity.total_tokens = 1
+            decision = limiter.peek()
+            assert (decision.allowed, decision.reason) == (False, "concurrency")
+            assert decision.retry_after == math.inf
+
     async def test_each_grant_borrows_on_behalf_of_a_fresh_object(self) -> None:
         capacity = anyio.CapacityLimiter(5)
         limiter = RateLimiter(concurrency=capacity)

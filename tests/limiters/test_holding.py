@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from anythrottle import LimitExceeded, RateLimiter, WindowTokenBucket
 from anythrottle._limiters import holding
 from anythrottle.testing import wait_idle
+from tests.limiters.tools import tasks
 
 pytestmark = pytest.mark.timing
 
@@ -141,6 +143,99 @@ class TestSeveralJobs:
             await wait_idle()
             limiter = RateLimiter(concurrency=slots)
             await limiter.run(inside(limiter))
+
+        assert anyio.current_time() - start == 5
+
+    async def test_fewer_shared_slots_than_are_held(self) -> None:
+        slots = anyio.CapacityLimiter(2)
+        limiter = RateLimiter(concurrency=slots)
+        told: list[float] = []
+
+        async def func() -> None:
+            await wait_idle()
+            slots.total_tokens = 1
+            try:
+                await limiter.run(nothing)
+            except RuntimeError:
+                told.append(anyio.current_time() - start)
+                slots.total_tokens = 2
+
+        start = anyio.current_time()
+        async with tasks() as task_group:
+            task_group.start_soon(limiter.run, func)
+            task_group.start_soon(limiter.run, func)
+
+        assert told == [0.0]
+
+    async def test_fewer_slots_than_are_held(self) -> None:
+        """When the one is told that waits last, the other waits for the slot that it holds."""
+        limiter = RateLimiter(concurrency=2)
+        told: list[str] = []
+
+        async def func(name: str) -> None:
+            await wait_idle()
+            limiter.reconfigure(concurrency=1)
+            try:
+                await limiter.run(nothing)
+            except RuntimeError:
+                told.append(name)
+
+        async with tasks() as task_group:
+            task_group.start_soon(limiter.run, func, "a")
+            task_group.start_soon(limiter.run, func, "b")
+
+        assert sorted(told) == ["a", "b"]
+
+    async def test_slots_that_become_fewer_while_one_waits(self) -> None:
+        """It waits for its own slot as soon as nobody else has one."""
+        limiter = RateLimiter(concurrency=2)
+        told: list[float] = []
+
+        async def func() -> None:
+            try:
+                await limiter.run(nothing)
+            except RuntimeError:
+                told.append(anyio.current_time() - start)
+
+        start = anyio.current_time()
+        async with tasks() as task_group:
+            task_group.start_soon(limiter.run, anyio.sleep, 5)
+            task_group.start_soon(limiter.run, func)
+            await wait_idle()
+            limiter.reconfigure(concurrency=1)
+
+        assert told == [5.0]
+
+    async def test_slots_that_become_fewer_while_one_waits_for_a_token(self) -> None:
+        limiter = RateLimiter("1/10s", concurrency=2)
+        told: list[float] = []
+
+        async def func() -> None:
+            try:
+                await limiter.run(nothing)
+            except RuntimeError:
+                told.append(anyio.current_time() - start)
+
+        start = anyio.current_time()
+        async with tasks() as task_group:
+            task_group.start_soon(limiter.run, func)
+            await anyio.sleep(1)
+            limiter.reconfigure(concurrency=1)
+
+        assert told == [1.0]
+
+    async def test_a_pause_that_somebody_will_end(self) -> None:
+        limiter = RateLimiter(concurrency=2)
+        start = anyio.current_time()
+
+        async def func() -> None:
+            limiter.pause(math.inf)
+            await limiter.run(nothing)
+
+        async with tasks() as task_group:
+            task_group.start_soon(limiter.run, func)
+            await anyio.sleep(5)
+            limiter.resume()
 
         assert anyio.current_time() - start == 5
 

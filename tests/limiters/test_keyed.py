@@ -235,6 +235,16 @@ class TestDropping:
         await anyio.sleep(0.1)
         assert keyed["b"] is keyed["b"]
 
+    @pytest.mark.parametrize("idle", range(5))
+    async def test_one_idle_key_makes_room_however_many_are_held(self, idle: int) -> None:
+        keyed = KeyedLimiter(per_key, max_keys=5)
+        limiters = {number: keyed[number] for number in range(5)}
+        del limiters[idle]
+        await anyio.sleep(1000)
+        assert keyed["new"] is keyed["new"]
+        assert idle not in keyed
+        assert all(keyed[number] is limiter for number, limiter in limiters.items())
+
     async def test_idle_keys_grow_fewer_as_others_are_made(self) -> None:
         keyed = KeyedLimiter(per_key)
         for number in range(100):

@@ -172,6 +172,25 @@ class TestAsyncioRun:
 
         asyncio.run(main())
 
+    def test_the_one_that_was_noted_last_is_suspected(self) -> None:
+        async def main() -> None:
+            run = this_run()
+
+            async def act(*, fails: bool) -> None:
+                run.note_actor()
+                if fails:
+                    raise ZeroDivisionError
+
+            actors = [asyncio.create_task(act(fails=fails)) for fails in (False, True)]
+            await asyncio.wait(actors)
+            assert run.is_alarmed()
+            # Who comes then does not make it forget.
+            await act(fails=False)
+            assert run.is_alarmed()
+            assert isinstance(actors[1].exception(), ZeroDivisionError)
+
+        asyncio.run(main())
+
     def test_a_wake_leaves_no_timer_behind(self) -> None:
         loop = VirtualEventLoop()
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import anyio
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from anythrottle import Decision, LimitExceeded, RateLimiter, WindowTokenBucket
 from anythrottle._events import Abandoned, Event, Granted, Refused
+from anythrottle._limiters.forecast import Outlook
 from anythrottle._limiters.patience import check_patience
 from anythrottle._policies.window import WindowBucket
 from anythrottle.testing import wait_idle
@@ -284,6 +286,21 @@ class TestTheEndOfPatience:
                 await crowd.join(name, max_wait=math.inf)
 
         assert list(crowd.granted.values()) == [0.0, 3600.0, 7200.0, 10800.0, 14400.0]
+
+    async def test_who_waits_as_long_as_it_takes_needs_no_forecast(self) -> None:
+        limiter = RateLimiter("1/s", max_waiting=9)
+        async with tasks() as task_group:
+            crowd = Crowd(limiter, task_group)
+            with mock.patch.object(Outlook, "is_hopeless") as asked:
+                asked.return_value = False
+                for max_wait in (None, None, math.inf, math.inf):
+                    await crowd.join(len(crowd.scopes), max_wait=max_wait)
+
+                assert not asked.called
+                await crowd.join("bounded", max_wait=100)
+                assert asked.called
+
+        assert list(crowd.granted.values()) == [0.0, 1.0, 2.0, 3.0, 4.0]
 
     async def test_patience_ends_in_a_pause_without_end(self) -> None:
         limiter = RateLimiter("1/s")

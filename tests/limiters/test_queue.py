@@ -86,6 +86,19 @@ class TestTurnQueue:
         queue.add(turns[5])
         assert (len(queue), queue.first()) == (1, turns[5])
 
+    def test_those_who_come_last_fill_one_block_after_the_other(self) -> None:
+        queue = TurnQueue()
+        with mock.patch.object(queue_module, "_MOST", 4):
+            for number in range(10):
+                queue.add(turn_at(0, number))
+
+            assert [len(block) for block in queue.blocks] == [4, 4, 2]
+            queue.pop()
+            for number in range(10, 13):
+                queue.add(turn_at(0, number))
+
+        assert [len(block) for block in queue.blocks] == [3, 4, 4, 1]
+
     def test_those_who_stay_keep_their_order_when_the_others_leave(self) -> None:
         queue = TurnQueue()
         turns = [turn_at(number * 37 % 10_007, number) for number in range(5000)]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
+from unittest import mock
 
 import anyio
 import pytest
@@ -25,6 +26,7 @@ from anythrottle import (
     WindowTokenBucket,
     abc,
 )
+from anythrottle._limiters import rate_limiter
 from anythrottle._limiters.rate_limiter import as_limiter
 from anythrottle.abc import Policy
 from anythrottle.testing import wait_idle
@@ -395,6 +397,25 @@ class TestHolding:
 
         assert limiter.statistics().borrowed_tokens == 0
 
+    @pytest.mark.timing
+    async def test_it_is_entered_with_priority_0(self) -> None:
+        limiter = RateLimiter("1/s")
+        entered: list[float] = []
+
+        async def enter() -> None:
+            async with limiter:
+                entered.append(anyio.current_time())
+
+        async with tasks() as task_group:
+            await limiter.acquire()
+            crowd = Crowd(limiter, task_group)
+            await crowd.join("before")
+            await crowd.join("behind", priority=1)
+            task_group.start_soon(enter)
+
+        assert crowd.granted == {"before": 1.0, "behind": 3.0}
+        assert entered == [2.0]
+
     async def test_it_can_be_left_by_another_task(self) -> None:
         limiter = RateLimiter(concurrency=2)
         async with tasks() as task_group:
@@ -638,6 +659,16 @@ class TestNullLimiter:
             assert anyio.current_time() == 5.0
 
 
+async def test_acquire_makes_no_turn_for_who_need_not_wait() -> None:
+    limiter = RateLimiter("9/h")
+    await limiter.acquire()
+    with mock.patch.object(rate_limiter, "Turn", side_effect=AssertionError):
+        await limiter.acquire()
+        await limiter.acquire(5)
+
+    assert limiter.peek().remaining == 2
+
+
 class TestAcquireNowait:
     async def test_takes_what_is_there(self) -> None:
         limiter = RateLimiter("3/h")
@@ -649,6 +680,22 @@ class TestAcquireNowait:
         assert isinstance(raised.value, anyio.WouldBlock)
         assert raised.value.decision.reason == "rate"
         limiter.acquire_nowait(0)
+
+    @pytest.mark.timing
+    async def test_goes_by_priority_0(self) -> None:
+        limiter = RateLimiter("3/10s")
+        async with tasks() as task_group:
+            crowd = Crowd(limiter, task_group)
+            await crowd.join("first", 1)
+            await crowd.join("later", 3, priority=1)
+            limiter.acquire_nowait()
+            await crowd.join("before", 2)
+            with pytest.raises(LimitExceeded) as raised:
+                limiter.acquire_nowait()
+
+            assert (raised.value.decision.reason, raised.value.retry_after) == ("line", 10.0)
+
+        assert crowd.granted == {"first": 0.0, "before": 10.0, "later": 20.0}
 
     @pytest.mark.timing
     async def test_retry_after_is_exact(self) -> None:
@@ -707,6 +754,7 @@ class TestStatisticsAndRepr:
         limiter = RateLimiter()
         assert not hasattr(limiter, "__dict__")
         assert not hasattr(limiter.permit(), "__dict__")
+        assert not hasattr(limiter.statistics(), "__dict__")
 
 
 class TestAsLimiter:

@@ -19,13 +19,14 @@ from anythrottle import (
     Cost,
     CostTooHigh,
     FixedWindow,
+    Granted,
     LimitExceeded,
     RateLimiter,
     TokenBucket,
     WindowTokenBucket,
 )
 from anythrottle._policies.fixed_window_bucket import FixedWindowBucket
-from anythrottle.abc import Bucket, Policy
+from anythrottle.abc import Bucket, Event, Policy
 from anythrottle.testing import wait_idle
 from tests.conftest import Run
 from tests.limiters.tools import BLOWS, Blow, Crowd, Victim, permit_of, sweep_with, tasks
@@ -722,6 +723,22 @@ class TestThoseInLine:
         assert all(max(a) < min(b) for a, b in pairwise(batches) if a != b)
         assert len(granted) == 6
 
+    async def test_who_has_to_wait_anew_is_told_of_anew(self) -> None:
+        granted: list[float] = []
+
+        def observe(event: Event) -> None:
+            if isinstance(event, Granted):
+                granted.append(event.waited)
+                if len(granted) == 2:
+                    # The second one has not begun, and does not fit any more.
+                    limiter.reconfigure("3/10s")
+
+        limiter = RateLimiter("4/10s", observer=observe)
+        await limiter.acquire(2)
+        await limiter.acquire(2)
+        assert anyio.current_time() == 10.0
+        assert granted == [0.0, 0.0, 10.0]
+
     async def test_a_permit_that_was_asked_for_before(self) -> None:
         limiter = RateLimiter("5/10s")
         fits, does_not, lacks = (permit_of(limiter, cost) for cost in (2, 3, 1))
@@ -884,6 +901,16 @@ class TestCallsThatRun:
         assert left(limiter) == [2 if ends else 5]
         await anyio.sleep_until(20)
         assert left(limiter) == [5]
+
+    async def test_settle_a_unit_that_was_not_counted_before(self) -> None:
+        limiter = RateLimiter("5/10s")
+        async with limiter.permit(2) as permit:
+            limiter.reconfigure("5/10s", "100 tokens/10s")
+            assert left(limiter) == [3, 100]
+            permit.settle({"tokens": 30})
+            assert left(limiter) == [3, 70]
+            permit.settle({"tokens": 20})
+            assert left(limiter) == [3, 80]
 
     async def test_what_they_have_ended_is_remembered_beside_a_longer_window(self) -> None:
         limiter = RateLimiter(ending(2, 3), "100/10s")
@@ -1272,6 +1299,28 @@ class TestConcurrency:
             await wait_idle()
             assert callers.failed_at == {"seeker": 0.0}
             assert capacity.statistics().tasks_waiting == 1
+            await anyio.sleep(5)
+            capacity.release_on_behalf_of("outsider")
+
+        assert callers.entered == {"next": 5.0}
+
+    async def test_a_seeker_that_is_cancelled_as_its_cost_has_come_not_to_fit(self) -> None:
+        capacity = anyio.CapacityLimiter(1)
+        await capacity.acquire_on_behalf_of("outsider")
+        limiter = RateLimiter("5/s", concurrency=capacity)
+        scope = anyio.CancelScope()
+
+        async def seek() -> None:
+            with scope:
+                await limiter.permit(4).__aenter__()
+
+        async with tasks() as task_group:
+            task_group.start_soon(seek)
+            await wait_idle()
+            callers = Callers(limiter, task_group)
+            await callers.come("next")
+            limiter.reconfigure("3/s")
+            scope.cancel()
             await anyio.sleep(5)
             capacity.release_on_behalf_of("outsider")
 

@@ -607,6 +607,18 @@ class TestManyCorrections:
             permit.refund()
             assert limiter.peek({"tokens": 0}).remaining == 1_000_000
 
+    async def test_of_several_policies_too(self) -> None:
+        limiter = RateLimiter("9/s", "1_000_000 tokens/10s", "9_000_000 tokens/s")
+        async with limiter.permit({"calls": 0, "tokens": 1}) as permit:
+            for number in range(2, 1001):
+                permit.settle({"tokens": number})
+                await anyio.sleep(1)
+
+            assert isinstance(permit, TurnPermit)
+            assert len(permit.charges) <= 100
+            permit.refund()
+            assert left(limiter) == [9, 1_000_000, 9_000_000]
+
 
 class TestConservation:
     """Nothing is lost, and nothing comes from nowhere."""

@@ -206,6 +206,11 @@ class TestWhichSucceedsWhich:
         limiter.reconfigure(TokenBucket(70, 60, burst=7000), TokenBucket(70, 60, burst=70))
         assert left(limiter) == [10, 5]
 
+    async def test_of_two_bursts_the_one_that_is_more_alike_counts(self) -> None:
+        limiter = await self.used(TokenBucket(90, 60, burst=20), TokenBucket(80, 60, burst=8000))
+        limiter.reconfigure(TokenBucket(70, 60, burst=7000))
+        assert left(limiter) == [10]
+
     async def test_else_in_their_order(self) -> None:
         limiter = await self.used(TokenBucket(100, 60), TokenBucket(100.0, 60, burst=100), MINUTE)
         limiter.reconfigure(*[TokenBucket(100, 61)] * 3)

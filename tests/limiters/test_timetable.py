@@ -155,6 +155,21 @@ class TestWhileAllCostTheSame:
         assert table.covered == 0
         assert line.ask(table, (1,)) is None
 
+    def test_another_one_is_made_when_more_have_gone_than_were_simulated(
+        self, steps: list[Sequence[int]]
+    ) -> None:
+        line = LineOfSome(400)
+        table = line.table()
+        table.answer((1,), 0, 3)
+        line.sleep(10)
+        assert table.covered < 0
+        steps.clear()
+        for _ in range(3):
+            assert line.outlook.is_hopeless((1,), 10.0, 0, 400.5)
+            assert not line.outlook.is_hopeless((1,), 10.0, 0, 401.0)
+
+        assert len(steps) == 391
+
     def test_what_has_gone_is_forgotten(self) -> None:
         line = LineOfSome(100)
         table = line.table()
@@ -195,6 +210,29 @@ class TestWhenCostsDiffer:
         answer = table.answer((1,), 0, 198 - 1)
         assert answer is not None
         assert (answer.inserted, answer.left) == (1, 1)
+
+    @pytest.mark.parametrize("windows", [0, 1, 14, 25])
+    def test_by_the_states_that_are_kept_each_in_the_middle_is_answered_truly(
+        self, windows: int, steps: list[Sequence[int]]
+    ) -> None:
+        line = LineOfSome(0, WindowTokenBucket(3, 8))
+        for number in range(200):
+            line.put(priority=number)
+
+        table = line.table()
+        table.answer((2,), 200, 200)
+        line.sleep(8 * windows)
+        line.put(2, priority=300)
+        # The first state of use is marked where nobody of those who have gone stands behind it.
+        first = (3 * windows // 32 + 1) * 32
+        steps.clear()
+        for number in range(first - 1, 200):
+            for cost in (1, 3):
+                assert line.ask(table, (cost,), number) == line.due((cost,), number)
+                assert len(steps) < 32
+                steps.clear()
+
+        assert line.ask(table, (1,), first - 2) is None
 
     def test_it_is_of_no_use_if_the_newcomer_itself_was_simulated(self) -> None:
         line = LineOfSome(100)

@@ -75,6 +75,20 @@ class TestTrioRun:
 
         assert trio.run(main)
 
+    def test_waits_for_as_long_by_trios_own_clock(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        rest: list[float] = []
+
+        async def park(run: TrioRun, who: Parked) -> None:
+            rest.append(trio.current_effective_deadline() - trio.current_time())
+
+        async def main() -> None:
+            run = TrioRun(trio.lowlevel.current_trio_token())
+            await run.park_until(Parked(), run.time() + 1e6)
+
+        monkeypatch.setattr(TrioRun, "park", park)
+        trio.run(main)
+        assert rest == [pytest.approx(1e6, rel=1e-3)]
+
     def test_a_wake_after_the_run(self) -> None:
         who = Parked()
 

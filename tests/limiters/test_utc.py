@@ -143,6 +143,16 @@ class TestOnAVirtualClock:
         assert reader.read(11.0) == 0.0
         assert reader.read(12.0) == 1.0
 
+    @pytest.mark.parametrize(("drift", "followed"), [(0.5, False), (-0.5, False), (0.5625, True)])
+    def test_a_wall_clock_that_drifts_by_half_a_second_was_not_set(
+        self, clocks: Clocks, drift: float, followed: bool
+    ) -> None:
+        reader = UtcReader(clock_like(real=False))
+        begun = reader.read(0.0)
+        clocks.pass_by(100)
+        clocks.wall += drift
+        assert reader.read(1000.0) == (clocks.wall if followed else begun + 1000.0)
+
     def test_it_agrees_with_the_wall_clock_in_a_new_run(self, clocks: Clocks) -> None:
         reader = UtcReader(clock_like(real=False))
         reader.read(0.0)

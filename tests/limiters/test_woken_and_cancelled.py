@@ -241,6 +241,46 @@ async def test_one_of_its_group_fails_while_others_pass_their_checkpoints(
 
 
 @pytest.mark.timing
+async def test_one_of_its_group_fails_that_has_come_on_the_short_way() -> None:
+    limiter = RateLimiter("9/10s")
+    # It is open to those who come when the limiter knows in which run it is.
+    await limiter.acquire()
+    begun: list[int] = []
+
+    def begin() -> None:
+        begun.append(1)
+        raise ZeroDivisionError
+
+    with pytest.RaisesGroup(ZeroDivisionError):
+        async with anyio.create_task_group() as task_group:
+            for _ in range(5):
+                task_group.start_soon(acquire, limiter, begin)
+
+    assert len(begun) == 1
+    assert limiter.peek().remaining == 7
+
+
+@pytest.mark.timing
+async def test_who_lets_others_go_fails_at_once() -> None:
+    limiter = RateLimiter("9/10s")
+    limiter.pause(float("inf"))
+    begun: list[int] = []
+
+    async def resume() -> None:
+        limiter.resume()
+        raise ZeroDivisionError
+
+    with pytest.RaisesGroup(ZeroDivisionError):
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(acquire, limiter, lambda: begun.append(1))
+            await wait_idle()
+            task_group.start_soon(resume)
+
+    assert begun == []
+    assert limiter.peek().remaining == 9
+
+
+@pytest.mark.timing
 async def test_tasks_of_other_groups_look_one_after_the_other_and_go_on() -> None:
     limiter = RateLimiter("9/10s")
     limiter.pause(float("inf"))

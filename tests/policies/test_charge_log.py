@@ -51,6 +51,14 @@ def test_the_older_the_coarser() -> None:
         assert at - before <= (100_000 - before) / 4
 
 
+def test_only_the_older_half_grows_coarser() -> None:
+    log = ChargeLog(8)
+    for number in range(1, 10):
+        log.note(float(number), 1)
+
+    assert log.entries() == [(2.0, 2), (4.0, 2), *((float(number), 1) for number in range(5, 10))]
+
+
 def test_the_instants_never_go_back() -> None:
     log = ChargeLog(4)
     log.note(5.0, 1)

@@ -720,6 +720,22 @@ class TestUtc:
         assert bucket.delay(0.001, 1) == pytest.approx(10, abs=0.001)
         assert spend(bucket, 10.1, 1) == pytest.approx(20, abs=0.001)
 
+    @pytest.mark.parametrize(("back", "delay"), [(0.0625, 10.0625), (0.125, 0.125)])
+    def test_up_to_a_hundredth_of_a_window_is_a_moment(self, back: float, delay: float) -> None:
+        bucket = utc_bucket(3, 10)
+        bucket.set_utc(0.0, 1000.0)
+        spend(bucket, 0.0, 3)
+        bucket.set_utc(0.0, 1000.0 - back)
+        assert bucket.delay(0.0, 1) == delay
+
+    @pytest.mark.parametrize(("offset", "end"), [(0.0, 10.0), (2.0, 2.0), (-3.0, 7.0), (25.0, 5.0)])
+    def test_until_it_is_told_what_utc_is_the_clock_shows_it(
+        self, offset: float, end: float
+    ) -> None:
+        bucket = utc_bucket(3, 10, offset)
+        assert spend(bucket, 1.0, 3) == end
+        assert bucket.delay(1.0, 1) == end - 1
+
     @examples(300)
     @given(st.data(), st.integers(1, 4), st.sampled_from([0.1, 1.0, 10.0, math.pi, DAY]))
     def test_whatever_the_wall_clock_does_no_span_holds_more_than_twice_the_limit(

@@ -613,6 +613,19 @@ class TestSuccession:
         assert new.remaining(50.0) == 10
         assert new.remaining(51.0) == 20
 
+    @pytest.mark.parametrize(
+        ("rate", "forgiven", "delay"),
+        [(2.0, False, 1.0), (1.0, False, 2.0), (0.5, True, 3.0), (0.875, True, 1 + 1 / 0.875)],
+    )
+    def test_it_tells_whether_debt_was_forgiven(
+        self, rate: float, forgiven: bool, delay: float
+    ) -> None:
+        old, new = TokenBucket(1, 1, burst=10).bucket(), TokenBucket(rate, 1, burst=10).bucket()
+        spend(old, 0.0, 11)
+        # At 1, the old one would be out of debt.
+        assert new.succeed(old, 0.0, []) == forgiven
+        assert new.delay(0.0, 1) == pytest.approx(delay)
+
     def test_a_reset_is_by_the_clock_of_its_run(self) -> None:
         old, new = TokenBucket(60, 60).bucket(), TokenBucket(600, 60).bucket()
         spend(old, 0.0, 60)

@@ -424,6 +424,15 @@ class TestBoundedMemory:
         assert all(first < second for first, second in pairwise(receipts))
         assert len(bucket._entries) == 1_000
 
+    def test_from_a_thousand_on_those_within_a_thousandth_are_merged(self) -> None:
+        bucket = WindowTokenBucket(10**6, 1000).bucket()
+        spend(bucket, [number / 2 for number in range(999)])
+        assert spend(bucket, [600.0, 601.0]) == [1600.0, 1601.0]
+        assert len(bucket._entries) == 1_000
+        # Else what was charged at 600 would come back late by more than that.
+        assert spend(bucket, [601.0005]) == [1601.0005]
+        assert len(bucket._entries) == 1_001
+
     @examples(25)
     @given(st.data())
     def test_no_window_holds_more_than_the_limit_though_returns_are_merged(
@@ -609,6 +618,14 @@ class TestTighten:
         bucket = WindowTokenBucket(5, 10).bucket()
         bucket.tighten(0.0, 0, math.inf)
         assert bucket.delay(0.0, 1) == 10.0
+
+    def test_what_remains_stays_when_something_comes_back(self) -> None:
+        bucket = WindowTokenBucket(5, 10).bucket()
+        spend(bucket, [0.0, 0.0])
+        bucket.tighten(5.0, 1, 10.0)
+        assert [bucket.remaining(at) for at in (5.0, 10.0, 15.0)] == [1, 1, 5]
+        bucket.take(12.0, 0)
+        assert bucket.remaining(12.0) == 1
 
     def test_what_is_held_is_no_part_of_what_remains(self) -> None:
         bucket = WindowTokenBucket(5, 10, measure="end").bucket()
