@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import weakref
 from collections.abc import Callable
@@ -296,3 +297,26 @@ async def test_who_waits_inside_of_it_is_not_stuck_by_itself() -> None:
         permit.end()
 
     assert anyio.current_time() == start + 1
+
+
+def test_what_another_loop_has_let_go_is_kept_no_more() -> None:
+    """A loop that stands still while another one uses the limiter has lost what it held."""
+    limiter = RateLimiter(concurrency=1)
+
+    async def slowly() -> Permit:
+        permit = await keep()
+        await go_on.wait()
+        return permit
+
+    go_on = asyncio.Event()
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(limiter.run(slowly))
+    while not limiter.statistics().borrowed_tokens:
+        loop.run_until_complete(asyncio.sleep(0))
+
+    anyio.run(limiter.run, nothing)
+    go_on.set()
+    permit = loop.run_until_complete(task)
+    permit.end()
+    loop.close()
+    assert held(limiter) == (0, 0)
