@@ -10,7 +10,7 @@ import anyio
 from .._limiters.base_limiter import tell_throttled
 from .._limiters.holding import Slot, borrowers_of, slots_here, waiting_inside
 from .._limiters.parking import Parked
-from .._limiters.permit import FREE, FreePermit, TurnPermit
+from .._limiters.permit import FreePermit, TurnPermit
 from .._limiters.rate_limiter import RateLimiter
 from .._policies.policy import Cost
 from ..abc import Limiter, Permit
@@ -59,22 +59,26 @@ class Admission(Generic[I]):
 
     __slots__ = (
         "_cost",
-        "_free",
         "_limiter",
-        "_limitless",
         "_priority",
         "_scope",
         "_slots",
         "fixed_cost",
+        "free",
         "keeps_slots",
     )
 
     def __init__(self, options: JobOptions[I]) -> None:
         limiter, concurrency, cost = options.limiter, options.concurrency, options.cost
-        self._limiter: Limiter = RateLimiter() if limiter is None else limiter
+        #: The permit of all jobs, if nothing can hold them up but a pause of this run's own.
+        self.free: FreePermit | None = None
+        if limiter is None:
+            self.free = FreePermit()
+            limiter = RateLimiter(observer=self.free.note)
+            self.free.belong_to(limiter)
+
+        self._limiter: Limiter = limiter
         self._priority = options.priority
-        #: Whether nothing can hold a job up but a pause of this run's own, and nothing does now.
-        self._limitless = self._free = limiter is None
         self._slots = (
             anyio.CapacityLimiter(concurrency) if isinstance(concurrency, int) else concurrency
         )
@@ -113,14 +117,18 @@ class Admission(Generic[I]):
         if not (worker.has_slot or self._borrow_now(worker)):
             return None
 
-        if self._free:
-            return FREE
+        free = self.free
+        if free is not None and free.is_open:
+            return free
 
         asked = self._limiter.permit(errand.cost, priority=self._priority)
         if not (isinstance(asked, TurnPermit) and asked.enter_now(begins=begins)):
             return None
 
-        self._free = self._limitless
+        if free is not None:
+            # No pause is under way any more.
+            free.is_open = True
+
         return asked
 
     async def wait(
@@ -154,12 +162,7 @@ class Admission(Generic[I]):
 
     def pause(self, permit: Permit, seconds: float | None) -> None:
         """Let the limiter pause, told by the permit of the call that was throttled."""
-        if permit is FREE:
-            self._limiter.pause(seconds)
-        else:
-            tell_throttled(permit, self._limiter, seconds)
-
-        self._free = False
+        tell_throttled(permit, self._limiter, seconds)
 
     def stop_waiting(self) -> None:
         """Let whoever waits give up."""

@@ -15,7 +15,7 @@ from .._events import Failed, Finished, Observer, Retried, Throttled, tell
 from .._limiters.current import make_current
 from .._limiters.holding import Slot, hold_here
 from .._limiters.parking import Run
-from .._limiters.permit import FREE, TurnPermit
+from .._limiters.permit import TurnPermit
 from .._limiters.throttle import JobOf, Throttle, awaitable_of, discard, go_again, throttle_in
 from ..abc import Permit
 from .admission import Admission, Asked, leave
@@ -55,6 +55,7 @@ class Workbench(Generic[I, T]):
         "_cancellation",
         "_context",
         "_end_with",
+        "_free",
         "_free_context",
         "_observer",
         "_outlet",
@@ -90,8 +91,10 @@ class Workbench(Generic[I, T]):
         #: Of this one, each attempt has a copy of its own.
         self._context = copy_context()
         #: The same, for those that need no permit of their own.
+        self._free = admission.free
         self._free_context = self._context.copy()
-        self._free_context.run(make_current, FREE)
+        if self._free is not None:
+            self._free_context.run(make_current, self._free)
 
     def let_go(self) -> None:
         """Break the reference cycles: tracebacks of what jobs have raised lead here."""
@@ -111,7 +114,7 @@ class Workbench(Generic[I, T]):
         try:
             began = self._run.time()
             try:
-                is_free = permit is FREE
+                is_free = permit is self._free
                 context = (self._free_context if is_free else self._context).copy()
                 if slot is not None:
                     context.run(hold_here, slot)
@@ -147,7 +150,7 @@ class Workbench(Generic[I, T]):
         # The same as leave() does, without a coroutine if that is possible.
         if isinstance(asked, TurnPermit):
             asked.leave()
-        elif asked is not FREE:
+        elif asked is not self._free:
             await leave(asked, None)
 
     def fail(self, errand: Errand[I, T], error: BaseException) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from math import inf
 from types import TracebackType
 from typing import Protocol, Self, final
 
-from .._events import Settled, tell
+from .._events import Event, Paused, Settled, tell
 from .._policies.checks import check_unit
 from .._policies.policy import Cost, PolicyState
 from .cost import by_unit, check_counted, named_amounts
@@ -27,11 +28,31 @@ class Pausing(Protocol):
 
 @final
 class FreePermit:
-    """A :class:`~anythrottle.abc.Permit` of a call that nothing limits."""
+    """
+    A :class:`~anythrottle.abc.Permit` of calls that nothing limits but the pauses of their run.
 
-    __slots__ = ()
+    One serves for all calls of a run. The run's own limiter tells it of pauses, and is not held.
+
+    :ivar is_open: whether no pause may be under way
+
+    """
+
+    __slots__ = ("_limiter", "is_open")
 
     waited = 0.0
+
+    def __init__(self) -> None:
+        self.is_open = True
+        self._limiter: weakref.ref[Pausing] | None = None
+
+    def belong_to(self, limiter: Pausing) -> None:
+        """Say whose pauses it tells of, and lets begin."""
+        self._limiter = weakref.ref(limiter)
+
+    def note(self, event: Event) -> None:
+        """Observe the run's limiter."""
+        if isinstance(event, Paused):
+            self.is_open = False
 
     def settle(self, cost: Cost) -> None:
         # There is nothing to correct, but a mistake is one here too.
@@ -48,7 +69,9 @@ class FreePermit:
         pass
 
     def throttled(self, retry_after: float | None = None) -> None:
-        pass
+        limiter = None if self._limiter is None else self._limiter()
+        if limiter is not None:
+            limiter.pause(retry_after)
 
     def keep(self) -> None:
         raise RuntimeError("keep() is for the function that a limiter's run() or wrap() calls")
@@ -61,10 +84,6 @@ class FreePermit:
 
     def __repr__(self) -> str:
         return "<Permit without limit>"
-
-
-#: One serves for all calls.
-FREE = FreePermit()
 
 
 @final

@@ -154,11 +154,48 @@ class TestThrottled:
             with pytest.raises(ValueError, match="seconds"):
                 permit.throttled(-1)
 
-    async def test_without_a_limiter_it_is_nobody_s(self) -> None:
+    @pytest.mark.parametrize("pauses", [1, 3])
+    async def test_without_a_limiter_it_is_the_run_that_pauses(self, pauses: int) -> None:
+        begun: list[float] = []
+        start = anyio.current_time()
+        left: list[Permit] = []
+
+        async def call(item: int) -> None:
+            begun.append(anyio.current_time() - start)
+            left.append(current_permit())
+            if item < pauses:
+                current_permit().throttled(5)
+
+        await for_each(call, range(4), concurrency=1)
+        assert begun == [min(item, pauses) * 5 for item in range(4)]
+        # The run is over, and there is nothing to pause.
+        for permit in left:
+            permit.throttled(5)
+
+    async def test_nor_does_another_run(self) -> None:
+        start = anyio.current_time()
+
         async def call(_: int) -> None:
             current_permit().throttled(5)
 
         await for_each(call, [1])
+        await for_each(call, [1])
+        assert anyio.current_time() == start
+
+    async def test_a_pause_that_is_told_while_others_run(self) -> None:
+        """By a permit that has waited, too."""
+        begun: list[tuple[int, float]] = []
+        start = anyio.current_time()
+
+        async def call(item: int) -> None:
+            begun.append((item, anyio.current_time() - start))
+            if item in {0, 2}:
+                current_permit().throttled(5)
+
+            await anyio.sleep(1)
+
+        await for_each(call, range(5), concurrency=2)
+        assert sorted(begun) == [(0, 0), (1, 5), (2, 5), (3, 10), (4, 10)]
 
 
 class TestMaxWait:
