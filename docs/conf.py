@@ -48,6 +48,7 @@ nitpick_ignore_regex = [("py:.*", TYPE_VARIABLE)]
 nitpick_ignore = [
     ("py:class", "anythrottle._engine.outcomes.Outcomes"),
     ("py:class", "anythrottle._limiters.controls.AsItIs"),
+    ("py:class", "anythrottle._limiters.permit.TurnPermit"),
     ("py:class", "Concurrency"),
     ("py:class", "Console"),
     ("py:class", "CostOf"),

@@ -31,7 +31,7 @@ SECONDS_PER_RESULT = 0.02
 
 # Requests that leave at the right intervals arrive at others. Our window is longer than the
 # server's by as much as the way there may vary; a 429 that comes all the same is obeyed.
-# (WindowTokenBucket(..., measure="end") needs no such guess; the ancestor's parameters do.)
+# (limiter="20/10s end" needs no such guess; the ancestor's parameters do.)
 JITTER = 0.05
 
 
