@@ -6,6 +6,7 @@ import random
 from math import inf
 from typing import cast, final
 
+from .._limiters.throttle import note_last_throttle
 from .._policies.checks import check_seconds
 from .attempts import Attempts
 
@@ -69,7 +70,8 @@ class Retrying:
             return None
 
         if errors >= self._most_errors:
-            error.add_note(f"It was the last of {_times(errors, 'attempt')}.")
+            attempts = "1 attempt" if errors == 1 else f"{errors} attempts"
+            error.add_note(f"It was the last of {attempts}.")
             return None
 
         return back_off(errors) if answer is True else answer
@@ -87,17 +89,8 @@ class Retrying:
         if throttles < self._most_throttles:
             return False
 
-        said = (
-            "no retry_after was given"
-            if retry_after is None
-            else (f"the last retry_after was {retry_after:g} s")
-        )
-        error.add_note(f"It was throttled {_times(throttles, 'time')}; {said}.")
+        note_last_throttle(error, throttles, retry_after)
         return True
-
-
-def _times(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _is_all(error: Exception, types: type[Exception] | tuple[type[Exception], ...]) -> bool:

@@ -281,7 +281,10 @@ class LimiterControls(Live, BaseLimiter):
     def __repr__(self) -> str:
         statistics = self.statistics()
         name = "" if self._line.name is None else f" {self._line.name!r}"
-        parts = [f"{p.limit} {p.unit}/{p.window:g}s" for p in self._gate.policies]
+        parts = [
+            f"{p.limit} {p.unit}/{p.window:g}s{' end' if p.holds else ''}"
+            for p in self._gate.policies
+        ]
         if statistics.total_tokens < inf:
             parts.append(f"{statistics.borrowed_tokens}/{statistics.total_tokens:g} at once")
 

@@ -180,7 +180,7 @@ class RateLimiter(LimiterControls):
 
     def permit(
         self, cost: Cost = 1, *, priority: int = 0, max_wait: Patience = None
-    ) -> AbstractAsyncContextManager[Permit]:
+    ) -> AbstractAsyncContextManager[TurnPermit]:
         """
         Return the permit for one call, to be entered.
 
@@ -215,15 +215,17 @@ class RateLimiter(LimiterControls):
 
         return self._permit(cost, priority, max_wait)
 
-    def permit_again(self, permit: Permit, cost: Cost) -> TurnPermit:
+    def permit_again(self, permit: Permit, cost: Cost) -> TurnPermit | None:
         """
         Return the permit for a call that goes again: in line already, before all others.
 
         :param permit: the permit that it runs under as yet
         :param cost: what it costs, 0 or more, or amounts by unit
+        :return: the permit; ``None`` if ``permit`` is none that this library has granted
         """
-        assert isinstance(permit, TurnPermit)
-        assert permit.place is not None
+        if not isinstance(permit, TurnPermit) or permit.place is None:
+            return None
+
         # Not fast: else a function that is throttled each time would never let others run.
         again = self._permit(cost, FRONT, permit.max_wait, fast=False)
         again.place = (FRONT, permit.place[1])

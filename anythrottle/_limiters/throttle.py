@@ -68,12 +68,17 @@ def go_again(
 
     :param throttle: what ``error`` says of throttling
     :param job: what has raised it
-    :param attempts: how often it was started
-    :param most: how often it may be started
+    :param attempts: how often it was throttled
+    :param most: how often it may be throttled
 
     """
     replacement = throttle.replacements[0] if throttle.replacements else job
-    goes = throttle.pure and _may_go(error, job, replacement, attempts, most)
+    if throttle.pure and attempts >= most:
+        note_last_throttle(error, attempts, throttle.retry_after)
+        goes = False
+    else:
+        goes = throttle.pure and _may_go(error, job, replacement)
+
     for unused in throttle.replacements:
         if not goes or unused is not replacement:
             discard(unused)
@@ -81,14 +86,22 @@ def go_again(
     return cast("JobOf[T]", replacement) if goes else None
 
 
-def _may_go(
-    error: BaseException, job: object, replacement: object, attempts: int, most: float
-) -> bool:
-    """Tell whether a throttled job may go again; if not, that is noted on its error."""
-    if attempts >= most:
-        error.add_note(f"It was throttled at each of its {attempts} starts.")
-        return False
+def note_last_throttle(error: BaseException, throttles: int, retry_after: float | None) -> None:
+    """
+    Note on the error of a job how often it was throttled, now that it does not go again.
 
+    :param retry_after: what the service has said last, in seconds; ``None`` if nothing
+    """
+    times = "1 time" if throttles == 1 else f"{throttles} times"
+    said = "no retry_after was given"
+    if retry_after is not None:
+        said = f"the last retry_after was {retry_after:g} s"
+
+    error.add_note(f"It was throttled {times}; {said}.")
+
+
+def _may_go(error: BaseException, job: object, replacement: object) -> bool:
+    """Tell whether a throttled job can go again; if not, that is noted on its error."""
     if replacement is job and not callable(job):
         error.add_note(
             "An awaitable cannot run again: pass a callable that makes it, or raise "

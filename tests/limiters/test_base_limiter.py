@@ -395,3 +395,26 @@ class TestEngine:
 
         await for_each(call, [1], limiter=limiter)
         assert limiter.paused == [5]
+
+
+async def test_a_wrapped_permit_goes_again_by_priority() -> None:
+    """Handed on to ours, a permit that is not ours stands in line as any other."""
+
+    class HandsOn(Unlimited):
+        def permit_again(self, permit: Permit, cost: Any) -> Any:
+            return RateLimiter("9/s").permit_again(permit, cost)
+
+    limiter = HandsOn()
+    throttled = [ThrottleException()]
+
+    async def job() -> None:
+        if throttled:
+            raise throttled.pop()
+
+    await limiter.run(job)
+    assert [priority < 0 for _, priority, _ in limiter.asked] == [False, True]
+
+
+def test_the_repr_says_what_is_measured_from_the_end() -> None:
+    limiter = RateLimiter("20/10s end", "100 tokens/min")
+    assert repr(limiter) == "<RateLimiter 20 calls/10s end, 100 tokens/60s>"

@@ -728,7 +728,7 @@ class TestMaxAttempts:
             await limiter.run(service.job(errors=errors), max_throttles=3)
 
         assert caught.value is errors[2]
-        assert caught.value.__notes__ == ["It was throttled at each of its 3 starts."]
+        assert caught.value.__notes__ == ["It was throttled 3 times; the last retry_after was 2 s."]
         assert len(service.calls) == 3
         # The last one has paused the limiter too, and holds nothing.
         assert limiter.statistics() == RateLimiterStatistics(0, 0, 1, 2.0)
@@ -751,7 +751,7 @@ class TestMaxAttempts:
             await RateLimiter().run(Service().job(errors=[group]), max_throttles=1)
 
         assert caught.value is group
-        assert group.__notes__ == ["It was throttled at each of its 1 starts."]
+        assert group.__notes__ == ["It was throttled 1 time; no retry_after was given."]
 
     async def test_by_default_there_is_no_bound(self) -> None:
         service = Service()

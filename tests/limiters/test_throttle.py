@@ -129,7 +129,7 @@ class TestGoAgain:
         replacement = answer()
         throttle = Throttle(None, [replacement], True)
         assert go_again(throttle, error, answer, 2, 2) is None
-        assert error.__notes__ == ["It was throttled at each of its 2 starts."]
+        assert error.__notes__ == ["It was throttled 2 times; no retry_after was given."]
         assert inspect.getcoroutinestate(replacement) == inspect.CORO_CLOSED
 
     def test_an_awaitable_cannot_run_again(self) -> None:
