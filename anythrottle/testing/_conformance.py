@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Generator
-from contextlib import contextmanager
-from typing import TypeVar
-
 import anyio
 from anyio.abc import TaskGroup
 
 from .._errors import CostTooHigh, LimitExceeded, ThrottleException
 from ..abc import Limiter
-from ._backends import wait_idle
-
-E = TypeVar("E", bound=BaseException)
-
-#: What the limiters under test allow in a window.
-_LIMIT = 3
+from ._conformance_base import LIMIT, ConformanceBase, go_wrong, raises
+from ._conformance_permits import PermitConformance
+from ._conformance_quotas import QuotaConformance
 
 
-class LimiterConformance(ABC):
+class LimiterConformance(QuotaConformance, PermitConformance):
     """
     Tests of all that :class:`~anythrottle.abc.Limiter` promises, for any limiter.
 
@@ -36,26 +28,6 @@ class LimiterConformance(ABC):
     to a short time and :attr:`slack` to what its answers may take.
     """
 
-    #: The length of the windows in the tests, in seconds.
-    window: float = 10.0
-
-    #: By how much a turn may come too late, in seconds.
-    slack: float = 0.0
-
-    #: By how much a turn may seem to come too early, as clocks differ, in seconds.
-    resolution: float = 0.0
-
-    @abstractmethod
-    def make_limiter(self, limit: int, window: float, *, concurrency: int | None = None) -> Limiter:
-        """
-        Return a new limiter, which counts calls alone.
-
-        :param limit: the most that may begin in any window
-        :param window: its length in seconds
-        :param concurrency: how many calls may run at once; ``None`` for no bound
-
-        """
-
     async def test_is_a_limiter(self) -> None:
         assert isinstance(self._limiter(), Limiter), "a method is missing"
 
@@ -69,37 +41,37 @@ class LimiterConformance(ABC):
                     begun.append(anyio.current_time())
 
         async with anyio.create_task_group() as tasks:
-            for number in range(4 * _LIMIT):
+            for number in range(4 * LIMIT):
                 # Some of them give up, and none that come later may be the worse for it.
                 tasks.start_soon(call, self.window / 2 if number % 4 == 3 else 100 * self.window)
                 await anyio.sleep(self.window / 7)
 
         begun.sort()
-        pairs = zip(begun, begun[_LIMIT:], strict=False)
+        pairs = zip(begun, begun[LIMIT:], strict=False)
         least = min(later - earlier for earlier, later in pairs)
-        assert least >= self.window - self.resolution, f"{_LIMIT + 1} calls began in {least} s"
+        assert least >= self.window - self.resolution, f"{LIMIT + 1} calls began in {least} s"
 
     async def test_a_full_burst_passes_at_once_and_the_next_as_soon_as_it_may(self) -> None:
         limiter = self._limiter()
         start = anyio.current_time()
-        for _ in range(_LIMIT):
+        for _ in range(LIMIT):
             async with limiter:
                 self._assert_passed(start, 0)
 
-        for _ in range(_LIMIT):
+        for _ in range(LIMIT):
             async with limiter:
                 self._assert_passed(start, self.window)
 
     async def test_first_come_first_served(self) -> None:
-        crowd = _Crowd(self._limiter())
+        crowd = _Crowd(self, self._limiter())
         async with anyio.create_task_group() as crowd.tasks:
-            for name in range(4 * _LIMIT):
+            for name in range(4 * LIMIT):
                 await crowd.join(name)
 
-        assert crowd.by_batches(_LIMIT) == [set(range(n, n + _LIMIT)) for n in range(0, 12, 3)]
+        assert crowd.by_batches(LIMIT) == [set(range(n, n + LIMIT)) for n in range(0, 12, 3)]
 
     async def test_a_lower_priority_goes_first(self) -> None:
-        crowd = _Crowd(self._limiter())
+        crowd = _Crowd(self, self._limiter())
         async with anyio.create_task_group() as crowd.tasks:
             for name in ("first", "second", "third", "later", "last"):
                 await crowd.join(name, priority=name == "last")
@@ -107,14 +79,14 @@ class LimiterConformance(ABC):
             for name in ("urgent", "more urgent", "as urgent"):
                 await crowd.join(name, priority=-1)
 
-        assert crowd.by_batches(_LIMIT)[1] == {"urgent", "more urgent", "as urgent"}
+        assert crowd.by_batches(LIMIT)[1] == {"urgent", "more urgent", "as urgent"}
         assert crowd.begun[-1] == "last" or crowd.begun[-2] == "last"
 
     async def test_small_costs_do_not_overtake_a_large_one(self) -> None:
-        crowd = _Crowd(self._limiter())
+        crowd = _Crowd(self, self._limiter())
         async with anyio.create_task_group() as crowd.tasks:
             await crowd.join("first", 1)
-            await crowd.join("large", _LIMIT)
+            await crowd.join("large", LIMIT)
             for name in range(4):
                 await crowd.join(name, 1)
 
@@ -130,11 +102,11 @@ class LimiterConformance(ABC):
     async def test_costs_are_checked_at_once(self) -> None:
         limiter = self._limiter()
         for cost, error in ((-1, ValueError), (1.5, TypeError), (True, TypeError)):
-            with _raises(error):
+            with raises(error):
                 await self._call(limiter, cost)  # type: ignore[arg-type]
 
-        with _raises(CostTooHigh):
-            await self._call(limiter, _LIMIT + 1)
+        with raises(CostTooHigh):
+            await self._call(limiter, LIMIT + 1)
 
         await self._assert_full(limiter)
 
@@ -159,27 +131,27 @@ class LimiterConformance(ABC):
     async def test_an_error_in_the_call_lets_go(self) -> None:
         limiter = self._limiter(10**6, concurrency=1)
         for _ in range(3):
-            with _raises(ZeroDivisionError), anyio.fail_after(100 * self.window):
+            with raises(ZeroDivisionError), anyio.fail_after(100 * self.window):
                 async with limiter.permit():
-                    _fail()
+                    go_wrong()
 
     async def test_who_is_cancelled_in_line_has_taken_nothing(self) -> None:
         limiter = self._limiter()
         start = anyio.current_time()
         await self._spend(limiter)
         with anyio.move_on_after(self.window / 4) as scope:
-            await self._call(limiter, _LIMIT)
+            await self._call(limiter, LIMIT)
 
         assert scope.cancelled_caught, "it did not wait"
-        async with limiter.permit(_LIMIT):
+        async with limiter.permit(LIMIT):
             self._assert_passed(start, self.window)
 
     async def test_the_line_goes_on_when_its_head_is_cancelled(self) -> None:
-        crowd = _Crowd(self._limiter())
+        crowd = _Crowd(self, self._limiter())
         async with anyio.create_task_group() as crowd.tasks:
-            await crowd.join("first", _LIMIT)
-            await crowd.join("head", _LIMIT)
-            await crowd.join("next", _LIMIT)
+            await crowd.join("first", LIMIT)
+            await crowd.join("head", LIMIT)
+            await crowd.join("next", LIMIT)
             crowd.scopes["head"].cancel()
 
         assert crowd.begun == ["first", "next"]
@@ -190,7 +162,7 @@ class LimiterConformance(ABC):
         start = anyio.current_time()
         await self._spend(limiter)
         await anyio.sleep(self.window / 4)
-        with _raises(LimitExceeded) as refusals:
+        with raises(LimitExceeded) as refusals:
             await self._call(limiter, max_wait=0)
 
         self._assert_passed(start, self.window / 4)
@@ -202,7 +174,7 @@ class LimiterConformance(ABC):
         limiter = self._limiter()
         start = anyio.current_time()
         await self._spend(limiter)
-        with _raises(LimitExceeded):
+        with raises(LimitExceeded):
             await self._call(limiter, max_wait=self.window / 2)
 
         # It is refused at once, for it could not come in time.
@@ -212,9 +184,9 @@ class LimiterConformance(ABC):
             assert permit.waited <= self.window + self.slack
 
     async def test_a_pause_holds_back_those_in_line_as_well(self) -> None:
-        crowd = _Crowd(self._limiter())
+        crowd = _Crowd(self, self._limiter())
         async with anyio.create_task_group() as crowd.tasks:
-            await crowd.join("first", _LIMIT)
+            await crowd.join("first", LIMIT)
             await crowd.join("in line")
             crowd.limiter.pause(2 * self.window)
             # Of overlapping pauses, the later end holds.
@@ -225,22 +197,22 @@ class LimiterConformance(ABC):
     async def test_a_refund_gives_the_charge_back(self) -> None:
         limiter = self._limiter()
         start = anyio.current_time()
-        async with limiter.permit(_LIMIT) as permit:
+        async with limiter.permit(LIMIT) as permit:
             permit.refund()
 
-        async with limiter.permit(_LIMIT):
+        async with limiter.permit(LIMIT):
             self._assert_passed(start, 0)
 
     async def test_a_charge_can_be_corrected(self) -> None:
         limiter = self._limiter()
         start = anyio.current_time()
-        async with limiter.permit(_LIMIT) as permit:
+        async with limiter.permit(LIMIT) as permit:
             permit.settle(1)
 
         async with limiter.permit(1) as permit:
             self._assert_passed(start, 0)
             # More than there is: later calls wait for it.
-            permit.settle(_LIMIT)
+            permit.settle(LIMIT)
 
         async with limiter.permit(1):
             self._assert_passed(start, self.window)
@@ -255,7 +227,7 @@ class LimiterConformance(ABC):
         assert await limiter.run(add, 2, 3) == 5
         assert await limiter.wrap(add)(2, right=4) == 6
         # Each of them has been charged like any call.
-        await self._call(limiter, _LIMIT - 2)
+        await self._call(limiter, LIMIT - 2)
         self._assert_passed(start, 0)
         await self._call(limiter)
         self._assert_passed(start, self.window)
@@ -264,10 +236,10 @@ class LimiterConformance(ABC):
         limiter = self._limiter(concurrency=1)
 
         async def fail() -> None:
-            _fail()
+            go_wrong()
 
         for _ in range(2):
-            with _raises(ZeroDivisionError), anyio.fail_after(100 * self.window):
+            with raises(ZeroDivisionError), anyio.fail_after(100 * self.window):
                 await limiter.run(fail)
 
     async def test_a_throttled_call_pauses_the_limiter_and_goes_again_first(self) -> None:
@@ -278,7 +250,7 @@ class LimiterConformance(ABC):
         async def throttled() -> None:
             begun.append("throttled")
             if len(begun) == 1:
-                await wait_idle()
+                await self.settle_down()
                 raise ThrottleException(retry_after=self.window)
 
             self._assert_passed(start, self.window)
@@ -288,7 +260,7 @@ class LimiterConformance(ABC):
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(limiter.run, throttled)
-            await wait_idle()
+            await self.settle_down()
             tasks.start_soon(limiter.run, other)
 
         assert begun == ["throttled", "throttled", "other"]
@@ -302,32 +274,10 @@ class LimiterConformance(ABC):
             attempts += 1
             raise ThrottleException(retry_after=0)
 
-        with _raises(ThrottleException):
+        with raises(ThrottleException):
             await limiter.run(throttled, max_throttles=3)
 
         assert attempts == 3
-
-    def _limiter(self, limit: int = _LIMIT, *, concurrency: int | None = None) -> Limiter:
-        return self.make_limiter(limit, self.window, concurrency=concurrency)
-
-    async def _call(self, limiter: Limiter, cost: int = 1, max_wait: float | None = None) -> None:
-        async with limiter.permit(cost, max_wait=max_wait):
-            pass
-
-    async def _spend(self, limiter: Limiter) -> None:
-        await self._call(limiter, _LIMIT)
-
-    async def _assert_full(self, limiter: Limiter) -> None:
-        start = anyio.current_time()
-        await self._spend(limiter)
-        self._assert_passed(start, 0)
-
-    def _assert_passed(self, start: float, seconds: float) -> None:
-        passed = anyio.current_time() - start
-        assert passed >= seconds - self.resolution, f"after {passed} s, too early for {seconds}"
-        late = passed - seconds - self.slack
-        # By so much sums of floats may differ.
-        assert late <= 1e-9 * (1 + passed), f"after {passed} s, too late for {seconds}"
 
 
 class _Crowd:
@@ -335,7 +285,8 @@ class _Crowd:
 
     tasks: TaskGroup
 
-    def __init__(self, limiter: Limiter) -> None:
+    def __init__(self, suite: ConformanceBase, limiter: Limiter) -> None:
+        self._suite = suite
         self.limiter = limiter
         self.start = anyio.current_time()
         self.begun: list[object] = []
@@ -344,7 +295,7 @@ class _Crowd:
     async def join(self, name: object, cost: int = 1, *, priority: int = 0) -> None:
         """Let one more come, and wait until it is in line or through."""
         self.tasks.start_soon(self._call, name, cost, priority)
-        await wait_idle()
+        await self._suite.settle_down()
 
     def by_batches(self, size: int) -> list[set[object]]:
         """Return who has begun, in batches: within one instant, a backend may shuffle tasks."""
@@ -354,18 +305,3 @@ class _Crowd:
         with anyio.CancelScope() as self.scopes[name]:
             async with self.limiter.permit(cost, priority=int(priority)):
                 self.begun.append(name)
-
-
-@contextmanager
-def _raises(error: type[E]) -> Generator[list[E]]:
-    caught: list[E] = []
-    try:
-        yield caught
-    except error as exc:
-        caught.append(exc)
-
-    assert caught, f"{error.__name__} was not raised"
-
-
-def _fail() -> None:
-    raise ZeroDivisionError("on purpose")

@@ -10,7 +10,8 @@ from typing import Any
 import anyio
 import pytest
 
-from anythrottle import FixedWindow, RateLimiter, TokenBucket, WindowTokenBucket, abc
+from anythrottle import FixedWindow, PolicyState, RateLimiter, TokenBucket, WindowTokenBucket, abc
+from anythrottle._limiters.current import as_current, current_permit
 from anythrottle.testing import LimiterConformance
 from tests.conftest import Run
 
@@ -33,6 +34,26 @@ class TestWithOtherPartsOfALimiter(LimiterConformance):
         slots = None if concurrency is None else anyio.CapacityLimiter(concurrency)
         policy = WindowTokenBucket(limit, window)
         return RateLimiter(policy, "1_000_000/ms", concurrency=slots, fast_acquire=True)
+
+
+@pytest.mark.timing
+class TestWhatNobodyNeedsToHave(LimiterConformance):
+    """A limiter that tells nothing of its quotas, with permits that know nothing new."""
+
+    settled = 0
+
+    def make_limiter(
+        self, limit: int, window: float, *, concurrency: int | None = None
+    ) -> abc.Limiter:
+        return Plain(limit, window, concurrency)  # type: ignore[return-value]
+
+    async def settle_down(self) -> None:
+        self.settled += 1
+        await super().settle_down()
+
+    async def test_it_waits_for_others_by_one_method(self) -> None:
+        await self.test_first_come_first_served()
+        assert self.settled > 10
 
 
 class Wrapped:
@@ -63,6 +84,30 @@ class Wrapped:
         traceback: TracebackType | None,
     ) -> None:
         await self.inner.__aexit__(exc_type, exc, traceback)
+
+
+class Plain(Wrapped):
+    @asynccontextmanager
+    async def _permit(self, cost: Any, options: Any) -> AsyncGenerator[Any]:
+        async with self.inner.permit(cost, **options) as permit:
+            yield PlainPermit(permit)
+
+    def permit(self, cost: Any = 1, **options: Any) -> AbstractAsyncContextManager[Any]:
+        return self._permit(cost, options)
+
+    async def run(self, func: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
+        async def call() -> Any:
+            with as_current(PlainPermit(current_permit())):  # type: ignore[arg-type]
+                return await func(*args)
+
+        return await self.inner.run(call, **options)
+
+
+class PlainPermit:
+    def __init__(self, permit: Any) -> None:
+        self.waited = permit.waited
+        self.settle = permit.settle
+        self.refund = permit.refund
 
 
 class Lifo(Wrapped):
@@ -194,6 +239,101 @@ class DropsArguments(Wrapped):
         return wrapped
 
 
+class WithQuotas(Wrapped):
+    """All that ours can tell, and be told."""
+
+    @property
+    def policies(self) -> tuple[abc.Policy, ...]:
+        return self.inner.policies
+
+    def quotas(self) -> tuple[PolicyState, ...]:
+        return self.inner.quotas()
+
+    def tighten(self, **figures: Any) -> None:
+        self.inner.tighten(**figures)
+
+    def penalize(self, cost: Any) -> None:
+        self.inner.penalize(cost)
+
+    def resume(self) -> None:
+        self.inner.resume()
+
+    def reconfigure(self, *policies: Any) -> None:
+        self.inner.reconfigure(*policies)
+
+    def idle_in(self) -> float:
+        return self.inner.idle_in()
+
+
+class QuotasOfAFullBucket(WithQuotas):
+    def quotas(self) -> tuple[PolicyState, ...]:
+        return RateLimiter(*self.policies).quotas()
+
+
+class TightensNothing(WithQuotas):
+    def tighten(self, **figures: Any) -> None: ...
+
+
+class ForgivesPenalties(WithQuotas):
+    def penalize(self, cost: Any) -> None: ...
+
+
+class PausesOn(WithQuotas):
+    def resume(self) -> None: ...
+
+
+class StaysAsItIs(WithQuotas):
+    def reconfigure(self, *policies: Any) -> None: ...
+
+
+class IdleAtOnce(WithQuotas):
+    def idle_in(self) -> float:
+        return 0.0
+
+
+class FaultyPermit:
+    """Another permit, but for its faults."""
+
+    def __init__(self, permit: Any) -> None:
+        self.permit = permit
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.permit, name)
+
+
+class Deaf(FaultyPermit):
+    def throttled(self, retry_after: float | None = None) -> None: ...
+
+
+class RefundsWhatWasCounted(FaultyPermit):
+    def mark_counted(self, *units: str) -> None:
+        self.permit.refund()
+
+
+class KeepsAnywhere(FaultyPermit):
+    def keep(self) -> None: ...
+
+
+def with_permits(kind: type[FaultyPermit]) -> Callable[[int, float, int | None], Any]:
+    class Faulty(Wrapped):
+        @asynccontextmanager
+        async def _permit(self, cost: Any, options: Any) -> AsyncGenerator[Any]:
+            async with self.inner.permit(cost, **options) as permit:
+                yield kind(permit)
+
+        def permit(self, cost: Any = 1, **options: Any) -> AbstractAsyncContextManager[Any]:
+            return self._permit(cost, options)
+
+    return Faulty
+
+
+class KeepsNothing(Wrapped):
+    async def run(self, func: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
+        permit = await self.inner.run(func, *args, **options)
+        permit.end()
+        return permit
+
+
 FAULTS: list[tuple[Callable[[int, float, int | None], Any], str]] = [
     (lambda *_: object(), "test_is_a_limiter"),
     (lambda _l, _w, slots: RateLimiter(concurrency=slots), "test_no_window_holds_more"),
@@ -223,6 +363,16 @@ FAULTS: list[tuple[Callable[[int, float, int | None], Any], str]] = [
     (KeepsItsSlotAfterAnErrorInRun, "test_run_passes_errors_on"),
     (RunsForEver, "test_attempts_have_a_bound"),
     (DropsArguments, "test_run_returns"),
+    (QuotasOfAFullBucket, "test_quotas_tell"),
+    (TightensNothing, "test_a_server_s_figures"),
+    (ForgivesPenalties, "test_a_penalty"),
+    (PausesOn, "test_a_pause_can_be_ended"),
+    (StaysAsItIs, "test_another_limit_holds"),
+    (IdleAtOnce, "test_it_is_idle_when"),
+    (with_permits(Deaf), "test_a_permit_that_is_told"),
+    (with_permits(RefundsWhatWasCounted), "test_a_call_that_was_counted"),
+    (with_permits(KeepsAnywhere), "test_only_a_call_of_run"),
+    (KeepsNothing, "test_a_kept_call"),
 ]
 
 
