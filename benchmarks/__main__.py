@@ -4,7 +4,7 @@ import argparse
 import subprocess
 import sys
 
-NAMES = ("uncontended", "waiters", "accuracy", "engine", "memory")
+NAMES = ("uncontended", "waiters", "accuracy", "marked", "engine", "memory")
 
 
 def main() -> int:
