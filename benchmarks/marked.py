@@ -81,8 +81,7 @@ def main() -> int:
     }
     fastest = measured["from the start"][0]
     print_table(
-        f"{CALLS} calls of {DURATIONS[0]} to {DURATIONS[1]} s, {LIMIT} per {WINDOW:g} s, and a server "
-        "that counts exactly",
+        f"{CALLS} calls of {DURATIONS[0]} to {DURATIONS[1]} s, {LIMIT} per {WINDOW:g} s",
         ["measured", "seconds", "times from the start", f"refused of {CALLS}"],
         [
             [row, f"{seconds:.0f}", f"{seconds / fastest:.2f}", str(refusals)]
