@@ -170,7 +170,7 @@ class BaseLimiter(ABC):
                             throttles += 1
                             following = self._after_throttling(exc, current, job, throttles, most)
                             if following is not None:
-                                throttled = exc
+                                job, throttled = following, exc
                                 again = self.permit_again(current, cost)
 
                             raise
@@ -179,9 +179,11 @@ class BaseLimiter(ABC):
                         raise exc from throttled
 
                     if following is None or exc is not throttled:
-                        raise
+                        if isinstance(again, TurnPermit):
+                            # Something else has come in between: nobody will take its turn.
+                            again.leave()
 
-                    job = following
+                        raise
 
                 permit = again or self.permit(cost, priority=_FIRST, max_wait=max_wait)
         finally:

@@ -221,9 +221,9 @@ class RateLimiter(LimiterControls):
 
         :param permit: the permit that it runs under as yet
         :param cost: what it costs, 0 or more, or amounts by unit
-        :return: the permit; ``None`` if ``permit`` is none that this library has granted
+        :return: the permit; ``None`` if ``permit`` is none that this limiter has granted
         """
-        if not isinstance(permit, TurnPermit) or permit.place is None:
+        if not isinstance(permit, TurnPermit) or permit.limiter is not self or permit.place is None:
             return None
 
         # Not fast: else a function that is throttled each time would never let others run.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from inspect import CORO_CLOSED, getcoroutinestate
 from typing import Any
 
 import anyio
@@ -11,6 +12,7 @@ import pytest
 
 from anythrottle import (
     BaseLimiter,
+    Ended,
     LimitExceeded,
     RateLimiter,
     ThrottleException,
@@ -413,6 +415,49 @@ async def test_a_wrapped_permit_goes_again_by_priority() -> None:
 
     await limiter.run(job)
     assert [priority < 0 for _, priority, _ in limiter.asked] == [False, True]
+
+
+async def test_nor_does_a_permit_of_another_limiter_stand_in_its_line() -> None:
+    ours, other = RateLimiter("9/s"), RateLimiter("9/s")
+    async with other.permit() as permit:
+        assert ours.permit_again(permit, 1) is None
+
+    assert ours.statistics().tasks_waiting == 0
+
+
+async def test_an_exit_between_two_attempts_leaves_nobody_in_line() -> None:
+    def leave(event: object) -> None:
+        if isinstance(event, Ended):
+            raise SystemExit(3)
+
+    limiter = RateLimiter("9/s", concurrency=1, observer=leave)
+
+    async def throttled() -> None:
+        raise ThrottleException(retry_after=1)
+
+    with pytest.raises(SystemExit):
+        await limiter.run(throttled)
+
+    assert limiter.statistics().tasks_waiting == 0
+    assert limiter.statistics().borrowed_tokens == 0
+
+
+async def test_a_replacement_is_closed_if_it_cannot_go() -> None:
+    class Broken(Unlimited):
+        def permit_again(self, permit: Permit, cost: Any) -> Any:
+            raise ZeroDivisionError
+
+    async def replacement() -> None: ...
+
+    coroutine = replacement()
+
+    async def throttled() -> None:
+        raise ThrottleException(coroutine)
+
+    with pytest.raises(ZeroDivisionError):
+        await Broken().run(throttled)
+
+    assert getcoroutinestate(coroutine) == CORO_CLOSED
 
 
 def test_the_repr_says_what_is_measured_from_the_end() -> None:
