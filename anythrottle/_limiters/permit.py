@@ -43,10 +43,9 @@ class FreePermit:
 
     def __init__(self) -> None:
         self.is_open = True
-        self._limiter: weakref.ref[Pausing] | None = None
 
     def belong_to(self, limiter: Pausing) -> None:
-        """Say whose pauses it tells of, and lets begin."""
+        """Say whose pauses it is told of, and lets begin."""
         self._limiter = weakref.ref(limiter)
 
     def note(self, event: Event) -> None:
@@ -69,7 +68,8 @@ class FreePermit:
         pass
 
     def throttled(self, retry_after: float | None = None) -> None:
-        limiter = None if self._limiter is None else self._limiter()
+        limiter = self._limiter()
+        # Else the run is over, and there is nothing to pause.
         if limiter is not None:
             limiter.pause(retry_after)
 
