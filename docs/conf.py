@@ -20,10 +20,23 @@ project_copyright = "2026, the anythrottle authors"
 release = installed_version("anythrottle")
 version = ".".join(release.split(".")[:2])
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.intersphinx"]
+extensions = [
+    "myst_parser",
+    "notfound.extension",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+]
 exclude_patterns = ["_build", "_figures"]
 html_theme = "furo"
 html_title = f"anythrottle {release}"
+
+# What is copied can be run: without prompts and what they print.
+copybutton_prompt_text = ">>> "
+copybutton_only_copy_prompt_lines = True
+# The page for what is not there finds its styles wherever the site stands.
+notfound_urls_prefix = "/"
 nitpicky = True
 
 myst_enable_extensions = ["colon_fence", "deflist"]
