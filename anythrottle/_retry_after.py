@@ -8,6 +8,7 @@ import sys
 import time
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from math import isfinite
 
 _logger = logging.getLogger("anythrottle")
 
@@ -45,7 +46,8 @@ def parse_retry_after(text: str, *, utc: float | str | None = None) -> float | N
     else:
         instant = _instant_of(text)
         now = _instant_of(utc) if isinstance(utc, str) else utc
-        seconds = 0.0 if instant is None else instant - (time.time() if now is None else now)
+        now = time.time() if now is None or not isfinite(now) else now
+        seconds = 0.0 if instant is None else instant - now
 
     if seconds <= 0:
         _logger.info("Retry-After %r is taken for none: it tells no time to come", text)

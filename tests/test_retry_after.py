@@ -65,6 +65,8 @@ def test_by_the_answer_s_date_or_this_machine_s_clock(monkeypatch: pytest.Monkey
     assert parse_retry_after(date, utc="unreadable") == 100
     assert parse_retry_after(date, utc=1764426990.0) == 10
     assert parse_retry_after(date, utc=NOW) == 60
+    assert parse_retry_after(date, utc=float("nan")) == 100
+    assert parse_retry_after(date, utc=float("-inf")) == 100
 
 
 @pytest.mark.parametrize("text", [None, 5, b"5"])

@@ -191,6 +191,10 @@ class OutcomeFeed(Live, Parked, Generic[I, T]):
 
     def _take(self) -> Outcome[I, T] | None:
         if isinstance(self._waiting, dict):
+            if self._ended and self._waiting:
+                # What was put back does not come any more.
+                self._next = min(self._waiting)
+
             outcome = self._waiting.pop(self._next, None)
             self._next += outcome is not None
             return outcome

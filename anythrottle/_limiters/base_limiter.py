@@ -145,9 +145,7 @@ class BaseLimiter(ABC):
             its slots are held by jobs that do so: a slot could never come
 
         """
-        if not callable(func):
-            raise TypeError(f"func must be an async function, not {func!r}")
-
+        _check_func(func)
         most = inf if max_throttles is None else check_count("max_throttles", max_throttles)
         permit = self.permit(cost, priority=priority, max_wait=max_wait)
         job: JobOf[T] = partial(func, *args)
@@ -155,14 +153,10 @@ class BaseLimiter(ABC):
         throttled: BaseException | None = None
         try:
             while True:
-                following = again = None
-                entered = False
+                following = again = current = None
                 try:
                     async with permit as current:
-                        entered = True
-                        if isinstance(current, TurnPermit):
-                            current.may_be_kept = True
-
+                        _let_keep(current)
                         try:
                             with as_current(current):
                                 return await awaitable_of(job, "the function")
@@ -175,15 +169,15 @@ class BaseLimiter(ABC):
 
                             raise
                 except BaseException as exc:
-                    if isinstance(exc, LimitExceeded) and not entered and throttled is not None:
+                    if isinstance(exc, LimitExceeded) and current is None and throttled is not None:
                         raise exc from throttled
 
                     if following is None or exc is not throttled:
-                        if isinstance(again, TurnPermit):
-                            # Something else has come in between: nobody will take its turn.
-                            again.leave()
-
+                        _abandon(current, again)
                         raise
+
+                if following is None:
+                    raise RuntimeError(f"{permit!r} has swallowed the error of its call")
 
                 permit = again or self.permit(cost, priority=_FIRST, max_wait=max_wait)
         finally:
@@ -251,8 +245,7 @@ class BaseLimiter(ABC):
         def decorate(
             func: Callable[P, Awaitable[object]],
         ) -> Callable[P, Coroutine[object, object, object]]:
-            if not callable(func):
-                raise TypeError(f"func must be an async function, not {func!r}")
+            _check_func(func)
 
             @wraps(func)
             async def limited(*args: P.args, **kwargs: P.kwargs) -> object:
@@ -320,6 +313,26 @@ class BaseLimiter(ABC):
 
     def _note_throttled(self, throttles: int, error: BaseException) -> None:  # noqa: B027
         """Take note that a call was throttled, and goes again."""
+
+
+def _check_func(func: object) -> None:
+    if not callable(func):
+        raise TypeError(f"func must be an async function, not {func!r}")
+
+
+def _let_keep(permit: object) -> None:
+    """Let the function that runs next keep its call, if the permit is one of ours."""
+    if isinstance(permit, TurnPermit):
+        permit.may_be_kept = True
+
+
+def _abandon(permit: object, again: object) -> None:
+    """Let go what nobody will make use of: a call that is kept, and a turn to go again."""
+    if isinstance(again, TurnPermit):
+        again.leave()
+
+    if isinstance(permit, TurnPermit):
+        permit.end_if_kept()
 
 
 def tell_throttled(permit: Permit, limiter: Limiter, retry_after: float | None) -> None:

@@ -15,7 +15,7 @@ from .._policies.policy import Bucket, Cost, Policy, seconds_until
 from .._policies.token_bucket import TokenBucketState
 from .._policies.utc_window_bucket import UtcWindowBucket
 from .._policies.window import WindowBucket
-from .cost import amounts_of
+from .cost import amounts_of, by_unit
 from .holding import Slot
 from .turn import Charge, KeptTurn, Turn
 
@@ -290,7 +290,10 @@ class Gate:
 
         :param units: which units; all if there is none
         """
-        turn.marks = dict.fromkeys(units or ("",), now) | turn.marks
+        cost = by_unit(turn.cost)
+        if all(mark[1:] != (units, cost) for mark in turn.marks):
+            turn.marks = [*turn.marks, (now, units, cost)]
+
         for policy, unit, bucket in zip(self.policies, self.units, self.buckets, strict=True):
             if not units or unit in units:
                 for charge in turn.charges:
@@ -337,7 +340,7 @@ class Gate:
         count = len(turn.charges)
         if count > _MANY and count % _MANY < len(self.buckets):
             # Now and then: of those that have come back, nothing can be given back.
-            turn.charges = [charge for charge in turn.charges if charge.receipt > now]
+            turn.charges = _merged(turn.charges, now)
 
         for counted, bucket in zip(self.units, self.buckets, strict=True):
             if counted == unit and change > 0:
@@ -471,3 +474,27 @@ class Gate:
         self.charged.discard(turn)
         if self.capacity is not None:
             self._return_slot_of(turn)
+
+
+def _merged(charges: list[Charge], now: float) -> list[Charge]:
+    """
+    Return charges in which those that have come back are one for each bucket.
+
+    A call that runs has to hold them too, should a policy come that measures from the end.
+    """
+    kept: list[Charge] = []
+    merged: dict[tuple[int, bool], Charge] = {}
+    for charge in charges:
+        key = (id(charge.bucket), charge.counted is None)
+        if charge.receipt > now:
+            kept.append(charge)
+        elif key in merged:
+            into = merged[key]
+            into.amount += charge.amount
+            into.since = min(into.since, charge.since)
+            if into.counted is not None and charge.counted is not None:
+                into.counted = max(into.counted, charge.counted)
+        else:
+            merged[key] = charge
+
+    return [*merged.values(), *kept]

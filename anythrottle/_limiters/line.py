@@ -16,11 +16,11 @@ from typing import final
 import anyio
 
 from .._errors import LimitExceeded
-from .._events import Abandoned, tell
+from .._events import Abandoned, Refused, tell
 from .holding import Slot, borrowers_of, is_inside, slots_here, turns_here, waiting_inside
 from .parking import Run
 from .patience import Patience, latest_turn
-from .turn import Turn
+from .turn import FRONT, Turn
 from .turnstile import Turnstile
 
 #: The least nap after a timer that went off early, in seconds; it doubles while that goes on, so
@@ -153,23 +153,36 @@ class WaitLine(Turnstile):
 
         came = turn.in_line or turn.granted or turn.error is not None
         if not (came or self.try_now(turn, now)):
+            shed = None
             if max_wait is not None or self.max_waiting < inf:
                 try:
-                    self._admit(turn, now, latest, newcomer=newcomer)
+                    shed = self._admit(turn, now, latest, newcomer=newcomer)
                 except LimitExceeded:
                     self.serve(now)
                     raise
 
             self.outlook.note_newcomer(turn)
             self.queue.add(turn)
+            if shed is not None and self.observer is not None:
+                # Now that all is in order: it may do what it likes to the limiter.
+                tell(self.observer, shed)
 
         return turn.granted
 
-    def _admit(self, turn: Turn, now: float, latest: float, *, newcomer: bool) -> None:
-        """Refuse a turn that would wait too long for sure, or one if there would be too many."""
+    def _admit(self, turn: Turn, now: float, latest: float, *, newcomer: bool) -> Refused | None:
+        """
+        Refuse a turn that would wait too long for sure, or one if there would be too many.
+
+        :return: what is to be told, if another one was refused
+        """
         assert turn.place is not None
+        # Others that go again may stand behind it, of which the forecast knows no better.
+        ranked = turn.place[0] > FRONT or self.queue.rank(turn.place) == self.queue.count_ahead(
+            FRONT
+        )
         if latest < inf and (
-            latest <= now or self.outlook.is_hopeless(turn.amounts, now, turn.place[0], latest)
+            latest <= now
+            or (ranked and self.outlook.is_hopeless(turn.amounts, now, turn.place[0], latest))
         ):
             raise self.refuse(turn, now)
 
@@ -179,8 +192,13 @@ class WaitLine(Turnstile):
             if last is None:
                 raise self.refuse(turn, now)
 
-            self._dismiss(last, self.refuse(last, now))
+            assert last.place is not None
+            decision = self.outlook.decide(last.amounts, now, last.place[0])
+            self._dismiss(last, LimitExceeded(decision, self.quotas()))
             self.outlook.note_leaving(last)
+            return Refused(self.name, last.cost, decision)
+
+        return None
 
     def _next_news(self, turn: Turn, run: Run, now: float, *, patient: bool) -> Awaitable[object]:
         """Wait until something may have changed for a turn that may not go."""
@@ -238,7 +256,7 @@ class WaitLine(Turnstile):
         nap = 0.0
         while self.queue.first() is turn:
             self.serve(now)
-            if turn.granted or now >= turn.give_up:
+            if turn.granted or turn.error is not None or now >= turn.give_up:
                 return
 
             if self._slot_wanted and self._slot_seeker is None:

@@ -267,6 +267,11 @@ class TurnPermit(Live, Turn):
         if self._kept is not None:
             self._line.end(self._kept)
 
+    def end_if_kept(self) -> None:
+        """End a call that is kept, but whose result nobody will have."""
+        if self._keeps:
+            self.end()
+
     def enter_now(self, *, begins: bool = True) -> bool:
         """
         Enter it if its turn is due at once, without a checkpoint.

@@ -265,24 +265,26 @@ def _replay(told: list[tuple[float, int]], bucket: Bucket, until: float) -> list
 def _charge_running(new: _Pair, charges: _Charges, now: float) -> None:
     """Charge a bucket of a unit that was not counted before for the calls that run."""
     policy, bucket = new
-    for turn, carried in sorted(charges.items(), key=_began):
-        unit = unit_of(policy.unit)
-        amount = by_unit(turn.cost).get(unit, 1 if unit == "calls" else 0)
+    unit = unit_of(policy.unit)
+    parts: list[tuple[float, int, Turn, float | None]] = []
+    for turn in charges:
+        rest = by_unit(turn.cost).get(unit, 1 if unit == "calls" else 0)
+        for mark, amount in turn.counted(unit):
+            instant = mark if policy.holds else turn.began
+            parts.append((instant, min(amount, rest), turn, mark))
+            rest -= min(amount, rest)
+
+        parts.append((now if policy.holds else turn.began, rest, turn, None))
+
+    for instant, amount, turn, counted in sorted(parts, key=itemgetter(0)):
         if amount:
-            counted = turn.counted_at(unit)
-            held_since = now if counted is None else counted
-            instant = held_since if policy.holds else turn.began
             bucket.take(instant, amount)
             charge = Charge(bucket, amount, bucket.start(instant, amount), instant)
             charge.counted = counted
             if policy.holds and counted is not None:
                 charge.receipt = bucket.release(counted, amount, charge.receipt)
 
-            carried.append(charge)
-
-
-def _began(item: tuple[Turn, list[Charge]]) -> float:
-    return item[0].began
+            charges[turn].append(charge)
 
 
 def _memory(successor: Bucket, pair: _Pair) -> tuple[bool, bool, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import inf
 from typing import TypeAlias, final
 
@@ -12,10 +12,11 @@ from .parking import Parked, Run
 #: A place in line: the priority, then the order of arrival.
 Place: TypeAlias = tuple[float, int]
 
-#: What a call that has not begun has been charged, and what it has told of having been counted.
-#: Never changed, so that they serve for all.
+#: What a call that has not begun has been charged. Never changed, so that it serves for all.
 _NOTHING: list[Charge] = []
-_NO_MARKS: dict[str, float] = {}
+
+#: When a call has told that it was counted, in which units, and what it cost then.
+Mark: TypeAlias = tuple[float, Collection[str], Mapping[str, int]]
 
 #: The priority of those who go again: before all others.
 FRONT = -inf
@@ -63,8 +64,8 @@ class Turn(Parked):
     :ivar began: when the call has begun; infinity before
     :ivar task_id: what AnyIO calls the task that has begun it, if it holds something
     :ivar charges: what the call was charged, if it ends
-    :ivar marks: for which units the call has told that it was counted, and when; under ``""`` for
-        all that are not among them
+    :ivar marks: when the call has told that it was counted, in which units (none: in all), and what
+        it cost then, by unit
     :ivar may_be_shed: whether it is refused if somebody comes who goes before it, and too many wait
     :ivar error: why it can never be granted, if the limiter has become another one
 
@@ -109,7 +110,7 @@ class Turn(Parked):
         self.began = inf
         self.task_id = 0
         self.charges: list[Charge] = _NOTHING
-        self.marks: dict[str, float] = _NO_MARKS
+        self.marks: Sequence[Mark] = ()
         self.error: Exception | None = None
         self.may_be_shed = False
 
@@ -125,9 +126,17 @@ class Turn(Parked):
         kept.slot, self.slot = self.slot, None
         return kept
 
-    def counted_at(self, unit: str) -> float | None:
-        """Return when its server had counted it in a unit for sure, if the call has told that."""
-        return self.marks.get(unit, self.marks.get(""))
+    def counted(self, unit: str) -> list[tuple[float, int]]:
+        """Return when its server had counted how much of it for sure, in a unit."""
+        parts: list[tuple[float, int]] = []
+        counted = 0
+        for instant, units, cost in self.marks:
+            amount = cost.get(unit, 1 if unit == "calls" else 0)
+            if amount > counted and (not units or unit in units):
+                parts.append((instant, amount - counted))
+                counted = amount
+
+        return parts
 
 
 @final

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 from typing import Literal
@@ -87,11 +88,12 @@ def _check_whole(amount: Fraction, match: re.Match[str]) -> None:
     """
     if amount.denominator > 1:
         count = Fraction(match["count"] or 1) * amount.denominator
-        time = f"{float(count):g}{match['period']}"
+        # Both are decimal fractions, and so is what comes of them.
+        digits = f"{Decimal(count.numerator) / Decimal(count.denominator):f}"
         unit = "" if match["unit"] is None else f" {match['unit']}"
-        raise ValueError(
-            f"its amount is not whole; the same rate is '{amount.numerator}{unit}/{time}'"
-        )
+        measure = "" if match["measure"] is None else f" {match['measure']}"
+        same = f"{amount.numerator}{unit}/{digits}{match['period']}{measure}"
+        raise ValueError(f"its amount is not whole; the same rate is {same!r}")
 
 
 def as_policy(value: object, measure: Literal["start", "end"] = "start") -> Policy:

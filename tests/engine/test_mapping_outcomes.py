@@ -276,6 +276,43 @@ class TestSources:
 
 
 class TestOrdered:
+    async def test_what_was_put_back_holds_back_nothing_after_a_stop(self) -> None:
+        async def call(item: int) -> int:
+            if item == 0:
+                raise OSError
+
+            await anyio.sleep(2)
+            return item
+
+        found: list[int] = []
+        later = Attempts(retry_on=lambda _: 5.0)
+        async with amap_outcomes(
+            call, range(3), concurrency=3, ordered=True, attempts=later
+        ) as outcomes:
+            await anyio.sleep(1)
+            outcomes.stop()
+            found += [outcome.value async for outcome in outcomes]
+
+        assert found == [1, 2]
+
+    async def test_nor_after_a_halt(self) -> None:
+        async def call(item: int) -> int:
+            if item == 0:
+                raise ThrottleException(retry_after=5)
+
+            await anyio.sleep(item)
+            if item == 1:
+                raise KeyError(item)
+
+            return item
+
+        async with amap_outcomes(
+            call, range(3), concurrency=3, ordered=True, halt=lambda _: True
+        ) as outcomes:
+            found = [outcome.index async for outcome in outcomes]
+
+        assert found == [1, 2]
+
     async def test_come_in_the_order_of_the_items(self) -> None:
         calls = Calls({n: (7 * n) % 5 for n in range(30)})
         found = await every(amap_outcomes(calls, range(30), concurrency=5, ordered=True))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from inspect import CORO_CLOSED, getcoroutinestate
 from typing import Any
 
@@ -398,6 +399,67 @@ class TestEngine:
 
         await for_each(call, [1], limiter=limiter)
         assert limiter.paused == [5]
+
+
+async def test_a_permit_that_swallows_the_error() -> None:
+    class Swallowing(Unlimited):
+        @asynccontextmanager
+        async def _permit(self) -> AsyncIterator[Any]:
+            with suppress(KeyError):
+                yield Bare()
+
+    calls: list[int] = []
+
+    async def job() -> None:
+        calls.append(1)
+        raise KeyError
+
+    with pytest.raises(RuntimeError, match="has swallowed the error") as raised:
+        await Swallowing().run(job)
+
+    assert calls == [1]
+    assert raised.value.__cause__ is None
+
+
+async def test_a_kept_call_ends_if_its_permit_cannot_be_left() -> None:
+    inner = RateLimiter(concurrency=1)
+
+    class Slow(Unlimited):
+        @asynccontextmanager
+        async def _permit(self) -> AsyncIterator[Any]:
+            async with inner.permit() as permit:
+                permit.may_be_kept = True
+                yield permit
+
+            await anyio.sleep(1)
+
+    async def job() -> None:
+        current_permit().keep()
+
+    with anyio.move_on_after(0.5) as scope:
+        await Slow().run(job)
+
+    assert scope.cancelled_caught
+    assert inner.statistics().borrowed_tokens == 0
+
+
+async def test_max_wait_of_a_later_turn_does_not_count_who_goes_again_behind_it() -> None:
+    limiter = RateLimiter("1/10s")
+    start = anyio.current_time()
+    begun: dict[str, list[float]] = {"a": [], "b": []}
+
+    async def call(name: str, seconds: float) -> None:
+        begun[name].append(anyio.current_time() - start)
+        if len(begun[name]) == 1:
+            await anyio.sleep(seconds)
+            raise ThrottleException(retry_after=0)
+
+    async with anyio.create_task_group() as task_group:
+        task_group.start_soon(partial(limiter.run, call, "a", 12, max_wait=10))
+        await anyio.sleep(9)
+        task_group.start_soon(limiter.run, call, "b", 1)
+
+    assert begun == {"a": [0, 20], "b": [10, 30]}
 
 
 async def test_a_wrapped_permit_goes_again_by_priority() -> None:

@@ -358,6 +358,75 @@ class TestReconfigure:
         assert world.begun == {"next": 25}
 
 
+async def test_marks_out_of_order_are_taken_over_in_order() -> None:
+    world = World()
+    async with world.limiter.permit() as first:
+        await world.until(1)
+        async with world.limiter.permit() as second:
+            await world.until(2)
+            second.mark_counted()
+            await world.until(9)
+            first.mark_counted()
+            world.limiter.reconfigure("2/10s end")
+
+    await world.call("next")
+    await world.call("last")
+    assert world.begun == {"next": 12, "last": 19}
+
+
+async def test_what_was_added_after_a_mark_is_held_by_a_policy_that_comes_later() -> None:
+    world = World()
+    async with world.limiter.permit() as permit:
+        permit.mark_counted()
+        permit.mark_counted()
+        await world.until(3)
+        permit.settle(5)
+        await world.until(4)
+        world.limiter.reconfigure("5/10s end")
+        await world.until(8)
+
+    await world.until(10)
+    assert world.limiter.peek().remaining == 1
+    await world.call("next", 5)
+    assert world.begun == {"next": 18}
+
+
+async def test_and_what_was_marked_later_counts_from_then() -> None:
+    world = World()
+    async with world.limiter.permit() as permit:
+        permit.mark_counted("calls")
+        await world.until(3)
+        permit.settle(5)
+        permit.mark_counted()
+        permit.settle(4)
+        await world.until(4)
+        world.limiter.reconfigure("5/10s end")
+        await world.until(8)
+
+    await world.until(10)
+    assert world.limiter.peek().remaining == 2
+    await world.call("next", 5)
+    assert world.begun == {"next": 13}
+
+
+async def test_many_corrections_are_all_held_by_a_policy_that_comes_later() -> None:
+    world = World("200/1s")
+    async with world.limiter.permit() as permit:
+        for number in range(2, 131):
+            permit.settle(number)
+            await anyio.sleep(0.1)
+            if number == 60:
+                permit.mark_counted()
+
+        world.limiter.reconfigure("200/10s end")
+        # 60 of them came back 10 seconds after their mark.
+        assert world.limiter.peek().remaining == 70
+        await anyio.sleep(20)
+        assert world.limiter.peek().remaining == 130
+
+    assert world.limiter.peek().remaining == 130
+
+
 class OwnBucket:
     """A bucket of a user's own around one of ours, that counts how often a call ends."""
 

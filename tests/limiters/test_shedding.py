@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anythrottle import LimitExceeded, RateLimiter, Refused, ThrottleException, amap
+from anythrottle import CostTooHigh, LimitExceeded, RateLimiter, Refused, ThrottleException, amap
 from anythrottle.testing import wait_idle
 from anythrottle.testing._backends import stall
 from tests.conftest import Run
@@ -157,6 +157,53 @@ async def test_the_observer_is_told_of_the_one_that_is_refused() -> None:
         await line.come("urgent", -1)
         assert [type(event) for event in events] == [Refused]
         assert events[0].cost == 2
+
+
+class TestObserversThatAct:
+    """They are told when the line is in order again."""
+
+    async def shed(self, act: Any, limit: str = "10/10s") -> tuple[dict[str, Any], RateLimiter]:
+        def observe(event: object) -> None:
+            if isinstance(event, Refused):
+                act(limiter)
+
+        limiter = RateLimiter(limit, max_waiting=1, observer=observe)
+        limiter.pause(100)
+        async with anyio.create_task_group() as tasks:
+            line = Line(limiter, tasks)
+            await line.come("shed", 5)
+            await line.come("urgent", 1)
+
+        assert line.refused() == {"shed"}
+        return line.told, limiter
+
+    async def test_one_that_resumes(self) -> None:
+        told, limiter = await self.shed(lambda limiter: limiter.resume())
+        assert told["urgent"] == 0
+        assert limiter.peek().remaining == 9
+
+    async def test_one_that_reconfigures(self) -> None:
+        told, limiter = await self.shed(lambda limiter: limiter.reconfigure("3/10s", "9/60s"))
+        assert told["urgent"] == 100
+        assert [state.remaining for state in limiter.quotas()] == [2, 8]
+
+    async def test_one_that_makes_it_impossible(self) -> None:
+        events: list[object] = []
+
+        def observe(event: object) -> None:
+            events.append(event)
+            if isinstance(event, Refused):
+                limiter.reconfigure("1/10s")
+
+        limiter = RateLimiter("2/10s", max_waiting=1, observer=observe)
+        limiter.pause(10)
+        async with anyio.create_task_group() as tasks:
+            line = Line(limiter, tasks)
+            await line.come("shed", 5)
+            with pytest.raises(CostTooHigh):
+                await limiter.acquire(2)
+
+        assert line.refused() == {"shed"}
 
 
 class TestWhoIsNot:

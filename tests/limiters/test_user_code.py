@@ -222,3 +222,38 @@ class TestAnObserverAtAGrant:
 
         assert scope.cancelled_caught
         assert limiter.peek().remaining == 1
+
+
+class Failing:
+    """A policy of a user's own whose bucket fails from some instant on."""
+
+    limit, window, unit, holds = 1, 10.0, "calls", False
+
+    def bucket(self) -> Any:
+        return FailingBucket(WindowTokenBucket(1, 10).bucket(), anyio.current_time() + 10)
+
+
+class FailingBucket:
+    def __init__(self, bucket: Any, since: float) -> None:
+        self._bucket = bucket
+        self._since = since
+
+    def delay(self, now: float, cost: int) -> float:
+        if now >= self._since:
+            raise OSError
+
+        return float(self._bucket.delay(now, cost))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._bucket, name)
+
+
+@pytest.mark.timing
+async def test_the_head_is_told_of_an_error_that_it_meets_itself() -> None:
+    limiter = RateLimiter(Failing())
+    await limiter.acquire()
+    start = anyio.current_time()
+    with anyio.fail_after(100), pytest.raises(OSError):  # noqa: PT011 - it has no message
+        await limiter.acquire()
+
+    assert anyio.current_time() == start + 10

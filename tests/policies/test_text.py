@@ -140,6 +140,9 @@ class TestParsePolicy:
             ("0.1 per 2.5 min", "1/25min"),
             ("2.5 tokens/min", "5 tokens/2min"),
             ("0.0001k tokens/min", "1 tokens/10min"),
+            ("0.1234567/s", "1234567/10000000s"),
+            ("0.12345/1.2345678s", "2469/24691.356s"),
+            ("0.5 tokens/min end", "1 tokens/2min end"),
         ],
     )
     def test_a_fraction_is_answered_with_the_same_rate(self, text: str, instead: str) -> None:
