@@ -297,10 +297,10 @@ class TestOrdered:
 
     async def test_nor_after_a_halt(self) -> None:
         async def call(item: int) -> int:
+            await anyio.sleep(item or 0.5)
             if item == 0:
                 raise ThrottleException(retry_after=5)
 
-            await anyio.sleep(item)
             if item == 1:
                 raise KeyError(item)
 
