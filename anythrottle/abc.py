@@ -8,18 +8,21 @@ from types import TracebackType
 from typing import Literal, ParamSpec, Protocol, TypeVar, TypeVarTuple, overload, runtime_checkable
 
 from ._events import Event, Observer
-from ._policies.policy import Bucket, Cost, Policy, PolicyState
+from ._policies.bucket import Bucket, LevelBucket, WallClockBucket
+from ._policies.policy import Cost, Policy, PolicyState
 
 __all__ = (
     "AdjustableLimiter",
     "Bucket",
     "Event",
     "Idle",
+    "LevelBucket",
     "Limiter",
     "Observer",
     "Permit",
     "Policy",
     "QuotaLimiter",
+    "WallClockBucket",
 )
 
 P = ParamSpec("P")

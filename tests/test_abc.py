@@ -13,7 +13,8 @@ import anyio
 import pytest
 
 from anythrottle import Cost, RateLimiter, WindowTokenBucket, abc
-from anythrottle._policies.policy import Bucket, Policy
+from anythrottle._policies.bucket import Bucket
+from anythrottle._policies.policy import Policy
 from anythrottle.testing import wait_idle
 
 P = ParamSpec("P")
@@ -112,6 +113,7 @@ class TestAbc:
         assert set(abc.__all__) == {
             *("Bucket", "Event", "Limiter", "Observer", "Permit", "Policy"),
             *("QuotaLimiter", "AdjustableLimiter", "Idle"),
+            *("LevelBucket", "WallClockBucket"),
         }
         assert abc.Policy is Policy
         assert abc.Bucket is Bucket

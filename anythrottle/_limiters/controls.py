@@ -17,8 +17,9 @@ from .._events import (
     check_observer,
     tell,
 )
+from .._policies.bucket import Bucket
 from .._policies.checks import check_count, check_measure, check_seconds
-from .._policies.policy import Bucket, Cost, Decision, Policy, PolicyState
+from .._policies.policy import Cost, Decision, Policy, PolicyState
 from .._policies.text import as_policy
 from .base_limiter import BaseLimiter
 from .cost import check_counted, named_amounts

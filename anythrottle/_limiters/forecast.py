@@ -6,11 +6,8 @@ from collections.abc import Sequence
 from math import inf
 from typing import final
 
-from .._policies.fixed_window_bucket import FixedWindowBucket
+from .._policies.bucket import goes_by_utc
 from .._policies.policy import Decision, Reason, seconds_until
-from .._policies.token_bucket import TokenBucketState
-from .._policies.utc_window_bucket import UtcWindowBucket
-from .._policies.window import WindowBucket
 from .gate import Gate
 from .queue import TurnQueue
 from .timetable import Answer, Forecast, Timetable
@@ -32,9 +29,6 @@ _PAID = 32
 
 #: By what factor those who join in between may cost more than the others, on average.
 _MORE = 4
-
-#: Under any of these together, one more turn, or a delay, can only make those behind go later.
-_STEADY = (WindowBucket, TokenBucketState, UtcWindowBucket)
 
 
 @final
@@ -246,16 +240,13 @@ class Outlook:
     def _is_steady(self) -> bool:
         """Return whether one more turn, or a delay, can only make those behind it go later."""
         buckets = self._gate.buckets
-        if all(isinstance(bucket, _STEADY) for bucket in buckets):
-            return True
-
-        # Of one alone the windows follow without a gap; others may open them at other instants.
-        return len(buckets) == 1 and isinstance(buckets[0], FixedWindowBucket)
+        enough = ("always", "alone") if len(buckets) == 1 else ("always",)
+        return all(bucket.monotone in enough for bucket in buckets)
 
     def _without_line(self, now: float) -> Forecast:
         forecast = Forecast.of(self._gate, now)
         for bucket in forecast.buckets:
-            if not self._queue.blocks and isinstance(bucket, UtcWindowBucket):
+            if not self._queue.blocks and goes_by_utc(bucket):
                 bucket.set_utc(now, self.utc.read(now))
 
         return forecast

@@ -9,21 +9,15 @@ from typing import final
 
 import anyio
 
+from .._policies.bucket import Bucket, WallClockBucket, complete, goes_by_utc
 from .._policies.checks import unit_of
-from .._policies.fixed_window_bucket import FixedWindowBucket
-from .._policies.policy import Bucket, Cost, Policy, seconds_until
-from .._policies.token_bucket import TokenBucketState
-from .._policies.utc_window_bucket import UtcWindowBucket
-from .._policies.window import WindowBucket
+from .._policies.policy import Cost, Policy, seconds_until
 from .cost import amounts_of, by_unit
 from .holding import Slot
 from .turn import Charge, KeptTurn, Turn
 
 #: The end of a pause that there is not.
 NEVER = -inf
-
-#: The buckets of this library's own.
-_OWN = (WindowBucket, FixedWindowBucket, TokenBucketState)
 
 #: More charges than a call has that is corrected now and then.
 _MANY = 64
@@ -51,12 +45,12 @@ class Gate:
         "capacity",
         "charged",
         "credits",
-        "foreign",
         "holds",
         "holds_charges",
         "only",
         "paused_until",
         "policies",
+        "slow",
         "units",
         "utc_buckets",
     )
@@ -74,10 +68,10 @@ class Gate:
     only: Bucket | None
     #: Whether it makes a difference to a bucket since when a charge has been due.
     credits: bool
-    #: Whether a bucket is of a user's own: its methods may take their time.
-    foreign: bool
+    #: Whether the methods of a bucket may take their time.
+    slow: bool
     #: Those which have to be told what UTC is.
-    utc_buckets: list[UtcWindowBucket]
+    utc_buckets: list[WallClockBucket]
 
     def __init__(
         self,
@@ -92,7 +86,7 @@ class Gate:
         #: Those of them for whom there was no slot when the slots were exchanged.
         self._slotless: set[Turn] = set()
         self.set_slots(slots, capacity)
-        self.set_policies(policies, [policy.bucket() for policy in policies])
+        self.set_policies(policies, [complete(policy.bucket()) for policy in policies])
 
     def set_slots(self, slots: float, capacity: anyio.CapacityLimiter | None) -> None:
         """
@@ -122,10 +116,9 @@ class Gate:
         self.holds_charges = any(policy.holds for policy in policies)
         self.holds = self._slots < inf or self.capacity is not None or self.holds_charges
         self.only = buckets[0] if len(buckets) == 1 and not self.holds else None
-        self.utc_buckets = [b for b in buckets if isinstance(b, UtcWindowBucket)]
-        self.foreign = not all(isinstance(b, _OWN) for b in buckets)
-        # To these it is all the same since when a charge has been due.
-        self.credits = not all(isinstance(b, (WindowBucket, FixedWindowBucket)) for b in buckets)
+        self.utc_buckets = [bucket for bucket in buckets if goes_by_utc(bucket)]
+        self.slow = not all(bucket.quick for bucket in buckets)
+        self.credits = any(bucket.uses_since for bucket in buckets)
 
     def amounts(self, cost: Cost) -> tuple[int, ...]:
         """Return what a cost charges to each policy; raises as :func:`amounts_of`."""
@@ -202,7 +195,7 @@ class Gate:
         Let the call of a turn begin if it is due; tell whether it has begun.
 
         The same as :meth:`delay`, :meth:`take` and :meth:`start` in one, for a turn that ends,
-        while there is no pause, and no bucket is :attr:`foreign`.
+        while there is no pause, and no bucket is :attr:`slow`.
         """
         amounts = turn.amounts
         only = self.only
@@ -236,30 +229,30 @@ class Gate:
         turn.charges = charges
         return True
 
-    def start_foreign(self, turn: Turn, now: float) -> None:
-        """Let the call of a charged turn begin for the buckets of a user's own: before ours."""
+    def start_slow(self, turn: Turn, now: float) -> None:
+        """Let the call of a charged turn begin for buckets that may take their time."""
         turn.charges = [
             Charge(bucket, amount, bucket.start(now, amount), now)
             for bucket, amount in zip(self.buckets, turn.amounts, strict=True)
-            if amount and not isinstance(bucket, _OWN)
+            if amount and not bucket.quick
         ]
 
     def start(self, turn: Turn, now: float) -> None:
-        """Let the call of a charged turn begin."""
+        """Let the call of a charged turn begin, after :meth:`start_slow` if that is needed."""
         amounts = turn.amounts
-        foreign = turn.charges
+        started = turn.charges
         turn.began = now
         if not turn.ends:
             self.charged.discard(turn)
             turn.granted = False
             for index, bucket in enumerate(self.buckets):
-                if amounts[index] and not (foreign and not isinstance(bucket, _OWN)):
+                if amounts[index] and (bucket.quick or not started):
                     bucket.start(now, amounts[index])
         else:
-            turn.charges = foreign + [
+            turn.charges = started + [
                 Charge(bucket, amounts[index], bucket.start(now, amounts[index]), now)
                 for index, bucket in enumerate(self.buckets)
-                if amounts[index] and not (foreign and not isinstance(bucket, _OWN))
+                if amounts[index] and (bucket.quick or not started)
             ]
 
     def release(self, turn: Turn, now: float) -> None:
@@ -316,18 +309,14 @@ class Gate:
         """
         Undo the charges of all the turns whose calls have not begun, and let go their slots.
 
-        They are to be granted anew at once, if they still may be. So what they give back stands in
-        a token bucket above its burst until then: it gathered while they waited.
+        They are to be granted anew at once, if they still may be.
         """
-        for bucket in self.buckets:
-            if isinstance(bucket, TokenBucketState):
-                bucket.return_held(now)
+        for index, bucket in enumerate(self.buckets):
+            amounts = [turn.amounts[index] for turn in turns if turn.amounts[index]]
+            if amounts:
+                bucket.give_back_held(now, amounts)
 
         for turn in turns:
-            for bucket, amount in zip(self.buckets, turn.amounts, strict=True):
-                if amount and not isinstance(bucket, TokenBucketState):
-                    bucket.give_back(now, amount, None)
-
             self.let_go(turn)
 
     def settle(self, turn: Turn, now: float, unit: str, change: int) -> None:

@@ -56,7 +56,7 @@ class WaitLine(Turnstile):
             self.outlook.read_utc(now)
 
         # As nobody is in line, there is no forecast that this would make void.
-        if begins and self.observer is None and not gate.foreign:
+        if begins and self.observer is None and not gate.slow:
             entered = gate.pass_now(turn, now)
             if entered and gate.holds:
                 turn.task_id = id(run.task())

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from .._policies.bucket import goes_by_utc
 from .._policies.policy import PolicyState
-from .._policies.utc_window_bucket import UtcWindowBucket
-from .._policies.window import WindowBucket
 from .gate import Gate
 from .utc import UtcReader
 
@@ -18,11 +17,15 @@ def quotas_of(gate: Gate, now: float, utc: UtcReader, *, here: bool) -> tuple[Po
     """
     states: list[PolicyState] = []
     for policy, bucket, capacity in zip(gate.policies, gate.buckets, gate.capacities, strict=True):
-        asked = bucket.ahead(now) if isinstance(bucket, UtcWindowBucket) else bucket
-        if isinstance(asked, UtcWindowBucket):
+        if here:
+            bucket.drop_due(now)
+
+        asked = bucket
+        if goes_by_utc(bucket):
+            # A copy, as a question changes nothing.
+            asked = bucket.ahead(now)
+            assert goes_by_utc(asked)
             asked.set_utc(now, utc.read(now))
-        elif here and isinstance(bucket, WindowBucket):
-            bucket.note(now)
 
         remaining = asked.remaining(now)
         more = asked.delay(now, remaining + 1) if remaining + 1 <= capacity else 0.0

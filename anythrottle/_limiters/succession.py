@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
 from functools import partial
-from math import inf, log
+from math import inf
 from operator import itemgetter
 from typing import TypeAlias
 
+from .._policies.bucket import Bucket, LevelBucket, complete, goes_by_utc, has_level
 from .._policies.checks import unit_of
-from .._policies.fixed_window import FixedWindow
-from .._policies.fixed_window_bucket import FixedWindowBucket
-from .._policies.policy import Bucket, Policy
-from .._policies.token_bucket import TokenBucketState
-from .._policies.utc_window_bucket import UtcWindowBucket
-from .._policies.window import WindowBucket
+from .._policies.policy import Policy
 from .cost import by_unit
 from .gate import Gate
 from .turn import Charge, Turn
@@ -49,7 +44,7 @@ def succeed(gate: Gate, policies: tuple[Policy, ...], now: float, utc: UtcReader
 
             continue
 
-        if isinstance(bucket, UtcWindowBucket):
+        if goes_by_utc(bucket):
             bucket.set_utc(now, utc.read(now))
 
         unit = unit_of(policy.unit)
@@ -71,26 +66,28 @@ def _pairs(old: list[_Pair], policies: tuple[Policy, ...]) -> list[_Pair]:
     pairs: list[_Pair] = []
     for policy in policies:
         kept = (pair for pair in old if pair[0] == policy and pair not in pairs)
-        pairs.append(next(kept, None) or (policy, policy.bucket()))
+        pairs.append(next(kept, None) or (policy, complete(policy.bucket())))
 
     return pairs
 
 
-def _levels(old: list[_Pair], new: list[_Pair]) -> dict[int, Bucket]:
+def _levels(old: list[_Pair], new: list[_Pair]) -> dict[int, LevelBucket]:
     """
     Return, by the index of a new bucket, which old one it begins at the level of.
 
     It is one of the same unit that goes, and that no other new one succeeds: what comes in addition
     has no level to begin at. Of several, the most alike belong together.
     """
-    candidates: list[tuple[tuple[float, float], int, Bucket]] = []
+    candidates: list[tuple[tuple[float, ...], int, LevelBucket]] = []
     for index, after in enumerate(new):
         for before in old:
-            unlike = _unlikeness(before, after)
-            if unlike is not None and before not in new and after not in old:
-                candidates.append((unlike, index, before[1]))
+            (policy, level), (successor, heir) = before, after
+            if before not in new and after not in old and has_level(level) and has_level(heir):
+                unlike = heir.unlikeness(level)
+                if unlike is not None and unit_of(policy.unit) == unit_of(successor.unit):
+                    candidates.append((unlike, index, level))
 
-    levels: dict[int, Bucket] = {}
+    levels: dict[int, LevelBucket] = {}
     for _, index, level in sorted(candidates, key=itemgetter(0)):
         if index not in levels and level not in levels.values():
             levels[index] = level
@@ -98,34 +95,8 @@ def _levels(old: list[_Pair], new: list[_Pair]) -> dict[int, Bucket]:
     return levels
 
 
-def _unlikeness(before: _Pair, after: _Pair) -> tuple[float, float] | None:
-    """
-    Return how little alike two buckets are; ``None`` if none may begin at the level of the other.
-
-    Token buckets by their times first, so "per second" succeeds "per second" and "per day" succeeds
-    "per day"; then by their bursts. Fixed windows have to be the same, but for the limit.
-    """
-    (old, level), (new, heir) = before, after
-    if unit_of(old.unit) != unit_of(new.unit) or type(level) is not type(heir):
-        return None
-
-    if isinstance(level, TokenBucketState):
-        bursts = log(level.capacity) - log(heir.capacity)
-        return abs(log(old.window) - log(new.window)), abs(bursts)
-
-    if (
-        isinstance(level, FixedWindowBucket)
-        and isinstance(old, FixedWindow)
-        and isinstance(new, FixedWindow)
-        and (old.window, old.align, old.offset) == (new.window, new.align, new.offset)
-    ):
-        return 0.0, 0.0
-
-    return None
-
-
 def _carry_over(
-    old: _Pair, new: _Pair, charges: _Charges, now: float, level: Bucket | None
+    old: _Pair, new: _Pair, charges: _Charges, now: float, level: LevelBucket | None
 ) -> None:
     """
     Charge a new bucket with what an old one remembers, and for the calls that run.
@@ -136,7 +107,9 @@ def _carry_over(
     running = _running(charges, old[1])
     told = _told(old, new, [charge for _, charge in running], now)
     if level is not None:
-        receipt_of = _succeed(level, bucket, now, told)
+        assert has_level(bucket)
+        forgiven = bucket.succeed(level, now, told)
+        receipt_of = _of_no_use if forgiven else partial(bucket.receipt_of, level, now)
         for turn, charge in _running(charges, level):
             receipt = receipt_of(charge.receipt)
             since = _counts_from(charge, old[0], new[0], now)
@@ -171,28 +144,6 @@ def _carried(charge: Charge, bucket: Bucket, receipt: float, since: float) -> Ch
     carried = Charge(bucket, charge.amount, receipt, since)
     carried.counted = charge.counted
     return carried
-
-
-def _succeed(
-    level: Bucket, heir: Bucket, now: float, told: list[tuple[float, int]]
-) -> Callable[[float], float]:
-    """Let a bucket begin at the level of another one; return what receipts become by that."""
-    receipt_of: Callable[[float], float]
-    if isinstance(level, TokenBucketState):
-        assert isinstance(heir, TokenBucketState)
-        forgiven = heir.succeed(level, now, told)
-        receipt_of = partial(heir.receipt_of, level, now)
-    else:
-        assert isinstance(level, FixedWindowBucket)
-        assert isinstance(heir, FixedWindowBucket)
-        forgiven = heir.succeed(level, now, told)
-        receipt_of = _as_it_is
-
-    return _of_no_use if forgiven else receipt_of
-
-
-def _as_it_is(receipt: float) -> float:
-    return receipt
 
 
 def _of_no_use(_: float) -> float:
@@ -291,5 +242,5 @@ def _memory(successor: Bucket, pair: _Pair) -> tuple[bool, bool, float]:
     # One of its own kind has measured what it measures itself. An exact window remembers its
     # latest charges one by one; others merge them.
     bucket = pair[1]
-    exact = isinstance(bucket, WindowBucket)
+    exact = bucket.exact_history
     return exact and type(bucket) is type(successor), exact, pair[0].window

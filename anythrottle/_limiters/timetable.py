@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import NamedTuple, TypeAlias, final
 
-from .._policies.policy import Bucket
+from .._policies.bucket import Bucket
 from .gate import Gate
 from .queue import TurnQueue, place_of
 from .turn import Turn

@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from math import inf
 from typing import TypeAlias, final
 
-from .._policies.policy import Bucket, Cost
+from .._policies.bucket import Bucket
+from .._policies.policy import Cost
 from .parking import Parked, Run
 
 #: A place in line: the priority, then the order of arrival.

@@ -18,13 +18,14 @@ Grants turns, from the front of the line. Nothing waits here.
 from __future__ import annotations
 
 from collections.abc import Collection
-from math import inf
+from math import inf, nextafter
 
 import anyio
 
 from .._errors import LimitExceeded
 from .._events import Ended, Granted, Observer, Refused, tell
-from .._policies.policy import Bucket, PolicyState
+from .._policies.bucket import Bucket
+from .._policies.policy import PolicyState
 from .clock import RunClock, weakly
 from .forecast import Outlook
 from .gate import NEVER, Gate
@@ -186,7 +187,8 @@ class Turnstile:
             try:
                 delay = gate.delay(head.amounts, now)
                 if delay > 0:
-                    self._due = now + delay
+                    # Later than now, whatever a bucket of a user's own may have rounded.
+                    self._due = max(now + delay, nextafter(now, inf))
                     break
 
                 earliest = max(head.came, since)
@@ -250,7 +252,7 @@ class Turnstile:
             return
 
         head = self.queue.first()
-        if self.gate.foreign and head is not None:
+        if self.gate.slow and head is not None:
             # Its buckets are not asked here, as that may take a while and the call has begun.
             _wake(head)
         else:
@@ -421,8 +423,8 @@ class Turnstile:
         if now > turn.came:
             self.outlook.note_grants(now, now - turn.came)
 
-        if self.gate.foreign:
-            self.gate.start_foreign(turn, now)
+        if self.gate.slow:
+            self.gate.start_slow(turn, now)
             now = self.clock.estimate()
 
         if turn.run is not None:

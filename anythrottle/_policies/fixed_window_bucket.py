@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import inf, nextafter
 
+from .bucket import Bucket, LevelBucket, Monotone
 from .charge_log import ChargeLog
 from .policy import seconds_until
 
@@ -14,7 +15,7 @@ MOST_WINDOWS = 2**1000
 _LOGGED = 64
 
 
-class FixedWindowBucket:
+class FixedWindowBucket(LevelBucket):
     """
     The state of a :class:`.FixedWindow` whose windows start at their first call.
 
@@ -37,6 +38,11 @@ class FixedWindowBucket:
         "_used",
         "_window",
     )
+
+    quick = True
+    uses_since = False
+    # Windows that open with a call may, by other policies, open at other instants.
+    monotone: Monotone = "alone"
 
     #: What a successor goes on with: what is used in which window.
     carried: tuple[str, ...] = (
@@ -63,6 +69,11 @@ class FixedWindowBucket:
     @property
     def capacity(self) -> float:
         return self._limit
+
+    @property
+    def windows(self) -> tuple[object, ...]:
+        """Return which windows these are, whatever the limit."""
+        return type(self), self._window
 
     def delay(self, now: float, cost: int) -> float:
         room = self._limit - self._held - cost
@@ -94,9 +105,6 @@ class FixedWindowBucket:
         self._charge(now, cost)
         self._latest = max(self._latest, self._end)
         return self._end
-
-    def release(self, now: float, cost: int, receipt: float) -> float:
-        return receipt
 
     def give_back(self, now: float, cost: int, receipt: float | None) -> None:
         if receipt is None:
@@ -143,15 +151,14 @@ class FixedWindowBucket:
         self._used -= excess
         return True
 
+    def unlikeness(self, old: Bucket) -> tuple[float, ...] | None:
+        if isinstance(old, FixedWindowBucket) and old.windows == self.windows:
+            return ()
+
+        return None
+
     def succeed(self, old: FixedWindowBucket, now: float, told: list[tuple[float, int]]) -> bool:
-        """
-        Go on with the window that is under way, and with what has been used in it.
-
-        :param old: the bucket of the same windows that this one replaces
-        :param told: what a successor of this one has to know, as :meth:`history` returns it
-        :return: whether some of its debt was forgiven: then nothing more of that comes back
-
-        """
+        # With the window that is under way, and with what has been used in it.
         for instant, amount in told:
             self._log.note(instant, amount)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from math import ceil, floor, inf, nextafter, ulp
+from math import ceil, floor, inf, log, nextafter, ulp
 from typing import final
 
+from .bucket import Bucket, LevelBucket
 from .charge_log import ChargeLog
 from .checks import check_amount, check_seconds, check_unit
 from .policy import seconds_until
@@ -82,7 +84,7 @@ class TokenBucket:
 
 
 @final
-class TokenBucketState:
+class TokenBucketState(LevelBucket):
     """
     The state of a :class:`TokenBucket`.
 
@@ -103,6 +105,9 @@ class TokenBucketState:
         "_reset_at",
         "_spare",
     )
+
+    quick = True
+    monotone = "always"
 
     def __init__(self, policy: TokenBucket) -> None:
         assert policy.burst is not None, "set by __post_init__()"
@@ -133,10 +138,6 @@ class TokenBucketState:
 
         return seconds_until(now, self._due(cost))
 
-    def take_free(self, cost: int) -> bool:
-        # The burst bounds what gathers, and how much has gathered only the clock can tell.
-        return False
-
     def take(self, now: float, cost: int, since: float | None = None) -> None:
         instant = now if since is None else min(since, now)
         self._level = self._level_at(instant) - min(cost, _MOST)
@@ -148,9 +149,6 @@ class TokenBucketState:
         self._log.note(now, cost)
         return max(now, self._due(self._burst))
 
-    def release(self, now: float, cost: int, receipt: float) -> float:
-        return receipt
-
     def give_back(self, now: float, cost: int, receipt: float | None) -> None:
         if receipt is None:
             self._held -= cost
@@ -160,6 +158,13 @@ class TokenBucketState:
             self._return(back)
             # Unless it was in debt, it took no longer than this to be full again.
             self._log.forget(floor(back), receipt - self._time(self._burst) - 8 * ulp(abs(receipt)))
+
+    def give_back_held(self, now: float, costs: Sequence[int]) -> None:
+        # What comes back stands above the burst until the next instant, if need be: it has gathered
+        # while they waited.
+        self._level = self._level_at(now) + self._held
+        self._at = max(self._at, now)
+        self._held = 0
 
     def tighten(self, now: float, remaining: int, reset_after: float | None) -> None:
         level = self._level_at(now)
@@ -171,18 +176,6 @@ class TokenBucketState:
         if reset_after is not None:
             reset_at = now + min(reset_after, self._per)
             self._hold_off(reset_at, min(remaining, _MOST) - self._level)
-
-    def remaining(self, now: float) -> int:
-        # Found by asking: a level computed here could be rounded otherwise than delay() is.
-        least, most = 0, floor(self._burst)
-        while least < most:
-            middle = (least + most + 1) // 2
-            if self.delay(now, middle) > 0:
-                most = middle - 1
-            else:
-                least = middle
-
-        return least
 
     def reset_after(self, now: float) -> float:
         # Full or not, nothing flows in before that instant, should tighten() have put it off.
@@ -199,15 +192,11 @@ class TokenBucketState:
         self._level -= left
         return True
 
+    def unlikeness(self, old: Bucket) -> tuple[float, ...] | None:
+        return self._unlikeness(old) if isinstance(old, TokenBucketState) else None
+
     def succeed(self, old: TokenBucketState, now: float, told: list[tuple[float, int]]) -> bool:
-        """
-        Begin at the level that another bucket has reached: what has flowed in there, and no more.
-
-        :param old: the bucket that this one replaces
-        :param told: what a successor of this one has to know, as :meth:`history` returns it
-        :return: whether some of its debt was forgiven: then nothing more of that comes back
-
-        """
+        # At the level that was reached there: what has flowed in stays, and no more.
         for instant, amount in told:
             self._log.note(instant, amount)
 
@@ -229,11 +218,7 @@ class TokenBucketState:
         return forgiven
 
     def receipt_of(self, old: TokenBucketState, now: float, receipt: float) -> float:
-        """
-        Return the receipt here for a charge of a bucket that this one replaces.
-
-        :param old: that bucket; as much as was still out there is still out here
-        """
+        # As much as was still out there is still out here.
         return now + self._time(old._still_out(now, receipt)) if receipt > now else receipt
 
     def shift(self, seconds: float) -> None:
@@ -248,17 +233,6 @@ class TokenBucketState:
         self._return(self._held)
         self._held = 0
 
-    def return_held(self, now: float) -> None:
-        """
-        Undo the charges of all calls that have not begun, which go again at once if they may.
-
-        What comes back stands above the burst until the next instant, if need be: it has gathered
-        while they waited.
-        """
-        self._level = self._level_at(now) + self._held
-        self._at = max(self._at, now)
-        self._held = 0
-
     def ahead(self, now: float, *, ended: bool = False) -> TokenBucketState:
         copy = object.__new__(type(self))
         copy._limit = self._limit
@@ -271,6 +245,10 @@ class TokenBucketState:
         copy._spare = self._spare
         copy._log = ChargeLog(_LOGGED)
         return copy
+
+    def _unlikeness(self, old: TokenBucketState) -> tuple[float, float]:
+        # By their times first, so "per second" succeeds "per second" and "per day" "per day".
+        return abs(log(old._per) - log(self._per)), abs(log(old._burst) - log(self._burst))
 
     def _due(self, amount: float) -> float:
         """Return the instant at which so much will be there, which isn't yet."""

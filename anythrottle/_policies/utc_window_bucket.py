@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import inf, nextafter, ulp
 from typing import final
 
+from .bucket import Monotone, WallClockBucket
 from .fixed_window_bucket import MOST_WINDOWS, FixedWindowBucket
 from .window import WindowBucket, WindowTokenBucket
 
@@ -13,7 +14,7 @@ _JITTER = 1 / 100
 
 
 @final
-class UtcWindowBucket(FixedWindowBucket):
+class UtcWindowBucket(FixedWindowBucket, WallClockBucket):
     """
     The state of a :class:`.FixedWindow` whose windows start at set times of UTC.
 
@@ -23,6 +24,8 @@ class UtcWindowBucket(FixedWindowBucket):
     """
 
     __slots__ = ("_base", "_guard", "_offset")
+
+    monotone: Monotone = "always"
 
     # The edges are what they are by one reckoning.
     carried = (*FixedWindowBucket.carried, "_base")
@@ -35,14 +38,13 @@ class UtcWindowBucket(FixedWindowBucket):
         #: is always the same float.
         self._base = -(-self._offset % self._window)
 
+    @property
+    def windows(self) -> tuple[object, ...]:
+        return *super().windows, self._offset
+
     def set_utc(self, now: float, utc: float) -> None:
-        """
-        Tell that at the instant ``now`` UTC is ``utc``, in seconds since the epoch.
-
-        However the wall clock may have been set, that by itself resets no count: what is used is
-        carried over into the window that contains ``now`` by the new reckoning.
-
-        """
+        # However the wall clock may have been set, that by itself resets no count: what is used is
+        # carried over into the window that contains `now` by the new reckoning.
         self._roll(now)
         self._base = now - (utc - self._offset) % self._window
         if now < self._end:

@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from math import inf, nextafter
 from typing import Literal, final
 
+from .bucket import Bucket
 from .charge_log import ChargeLog
 from .checks import check_count, check_measure, check_seconds, check_unit
 from .policy import seconds_until
@@ -74,7 +75,7 @@ class WindowTokenBucket:
         return EndWindowBucket(self) if self.holds else WindowBucket(self)
 
 
-class WindowBucket:
+class WindowBucket(Bucket):
     """
     The state of a :class:`WindowTokenBucket`.
 
@@ -84,6 +85,11 @@ class WindowBucket:
     """
 
     __slots__ = ("_entries", "_free", "_limit", "_merge_until", "_out", "_past", "_window")
+
+    quick = True
+    uses_since = False
+    exact_history = True
+    monotone = "always"
 
     def __init__(self, policy: WindowTokenBucket) -> None:
         self._limit = policy.limit
@@ -154,9 +160,6 @@ class WindowBucket:
         self._merge_until = back_at + window * _GRAIN
         return back_at
 
-    def release(self, now: float, cost: int, receipt: float) -> float:
-        return receipt
-
     def give_back(self, now: float, cost: int, receipt: float | None) -> None:
         self._note_returns(now)
         if receipt is None or receipt == inf:
@@ -222,16 +225,12 @@ class WindowBucket:
 
         return seconds_until(now, last)
 
-    def note(self, now: float) -> None:
-        """Drop what has come back by ``now``; nothing that can be asked later changes by it."""
+    def drop_due(self, now: float) -> None:
         self._note_returns(now)
 
     def history(self, now: float) -> list[tuple[float, int]]:
         entries = [(instant, amount) for _, amount, instant in self._entries if amount]
         return self._past.entries() + entries
-
-    def forgive(self, now: float, until: float) -> bool:
-        return False
 
     def shift(self, seconds: float) -> None:
         self._entries = deque(_shifted(entry, seconds) for entry in self._entries)

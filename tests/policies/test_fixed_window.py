@@ -9,8 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from anythrottle import FixedWindow
+from anythrottle._policies.bucket import Bucket
 from anythrottle._policies.fixed_window_bucket import FixedWindowBucket
-from anythrottle._policies.policy import Bucket, Policy
+from anythrottle._policies.policy import Policy
 from anythrottle._policies.utc_window_bucket import UtcWindowBucket
 from tests.properties import examples
 

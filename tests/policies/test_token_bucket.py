@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from anythrottle._policies.policy import Bucket, Policy
+from anythrottle._policies.bucket import Bucket
+from anythrottle._policies.policy import Policy
 from anythrottle._policies.token_bucket import TokenBucket, TokenBucketState
 from tests.properties import examples
 
