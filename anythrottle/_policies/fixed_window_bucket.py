@@ -138,7 +138,9 @@ class FixedWindowBucket(LevelBucket):
         return max(self._limit - self._held - self._used_at(now), 0)
 
     def reset_after(self, now: float) -> float:
-        return seconds_until(now, self.ahead(now).full_at(now))
+        # Copied only if that makes a difference.
+        ahead = self.ahead(now) if self._held else self
+        return seconds_until(now, ahead.full_at(now))
 
     def history(self, now: float) -> list[tuple[float, int]]:
         return self._log.entries()

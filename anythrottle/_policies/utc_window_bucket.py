@@ -88,8 +88,8 @@ class UtcWindowBucket(FixedWindowBucket, WallClockBucket):
         return min(super().remaining(now), self._guard.remaining(now))
 
     def reset_after(self, now: float) -> float:
-        guarded = self._guard.ahead(now).delay(now, self._limit)
-        return max(super().reset_after(now), guarded)
+        guard = self._guard.ahead(now) if self._held else self._guard
+        return max(super().reset_after(now), guard.delay(now, self._limit))
 
     def succeed(self, old: FixedWindowBucket, now: float, told: list[tuple[float, int]]) -> bool:
         for instant, amount in told:
