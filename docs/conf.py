@@ -35,6 +35,11 @@ copybutton_prompt_text = ">>> "
 copybutton_only_copy_prompt_lines = True
 # The page for what is not there finds its styles wherever the site stands.
 notfound_urls_prefix = "/"
+notfound_context = {
+    "title": "Page not found",
+    "body": "<h1>Page not found</h1><p>There is no page here, or it has moved. Begin at "
+    '<a href="/index.html">the first page</a>, or <a href="/search.html">search</a>.</p>',
+}
 nitpicky = True
 
 myst_enable_extensions = ["colon_fence", "deflist"]
