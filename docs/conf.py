@@ -4,15 +4,13 @@ import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
-from docutils import nodes
-from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
-from sphinx.environment import BuildEnvironment
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS))
 
-from figures import policies  # noqa: E402 # beside this file
+import signatures  # noqa: E402 # beside this file
+from figures import policies  # noqa: E402
 
 project = "anythrottle"
 author = "the anythrottle authors"
@@ -37,12 +35,18 @@ copybutton_prompt_text = ">>> "
 copybutton_only_copy_prompt_lines = True
 # The page for what is not there finds its styles wherever the site stands.
 notfound_urls_prefix = "/"
+notfound_context = {
+    "title": "Page not found",
+    "body": "<h1>Page not found</h1><p>There is no page here, or it has moved. Begin at "
+    '<a href="/index.html">the first page</a>, or <a href="/search.html">search</a>.</p>',
+}
 nitpicky = True
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
 python_use_unqualified_type_names = True
@@ -51,43 +55,16 @@ python_use_unqualified_type_names = True
 intersphinx_mapping = {
     "python": ("https://docs.python.org/3", "_inventories/python.txt"),
     "anyio": ("https://anyio.readthedocs.io/en/stable", "_inventories/anyio.txt"),
+    "rich": ("https://rich.readthedocs.io/en/stable", "_inventories/rich.txt"),
     "trio": ("https://trio.readthedocs.io/en/stable", "_inventories/trio.txt"),
 }
 
 # type variables have no page
 TYPE_VARIABLE = r"(.*\.)?_?~?([A-Z]s?(_\w+)?|PosArgsT)(\.args|\.kwargs)?"
 nitpick_ignore_regex = [("py:.*", TYPE_VARIABLE)]
-# type aliases for what the text of their pages says
-nitpick_ignore = [
-    ("py:class", "anythrottle._engine.outcomes.Outcomes"),
-    ("py:class", "anythrottle._limiters.controls.AsItIs"),
-    ("py:class", "anythrottle._limiters.permit.TurnPermit"),
-    ("py:class", "Concurrency"),
-    ("py:class", "Console"),
-    ("py:class", "CostOf"),
-    ("py:class", "Halt"),
-    ("py:class", "Job"),
-    ("py:class", "JobOf"),
-    ("py:class", "RetryOn"),
-]
-
-#: Type aliases that have a place of their own, by the name that annotations use.
-ALIASES = {"Observer": "anythrottle.abc.Observer"}
-
-
-def link_alias(
-    app: Sphinx, env: BuildEnvironment, node: pending_xref, text: nodes.TextElement
-) -> nodes.reference | None:
-    """Link a type alias, which is a datum to Sphinx, where an annotation means a class."""
-    target = ALIASES.get(node["reftarget"])
-    if target is None or node["refdomain"] != "py":
-        return None
-
-    domain = env.domains.python_domain
-    return domain.resolve_xref(env, node["refdoc"], app.builder, "data", target, node, text)
 
 
 def setup(app: Sphinx) -> None:
     """Draw the figures before pages are read, so that they show what the code does."""
     app.connect("builder-inited", lambda _: policies.main(DOCS / "_figures"))
-    app.connect("missing-reference", link_alias)
+    signatures.setup(app)

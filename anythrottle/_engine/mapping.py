@@ -82,7 +82,7 @@ async def amap(
     :param priority: that of the calls' turns among others that use the limiter: lower goes first
     :param attempts: how often each call is tried, after which errors, and for how long each time;
         ``None`` for once, and again for as long as it is throttled
-    :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`: what
+    :param observer: a function that is told of :type:`events <anythrottle.abc.Event>`: what
         becomes of the calls
     :raises TypeError: if a parameter is of the wrong type
     :raises ValueError: if a parameter is out of its range
@@ -138,7 +138,7 @@ async def for_each(
     :param cost: what each attempt costs by the limiter, or a function that tells it of an item
     :param priority: that of the calls' turns among others that use the limiter: lower goes first
     :param attempts: how often each call is tried, as with :func:`amap`
-    :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`
+    :param observer: a function that is told of :type:`events <anythrottle.abc.Event>`
     :raises TypeError: if a parameter is of the wrong type
     :raises ValueError: if a parameter is out of its range
     :raises BaseException: the first error of a call, of the source or of the limiter
@@ -197,7 +197,7 @@ async def first(
     :param cost: what each attempt costs by the limiter, or a function that tells it of an item
     :param priority: that of the calls' turns among others that use the limiter: lower goes first
     :param attempts: how often each call is tried, as with :func:`amap`
-    :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`
+    :param observer: a function that is told of :type:`events <anythrottle.abc.Event>`
     :raises ExceptionGroup: of the errors of all calls, in the order of the items, if none succeeds
     :raises ValueError: if there are no items, or a parameter is out of its range
     :raises TypeError: if a parameter is of the wrong type
@@ -280,7 +280,7 @@ def amap_outcomes(
         run; if it fails, its error leaves the block
     :param priority: that of the calls' turns among others that use the limiter: lower goes first
     :param attempts: how often each call is tried, as with :func:`amap`
-    :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`
+    :param observer: a function that is told of :type:`events <anythrottle.abc.Event>`
     :raises TypeError: if a parameter is of the wrong type
     :raises ValueError: if a parameter is out of its range
 

@@ -109,7 +109,7 @@ class Throttler(Live, Generic[I, T]):
         after each failure: if it returns ``True``, the run ends as by :meth:`stop`; if it fails,
         with its error. ``lambda run: run.failed >= 5`` gives up after 5 failures.
         ``None``: however many jobs fail, the run goes on
-    :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`: what
+    :param observer: a function that is told of :type:`events <anythrottle.abc.Event>`: what
         becomes of the jobs
     :param log_handler: attached to the library's logger (``"anythrottle"``) while it runs
     :param log_level: the level of that logger while it runs

@@ -60,7 +60,7 @@ class RateLimiter(LimiterControls):
     :param fast_acquire: whether a turn that needn't be waited for is granted without a
         checkpoint; then whoever loops over it has to yield by itself
     :param name: how ``repr``, errors and events call the limiter
-    :param observer: a function that is told of :data:`events <anythrottle.abc.Event>`
+    :param observer: a function that is told of :type:`events <anythrottle.abc.Event>`
     :param measure: for texts that don't say: ``"start"`` if the window of a limit runs from the
         start of each call, ``"end"`` if from its end, so that a server which counts by its own
         clock never finds too many

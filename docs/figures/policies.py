@@ -1,14 +1,15 @@
 """
-Draw what the policies let through: ``python -m docs.figures.policies DIRECTORY``.
+Draw what the policies let through: ``python -m docs.figures.policies`` draws README's figure anew.
 
 The library's own buckets decide, so the figures show what the code does; what the page says of
-them is asserted here.
+them is asserted here. Those of the pages are drawn at each build, which also sees whether README's,
+which is kept, is still what would be drawn.
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ from .simulation import full_demand, trailing_counts, worst_window
 
 LIMIT = 20
 WINDOW = 10.0
+
+#: README's figure: kept, and on white, so that it can be read on pages of either brightness.
+OF_README = Path(__file__).with_name("policies.svg")
 
 #: When the first calls come, and up to when is drawn what happens, in seconds.
 START, STOP = 8.0, 48.0
@@ -157,18 +161,32 @@ def draw(row: Row, ax: Axes, theme: Theme) -> None:
         spine.set_color(theme.text)
 
 
+def save(rows: Sequence[Row], theme: Theme, path: Path, *, transparent: bool) -> None:
+    """Draw a figure; the same each time."""
+    with mpl.rc_context({"svg.hashsalt": path.stem}):
+        drawn(rows, theme).savefig(
+            path,
+            transparent=transparent,
+            metadata={"Date": None, "Description": fingerprint(rows)},
+        )
+
+
+def fingerprint(rows: Sequence[Row]) -> str:
+    """Return what tells figures apart by what they show, whichever Matplotlib has drawn them."""
+    shown = [(row.title, [round(instant, 6) for instant in row.instants]) for row in rows]
+    return hashlib.sha256(repr(shown).encode()).hexdigest()
+
+
 def main(directory: Path) -> None:
-    """Draw the figures, each for light and for dark pages; the same each time."""
+    """Draw the figures of the pages, each for light and for dark ones; see if README's is right."""
     directory.mkdir(parents=True, exist_ok=True)
     for name, rows in (("policies", policies()), ("server", at_the_server())):
         for brightness, theme in THEMES.items():
-            with mpl.rc_context({"svg.hashsalt": name}):
-                drawn(rows, theme).savefig(
-                    directory / f"{name}-{brightness}.svg",
-                    transparent=True,
-                    metadata={"Date": None},
-                )
+            save(rows, theme, directory / f"{name}-{brightness}.svg", transparent=True)
+
+    if fingerprint(policies()) not in OF_README.read_text("utf-8"):
+        raise RuntimeError(f"{OF_README} is out of date: python -m docs.figures.policies draws it")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    save(policies(), THEMES["light"], OF_README, transparent=False)
