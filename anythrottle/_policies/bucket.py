@@ -254,7 +254,7 @@ class LevelBucket(Bucket, Protocol):
         Begin where another bucket stands, in whose place this one comes.
 
         :param old: one that :meth:`unlikeness` returned a number for
-        :param told: what a successor of this one has to know, as :meth:`history` returns it
+        :param told: what a successor of this one has to know, as :meth:`~Bucket.history` returns it
         :return: whether some of its debt was forgiven: then nothing more of that comes back
 
         """
