@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import inf
 from types import TracebackType
 from typing import Protocol, Self, final
 
 from .._events import Event, Paused, Settled, tell
-from .._policies.checks import check_unit
+from .._policies.checks import check_unit, unit_of
 from .._policies.policy import Cost, PolicyState
 from .cost import by_unit, check_counted, named_amounts
 from .line import WaitLine
@@ -178,7 +178,7 @@ class TurnPermit(Live, Turn):
         self._check_begun()
         turn = self._kept or self
         before = by_unit(turn.cost)
-        amounts = named_amounts(cost, self._line.gate.units, before)
+        amounts = named_amounts(cost, self._line.gate.units, self._known_units(before))
         before.setdefault("calls", 1)
         changes = {unit: amount - before.get(unit, 0) for unit, amount in amounts.items()}
         self._line.settle(turn, {unit: change for unit, change in changes.items() if change})
@@ -217,7 +217,7 @@ class TurnPermit(Live, Turn):
         self._check_begun()
         turn = self._kept or self
         counted = self._line.gate.units
-        known = by_unit(turn.cost)
+        known = self._known_units(by_unit(turn.cost))
         names = [check_unit(unit) for unit in units]
         if counted:
             names = [n if n in known else check_counted(n, counted) for n in names]
@@ -355,6 +355,13 @@ class TurnPermit(Live, Turn):
             self._kept = self._line.keep(self)
         else:
             self.leave()
+
+    def _known_units(self, cost: Mapping[str, int]) -> Collection[str]:
+        """Return the units that may be named though no policy may count them any more."""
+        if self._line.gate.policies is self._policies:
+            return cost
+
+        return {*cost, *(unit_of(policy.unit) for policy in self._policies)}
 
     def _check_begun(self) -> None:
         if self.began == inf:

@@ -888,6 +888,18 @@ class TestCallsThatRun:
             with pytest.raises(ValueError, match="'pages' is not counted"):
                 permit.settle({"pages": 1})
 
+        async with limiter.permit() as permit:
+            limiter.reconfigure("100 tokens/10s")
+            permit.settle({"calls": 0})
+            permit.mark_counted("calls")
+
+        limiter = RateLimiter("5/10s", "100 tokens/10s")
+        async with limiter.permit({"tokens": 50}) as permit:
+            limiter.reconfigure("100 tokens/10s")
+            permit.settle({"calls": 0, "tokens": 20})
+            permit.mark_counted("requests")
+            assert left(limiter) == [80]
+
     @pytest.mark.parametrize("ends", [False, True])
     async def test_are_charged_for_a_unit_that_was_not_counted_before(self, ends: bool) -> None:
         limiter = RateLimiter(concurrency=5)
