@@ -17,24 +17,15 @@ Wrong arguments are plain ``ValueError`` and ``TypeError``. Each error keeps its
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from inspect import isawaitable
 from math import inf
-from typing import Self, TypeAlias
+from typing import Self
 
 from anyio import WouldBlock
 
+from ._jobs import Job, is_job
 from ._policies.checks import check_seconds
 from ._policies.policy import Decision, PolicyState
 from ._retry_after import parse_retry_after
-
-#: A job: a zero-argument callable that returns an awaitable, or an awaitable.
-Job: TypeAlias = Callable[[], Awaitable[object]] | Awaitable[object]
-
-
-def is_job(value: object) -> bool:
-    """Tell whether something can be a job, as far as one can see."""
-    return callable(value) or isawaitable(value)
 
 
 def check_retry_after(value: object) -> float | None:

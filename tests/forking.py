@@ -27,7 +27,7 @@ from anythrottle import (
     WindowTokenBucket,
     create_front_stream,
 )
-from anythrottle._limiters.throttle import JobOf
+from anythrottle._jobs import JobOf
 from anythrottle.testing import virtual_backends, wait_idle
 
 #: How a parent process runs. By asyncio itself, AnyIO sees in a child that no loop runs there.

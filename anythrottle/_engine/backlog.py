@@ -19,7 +19,7 @@ from heapq import heappop, heappush
 from math import inf
 from typing import Generic, TypeVar, cast, final
 
-from .._limiters.throttle import JobOf, check_job, discard
+from .._jobs import JobOf, check_job, discard
 from .front_state import FrontState
 from .job import Errand
 from .source import Source, SourceEnd

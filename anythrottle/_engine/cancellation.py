@@ -7,7 +7,7 @@ from typing import cast, final
 
 import anyio
 
-from .._limiters.parking import Run
+from .._loops.event_loop import EventLoop
 
 
 def bare(error: BaseException) -> BaseException:
@@ -54,15 +54,15 @@ class RunCancellation:
     cancelled raises it as well, as does a job whose task is cancelled natively by somebody else
     than the run's owner.
 
-    :param run: the event loop run
+    :param loop: the event loop
     :param host_waits: whether that task does nothing but wait for the run's other tasks
 
     """
 
-    __slots__ = ("_before", "_host", "_host_waits", "_run")
+    __slots__ = ("_before", "_host", "_host_waits", "_loop")
 
-    def __init__(self, run: Run, *, host_waits: bool = False) -> None:
-        self._run = run
+    def __init__(self, loop: EventLoop, *, host_waits: bool = False) -> None:
+        self._loop = loop
         self._host_waits = host_waits
         try:
             self._host = asyncio.current_task()
@@ -80,7 +80,7 @@ class RunCancellation:
 
     def is_under_way(self) -> bool:
         """Tell whether the run is being cancelled, or at least the task that asks."""
-        if self._run.is_cancelled():
+        if self._loop.is_cancelled():
             return True
 
         if not self.host_is_called():
@@ -100,7 +100,7 @@ class RunCancellation:
         if self._host_waits and self._host is not None:
             return self._host.cancelling() > self._before
 
-        return self._run.is_cancelled()
+        return self._loop.is_cancelled()
 
     def host_is_called(self) -> bool:
         """

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar, final
 import anyio
 from anyio.lowlevel import checkpoint
 
-from .._limiters.throttle import discard
+from .._jobs import discard
 from .crew import Crew
 from .deliveries import Deliveries
 from .job import Errand

@@ -22,7 +22,7 @@ from typing import Generic, Literal, TypeVar, final
 
 from anyio.abc import TaskGroup
 
-from .._limiters.clock import RunClock
+from .._loops.clock import LoopClock
 from .admission import Admission, Worker
 from .backlog import Backlog
 from .cancellation import RunCancellation
@@ -66,11 +66,11 @@ class Crew(Generic[I, T]):
         "_idle",
         "_keeps_slots",
         "_leader",
+        "_loop",
         "_outlet",
         "_over",
         "_puller",
         "_resumable",
-        "_run",
         "_starter",
         "_stopped",
         "_successor",
@@ -88,7 +88,7 @@ class Crew(Generic[I, T]):
         backlog: Backlog[I, T],
         outlet: Outlet[I, T],
         options: JobOptions[I],
-        clock: RunClock,
+        clock: LoopClock,
         *,
         resumable: bool,
     ) -> None:
@@ -98,15 +98,15 @@ class Crew(Generic[I, T]):
         self._admission = Admission(options)
         #: Kept at hand, for each job asks.
         self._keeps_slots = self._admission.keeps_slots
-        self._run = clock.run()
+        self._loop = clock.loop()
         # Without results that somebody takes, the run's own task has nothing to do but wait.
-        self.cancellation = RunCancellation(self._run, host_waits=not outlet.bounded)
+        self.cancellation = RunCancellation(self._loop, host_waits=not outlet.bounded)
         self._workbench = Workbench(
             backlog,
             outlet,
             self._admission,
             options.attempts,
-            run=self._run,
+            loop=self._loop,
             cancellation=self.cancellation,
             end_with=self.fail,
             observer=options.observer,
@@ -125,7 +125,7 @@ class Crew(Generic[I, T]):
             backlog,
             outlet,
             self._admission,
-            run=self._run,
+            loop=self._loop,
             cancellation=self.cancellation,
             observer=options.observer,
             refuse=self._workbench.fail,
@@ -136,7 +136,7 @@ class Crew(Generic[I, T]):
             backlog,
             outlet,
             self.cancellation,
-            run=self._run,
+            loop=self._loop,
             on_pulled=self._starter.nudge,
             end_with=self.fail,
             resumable=resumable,
@@ -295,7 +295,7 @@ class Crew(Generic[I, T]):
         # Before it starts a job, and so perhaps another worker: a task can be cancelled only once
         # it has come to a checkpoint.
         try:
-            await self._run.checkpoint()
+            await self._loop.checkpoint()
         finally:
             self._beginners -= 1
 
@@ -309,7 +309,7 @@ class Crew(Generic[I, T]):
                 # The consumer may be about to make room, or the source to give an item: to look
                 # again is cheaper than to be woken. A turn that was called back would lose its
                 # place meanwhile.
-                await self._run.checkpoint()
+                await self._loop.checkpoint()
                 start = self._start_now(me, goes_on=True)
 
             if start is None:
@@ -329,7 +329,7 @@ class Crew(Generic[I, T]):
             if not jobs % _JOBS_IN_A_ROW or (
                 task is not None and (task.cancelling() or self.cancellation.host_is_called())
             ):
-                await self._run.checkpoint()
+                await self._loop.checkpoint()
                 self.cancellation.forget(task)
 
     def _start_now(self, worker: Worker, *, goes_on: bool) -> Start[I, T] | None:
@@ -371,7 +371,7 @@ class Crew(Generic[I, T]):
     async def _wait_for_lead(self, me: Worker) -> None:
         self._idle[me] = None
         try:
-            await self._run.park(me)
+            await self._loop.park(me)
         finally:
             if self._successor is me:
                 self._successor = None
@@ -389,6 +389,6 @@ class Crew(Generic[I, T]):
 
         if self._idle:
             self._successor, _ = self._idle.popitem()
-            self._run.wake(self._successor)
+            self._loop.wake(self._successor)
         elif not (self._over or self._admission.all_busy()):
             self._add_worker()

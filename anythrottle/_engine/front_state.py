@@ -9,8 +9,8 @@ from typing import Generic, TypeVar, final
 from anyio import BrokenResourceError, ClosedResourceError, EndOfStream, WouldBlock
 from anyio.streams.memory import MemoryObjectStreamStatistics
 
-from .._limiters.clock import RunClock, weakly
-from .._limiters.parking import Parked, Run
+from .._loops.clock import LoopClock, weakly
+from .._loops.event_loop import EventLoop, Parked
 
 T = TypeVar("T")
 
@@ -23,21 +23,21 @@ class _Waiter(Parked):
     :ivar settled: whether what it waits for has happened, or cannot happen any more
     """
 
-    __slots__ = ("owner", "run", "settled")
+    __slots__ = ("loop", "owner", "settled")
 
-    def __init__(self, owner: object, run: Run) -> None:
+    def __init__(self, owner: object, loop: EventLoop) -> None:
         self.parked = None
         self.owner = owner
-        self.run = run
+        self.loop = loop
         self.settled = False
 
     def settle(self) -> None:
         self.settled = True
-        self.run.wake(self)
+        self.loop.wake(self)
 
     async def wait(self) -> None:
         while not self.settled:
-            await self.run.park(self)
+            await self.loop.park(self)
 
 
 @final
@@ -52,8 +52,8 @@ class _Receiver(_Waiter, Generic[T]):
 
     __slots__ = ("numbered", "sent_away")
 
-    def __init__(self, owner: object, run: Run) -> None:
-        super().__init__(owner, run)
+    def __init__(self, owner: object, loop: EventLoop) -> None:
+        super().__init__(owner, loop)
         self.numbered: tuple[int, T] | None = None
         self.sent_away = False
 
@@ -64,8 +64,8 @@ class _Sender(_Waiter, Generic[T]):
 
     __slots__ = ("item", "taken")
 
-    def __init__(self, owner: object, run: Run, item: T) -> None:
-        super().__init__(owner, run)
+    def __init__(self, owner: object, loop: EventLoop, item: T) -> None:
+        super().__init__(owner, loop)
         self.item = item
         self.taken = False
 
@@ -108,7 +108,7 @@ class FrontState(Generic[T]):
         #: Those who wait, in their order; whoever leaves is found at once.
         self._senders: OrderedDict[_Sender[T], None] = OrderedDict()
         self._receivers: OrderedDict[_Receiver[T], None] = OrderedDict()
-        self._clock = RunClock(weakly(self._forget_run), "the front stream")
+        self._clock = LoopClock(weakly(self._forget_run), "the front stream")
         self.open_senders = 0
         self.open_receivers = 0
 
@@ -139,7 +139,7 @@ class FrontState(Generic[T]):
         try:
             self.send_nowait(item)
         except WouldBlock:
-            sender = _Sender(owner, self._clock.run(), item)
+            sender = _Sender(owner, self._clock.loop(), item)
             self._senders[sender] = None
             try:
                 await sender.wait()
@@ -159,7 +159,7 @@ class FrontState(Generic[T]):
 
         if self._senders:
             # Whoever waited in a run that has ended has not sent.
-            self._clock.glance()
+            self._clock.peek()
 
         if self._buffer:
             item = self._buffer.popleft()
@@ -180,7 +180,7 @@ class FrontState(Generic[T]):
             try:
                 return self.receive_nowait()
             except WouldBlock:
-                receiver: _Receiver[T] = _Receiver(owner, self._clock.run())
+                receiver: _Receiver[T] = _Receiver(owner, self._clock.loop())
                 if self.is_at_end():
                     # What had been handed over in a run that is over will not be put back.
                     raise EndOfStream from None
@@ -188,9 +188,9 @@ class FrontState(Generic[T]):
                 self._receivers[receiver] = None
                 try:
                     await receiver.wait()
-                    if receiver.run.is_cancelled():
+                    if receiver.loop.is_cancelled():
                         # Nothing is thrown at a task that has been woken already.
-                        await receiver.run.checkpoint_if_cancelled()
+                        await receiver.loop.checkpoint_if_cancelled()
                 except BaseException:
                     self._withdraw(receiver)
                     raise
@@ -256,7 +256,7 @@ class FrontState(Generic[T]):
     def _is_awaited(self) -> bool:
         """Tell whether somebody waits for an item whose run has not ended."""
         if self._receivers:
-            self._clock.glance()
+            self._clock.peek()
 
         return bool(self._receivers)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeAlias, TypeVar
 
-from .._limiters.throttle import discard
+from .._jobs import discard
 from .crew import Crew
 from .throttler_statistics import ThrottlerStatistics
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar, cast, final
 
-from .._limiters.throttle import JobOf
+from .._jobs import JobOf
 from .._policies.policy import Cost
 from .outcome import Draft, Outcome
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Generic, TypeVar, final
 
 from .._events import Observer
-from .._limiters.clock import RunClock
+from .._loops.clock import LoopClock
 from ..abc import Limiter
 from .attempts import Attempts
 from .backlog import Backlog
@@ -318,7 +318,7 @@ class _Mapping(Generic[I, T]):
 
         self._options = options
         self._tally = Tally()
-        self._clock = RunClock(self._tally.shift, "the mapping")
+        self._clock = LoopClock(self._tally.shift, "the mapping")
         self.backlog: Backlog[I, T] = Backlog(items, func, "items")
 
     async def run(self, outlet: Gathering[I, T] | Race[I, T]) -> None:
@@ -328,11 +328,11 @@ class _Mapping(Generic[I, T]):
 
     def feed(self, *, ordered: bool, halt: Halt | None) -> OutcomeFeed[I, T]:
         """Return what all the outcomes come out of, once its crew has begun."""
-        tally, run = self._tally, self._clock.run()
-        tally.begin_run(run.time)
+        tally, loop = self._tally, self._clock.loop()
+        tally.begin_run(loop.time)
         statistics = partial(statistics_of, self.backlog, tally, self._options.limiter, self._clock)
         most_waiting = results_waiting(self._options.concurrency, self._options.limiter)
-        feed = OutcomeFeed(self.backlog, tally, statistics, run, most_waiting, ordered=ordered)
+        feed = OutcomeFeed(self.backlog, tally, statistics, loop, most_waiting, ordered=ordered)
         feed.crew = self._crew(feed)
         let_halt(feed.crew, halt, statistics)
         return feed

@@ -10,7 +10,7 @@ from typing import Generic, Self, TypeVar, final
 import anyio
 
 from .._limiters.live import Live
-from .._limiters.parking import Parked, Run
+from .._loops.event_loop import EventLoop, Parked
 from .backlog import Backlog
 from .crew import Crew
 from .job import Errand
@@ -32,7 +32,7 @@ class OutcomeFeed(Live, Parked, Generic[I, T]):
     :param backlog: where the jobs come from
     :param tally: counts the calls that have ended
     :param statistics: returns the state at an instant, of which it knows how the run has ended
-    :param run: the event loop run
+    :param loop: the event loop
     :param most_waiting: tells how many outcomes may wait, or be held back for the order
     :param ordered: whether the outcomes come in the order of the items
 
@@ -44,10 +44,10 @@ class OutcomeFeed(Live, Parked, Generic[I, T]):
         "_error",
         "_how",
         "_left",
+        "_loop",
         "_most_waiting",
         "_next",
         "_ordered",
-        "_run",
         "_statistics",
         "_tally",
         "_waited_for",
@@ -63,7 +63,7 @@ class OutcomeFeed(Live, Parked, Generic[I, T]):
         backlog: Backlog[I, T],
         tally: Tally,
         statistics: Callable[[Ended | None], ThrottlerStatistics],
-        run: Run,
+        loop: EventLoop,
         most_waiting: Callable[[], float],
         *,
         ordered: bool,
@@ -74,7 +74,7 @@ class OutcomeFeed(Live, Parked, Generic[I, T]):
         self._statistics = statistics
         #: How the run has ended, if it has by itself.
         self._how: Ended | None = None
-        self._run = run
+        self._loop = loop
         self._most_waiting = most_waiting
         self._ordered = ordered
         #: Outcomes that have not been handed over; by position, if they have to come in order.
@@ -119,12 +119,12 @@ class OutcomeFeed(Live, Parked, Generic[I, T]):
         if not (self._left or self._error or self.crew.failure):
             self._how = self.crew.ended
 
-        self._run.wake(self)
+        self._loop.wake(self)
 
     def leave(self) -> None:
         """Take note that nobody will ask for outcomes any more."""
         self._left = True
-        self._run.wake(self)
+        self._loop.wake(self)
 
     def stop(self) -> None:
         """Start no more calls; those that run go on, and their outcomes are still to come."""
@@ -176,7 +176,7 @@ class OutcomeFeed(Live, Parked, Generic[I, T]):
 
             self._waited_for = True
             try:
-                await self._run.park(self)
+                await self._loop.park(self)
             finally:
                 self._waited_for = False
 
@@ -187,7 +187,7 @@ class OutcomeFeed(Live, Parked, Generic[I, T]):
             self._waiting.append(outcome)
 
         if self._waited_for:
-            self._run.wake(self)
+            self._loop.wake(self)
 
     def _take(self) -> Outcome[I, T] | None:
         if isinstance(self._waiting, dict):

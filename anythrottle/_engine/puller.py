@@ -8,7 +8,7 @@ from typing import Generic, TypeVar, final
 import anyio
 from anyio.abc import TaskGroup
 
-from .._limiters.parking import Parked, Run
+from .._loops.event_loop import EventLoop, Parked
 from .backlog import Backlog
 from .cancellation import RunCancellation
 from .outcome import uncancelled
@@ -27,7 +27,7 @@ class Puller(Parked, Generic[I, T]):
     :param backlog: where the jobs for them go
     :param outlet: is asked what an error of the source means
     :param cancellation: tells a cancellation of the run from what the source has raised
-    :param run: the event loop run
+    :param loop: the event loop
     :param on_pulled: is called when a job is ahead
     :param end_with: is called with an error that ends the run
     :param resumable: whether another run may go on with the source
@@ -39,10 +39,10 @@ class Puller(Parked, Generic[I, T]):
         "_cancellation",
         "_closing",
         "_end_with",
+        "_loop",
         "_on_pulled",
         "_outlet",
         "_resumable",
-        "_run",
         "_scope",
         "_stepping",
         "stopping",
@@ -54,14 +54,14 @@ class Puller(Parked, Generic[I, T]):
         outlet: Outlet[I, T],
         cancellation: RunCancellation,
         *,
-        run: Run,
+        loop: EventLoop,
         on_pulled: Callable[[], None],
         end_with: Callable[[BaseException], None],
         resumable: bool,
     ) -> None:
         self.parked = None
         self._backlog = backlog
-        self._run = run
+        self._loop = loop
         self._on_pulled = on_pulled
         self._outlet = outlet
         self._cancellation = cancellation
@@ -97,7 +97,7 @@ class Puller(Parked, Generic[I, T]):
         if self._stepping:
             self._scope.cancel()
         else:
-            self._run.wake(self)
+            self._loop.wake(self)
 
     def let_go(self) -> None:
         """Break the reference cycles, once the run is over."""
@@ -106,7 +106,7 @@ class Puller(Parked, Generic[I, T]):
     async def _pull(self) -> None:
         self._backlog.on_ahead_taken = self._go_on
         try:
-            await self._run.checkpoint()
+            await self._loop.checkpoint()
             looks = True
             while not (self.stopping or self._backlog.source.interrupted):
                 # This task may have been woken before it could be told. Later, that only matters
@@ -120,7 +120,7 @@ class Puller(Parked, Generic[I, T]):
                     self._backlog.ahead = self._backlog.errand(item)
 
                 self._on_pulled()
-                await self._run.park(self)
+                await self._loop.park(self)
         except SourceEnd:
             pass
         except BaseException as exc:
@@ -161,7 +161,7 @@ class Puller(Parked, Generic[I, T]):
             self._end_with(error)
 
     def _go_on(self) -> None:
-        self._run.wake(self)
+        self._loop.wake(self)
 
     async def _close(self, task_group: TaskGroup) -> None:
         source = self._backlog.source

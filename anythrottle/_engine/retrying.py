@@ -6,7 +6,7 @@ import random
 from math import inf
 from typing import cast, final
 
-from .._limiters.throttle import note_last_throttle
+from .._limiters.throttling import note_last_throttle
 from .._policies.checks import check_seconds
 from .attempts import Attempts
 

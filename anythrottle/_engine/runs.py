@@ -9,7 +9,7 @@ from typing import Generic, TypeVar, final
 import anyio
 
 from .._errors import JobInterrupted, SourceInterrupted
-from .._limiters.clock import RunClock, weakly
+from .._loops.clock import LoopClock, weakly
 from .backlog import Backlog
 from .cancellation import RunCancellation
 from .concurrency import results_waiting
@@ -73,7 +73,7 @@ class Runs(Generic[I, T]):
             takes_failures=consumer is not None and consumer.takes_failures,
             most_waiting=results_waiting(options.concurrency, options.limiter),
         )
-        self._clock = RunClock(weakly(self._shift), "the throttler")
+        self._clock = LoopClock(weakly(self._shift), "the throttler")
         #: Who runs the jobs, while a run is under way.
         self._crew: Crew[I, T] | None = None
         #: How the last run has ended.
@@ -104,7 +104,7 @@ class Runs(Generic[I, T]):
 
         """
         # A run whose loop is no more, or was the parent process's, is not under way.
-        self._clock.glance()
+        self._clock.peek()
         if self._crew is not None:
             raise anyio.BusyResourceError("running")
 
@@ -148,7 +148,7 @@ class Runs(Generic[I, T]):
         """
         self.closed = True
         self.deliveries.close()
-        cancellation = RunCancellation(self._clock.run())
+        cancellation = RunCancellation(self._clock.loop())
         try:
             await self.backlog.close()
         except BaseException as exc:
@@ -167,7 +167,7 @@ class Runs(Generic[I, T]):
     def _new_crew(self) -> Crew[I, T]:
         crew = Crew(self.backlog, self.deliveries, self._options, self._clock, resumable=True)
         self._ended = None
-        self._tally.begin_run(self._clock.run().time)
+        self._tally.begin_run(self._clock.loop().time)
         # Not by a method of this object, which would then be in a cycle with the crew.
         statistics = partial(
             statistics_of, self.backlog, self._tally, self._options.limiter, self._clock

@@ -8,8 +8,8 @@ from math import inf
 from typing import Generic, TypeAlias, TypeVar, final
 
 from .._events import Observer, Started, tell
-from .._limiters.parking import Run
 from .._limiters.permit import TurnPermit
+from .._loops.event_loop import EventLoop
 from ..abc import Permit
 from .admission import Admission, Asked, Worker, undo
 from .backlog import Backlog
@@ -35,7 +35,7 @@ class Starter(Generic[I, T]):
     :param backlog: the jobs
     :param outlet: is asked whether there is room for a result
     :param admission: lets the jobs in
-    :param run: the event loop run
+    :param loop: the event loop
     :param cancellation: tells whether the run is being cancelled
     :param observer: who is told that a job starts
     :param refuse: is called with a job that cannot start, and the error to end it with
@@ -47,10 +47,10 @@ class Starter(Generic[I, T]):
         "_backlog",
         "_bounded",
         "_cancellation",
+        "_loop",
         "_observer",
         "_outlet",
         "_refuse",
-        "_run",
         "_who_waits",
         "called_back",
         "stopping",
@@ -62,7 +62,7 @@ class Starter(Generic[I, T]):
         outlet: Outlet[I, T],
         admission: Admission[I],
         *,
-        run: Run,
+        loop: EventLoop,
         cancellation: RunCancellation,
         observer: Observer | None,
         refuse: Callable[[Errand[I, T], BaseException], None],
@@ -71,7 +71,7 @@ class Starter(Generic[I, T]):
         self._outlet = outlet
         self._bounded = outlet.bounded
         self._admission = admission
-        self._run = run
+        self._loop = loop
         self._cancellation = cancellation
         self._observer = observer
         self._refuse = refuse
@@ -96,7 +96,7 @@ class Starter(Generic[I, T]):
     def nudge(self) -> None:
         """Let whoever waits for news look again."""
         if self._who_waits is not None:
-            self._run.wake(self._who_waits)
+            self._loop.wake(self._who_waits)
 
     def now(self, worker: Worker) -> Start[I, T] | None:
         """
@@ -107,7 +107,7 @@ class Starter(Generic[I, T]):
         """
         backlog = self._backlog
         self.called_back = False
-        if self.stopping or (errand := backlog.frontmost(self._run.time)) is None:
+        if self.stopping or (errand := backlog.frontmost(self._loop.time)) is None:
             return None
 
         if errand.cost is None:
@@ -147,7 +147,7 @@ class Starter(Generic[I, T]):
         """
         while not self.stopping:
             if self._cancellation.forbids_starts():
-                await self._run.checkpoint()
+                await self._loop.checkpoint()
 
             start = self.now(worker)
             if start is not None:
@@ -156,7 +156,7 @@ class Starter(Generic[I, T]):
             if self.stopping:
                 return None
 
-            errand = self._backlog.frontmost(self._run.time)
+            errand = self._backlog.frontmost(self._loop.time)
             if errand is None or not self._outlet.has_room(errand):
                 if errand is None and self._backlog.is_at_end():
                     return None
@@ -167,14 +167,14 @@ class Starter(Generic[I, T]):
                 # Whoever is asked for the cost may change what is frontmost.
                 if not self._has_price(errand):
                     # There may be many such jobs.
-                    await self._run.checkpoint()
+                    await self._loop.checkpoint()
             else:
                 start = await self._admit(errand, worker)
                 if start is not None:
                     return start
 
                 # There may be many that cannot be admitted.
-                await self._run.checkpoint()
+                await self._loop.checkpoint()
 
         return None
 
@@ -209,7 +209,7 @@ class Starter(Generic[I, T]):
         self, errand: Errand[I, T], asked: Asked, permit: Permit
     ) -> Errand[I, T] | None:
         """Start what is frontmost, if it costs as much as a job that was admitted."""
-        frontmost = None if self.stopping else self._backlog.frontmost(self._run.time)
+        frontmost = None if self.stopping else self._backlog.frontmost(self._loop.time)
         if (
             frontmost is not None
             and self._has_price(frontmost)
@@ -279,8 +279,8 @@ class Starter(Generic[I, T]):
         self._who_waits = worker
         try:
             if due == inf:
-                await self._run.park(worker)
+                await self._loop.park(worker)
             else:
-                await self._run.park_until(worker, max(due, self._run.time() + _NAP))
+                await self._loop.park_until(worker, max(due, self._loop.time() + _NAP))
         finally:
             self._who_waits = None

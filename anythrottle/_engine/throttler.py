@@ -11,8 +11,8 @@ import anyio
 from anyio.abc import TaskStatus
 
 from .._events import Observer
+from .._jobs import JobOf
 from .._limiters.live import Live
-from .._limiters.throttle import JobOf
 from ..abc import Limiter
 from .attempts import Attempts
 from .backlog import Backlog

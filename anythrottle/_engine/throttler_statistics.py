@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, TypeVar
 
-from .._limiters.clock import RunClock
 from .._limiters.rate_limiter import RateLimiter
+from .._loops.clock import LoopClock
 from ..abc import Limiter
 from .backlog import Backlog
 from .pace import expected_in
@@ -68,11 +68,11 @@ def statistics_of(
     backlog: Backlog[I, T],
     tally: Tally,
     limiter: Limiter | None,
-    clock: RunClock,
+    clock: LoopClock,
     ended: Ended | None = None,
 ) -> ThrottlerStatistics:
     """Return the state of a throttler that has these parts, at this instant."""
-    per_second = tally.per_second(clock.glance())
+    per_second = tally.per_second(clock.peek())
     paused_for = limiter.statistics().paused_for if isinstance(limiter, RateLimiter) else 0.0
     left = backlog.queued
     if left is not None:

@@ -12,11 +12,12 @@ from typing import Generic, TypeVar, final
 import anyio
 
 from .._events import Failed, Finished, Observer, Retried, Throttled, tell
+from .._jobs import JobOf, awaitable_of, discard
 from .._limiters.current import make_current
 from .._limiters.holding import Slot, hold_here
-from .._limiters.parking import Run
 from .._limiters.permit import TurnPermit
-from .._limiters.throttle import JobOf, Throttle, awaitable_of, discard, go_again, throttle_in
+from .._limiters.throttling import Throttle, go_again, throttle_in
+from .._loops.event_loop import EventLoop
 from ..abc import Permit
 from .admission import Admission, Asked, leave
 from .attempts import Attempts
@@ -42,7 +43,7 @@ class Workbench(Generic[I, T]):
     :param outlet: where it goes when it has ended
     :param admission: what pauses if a job was throttled
     :param attempts: how a job is attempted
-    :param run: the event loop run
+    :param loop: the event loop
     :param cancellation: tells a cancellation of the run from what a job has raised
     :param end_with: is called with an error that ends the run
     :param observer: who is told what becomes of the jobs
@@ -57,10 +58,10 @@ class Workbench(Generic[I, T]):
         "_end_with",
         "_free",
         "_free_context",
+        "_loop",
         "_observer",
         "_outlet",
         "_retrying",
-        "_run",
         "_timeout",
         "on_failure",
     )
@@ -72,7 +73,7 @@ class Workbench(Generic[I, T]):
         admission: Admission[I],
         attempts: Attempts,
         *,
-        run: Run,
+        loop: EventLoop,
         cancellation: RunCancellation,
         end_with: Callable[[BaseException], None],
         observer: Observer | None,
@@ -82,7 +83,7 @@ class Workbench(Generic[I, T]):
         self._admission = admission
         self._retrying = Retrying(attempts)
         self._timeout = attempts.timeout
-        self._run = run
+        self._loop = loop
         self._cancellation = cancellation
         self._end_with = end_with
         #: Called when a job has ended with an error.
@@ -112,7 +113,7 @@ class Workbench(Generic[I, T]):
 
         """
         try:
-            began = self._run.time()
+            began = self._loop.time()
             try:
                 is_free = permit is self._free
                 context = (self._free_context if is_free else self._context).copy()
@@ -130,13 +131,13 @@ class Workbench(Generic[I, T]):
                     with anyio.fail_after(self._timeout):
                         value = await isolated(awaitable, context)
             except BaseException as exc:
-                errand.duration = self._run.time() - began
+                errand.duration = self._loop.time() - began
                 if self._cancellation.caused(exc):
                     raise
 
                 self._take_error(errand, permit, exc)
             else:
-                errand.duration = self._run.time() - began
+                errand.duration = self._loop.time() - began
                 errand.value = value
                 errand.ended = True
                 self._backlog.running -= 1
@@ -199,7 +200,7 @@ class Workbench(Generic[I, T]):
             return
 
         _logger.info("%s: again in %g s, after %r", errand, delay, error)
-        self._backlog.delay(errand, self._run.time() + delay)
+        self._backlog.delay(errand, self._loop.time() + delay)
         if self._observer is not None:
             again = Retried(errand.position, errand.item, errand.attempts, delay, error)
             tell(self._observer, again)

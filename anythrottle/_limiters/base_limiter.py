@@ -12,16 +12,17 @@ from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, TypeVarTuple, overload
 
 from .._errors import LimitExceeded
+from .._jobs import JobOf, awaitable_of, discard
+from .._loops.clock import loop_of, native_loop
+from .._loops.event_loop import EventLoop
 from .._policies.checks import check_count
 from .._policies.policy import Cost
 from ..abc import Limiter, Permit
-from .clock import current_loop, run_of
 from .cost import by_unit
 from .current import as_current
-from .parking import Run
 from .patience import Patience, check_patience, check_priority
 from .permit import TurnPermit
-from .throttle import JobOf, awaitable_of, discard, go_again, throttle_in
+from .throttling import go_again, throttle_in
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,9 +55,9 @@ class BaseLimiter(ABC):
 
     __slots__ = ("__weakref__", "_inside", "_inside_of")
 
-    #: The permits of those who are inside of ``async with limiter``, by task; and in which run.
+    #: The permits of those who are inside of ``async with limiter``, by task; and in which loop.
     _inside: dict[object, list[AbstractAsyncContextManager[Permit]]]
-    _inside_of: Run | None
+    _inside_of: EventLoop | None
 
     def __new__(cls, *_: Any, **__: Any) -> Self:  # pyright: ignore[reportExplicitAny]
         # Not in __init__(), which those derived from this need not call.
@@ -264,14 +265,14 @@ class BaseLimiter(ABC):
     async def __aenter__(self) -> None:
         permit = self.permit()
         await permit.__aenter__()
-        run = run_of(current_loop()) if self._inside_of is None else self._inside_of
-        if not run.is_here():
-            # Those of an earlier run were inside when it ended, and will not come out again.
-            run = run_of(current_loop())
+        loop = loop_of(native_loop()) if self._inside_of is None else self._inside_of
+        if not loop.is_here():
+            # Those of an earlier loop were inside when it ended, and will not come out again.
+            loop = loop_of(native_loop())
             self._inside.clear()
 
-        self._inside_of = run
-        self._inside.setdefault(run.task(), []).append(permit)
+        self._inside_of = loop
+        self._inside.setdefault(loop.task(), []).append(permit)
 
     async def __aexit__(
         self,
@@ -279,10 +280,10 @@ class BaseLimiter(ABC):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # A call of a run that is over has no permit here.
-        run = self._inside_of
-        if run is not None and self._inside and run.is_here():
-            await self._take_out(run.task()).__aexit__(exc_type, exc, traceback)
+        # A call of a loop that is over has no permit here.
+        loop = self._inside_of
+        if loop is not None and self._inside and loop.is_here():
+            await self._take_out(loop.task()).__aexit__(exc_type, exc, traceback)
 
     def _take_out(self, task: object) -> AbstractAsyncContextManager[Permit]:
         """Return a permit of those inside: the task's own, else, if it came otherwise, any."""

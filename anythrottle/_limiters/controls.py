@@ -219,7 +219,7 @@ class LimiterControls(Live, BaseLimiter):
         line.notice(now)
         recalled = line.recall(now)
         try:
-            buckets = succeed(gate, described, now, line.outlook.utc)
+            buckets = succeed(gate, described, now, line.clock.utc)
             if slots is not None:
                 if slots[1] is not gate.capacity:
                     line.stop_seeking()
@@ -252,7 +252,7 @@ class LimiterControls(Live, BaseLimiter):
         :raises ~anythrottle.CostTooHigh: if a policy could never allow ``cost``
 
         """
-        return self._line.outlook.decide(self._amounts(cost), self._line.clock.glance())
+        return self._line.outlook.decide(self._amounts(cost), self._line.clock.peek())
 
     @property
     def policies(self) -> tuple[Policy, ...]:
@@ -270,7 +270,7 @@ class LimiterControls(Live, BaseLimiter):
 
     def statistics(self) -> RateLimiterStatistics:
         """Return the state at this instant."""
-        now = self._line.clock.glance()
+        now = self._line.clock.peek()
         return RateLimiterStatistics(
             tasks_waiting=len(self._line.queue),
             borrowed_tokens=self._gate.borrowed,
@@ -312,7 +312,7 @@ class LimiterControls(Live, BaseLimiter):
 
         :return: 0 if all is as new; infinity while calls run that hold something, or anybody waits
         """
-        return inf if self._line.queue.blocks else self._gate.idle_in(self._line.clock.glance())
+        return inf if self._line.queue.blocks else self._gate.idle_in(self._line.clock.peek())
 
     def _prepare(self) -> None:
         """Look once what makes most calls short."""

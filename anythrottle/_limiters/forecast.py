@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import final
 
@@ -12,7 +12,6 @@ from .gate import Gate
 from .queue import TurnQueue
 from .timetable import Answer, Forecast, Timetable
 from .turn import Turn
-from .utc import UtcReader
 
 #: By which part of what is still to be waited an answer may be wrong.
 _TOLERANCE = 0.01
@@ -44,13 +43,13 @@ class Outlook:
 
     :param gate: what decides
     :param queue: those in line
-    :param utc: what tells UTC
+    :param utc: returns UTC at an instant
 
     """
 
     __slots__ = ("_gate", "_marked", "_queue", "_tables", "utc")
 
-    def __init__(self, gate: Gate, queue: TurnQueue, utc: UtcReader) -> None:
+    def __init__(self, gate: Gate, queue: TurnQueue, utc: Callable[[float], float]) -> None:
         self._gate = gate
         self._queue = queue
         #: By whether they assume that calls that hold their charge end at once.
@@ -62,17 +61,12 @@ class Outlook:
     def read_utc(self, now: float) -> None:
         """Tell the buckets that go by UTC what it is, now that nobody is in line."""
         for bucket in self._gate.utc_buckets:
-            bucket.set_utc(now, self.utc.read(now))
+            bucket.set_utc(now, self.utc(now))
 
     def void(self) -> None:
         """Forget the timetables: something has happened that nobody could foresee."""
         if self._tables:
             self._tables = {}
-
-    def forget_run(self) -> None:
-        """Go over to another run, with another clock."""
-        self.void()
-        self.utc.forget()
 
     def note_newcomer(self, turn: Turn) -> None:
         """Note that a turn is about to join those in line."""
@@ -247,7 +241,7 @@ class Outlook:
         forecast = Forecast.of(self._gate, now)
         for bucket in forecast.buckets:
             if not self._queue.blocks and goes_by_utc(bucket):
-                bucket.set_utc(now, self.utc.read(now))
+                bucket.set_utc(now, self.utc(now))
 
         return forecast
 

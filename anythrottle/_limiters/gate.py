@@ -359,8 +359,8 @@ class Gate:
             if amount := amounts.get(unit):
                 self.charge(bucket, now, amount)
 
-    def forget_run(self, shift: float) -> None:
-        """Go over to another run: its clock is ahead by ``shift``, and nobody holds anything."""
+    def change_loops(self, shift: float) -> None:
+        """Go over to another loop: its clock is ahead by ``shift``, and nobody holds anything."""
         self.paused_until += shift
         for bucket in self.buckets:
             bucket.forget_held()

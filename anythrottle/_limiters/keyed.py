@@ -9,10 +9,10 @@ from math import inf, nextafter
 from typing import Generic, TypeVar, final
 
 from .._errors import LimitExceeded
+from .._loops.clock import LoopClock, weakly
 from .._policies.checks import check_count
 from .._policies.policy import Decision, seconds_until
 from ..abc import Idle, Limiter, QuotaLimiter
-from .clock import RunClock, weakly
 from .live import Live
 
 K = TypeVar("K", bound=Hashable)
@@ -64,7 +64,7 @@ class KeyedLimiter(Live, Generic[K, L]):
 
         self._make = make
         self._max_keys = check_count("max_keys", max_keys)
-        self._clock = RunClock(weakly(self._shift), "the keyed limiter")
+        self._clock = LoopClock(weakly(self._shift), "the keyed limiter")
         self._limiters: dict[K, L] = {}
         #: The heap of when to look whether a key is idle: instant, number, key; one for each key.
         self._checks: list[tuple[float, int, K]] = []

@@ -17,8 +17,8 @@ import anyio
 
 from .._errors import LimitExceeded
 from .._events import Abandoned, Refused, tell
+from .._loops.event_loop import EventLoop
 from .holding import Slot, borrowers_of, is_inside, slots_here, turns_here, waiting_inside
-from .parking import Run
 from .patience import Patience, latest_turn
 from .turn import FRONT, Turn
 from .turnstile import Turnstile
@@ -45,12 +45,12 @@ class WaitLine(Turnstile):
         :param begins: whether the call begins; else the turn is only held, for :meth:`begin`
         :return: whether it has begun, or is held
         """
-        run = self.enter_free()
-        if run is None:
+        loop = self.enter_free()
+        if loop is None:
             return False
 
-        turn.run = run
-        turn.came = now = run.time()
+        turn.loop = loop
+        turn.came = now = loop.time()
         gate = self.gate
         if gate.utc_buckets:
             self.outlook.read_utc(now)
@@ -59,7 +59,7 @@ class WaitLine(Turnstile):
         if begins and self.observer is None and not gate.slow:
             entered = gate.pass_now(turn, now)
             if entered and gate.holds:
-                turn.task_id = id(run.task())
+                turn.task_id = id(loop.task())
         else:
             turn.place = (priority, self.arrivals)
             entered = self._hold_now(turn, now) and (not begins or self.begin(turn))
@@ -99,32 +99,32 @@ class WaitLine(Turnstile):
         :raises ~anythrottle.LimitExceeded: if it would have to wait too long, or for too many
 
         """
-        turn.run = run = self.clock.run()
-        arrived = turn.came = now = run.time()
+        turn.loop = loop = self.clock.loop()
+        arrived = turn.came = now = loop.time()
         patient = max_wait is None
         try:
             if self._arrive(turn, now, max_wait, newcomer=newcomer) and not fast:
-                await run.checkpoint()
-                if run.suspect is not None and run.is_alarmed():
-                    await run.look()
+                await loop.checkpoint()
+                if loop.suspect is not None and loop.is_alarmed():
+                    await loop.look()
 
-                now = run.time()
+                now = loop.time()
 
-            while run is self.clock.latest:
+            while loop is self.clock.latest:
                 if not turn.granted or self.gate.paused_until > now:
                     fast = False
-                    await self._next_news(turn, run, now, patient=patient)
+                    await self._next_news(turn, loop, now, patient=patient)
                 elif self.observer is not None and not turn.told:
                     self._tell_granted(turn, now - arrived)
                 else:
                     return (self._begin(turn, now) if begins else now) - arrived
 
-                if turn.granted and not fast and run.must_look():
-                    await run.look()
+                if turn.granted and not fast and loop.must_look():
+                    await loop.look()
 
-                now = run.time()
+                now = loop.time()
                 if now >= turn.give_up:
-                    self._check_patience(turn, run, now)
+                    self._check_patience(turn, loop, now)
         except BaseException as exc:
             self._leave(turn)
             if self.observer is not None and not isinstance(exc, Exception):
@@ -200,7 +200,9 @@ class WaitLine(Turnstile):
 
         return None
 
-    def _next_news(self, turn: Turn, run: Run, now: float, *, patient: bool) -> Awaitable[object]:
+    def _next_news(
+        self, turn: Turn, loop: EventLoop, now: float, *, patient: bool
+    ) -> Awaitable[object]:
         """Wait until something may have changed for a turn that may not go."""
         if turn.error is not None:
             # It can never be granted any more, as the limiter has become another one.
@@ -211,14 +213,14 @@ class WaitLine(Turnstile):
             self.call_back(turn, now)
 
         if patient and self.gate.holds and is_inside():
-            return self._news_inside(turn, run, now)
+            return self._news_inside(turn, loop, now)
 
         if self.queue.first() is turn:
-            return self._watch(turn, run, now)
+            return self._watch(turn, loop, now)
 
-        return run.park(turn) if turn.give_up == inf else run.park_until(turn, turn.give_up)
+        return loop.park(turn) if turn.give_up == inf else loop.park_until(turn, turn.give_up)
 
-    async def _news_inside(self, turn: Turn, run: Run, now: float) -> None:
+    async def _news_inside(self, turn: Turn, loop: EventLoop, now: float) -> None:
         """
         Wait for news inside of jobs, and count as waiting there.
 
@@ -233,11 +235,11 @@ class WaitLine(Turnstile):
                 mine, borrowers = slots_here(slots), borrowers_of(slots)
                 stack.enter_context(waiting_inside(slots, mine, borrowers))
 
-            await self._next_news(turn, run, now, patient=False)
+            await self._next_news(turn, loop, now, patient=False)
 
-    def _check_patience(self, turn: Turn, run: Run, now: float) -> None:
+    def _check_patience(self, turn: Turn, loop: EventLoop, now: float) -> None:
         """Raise if a turn in line has come to the end of its patience."""
-        if turn.in_line and run is self.clock.latest:
+        if turn.in_line and loop is self.clock.latest:
             # Perhaps it is due just now.
             self.serve(now)
             if turn.granted:
@@ -251,7 +253,7 @@ class WaitLine(Turnstile):
             self._leave(turn)
             raise self.refuse(turn, now)
 
-    async def _watch(self, turn: Turn, run: Run, now: float) -> None:
+    async def _watch(self, turn: Turn, loop: EventLoop, now: float) -> None:
         """As the head of the line, wait for what the line waits for."""
         nap = 0.0
         while self.queue.first() is turn:
@@ -260,28 +262,28 @@ class WaitLine(Turnstile):
                 return
 
             if self._slot_wanted and self._slot_seeker is None:
-                await self._seek_slot(turn, run)
+                await self._seek_slot(turn, loop)
                 return
 
             until = max(min(self._due, turn.give_up), now + nap)
-            if await self._sleep(turn, run, until):
+            if await self._sleep(turn, loop, until):
                 # For more than the time, perhaps: all is to be looked at anew.
                 return
 
-            now = run.time()
+            now = loop.time()
             nap = 0.0 if now >= until else max(2 * nap, _NAP)
 
-    async def _sleep(self, turn: Turn, run: Run, until: float) -> bool:
+    async def _sleep(self, turn: Turn, loop: EventLoop, until: float) -> bool:
         """Sleep as the head of the line; tell whether it was woken before the time was up."""
         self._watcher = turn
         self._wake_at = until
         try:
-            return await run.park_until(turn, until)
+            return await loop.park_until(turn, until)
         finally:
             if self._watcher is turn:
                 self._watcher = None
 
-    async def _seek_slot(self, turn: Turn, run: Run) -> None:
+    async def _seek_slot(self, turn: Turn, loop: EventLoop) -> None:
         """Wait for a slot in the capacity limiter's own line, and let the head have it."""
         capacity = self.gate.capacity
         assert capacity is not None
@@ -289,7 +291,7 @@ class WaitLine(Turnstile):
         self._slot_seeker = turn
         borrowed = False
         try:
-            with anyio.move_on_after(turn.give_up - run.time()) as self._seek_scope:
+            with anyio.move_on_after(turn.give_up - loop.time()) as self._seek_scope:
                 await capacity.acquire_on_behalf_of(slot)
                 borrowed = True
         finally:
@@ -302,4 +304,4 @@ class WaitLine(Turnstile):
 
         # Pause and tokens are looked at again: meanwhile nothing was held. Without a slot, it may
         # be for another one to go on seeking.
-        self.serve(run.time(), spare)
+        self.serve(loop.time(), spare)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from .._policies.bucket import goes_by_utc
 from .._policies.policy import PolicyState
 from .gate import Gate
-from .utc import UtcReader
 
 
-def quotas_of(gate: Gate, now: float, utc: UtcReader, *, here: bool) -> tuple[PolicyState, ...]:
+def quotas_of(
+    gate: Gate, now: float, utc: Callable[[float], float], *, here: bool
+) -> tuple[PolicyState, ...]:
     """
     Return the state of each policy, in their order.
 
+    :param utc: returns UTC at an instant
     :param here: whether ``now`` is told by the clock that all will go by which comes next; then
         what has come back is dropped, so that asking often costs little
     """
@@ -25,7 +29,7 @@ def quotas_of(gate: Gate, now: float, utc: UtcReader, *, here: bool) -> tuple[Po
             # A copy, as a question changes nothing.
             asked = bucket.ahead(now)
             assert goes_by_utc(asked)
-            asked.set_utc(now, utc.read(now))
+            asked.set_utc(now, utc(now))
 
         remaining = asked.remaining(now)
         more = asked.delay(now, remaining + 1) if remaining + 1 <= capacity else 0.0

@@ -10,10 +10,10 @@ from typing import Literal, ParamSpec, TypeVar, TypeVarTuple, final
 import anyio
 
 from .._events import Observer, Throttled, tell
+from .._loops.event_loop import EventLoop
 from .._policies.policy import Cost, Policy
 from ..abc import Limiter, Permit
 from .controls import Concurrency, LimiterControls
-from .parking import Run
 from .patience import Patience, check_patience, check_priority
 from .permit import TurnPermit
 from .turn import FRONT, Turn
@@ -84,9 +84,9 @@ class RateLimiter(LimiterControls):
     ) -> None:
         super().__init__(policies, concurrency, max_waiting, name, observer, measure)
         self._fast = fast_acquire
-        #: The turns of those who are inside of ``async with limiter``, by task; and in which run.
+        #: The turns of those who are inside of ``async with limiter``, by task; and in which loop.
         self._anonymous: dict[object, list[Turn]] = {}
-        self._inside_of: Run | None = None
+        self._inside_of: EventLoop | None = None
 
     async def acquire(
         self, cost: Cost = 1, *, priority: int = 0, max_wait: Patience = None
@@ -121,35 +121,35 @@ class RateLimiter(LimiterControls):
             and cost > 0
             and type(priority) is int
             and max_wait is None
-            and (run := line.enter_free()) is not None
+            and (loop := line.enter_free()) is not None
             and bucket.take_free(cost)
         ):
             if self._fast:
-                bucket.start(run.time(), cost)
+                bucket.start(loop.time(), cost)
                 return
 
             arrival = line.arrivals
             try:
-                await run.checkpoint()
-                if run.suspect is not None and run.is_alarmed():
-                    await run.look()
+                await loop.checkpoint()
+                if loop.suspect is not None and loop.is_alarmed():
+                    await loop.look()
             except BaseException:
-                line.leave_free(run, bucket, cost)
+                line.leave_free(loop, bucket, cost)
                 raise
 
-            if line.may_start(run, bucket):
+            if line.may_start(loop, bucket):
                 if line.arrivals != arrival:
                     # Others may be at the same point, and of the same task group.
-                    run.note_actor()
+                    loop.note_actor()
 
-                now = run.time()
+                now = loop.time()
                 bucket.start(now, cost)
                 if line.queue.blocks:
                     line.note_start(now)
 
                 return
 
-            line.leave_free(run, bucket, cost)
+            line.leave_free(loop, bucket, cost)
 
         turn = self._turn_without_hold(cost, "acquire")
         if type(priority) is not int:
@@ -236,13 +236,13 @@ class RateLimiter(LimiterControls):
         turn = Turn(1, self._amounts(1), ends=True)
         turn.place = self._line.new_place(0)
         await self._line.wait(turn, fast=self._fast)
-        assert turn.run is not None
-        if self._inside_of is not turn.run:
-            # Those of an earlier run were inside when it ended, and will not come out again.
+        assert turn.loop is not None
+        if self._inside_of is not turn.loop:
+            # Those of an earlier loop were inside when it ended, and will not come out again.
             self._anonymous.clear()
-            self._inside_of = turn.run
+            self._inside_of = turn.loop
 
-        self._anonymous.setdefault(turn.run.task(), []).append(turn)
+        self._anonymous.setdefault(turn.loop.task(), []).append(turn)
 
     async def __aexit__(
         self,
@@ -250,13 +250,13 @@ class RateLimiter(LimiterControls):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # A call of a run that is over has no turn here.
-        run = self._inside_of
-        if run is None or not self._anonymous or not self._line.clock.is_here(run):
+        # A call of a loop that is over has no turn here.
+        loop = self._inside_of
+        if loop is None or not self._anonymous or not self._line.clock.is_here(loop):
             return
 
         # The task's own; or, if another one has come in, any: they are all alike.
-        task = run.task()
+        task = loop.task()
         if task not in self._anonymous:
             task = next(iter(self._anonymous))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable
 from functools import partial
 from math import inf
 from operator import itemgetter
@@ -14,7 +15,6 @@ from .._policies.policy import Policy
 from .cost import by_unit
 from .gate import Gate
 from .turn import Charge, Turn
-from .utc import UtcReader
 
 #: A policy and its bucket.
 _Pair: TypeAlias = tuple[Policy, Bucket]
@@ -23,7 +23,9 @@ _Pair: TypeAlias = tuple[Policy, Bucket]
 _Charges: TypeAlias = dict[Turn, list[Charge]]
 
 
-def succeed(gate: Gate, policies: tuple[Policy, ...], now: float, utc: UtcReader) -> list[Bucket]:
+def succeed(
+    gate: Gate, policies: tuple[Policy, ...], now: float, utc: Callable[[float], float]
+) -> list[Bucket]:
     """
     Return the buckets for new policies, with what has been charged so far.
 
@@ -45,7 +47,7 @@ def succeed(gate: Gate, policies: tuple[Policy, ...], now: float, utc: UtcReader
             continue
 
         if goes_by_utc(bucket):
-            bucket.set_utc(now, utc.read(now))
+            bucket.set_utc(now, utc(now))
 
         unit = unit_of(policy.unit)
         predecessors = [pair for pair in old if unit_of(pair[0].unit) == unit]

@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from math import inf
 from typing import TypeAlias, final
 
+from .._loops.event_loop import EventLoop, Parked
 from .._policies.bucket import Bucket
 from .._policies.policy import Cost
-from .parking import Parked, Run
 
 #: A place in line: the priority, then the order of arrival.
 Place: TypeAlias = tuple[float, int]
@@ -53,7 +53,7 @@ class Turn(Parked):
     :ivar cost: what the call costs, as its caller has said or later corrected
     :ivar amounts: what that is for each policy in order
     :ivar ends: whether the limiter is told when the call has ended
-    :ivar run: the event loop run in which it waits
+    :ivar loop: the event loop in which it waits
     :ivar place: its place in line, from its arrival on
     :ivar in_line: whether it is there
     :ivar came: since when; once it is granted, since when that is
@@ -84,10 +84,10 @@ class Turn(Parked):
         "give_up",
         "granted",
         "in_line",
+        "loop",
         "marks",
         "may_be_shed",
         "place",
-        "run",
         "slot",
         "task_id",
         "told",
@@ -99,7 +99,7 @@ class Turn(Parked):
         self.cost: Cost = cost if isinstance(cost, int) else dict(cost)
         self.amounts = amounts
         self.ends = ends
-        self.run: Run | None = None
+        self.loop: EventLoop | None = None
         self.place: Place | None = None
         self.in_line = False
         self.came = -inf
@@ -118,7 +118,7 @@ class Turn(Parked):
     def kept(self) -> KeptTurn:
         """Return a turn that holds from now on what this one holds, which then holds nothing."""
         kept = KeptTurn(self.cost, self.amounts, ends=True)
-        kept.run = self.run
+        kept.loop = self.loop
         kept.place = self.place
         kept.began = self.began
         kept.charges = self.charges

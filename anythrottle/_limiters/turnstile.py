@@ -24,16 +24,15 @@ import anyio
 
 from .._errors import LimitExceeded
 from .._events import Ended, Granted, Observer, Refused, tell
+from .._loops.clock import LoopClock, weakly
+from .._loops.event_loop import EventLoop
 from .._policies.bucket import Bucket
 from .._policies.policy import PolicyState
-from .clock import RunClock, weakly
 from .forecast import Outlook
 from .gate import NEVER, Gate
-from .parking import Run
 from .queue import TurnQueue
 from .quotas import quotas_of
 from .turn import Place, Turn
-from .utc import UtcReader
 
 #: Says how to enter a limiter that wants to know when a call has ended.
 HOLDS = (
@@ -79,11 +78,11 @@ class Turnstile:
         self.max_waiting = max_waiting
         self.observer = observer
         owner = "the limiter" if name is None else f"the limiter {name!r}"
-        self.clock = RunClock(weakly(self.forget_run), owner)
+        self.clock = LoopClock(weakly(self.change_loops), owner)
         #: How many have come so far.
         self.arrivals = 0
         self.queue = TurnQueue()
-        self.outlook = Outlook(gate, self.queue, UtcReader(self.clock))
+        self.outlook = Outlook(gate, self.queue, self.clock.utc)
         #: What the head waits for, as last seen: an instant, or a slot of a capacity limiter.
         self._due = inf
         self._slot_wanted = False
@@ -118,30 +117,30 @@ class Turnstile:
         self.arrivals += 1
         return (priority, self.arrivals)
 
-    def enter_free(self) -> Run | None:
+    def enter_free(self) -> EventLoop | None:
         """
-        Return the run that the caller is in, if nobody is in line and nothing is paused.
+        Return the loop that the caller is in, if nobody is in line and nothing is paused.
 
         The caller's :attr:`arrivals` is then its place, should it have to wait all the same.
         """
         if self.queue.blocks or self.gate.paused_until != NEVER:
             return None
 
-        run = self.clock.latest
-        if run is None or not run.is_current():
+        loop = self.clock.latest
+        if loop is None or not loop.is_current():
             return None
 
         self.arrivals += 1
-        return run
+        return loop
 
-    def may_start(self, run: Run, bucket: Bucket) -> bool:
+    def may_start(self, loop: EventLoop, bucket: Bucket) -> bool:
         """Tell whether a call that was let in by :meth:`enter_free` may begin by now."""
         gate = self.gate
-        return gate.paused_until == NEVER and bucket is gate.only and run is self.clock.latest
+        return gate.paused_until == NEVER and bucket is gate.only and loop is self.clock.latest
 
-    def leave_free(self, run: Run, bucket: Bucket, cost: int) -> None:
+    def leave_free(self, loop: EventLoop, bucket: Bucket, cost: int) -> None:
         """Give back what a call that was let in by :meth:`enter_free` holds in ``bucket``."""
-        if run is self.clock.latest and any(b is bucket for b in self.gate.buckets):
+        if loop is self.clock.latest and any(b is bucket for b in self.gate.buckets):
             now = self.clock.estimate()
             bucket.give_back(now, cost, None)
             self.disturb(now)
@@ -154,7 +153,7 @@ class Turnstile:
 
         """
         now = self.clock.now()
-        turn.run = self.clock.latest
+        turn.loop = self.clock.latest
         turn.place = self.new_place(0)
         if not self.try_now(turn, now):
             raise self.refuse(turn, now)
@@ -264,7 +263,7 @@ class Turnstile:
 
         :return: whether it has begun; if not, it is in line again, or can never be granted
         """
-        if not turn.granted or turn.error is not None or turn.run is not self.clock.latest:
+        if not turn.granted or turn.error is not None or turn.loop is not self.clock.latest:
             return False
 
         now = self.clock.estimate()
@@ -288,7 +287,7 @@ class Turnstile:
         if turn.began == inf:
             # It was held, or called back since, and is not needed.
             self._leave(turn)
-        elif turn.granted and turn.run is self.clock.latest:
+        elif turn.granted and turn.loop is self.clock.latest:
             if not (self.gate.holds or self.queue.blocks):
                 self.gate.let_go(turn)
                 return
@@ -309,14 +308,14 @@ class Turnstile:
 
     def keep(self, turn: Turn) -> Turn:
         """Let a call go on whose function has returned; return what it holds, for :meth:`end`."""
-        if turn.granted and turn.run is self.clock.latest:
+        if turn.granted and turn.loop is self.clock.latest:
             return self.gate.keep(turn)
 
         return turn
 
     def mark_counted(self, turn: Turn, units: Collection[str]) -> None:
         """Let a call that runs count from now on, in some units; it may make others due sooner."""
-        if turn.granted and turn.run is self.clock.latest:
+        if turn.granted and turn.loop is self.clock.latest:
             now = self.clock.estimate()
             self.catch_up(now)
             self.gate.mark_counted(turn, now, units)
@@ -332,7 +331,7 @@ class Turnstile:
 
     def settle(self, turn: Turn, changes: dict[str, int]) -> None:
         """Correct the charge of a started turn, by unit; what comes back goes to those in line."""
-        if turn.run is self.clock.latest:
+        if turn.loop is self.clock.latest:
             now = self.clock.estimate()
             self.catch_up(now)
             for unit, change in changes.items():
@@ -342,16 +341,16 @@ class Turnstile:
 
     def rejoin(self, turn: Turn) -> None:
         """Let a turn be in line already, before :meth:`.WaitLine.wait` is called for it."""
-        turn.run = self.clock.run()
-        turn.came = turn.run.time()
+        turn.loop = self.clock.loop()
+        turn.came = turn.loop.time()
         self.queue.add(turn)
         self.outlook.void()
 
     def quotas(self) -> tuple[PolicyState, ...]:
         """Return what each policy has left."""
-        now = self.clock.glance()
+        now = self.clock.peek()
         here = self.clock.latest is not None and self.clock.latest.is_current()
-        return quotas_of(self.gate, now, self.outlook.utc, here=here)
+        return quotas_of(self.gate, now, self.clock.utc, here=here)
 
     def refuse(self, turn: Turn, now: float) -> LimitExceeded:
         """Return the error of a turn that would have to wait and may not."""
@@ -393,8 +392,8 @@ class Turnstile:
         if self._seek_scope is not None:
             self._seek_scope.cancel()
 
-    def forget_run(self, shift: float) -> None:
-        """Forget who waits and what is held, for their run is over: go over to another clock."""
+    def change_loops(self, shift: float) -> None:
+        """Forget who waits and what is held, for another loop goes on with its own clock."""
         for turn in self.queue.ahead_of():
             # Its loop may only stand still, and go on one day.
             _wake(turn)
@@ -404,8 +403,8 @@ class Turnstile:
         self._watcher = None
         self._slot_seeker = None
         self._seek_scope = None
-        self.outlook.forget_run()
-        self.gate.forget_run(shift)
+        self.outlook.void()
+        self.gate.change_loops(shift)
 
     def _tell_granted(self, turn: Turn, waited: float) -> None:
         """Tell the observer that a turn is granted, and held."""
@@ -427,10 +426,10 @@ class Turnstile:
             self.gate.start_slow(turn, now)
             now = self.clock.estimate()
 
-        if turn.run is not None:
-            turn.run.note_actor()
+        if turn.loop is not None:
+            turn.loop.note_actor()
             if self.gate.holds:
-                turn.task_id = id(turn.run.task())
+                turn.task_id = id(turn.loop.task())
 
         self.gate.start(turn, now)
         if self.queue.blocks:
@@ -448,7 +447,7 @@ class Turnstile:
 
     def _leave(self, turn: Turn) -> None:
         """Take a turn that was cancelled out of the line, or hand on what it was granted."""
-        if turn.run is not self.clock.latest:
+        if turn.loop is not self.clock.latest:
             return
 
         now = self.clock.estimate()
@@ -470,5 +469,5 @@ class Turnstile:
 
 def _wake(turn: Turn) -> None:
     # Outside of an event loop, a turn has no task that could be woken.
-    if turn.run is not None:
-        turn.run.wake(turn)
+    if turn.loop is not None:
+        turn.loop.wake(turn)

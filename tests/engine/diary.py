@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 import anyio
 
 from anythrottle import Throttler, ThrottlerStatistics
-from anythrottle._limiters.throttle import JobOf
+from anythrottle._jobs import JobOf
 
 Job = Callable[[], Awaitable[object]]
 

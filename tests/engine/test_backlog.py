@@ -11,7 +11,7 @@ import pytest
 
 from anythrottle._engine.backlog import Backlog
 from anythrottle._engine.job import Errand
-from anythrottle._limiters.throttle import JobOf
+from anythrottle._jobs import JobOf
 
 #: What is made of jobs, each of which is its own item.
 Jobs = Backlog[JobOf[int], int]

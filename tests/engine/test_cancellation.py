@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from anythrottle._engine.cancellation import RunCancellation, without_cancellations
-from anythrottle._limiters.clock import current_loop, run_of
+from anythrottle._loops.clock import loop_of, native_loop
 
 
 def asyncio_run(main: Callable[[], Awaitable[object]]) -> None:
@@ -18,7 +18,7 @@ def asyncio_run(main: Callable[[], Awaitable[object]]) -> None:
 
 
 def made_here() -> RunCancellation:
-    return RunCancellation(run_of(current_loop()))
+    return RunCancellation(loop_of(native_loop()))
 
 
 async def test_an_ordinary_error_is_none() -> None:
@@ -114,7 +114,7 @@ def test_it_was_cancelled_natively_before_and_that_is_taken_back() -> None:
         with pytest.raises(asyncio.CancelledError):
             await asyncio.sleep(1)
 
-        cancellation = RunCancellation(run_of(current_loop()), host_waits=True)
+        cancellation = RunCancellation(loop_of(native_loop()), host_waits=True)
         task.uncancel()
         assert not cancellation.host_is_called()
         assert not cancellation.forbids_starts()

@@ -26,7 +26,7 @@ from anythrottle import (
 )
 from anythrottle._engine.cancellation import RunCancellation
 from anythrottle._engine.crew import Crew
-from anythrottle._limiters.throttle import JobOf
+from anythrottle._jobs import JobOf
 from anythrottle.abc import Event
 from anythrottle.testing import wait_idle
 from anythrottle.testing._virtual_loop import VirtualEventLoop

@@ -9,9 +9,9 @@ import anyio
 import pytest
 
 from anythrottle import JobInterrupted, Throttler
-from anythrottle._limiters import process
-from anythrottle._limiters.process import Process
-from anythrottle._limiters.throttle import JobOf
+from anythrottle._jobs import JobOf
+from anythrottle._loops import process
+from anythrottle._loops.process import Process
 from anythrottle.testing import wait_idle
 from anythrottle.testing._virtual_loop import VirtualEventLoop
 from tests.conftest import Run

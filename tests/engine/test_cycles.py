@@ -19,13 +19,13 @@ from anythrottle import (
     first,
     for_each,
 )
-from anythrottle._limiters.throttle import JobOf
+from anythrottle._jobs import JobOf
 
 Case = Callable[[], Awaitable[object]]
 
 #: AnyIO's task group on asyncio leaves a cycle of its own for each task that was cancelled, with
 #: the frame of what it has run. There is no more in it than these.
-SHELLS = {"AsyncioRun", "Crew", "Puller", "RunCancellation", "Worker"}
+SHELLS = {"AsyncioLoop", "Crew", "Puller", "RunCancellation", "Worker"}
 
 
 def left_by(case: Case, backend: str) -> set[str]:

@@ -15,7 +15,7 @@ from anythrottle._engine.consuming import Consumer, consume
 from anythrottle._engine.deliveries import Deliveries
 from anythrottle._engine.job import Errand
 from anythrottle._engine.tally import Tally
-from anythrottle._limiters.throttle import JobOf
+from anythrottle._jobs import JobOf
 
 
 async def job() -> int:

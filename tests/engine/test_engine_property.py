@@ -32,7 +32,7 @@ from anythrottle import (
     WindowTokenBucket,
     amap_outcomes,
 )
-from anythrottle._limiters.throttle import JobOf
+from anythrottle._jobs import JobOf
 from tests.engine.diary import doubled, finish
 from tests.properties import examples
 

@@ -17,7 +17,7 @@ from anythrottle import (
     ThrottlerStatistics,
     amap_outcomes,
 )
-from anythrottle._limiters.throttle import JobOf
+from anythrottle._jobs import JobOf
 from anythrottle.abc import Event
 from tests.engine.calls import Calls, every
 from tests.engine.diary import Diary, Job, failures, finish

@@ -11,7 +11,7 @@ import pytest
 
 from anythrottle import RateLimiter, Throttler, amap
 from anythrottle._engine.isolation import isolated
-from anythrottle._limiters.throttle import JobOf
+from anythrottle._jobs import JobOf
 from tests.engine.diary import failures, finish
 
 variable = ContextVar("variable", default="nothing")

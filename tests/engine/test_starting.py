@@ -28,7 +28,7 @@ from anythrottle import (
     WindowTokenBucket,
     amap,
 )
-from anythrottle._limiters.throttle import JobOf
+from anythrottle._jobs import JobOf
 from anythrottle.abc import Event
 from anythrottle.testing._backends import stall
 from anythrottle.testing._virtual_loop import VirtualEventLoop

@@ -22,7 +22,7 @@ from anythrottle import (
     Throttler,
     ThrottlerStatistics,
 )
-from anythrottle._limiters.throttle import JobOf
+from anythrottle._jobs import JobOf
 from anythrottle.testing import wait_idle
 from tests.conftest import Run
 from tests.engine.diary import (

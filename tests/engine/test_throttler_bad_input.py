@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from anythrottle import RateLimiter, Throttler
-from anythrottle._limiters.throttle import JobOf
+from anythrottle._jobs import JobOf
 from anythrottle.testing import wait_idle
 from tests.engine.diary import Diary, failures, finish
 

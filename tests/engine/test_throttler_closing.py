@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from anythrottle import SourceInterrupted, ThrottleException, Throttler
-from anythrottle._limiters.throttle import JobOf
+from anythrottle._jobs import JobOf
 from anythrottle.testing import wait_idle
 from anythrottle.testing._virtual_loop import VirtualEventLoop
 from tests.engine.diary import Diary, Job, failures, finish

@@ -24,7 +24,7 @@ from anythrottle import (
     Throttler,
     ThrottlerStatistics,
 )
-from anythrottle._limiters.throttle import JobOf
+from anythrottle._jobs import JobOf
 from anythrottle.abc import Event
 from tests.engine.diary import Diary, failures, finish
 

@@ -25,7 +25,7 @@ from anythrottle import (
     for_each,
 )
 from anythrottle import first as first_of
-from anythrottle._limiters.throttle import JobOf
+from anythrottle._jobs import JobOf
 from anythrottle.abc import Event
 from anythrottle.testing import wait_idle
 from tests.engine.diary import Diary, Job, failures, finish

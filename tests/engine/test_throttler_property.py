@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anythrottle import ThrottleException, Throttler
-from anythrottle._limiters.throttle import JobOf
+from anythrottle._jobs import JobOf
 from tests.engine.diary import (
     Diary,
     Job,

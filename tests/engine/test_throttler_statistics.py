@@ -12,7 +12,7 @@ import anyio.to_thread
 import pytest
 
 from anythrottle import Attempts, RateLimiter, ThrottleException, Throttler, ThrottlerStatistics
-from anythrottle._limiters.throttle import JobOf
+from anythrottle._jobs import JobOf
 from anythrottle.testing import wait_idle
 from tests.conftest import Run
 from tests.engine.diary import Diary, Job, failures, finish

@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from anythrottle import FixedWindow, TokenBucket, WindowTokenBucket
-from anythrottle._limiters.clock import RunClock
 from anythrottle._limiters.forecast import Outlook
 from anythrottle._limiters.gate import Gate
 from anythrottle._limiters.queue import TurnQueue
 from anythrottle._limiters.turn import Turn
-from anythrottle._limiters.utc import UtcReader
+from anythrottle._loops.clock import LoopClock
 from anythrottle.abc import Policy
 
 
@@ -54,7 +53,7 @@ class Line:
     def __init__(self, *policies: Policy) -> None:
         self.gate = Gate(policies)
         self.queue = TurnQueue()
-        utc = UtcReader(RunClock(lambda _: None, "the line"))
+        utc = LoopClock(lambda _: None, "the line").utc
         self.outlook = Outlook(self.gate, self.queue, utc)
         self.now = 0.0
         self.running: list[Turn] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import math
 import selectors
 import threading
@@ -12,19 +11,17 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import count, pairwise
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 import anyio
 import anyio.from_thread
 import pytest
-from anyio import NoEventLoopError
 
 from anythrottle import (
     LimitExceeded,
     RateLimiter,
     WindowTokenBucket,
 )
-from anythrottle._limiters.clock import RunClock, weakly
 from anythrottle.testing import virtual_backends, wait_idle
 from anythrottle.testing._backends import stall
 from anythrottle.testing._virtual_loop import VirtualEventLoop
@@ -792,81 +789,3 @@ class TestAnyClock:
         await limiter.acquire()
         await limiter.acquire()
         assert anyio.current_time() == 1.0
-
-
-class TestRunClock:
-    def test_outside_of_a_loop_it_is_the_real_clock(self) -> None:
-        clock = RunClock(lambda _: None, "owner")
-        before = time.monotonic()
-        assert before <= clock.now() <= clock.glance() <= time.monotonic()
-        with pytest.raises(NoEventLoopError):
-            clock.run()
-
-        assert not clock.is_here(clock.latest)
-
-    def test_tells_its_owner_of_each_change_of_runs(self, run: Run) -> None:
-        shifts: list[float] = []
-        clock = RunClock(shifts.append, "owner")
-
-        async def main() -> None:
-            before = len(shifts)
-            assert clock.now() == 0.0
-            assert clock.run() is clock.latest
-            assert clock.is_here(clock.latest)
-            await anyio.sleep(50)
-            assert clock.now() == clock.glance() == 50.0
-            assert len(shifts) == before + 1
-
-        real = time.monotonic()
-        run(main)
-        assert shifts == [pytest.approx(-real, abs=time.monotonic() - real)]
-        # Fifty seconds have passed for whoever remembers instants of the first run.
-        assert clock.estimate() == pytest.approx(50.0, abs=time.monotonic() - real)
-        latest = clock.latest
-        run(main)
-        assert shifts[1:] == [pytest.approx(-50.0, abs=time.monotonic() - real)]
-        assert not clock.is_here(latest)
-
-    def test_a_glance_leaves_a_run_that_has_ended(self, run: Run) -> None:
-        shifts: list[float] = []
-        clock = RunClock(shifts.append, "owner")
-
-        async def main() -> None:
-            assert clock.now() == 0.0
-
-        before = time.monotonic()
-        run(main)
-        assert clock.latest is not None
-        assert before <= clock.glance() <= time.monotonic()
-        assert clock.latest is None
-        assert sum(shifts) == pytest.approx(0.0, abs=time.monotonic() - before)
-
-    def test_goes_on_after_a_run(self, run: Run) -> None:
-        clock = RunClock(lambda _: None, "owner")
-
-        async def main() -> None:
-            assert clock.now() == 0.0
-
-        run(main)
-        watch = Stopwatch()
-        before = clock.now()
-        time.sleep(0.01)
-        after = clock.now()
-        assert 0.01 <= after - before <= watch.elapsed
-
-
-class TestWeakly:
-    def test_it_calls_the_method_of_an_object_and_does_not_keep_it_alive(self) -> None:
-        class Owner:
-            shifts: ClassVar[list[float]] = []
-
-            def shift(self, seconds: float) -> None:
-                self.shifts.append(seconds)
-
-        owner = Owner()
-        call = weakly(owner.shift)
-        call(1.5)
-        del owner
-        gc.collect()
-        call(2.5)
-        assert Owner.shifts == [1.5]

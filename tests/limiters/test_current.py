@@ -22,8 +22,8 @@ from anythrottle import (
     WindowTokenBucket,
     current_permit,
 )
+from anythrottle._jobs import JobOf
 from anythrottle._limiters.current import current_permits
-from anythrottle._limiters.throttle import JobOf
 from anythrottle.abc import Permit
 from anythrottle.testing import wait_idle
 from tests.limiters.tools import tasks

@@ -16,7 +16,7 @@ from anythrottle import (
     amap_outcomes,
     create_front_stream,
 )
-from anythrottle._limiters.throttle import JobOf
+from anythrottle._jobs import JobOf
 from anythrottle.integrations.rich import JobProgress
 
 TWINS = [copy.copy, copy.deepcopy, pickle.dumps]

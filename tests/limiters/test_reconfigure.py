@@ -36,7 +36,7 @@ from tests.stopwatch import RealTime
 
 def left(limiter: RateLimiter) -> list[int]:
     """Return what is left by each policy."""
-    now = limiter._line.clock.glance()
+    now = limiter._line.clock.peek()
     return [bucket.remaining(now) for bucket in limiter._gate.buckets]
 
 

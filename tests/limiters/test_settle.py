@@ -34,7 +34,7 @@ TICK = 0.5
 
 def left(limiter: RateLimiter) -> list[int]:
     """Return what is left by each policy."""
-    now = limiter._line.clock.glance()
+    now = limiter._line.clock.peek()
     return [bucket.remaining(now) for bucket in limiter._gate.buckets]
 
 

@@ -10,8 +10,8 @@ import anyio
 import pytest
 
 from anythrottle import RateLimiter, WindowTokenBucket
-from anythrottle._limiters.clock import current_loop, run_of
-from anythrottle._limiters.parking import AsyncioRun
+from anythrottle._loops.asyncio_loop import AsyncioLoop
+from anythrottle._loops.clock import loop_of, native_loop
 from anythrottle.testing import wait_idle
 from anythrottle.testing._virtual_loop import VirtualEventLoop
 
@@ -326,11 +326,11 @@ async def test_tasks_of_other_groups_go_on_that_look_together() -> None:
 async def test_a_run_that_anyio_does_not_see_has_no_deadline() -> None:
     loop = VirtualEventLoop()
     loop.close()
-    assert AsyncioRun(loop).deadline() == float("inf")
+    assert AsyncioLoop(loop).deadline() == float("inf")
 
 
 @pytest.mark.timing
 async def test_nothing_is_suspected_on_trio() -> None:
-    run = run_of(current_loop())
+    run = loop_of(native_loop())
     run.note_actor()
     assert not run.is_alarmed()

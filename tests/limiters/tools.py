@@ -16,9 +16,9 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import current_token
 
 from anythrottle import Cost, LimitExceeded, RateLimiter
-from anythrottle._limiters.parking import AsyncioRun
 from anythrottle._limiters.permit import TurnPermit
-from anythrottle._limiters.trio_parking import TrioRun
+from anythrottle._loops.asyncio_loop import AsyncioLoop
+from anythrottle._loops.trio_loop import TrioLoop
 from anythrottle.testing import virtual_backends, wait_idle
 from anythrottle.testing._virtual_loop import VirtualEventLoop
 from anythrottle.testing._virtual_trio import running_clock
@@ -64,7 +64,7 @@ def assert_exact(grants: Sequence[Grant], limit: int, window: float) -> None:
 def latest_start(limiter: RateLimiter) -> float:
     """Return the instant that the latest call counts from, by the limiter's own first bucket."""
     bucket = limiter._line.gate.buckets[0]
-    return bucket.history(limiter._line.clock.run().time())[-1][0]
+    return bucket.history(limiter._line.clock.loop().time())[-1][0]
 
 
 def plain_fifo(
@@ -104,7 +104,7 @@ def permit_of(limiter: RateLimiter, cost: Cost = 1) -> TurnPermit:
 
 def left(limiter: RateLimiter) -> list[int]:
     """Return what is left by each policy."""
-    now = limiter._line.clock.glance()
+    now = limiter._line.clock.peek()
     return [bucket.remaining(now) for bucket in limiter._gate.buckets]
 
 
@@ -158,11 +158,11 @@ class Counts:
         self.wakes = 0
         self.parks = 0
         for name in ("park", "park_until"):
-            monkeypatch.setattr(AsyncioRun, name, self._counting(getattr(AsyncioRun, name)))
+            monkeypatch.setattr(AsyncioLoop, name, self._counting(getattr(AsyncioLoop, name)))
 
         # Here park_until() goes through park().
-        monkeypatch.setattr(TrioRun, "park", self._counting(TrioRun.park))
-        for run in (AsyncioRun, TrioRun):
+        monkeypatch.setattr(TrioLoop, "park", self._counting(TrioLoop.park))
+        for run in (AsyncioLoop, TrioLoop):
             monkeypatch.setattr(run, "wake", self._counting_wakes(run.wake))
 
     def _counting(self, park: Callable[..., Any]) -> Callable[..., Any]:
@@ -194,7 +194,7 @@ def turn_back(seconds: float) -> None:
 def set_clock(limiter: RateLimiter, *readings: float) -> None:
     """Let a limiter read these times, one after the other, then the last one again and again."""
     rest = list(readings)
-    limiter._line.clock.run().time = lambda: rest.pop(0) if len(rest) > 1 else rest[0]
+    limiter._line.clock.loop().time = lambda: rest.pop(0) if len(rest) > 1 else rest[0]
 
 
 class Blow(NamedTuple):

@@ -14,11 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anythrottle import FixedWindow, LimitExceeded, RateLimiter
-from anythrottle._limiters import utc
-from anythrottle._limiters.clock import RunClock
-from anythrottle._limiters.utc import UtcReader
+from anythrottle._loops import utc
+from anythrottle._loops.clock import LoopClock
+from anythrottle._loops.utc import UtcReader
 from anythrottle.testing import wait_idle
-from anythrottle.testing._virtual_loop import VirtualEventLoop
 from tests.conftest import Run
 from tests.limiters.tools import Crowd, tasks
 from tests.limiters.worlds import MIDNIGHT, wall_clock
@@ -45,122 +44,119 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
     return Clocks(monkeypatch)
 
 
-async def _use(clock: RunClock) -> None:
+async def _use(clock: LoopClock) -> None:
     clock.now()
 
 
-def clock_like(*, real: bool) -> RunClock:
-    """Return the clock of a limiter that is used in a run with such a clock."""
-    clock = RunClock(lambda _: None, "owner")
-    if not real:
-        loop = VirtualEventLoop()
-        loop.run_until_complete(_use(clock))
-        loop.close()
-
-    assert clock.is_real() is real
-    return clock
+def reader_of(*, real: bool) -> Callable[[float], float]:
+    """Return what reads UTC by a clock that is the real one, or a virtual one."""
+    return partial(UtcReader().read, real_clock=real)
 
 
 class TestOnTheRealClock:
     """The loop's clock and the real one are the same."""
 
     def test_it_is_what_the_wall_clock_says(self, clocks: Clocks) -> None:
-        reader = UtcReader(clock_like(real=True))
+        reader = reader_of(real=True)
         for _ in range(5):
-            assert reader.read(clocks.real) == clocks.wall
+            assert reader(clocks.real) == clocks.wall
             clocks.pass_by(1234.5)
 
     @pytest.mark.parametrize("change", [3600.0, -3600.0, 1.0, -1.0, 0.25, -0.25])
     def test_it_follows_when_that_is_set(self, clocks: Clocks, change: float) -> None:
-        reader = UtcReader(clock_like(real=True))
-        reader.read(clocks.real)
+        reader = reader_of(real=True)
+        reader(clocks.real)
         clocks.pass_by(10)
         clocks.wall += change
         for _ in range(3):
-            assert reader.read(clocks.real) == clocks.wall
+            assert reader(clocks.real) == clocks.wall
             clocks.pass_by(10)
 
     def test_it_follows_a_clock_that_is_slewed(self, clocks: Clocks) -> None:
-        reader = UtcReader(clock_like(real=True))
+        reader = reader_of(real=True)
         for _ in range(50):
-            assert reader.read(clocks.real) == clocks.wall
+            assert reader(clocks.real) == clocks.wall
             clocks.pass_by(60)
             clocks.wall += 0.03
 
     def test_a_reading_of_the_loops_clock_that_is_a_little_old_does_no_harm(
         self, clocks: Clocks
     ) -> None:
-        reader = UtcReader(clock_like(real=True))
-        reader.read(clocks.real)
+        reader = reader_of(real=True)
+        reader(clocks.real)
         clocks.pass_by(100)
         # As if the thread had been held up between the two readings.
-        assert reader.read(clocks.real - 0.25) == clocks.wall - 0.25
-        assert reader.read(clocks.real) == clocks.wall
+        assert reader(clocks.real - 0.25) == clocks.wall - 0.25
+        assert reader(clocks.real) == clocks.wall
 
 
 class TestOnAVirtualClock:
     def test_it_goes_on_virtually_where_the_wall_clock_does_not(self, clocks: Clocks) -> None:
-        reader = UtcReader(clock_like(real=False))
-        begun = reader.read(0.0)
+        reader = reader_of(real=False)
+        begun = reader(0.0)
         assert begun == clocks.wall
         clocks.pass_by(0.002)
-        assert reader.read(3600.0) == begun + 3600.0
+        assert reader(3600.0) == begun + 3600.0
         clocks.pass_by(0.002)
         # However small the step is.
-        assert reader.read(3600.25) == begun + 3600.25
+        assert reader(3600.25) == begun + 3600.25
 
     def test_it_stands_still_at_once(self, clocks: Clocks) -> None:
-        reader = UtcReader(clock_like(real=False))
-        begun = reader.read(5.0)
+        reader = reader_of(real=False)
+        begun = reader(5.0)
         for _ in range(10):
             # Less than any two readings of one clock may be apart.
             clocks.pass_by(0.0005)
-            assert reader.read(5.0) == begun
+            assert reader(5.0) == begun
 
-        assert reader.read(5.0005) == begun + 0.0005
+        assert reader(5.0005) == begun + 0.0005
 
     def test_it_stands_still_while_the_virtual_clock_does(self, clocks: Clocks) -> None:
-        reader = UtcReader(clock_like(real=False))
-        begun = reader.read(5.0)
+        reader = reader_of(real=False)
+        begun = reader(5.0)
         clocks.pass_by(40)
-        assert reader.read(5.0) == begun
-        assert reader.read(6.0) == begun + 1
+        assert reader(5.0) == begun
+        assert reader(6.0) == begun + 1
 
     @pytest.mark.parametrize("step", [86_400.0, 0.75, 0.25, 0.0625])
     def test_a_patched_wall_clock_that_goes_with_it_is_followed(
         self, clocks: Clocks, step: float
     ) -> None:
-        reader = UtcReader(clock_like(real=False))
+        reader = reader_of(real=False)
         for number in range(5):
             clocks.wall = MIDNIGHT + number * step
             clocks.real += 0.0009765625
-            assert reader.read(number * step) == clocks.wall
+            assert reader(number * step) == clocks.wall
 
     def test_a_patched_wall_clock_that_is_set_is_followed(self, clocks: Clocks) -> None:
-        reader = UtcReader(clock_like(real=False))
-        reader.read(10.0)
+        reader = reader_of(real=False)
+        reader(10.0)
         clocks.wall = 0.0
-        assert reader.read(11.0) == 0.0
-        assert reader.read(12.0) == 1.0
+        assert reader(11.0) == 0.0
+        assert reader(12.0) == 1.0
 
     @pytest.mark.parametrize(("drift", "followed"), [(0.5, False), (-0.5, False), (0.5625, True)])
     def test_a_wall_clock_that_drifts_by_half_a_second_was_not_set(
         self, clocks: Clocks, drift: float, followed: bool
     ) -> None:
-        reader = UtcReader(clock_like(real=False))
-        begun = reader.read(0.0)
+        reader = reader_of(real=False)
+        begun = reader(0.0)
         clocks.pass_by(100)
         clocks.wall += drift
-        assert reader.read(1000.0) == (clocks.wall if followed else begun + 1000.0)
+        assert reader(1000.0) == (clocks.wall if followed else begun + 1000.0)
 
-    def test_it_agrees_with_the_wall_clock_in_a_new_run(self, clocks: Clocks) -> None:
-        reader = UtcReader(clock_like(real=False))
-        reader.read(0.0)
-        reader.read(86_400.0)
+    def test_it_agrees_with_the_wall_clock_in_a_new_loop(self, clocks: Clocks, run: Run) -> None:
+        clock = LoopClock(lambda _: None, "the owner")
+
+        async def main(passed: float) -> None:
+            clock.loop()
+            begun = clocks.wall
+            assert clock.utc(passed) == begun
+            assert clock.utc(passed + 86_400.0) == begun + 86_400.0
+
+        run(main, 0.0)
         clocks.pass_by(5)
-        reader.forget()
-        assert reader.read(3.0) == clocks.wall
-        assert reader.read(4.0) == clocks.wall + 1
+        run(main, 3.0)
 
 
 def wait_for(limiter: RateLimiter, cost: int = 1) -> float:

@@ -1,19 +1,14 @@
-"""Jobs, and what to do when one of them was throttled."""
+"""What an error says of throttling, and what a throttled job does next."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from inspect import CORO_CREATED, getcoroutinestate, isawaitable, iscoroutine
-from types import CoroutineType
-from typing import TypeAlias, TypeVar, cast
+from typing import TypeVar, cast
 
-from .._errors import Job, ThrottleException, check_retry_after, is_job
+from .._errors import ThrottleException, check_retry_after
+from .._jobs import Job, JobOf, discard
 
 T = TypeVar("T")
-
-#: A job whose result is a ``T``: a zero-argument async callable, or an awaitable.
-JobOf: TypeAlias = Callable[[], Awaitable[T]] | Awaitable[T]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,53 +105,6 @@ def _may_go(error: BaseException, job: object, replacement: object) -> bool:
         return False
 
     return True
-
-
-def check_job(job: JobOf[T], name: str, index: int | None = None) -> JobOf[T]:
-    """
-    Return a job, or raise if it cannot be one.
-
-    :param name: the name of what it was given as
-    :param index: its place there, if it was given with others
-    :raises TypeError: if it is neither callable nor awaitable
-
-    """
-    if not is_job(job):
-        what = name if index is None else f"{name}[{index}]"
-        raise TypeError(
-            f"{what} must be an async function without arguments, or an awaitable, not {job!r}"
-        )
-
-    return job
-
-
-def awaitable_of(job: JobOf[T], what: object) -> Awaitable[T]:
-    """
-    Return what to await for a job, calling it if it is a callable.
-
-    :param what: what to call it in an error
-    :raises TypeError: if a callable returns what cannot be awaited
-
-    """
-    if not callable(job):
-        return job
-
-    awaitable = job()
-    # Nearly always a coroutine, which is told apart in a tenth of the time.
-    kind: type[object] = type(awaitable)
-    if kind is not CoroutineType and not isawaitable(awaitable):
-        raise TypeError(
-            f"{what}, {job!r}, returned {awaitable!r}, which cannot be awaited: "
-            f"it must be an async function"
-        )
-
-    return awaitable
-
-
-def discard(job: object) -> None:
-    """Close a coroutine that nobody will await, so that Python doesn't complain that nobody has."""
-    if iscoroutine(job) and getcoroutinestate(job) == CORO_CREATED:
-        job.close()
 
 
 def _pause_of(signal: ThrottleException) -> float | None:

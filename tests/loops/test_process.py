@@ -13,10 +13,10 @@ import pytest
 from anyio import NoEventLoopError
 
 from anythrottle import RateLimiter
-from anythrottle._limiters import process
-from anythrottle._limiters.clock import RunClock, current_loop, run_of
-from anythrottle._limiters.parking import Parked
-from anythrottle._limiters.process import Process
+from anythrottle._loops import process
+from anythrottle._loops.clock import LoopClock, loop_of, native_loop
+from anythrottle._loops.event_loop import Parked
+from anythrottle._loops.process import Process
 from anythrottle.testing import wait_idle
 from tests.forking import PARENTS
 from tests.limiters.tools import is_trio, tasks
@@ -45,8 +45,8 @@ def fork(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 class TestRun:
     async def test_that_of_the_parent_has_ended(self, fork: Callable[[], None]) -> None:
-        loop = current_loop()
-        run = run_of(loop)
+        loop = native_loop()
+        run = loop_of(loop)
         assert run.is_current()
         assert run.goes_on_here(loop)
         fork()
@@ -59,7 +59,7 @@ class TestRun:
     async def test_another_one_may_go_on(self, fork: Callable[[], None]) -> None:
         fork()
         process._current.inherited = None
-        run = run_of(current_loop())
+        run = loop_of(native_loop())
         assert run.is_current()
         assert run.is_here()
         assert not run.is_over()
@@ -70,7 +70,7 @@ class TestRun:
     async def test_nobody_is_woken_who_waits_in_the_parent(
         self, fork: Callable[[], None], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        run, who = run_of(current_loop()), Parked()
+        run, who = loop_of(native_loop()), Parked()
         woken = False
 
         async def park() -> None:
@@ -91,26 +91,26 @@ class TestRun:
 
 
 class TestCurrentLoop:
-    async def test_a_run_of_trio_that_is_inherited_is_none(self, fork: Callable[[], None]) -> None:
-        loop = current_loop()
+    async def test_a_loop_of_trio_that_is_inherited_is_none(self, fork: Callable[[], None]) -> None:
+        loop = native_loop()
         fork()
         if is_trio():
             with pytest.raises(NoEventLoopError):
-                current_loop()
+                native_loop()
         else:
             # Only asyncio can know whether its loop is one that was inherited.
-            assert current_loop() is loop
+            assert native_loop() is loop
 
     async def test_on_top_of_one_there_may_be_a_loop_of_asyncio(
         self, fork: Callable[[], None]
     ) -> None:
-        loop = current_loop()
+        loop = native_loop()
         process._current.inherited = loop
         if is_trio():
             with pytest.raises(NoEventLoopError):
-                current_loop()
+                native_loop()
         else:
-            assert current_loop() is asyncio.get_running_loop() is loop
+            assert native_loop() is asyncio.get_running_loop() is loop
 
     async def test_without_trio_there_is_none_to_inherit(
         self, fork: Callable[[], None], monkeypatch: pytest.MonkeyPatch
@@ -123,16 +123,16 @@ class TestCurrentLoop:
 
     def test_outside_of_a_loop(self) -> None:
         with pytest.raises(NoEventLoopError):
-            current_loop()
+            native_loop()
 
 
 class TestRunClock:
     async def test_goes_over_to_the_real_clock(self, fork: Callable[[], None]) -> None:
         shifts: list[float] = []
-        clock = RunClock(shifts.append, "owner")
-        clock.run()
+        clock = LoopClock(shifts.append, "owner")
+        clock.loop()
         fork()
-        clock.glance()
+        clock.peek()
         assert len(shifts) == 2
         assert (clock.latest is None) == is_trio()
 

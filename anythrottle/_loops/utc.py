@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import final
 
-from .clock import RunClock
-
 #: By how much a wall clock that has not been set may have drifted from the real one, in seconds.
 _DRIFT = 0.5
 
@@ -19,22 +17,24 @@ class UtcReader:
     That is what the wall clock says, which may have been set since the last time. Only where the
     loop's clock is a virtual one and the wall clock has gone on in real time, UTC goes on with the
     loop's clock: there an hour passes in a millisecond, and has passed for UTC as well.
-
-    :param clock: the loop's clock
     """
 
-    __slots__ = ("_clock", "_instant", "_real", "_wall")
+    __slots__ = ("_instant", "_real", "_wall")
 
-    def __init__(self, clock: RunClock) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         #: What the virtual clock, the real one and the wall clock said when UTC was set last.
         self._instant: float | None = None
         self._real = self._wall = 0.0
 
-    def read(self, now: float) -> float:
-        """Return UTC at ``now``, in seconds since the epoch."""
+    def read(self, now: float, *, real_clock: bool) -> float:
+        """
+        Return UTC at ``now``, in seconds since the epoch.
+
+        :param now: the time by the loop's clock
+        :param real_clock: whether that is ``time.monotonic()``
+        """
         wall, real = time.time(), time.monotonic()
-        if self._clock.is_real():
+        if real_clock:
             # The thread may have been held up since it read what time it is.
             return wall - (real - now)
 
@@ -43,7 +43,3 @@ class UtcReader:
             self._instant, self._real, self._wall = now, real, wall
 
         return self._wall + (now - self._instant)
-
-    def forget(self) -> None:
-        """Begin anew: the loop's clock has been exchanged."""
-        self._instant = None

@@ -9,8 +9,8 @@ import time
 import anyio
 import pytest
 
-from anythrottle._limiters.clock import current_loop, run_of
-from anythrottle._limiters.parking import Parked, Run
+from anythrottle._loops.clock import loop_of, native_loop
+from anythrottle._loops.event_loop import EventLoop, Parked
 from anythrottle.testing import wait_idle
 from anythrottle.testing._virtual_loop import VirtualEventLoop
 from tests import conftest
@@ -23,18 +23,18 @@ def sleeper() -> Parked:
     return parked
 
 
-def this_run() -> Run:
-    return run_of(current_loop())
+def this_loop() -> EventLoop:
+    return loop_of(native_loop())
 
 
-async def park(run: Run, who: Parked) -> None:
+async def park(run: EventLoop, who: Parked) -> None:
     await run.park(who)
 
 
 class TestParking:
     @pytest.mark.parametrize("times", [1, 3])
     async def test_a_wake_ends_a_park(self, times: int) -> None:
-        run, who = this_run(), sleeper()
+        run, who = this_loop(), sleeper()
         async with tasks() as task_group:
             task_group.start_soon(park, run, who)
             await wait_idle()
@@ -45,7 +45,7 @@ class TestParking:
             assert who.parked is None
 
     async def test_to_wake_who_is_not_parked_is_nothing(self) -> None:
-        run, who = this_run(), sleeper()
+        run, who = this_loop(), sleeper()
         run.wake(who)
         async with tasks() as task_group:
             task_group.start_soon(park, run, who)
@@ -54,7 +54,7 @@ class TestParking:
             run.wake(who)
 
     async def test_to_wake_who_was_cancelled_is_nothing(self) -> None:
-        run, who = this_run(), sleeper()
+        run, who = this_loop(), sleeper()
         with anyio.CancelScope() as scope:
             scope.cancel()
             await run.park(who)
@@ -64,7 +64,7 @@ class TestParking:
 
     @pytest.mark.timing
     async def test_until_an_instant(self) -> None:
-        run, who = this_run(), sleeper()
+        run, who = this_loop(), sleeper()
         assert not await run.park_until(who, 2.5)
         assert run.time() == anyio.current_time() == 2.5
         # Too late to be woken; too late to matter.
@@ -75,7 +75,7 @@ class TestParking:
     @pytest.mark.timing
     @pytest.mark.parametrize("instant", [5.0, math.inf])
     async def test_a_wake_before_the_instant(self, instant: float) -> None:
-        run, who = this_run(), sleeper()
+        run, who = this_loop(), sleeper()
         woken: list[bool] = []
 
         async def parked() -> None:
@@ -91,16 +91,16 @@ class TestParking:
         assert run.time() == 1.0
 
     async def test_knows_whether_it_is_current(self) -> None:
-        run = this_run()
+        run = this_loop()
         assert run.is_current()
         assert not run.is_over()
-        assert run.goes_on_here(current_loop())
+        assert run.goes_on_here(native_loop())
         assert not await anyio.to_thread.run_sync(run.is_current)
         assert not await anyio.to_thread.run_sync(run.is_over)
 
     def test_knows_when_it_is_over(self, run: conftest.Run) -> None:
-        async def main() -> Run:
-            return this_run()
+        async def main() -> EventLoop:
+            return this_loop()
 
         first = run(main)
         assert not first.is_current()
@@ -109,13 +109,13 @@ class TestParking:
         first.wake(who)
 
         async def later() -> tuple[bool, bool, bool]:
-            return first.is_current(), first.is_over(), first.goes_on_here(current_loop())
+            return first.is_current(), first.is_over(), first.goes_on_here(native_loop())
 
         assert run(later) == (False, True, False)
 
     @pytest.mark.timing
     async def test_remembers_how_far_it_was_behind_the_real_clock(self) -> None:
-        run = this_run()
+        run = this_loop()
         await anyio.sleep(1000)
         before = time.monotonic()
         assert run.time() == 1000.0
@@ -130,7 +130,7 @@ class TestParking:
     )
     def test_a_real_clock_is_read_in_full(self, backend: str, options: dict[str, object]) -> None:
         async def main() -> None:
-            run, who = this_run(), sleeper()
+            run, who = this_loop(), sleeper()
             # Mostly, they are not even milliseconds apart, and yet they differ.
             readings = {run.time() for _ in range(1000)}
             assert len(readings) > 100
@@ -145,14 +145,14 @@ class TestParking:
         anyio.run(main, backend=backend, backend_options=options)
 
 
-class TestAsyncioRun:
+class TestAsyncioLoop:
     def test_a_waiter_of_a_closed_loop_is_left_alone(self) -> None:
         loop = VirtualEventLoop()
         who = sleeper()
 
-        async def main() -> Run:
+        async def main() -> EventLoop:
             who.parked = loop.create_future()
-            return this_run()
+            return this_loop()
 
         run = loop.run_until_complete(main())
         loop.close()
@@ -161,7 +161,7 @@ class TestAsyncioRun:
 
     def test_a_natively_cancelled_waiter(self) -> None:
         async def main() -> None:
-            run, who = this_run(), sleeper()
+            run, who = this_loop(), sleeper()
             task = asyncio.ensure_future(run.park_until(who, math.inf))
             await asyncio.sleep(0)
             task.cancel()
@@ -174,7 +174,7 @@ class TestAsyncioRun:
 
     def test_the_one_that_was_noted_last_is_suspected(self) -> None:
         async def main() -> None:
-            run = this_run()
+            run = this_loop()
 
             async def act(*, fails: bool) -> None:
                 run.note_actor()
@@ -195,7 +195,7 @@ class TestAsyncioRun:
         loop = VirtualEventLoop()
 
         async def main() -> None:
-            run, who = this_run(), sleeper()
+            run, who = this_loop(), sleeper()
             loop.call_soon(run.wake, who)
             assert await run.park_until(who, 1e6)
             assert all(timer.cancelled() for timer in loop._scheduled)
@@ -205,7 +205,7 @@ class TestAsyncioRun:
 
     def test_a_timer_and_a_wake_in_one_instant(self) -> None:
         async def main() -> None:
-            run, who = this_run(), sleeper()
+            run, who = this_loop(), sleeper()
             for first in ("timer", "wake"):
                 instant = run.time() + 1.0
                 task = asyncio.ensure_future(run.park_until(who, instant))

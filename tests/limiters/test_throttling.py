@@ -8,15 +8,8 @@ from collections.abc import Generator
 import pytest
 
 from anythrottle import ThrottleException
-from anythrottle._limiters.throttle import (
-    JobOf,
-    Throttle,
-    awaitable_of,
-    check_job,
-    discard,
-    go_again,
-    throttle_in,
-)
+from anythrottle._jobs import JobOf, awaitable_of, check_job, discard
+from anythrottle._limiters.throttling import Throttle, go_again, throttle_in
 
 
 async def answer() -> int:

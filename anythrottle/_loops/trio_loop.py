@@ -1,4 +1,4 @@
-"""Native wake-ups on Trio; imported by who runs on it."""
+"""Parking and waking on Trio; imported only where Trio runs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import final
 
 import trio
 
-from .parking import Parked, Run
+from .event_loop import EventLoop, Parked
 
 
 @final
-class TrioRun(Run):
-    """A run of Trio."""
+class TrioLoop(EventLoop):
+    """Trio's event loop, in one run."""
 
     __slots__ = ("_clock", "_current_token", "_token")
 
@@ -59,8 +59,8 @@ class TrioRun(Run):
 
         return False
 
-    def goes_on_here(self, loop: object) -> bool:
-        return loop is self._token and not self._process.left
+    def goes_on_here(self, native: object) -> bool:
+        return native is self._token and not self._process.left
 
     def _virtual_time(self) -> float:
         now = self._clock.current_time()

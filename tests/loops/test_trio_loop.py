@@ -10,9 +10,9 @@ import pytest
 import trio
 
 from anythrottle import RateLimiter
-from anythrottle._limiters.clock import current_loop
-from anythrottle._limiters.parking import Parked
-from anythrottle._limiters.trio_parking import TrioRun
+from anythrottle._loops.clock import native_loop
+from anythrottle._loops.event_loop import Parked
+from anythrottle._loops.trio_loop import TrioLoop
 from anythrottle.testing._virtual_trio import VirtualClock
 
 GUEST_RUN = """
@@ -39,8 +39,8 @@ anyio.run(host)
 
 class TestTrioRun:
     def test_knows_its_own_token_only(self) -> None:
-        async def main() -> tuple[TrioRun, object]:
-            run, token = TrioRun(trio.lowlevel.current_trio_token()), current_loop()
+        async def main() -> tuple[TrioLoop, object]:
+            run, token = TrioLoop(trio.lowlevel.current_trio_token()), native_loop()
             assert run.goes_on_here(token)
             return run, token
 
@@ -53,7 +53,7 @@ class TestTrioRun:
         """As from the host's side of a guest run: an event loop on top of another one."""
 
         async def main() -> bool:
-            run, who = TrioRun(trio.lowlevel.current_trio_token()), Parked()
+            run, who = TrioLoop(trio.lowlevel.current_trio_token()), Parked()
             who.parked = None
 
             def wake_from_outside() -> None:
@@ -78,23 +78,23 @@ class TestTrioRun:
     def test_waits_for_as_long_by_trios_own_clock(self, monkeypatch: pytest.MonkeyPatch) -> None:
         rest: list[float] = []
 
-        async def park(run: TrioRun, who: Parked) -> None:
+        async def park(run: TrioLoop, who: Parked) -> None:
             rest.append(trio.current_effective_deadline() - trio.current_time())
 
         async def main() -> None:
-            run = TrioRun(trio.lowlevel.current_trio_token())
+            run = TrioLoop(trio.lowlevel.current_trio_token())
             await run.park_until(Parked(), run.time() + 1e6)
 
-        monkeypatch.setattr(TrioRun, "park", park)
+        monkeypatch.setattr(TrioLoop, "park", park)
         trio.run(main)
         assert rest == [pytest.approx(1e6, rel=1e-3)]
 
     def test_a_wake_after_the_run(self) -> None:
         who = Parked()
 
-        async def main() -> TrioRun:
+        async def main() -> TrioLoop:
             who.parked = trio.lowlevel.current_task()
-            return TrioRun(trio.lowlevel.current_trio_token())
+            return TrioLoop(trio.lowlevel.current_trio_token())
 
         run = trio.run(main)
         run.wake(who)
@@ -126,6 +126,6 @@ class TestTrioRun:
     def test_takes_a_token_of_trio_only(self, clock: trio.abc.Clock | None) -> None:
         async def main() -> None:
             with pytest.raises(AssertionError):
-                TrioRun(object())
+                TrioLoop(object())
 
         trio.run(main, clock=clock)

@@ -1,0 +1,142 @@
+"""Parking and waking on asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import types
+import weakref
+from collections.abc import Awaitable, Generator
+from math import inf
+from threading import get_ident
+from typing import cast, final
+
+from anyio.abc import AsyncBackend
+
+from .event_loop import EventLoop, Parked
+
+
+@final
+class AsyncioLoop(EventLoop):
+    """An asyncio event loop, in the thread in which it was first met."""
+
+    __slots__ = ("_looking", "_native", "_thread")
+
+    def __init__(
+        self, native: asyncio.AbstractEventLoop, backend: type[AsyncBackend] | None = None
+    ) -> None:
+        super().__init__()
+        self._native = native
+        self.suspect = None
+        #: Held by the one that looks. A task group learns one pass of the loop later that a task
+        #: of it has failed: those that were woken before have to wait for that.
+        self._looking = asyncio.Lock()
+        self._thread = get_ident()
+        own_time = getattr(native.time, "__func__", None) is not asyncio.BaseEventLoop.time
+        accelerated = type(native).__module__.partition(".")[0] in {"uvloop", "winloop"}
+        # The real clock is the loop's own too, but uvloop cuts that to milliseconds.
+        self.real = accelerated or not own_time
+        self.time = time.monotonic if self.real else self._virtual_time
+        self.checkpoint = _yield_once  # type: ignore[assignment] # mypy forgets what coroutine() does
+        if backend is None:
+            self.checkpoint_if_cancelled = self.checkpoint
+            self.deadline = _no_deadline
+        else:
+            self.checkpoint_if_cancelled = backend.checkpoint_if_cancelled
+            self.deadline = backend.current_effective_deadline
+
+    def is_current(self) -> bool:
+        # A fourth of what asyncio.get_running_loop() costs, which asks for the process id too.
+        return self._native.is_running() and get_ident() == self._thread and not self._process.left
+
+    def is_here(self) -> bool:
+        # Trio may run as a guest in asyncio's callbacks.
+        return self.is_current() and asyncio.current_task(self._native) is not None
+
+    def task(self) -> object:
+        return asyncio.current_task(self._native)
+
+    def is_over(self) -> bool:
+        return self._process.left or not self._native.is_running()
+
+    def has_ended(self) -> bool:
+        return self._process.left or self._native.is_closed()
+
+    def goes_on_here(self, native: object) -> bool:
+        if native is not self._native or self._process.left:
+            return False
+
+        self._thread = get_ident()
+        return True
+
+    def _virtual_time(self) -> float:
+        now = self._native.time()
+        self.behind = time.monotonic() - now
+        return now
+
+    def park(self, who: Parked) -> Awaitable[object]:
+        who.parked = future = self._native.create_future()
+        return future
+
+    async def park_until(self, who: Parked, instant: float) -> bool:
+        future: asyncio.Future[bool] = self._native.create_future()
+        who.parked = future
+        timer = None if instant == inf else self._native.call_at(instant, _time_is_up, future)
+        try:
+            return await future
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def wake(self, who: Parked) -> None:
+        future = cast("asyncio.Future[bool] | None", who.parked)
+        if future is not None:
+            who.parked = None
+            if not (future.done() or self._process.left or self._native.is_closed()):
+                future.set_result(True)
+
+    def note_actor(self) -> None:
+        if self.suspect is None or not self.is_alarmed():
+            task = asyncio.current_task(self._native)
+            self.suspect = None if task is None else weakref.ref(task)
+
+    def is_alarmed(self) -> bool:
+        suspect = self.suspect
+        if isinstance(suspect, weakref.ref):
+            # Its step is over. Asking by exception() would count as taking note of it.
+            task = suspect()
+            failed = task is not None and task.done() and getattr(task, "_exception", None)
+            self.suspect = suspect = True if failed else None
+
+        return suspect is True
+
+    def must_look(self) -> bool:
+        return self.is_alarmed() or self.deadline() == -inf
+
+    async def look(self) -> None:
+        if not self.is_cancelled():
+            # One after the other, lest each of many that fail makes all the others wait.
+            async with self._looking:
+                await self._let_groups_learn()
+
+        await self.checkpoint_if_cancelled()
+
+    async def _let_groups_learn(self) -> None:
+        if self.is_alarmed():
+            await _yield_once()
+            self.suspect = None
+
+
+@types.coroutine
+def _yield_once() -> Generator[None, None, None]:
+    # What asyncio.sleep(0) comes to, without its two coroutines.
+    yield
+
+
+def _no_deadline() -> float:
+    return inf
+
+
+def _time_is_up(future: asyncio.Future[bool]) -> None:
+    if not future.done():
+        future.set_result(False)

@@ -1,0 +1,167 @@
+"""The clock of the event loop that runs, and which event loop that is."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from collections.abc import Callable
+from typing import final
+
+from anyio import NoEventLoopError
+from anyio.lowlevel import current_token
+
+from .asyncio_loop import AsyncioLoop
+from .event_loop import EventLoop
+from .process import current_process
+from .utc import UtcReader
+
+
+@final
+class LoopClock:
+    """
+    Tells the time of the event loop that runs, and notices when that is another one.
+
+    Loops count from different origins. When the owner comes to be used in another loop, it is told
+    by how much its instants have to be shifted, so that as much time has passed for them as has
+    passed in reality.
+
+    :param on_change: called with the shift, in seconds, when another loop begins to use the owner
+    :param owner: what to call the owner in an error
+
+    """
+
+    __slots__ = ("_on_change", "_owner", "_utc", "latest")
+
+    def __init__(self, on_change: Callable[[float], None], owner: str) -> None:
+        self._on_change = on_change
+        self._owner = owner
+        self._utc: UtcReader | None = None
+        #: The loop that used the owner last.
+        self.latest: EventLoop | None = None
+
+    def now(self) -> float:
+        """
+        Return the time of the loop that the caller is in; outside of one, by real elapsed time.
+
+        :raises RuntimeError: if another loop uses the owner at the same time
+
+        """
+        try:
+            return self.loop().time()
+        except NoEventLoopError:
+            if self.latest is not None and self.latest.has_ended():
+                self._change(None)
+
+            return self.estimate()
+
+    def loop(self) -> EventLoop:
+        """
+        Return the loop that the caller is in; what is bound to an earlier one is let go.
+
+        :raises ~anyio.NoEventLoopError: if no event loop runs in this thread
+        :raises RuntimeError: if another loop uses the owner at the same time
+
+        """
+        before = self.latest
+        if before is not None and before.is_here():
+            return before
+
+        native = native_loop()
+        if before is not None and before.goes_on_here(native):
+            return before
+
+        loop = loop_of(native)
+        if before is not None and not before.is_over():
+            raise RuntimeError(
+                f"{self._owner} is in use in another event loop that is running now; "
+                f"use one limiter per loop, or one loop and anyio.from_thread"
+            )
+
+        self._change(loop)
+        return loop
+
+    def peek(self) -> float:
+        """
+        Return the time as :meth:`now` does, for a question: a loop that may go on is not left.
+
+        What a loop held that has ended is let go: asked later, it would be just the same.
+        """
+        loop = self.latest
+        if loop is None or loop.is_current() or not loop.has_ended():
+            return self.estimate()
+
+        return self.now()
+
+    def estimate(self) -> float:
+        """Return the time of the latest loop; outside of it, by real elapsed time."""
+        loop = self.latest
+        if loop is None:
+            return time.monotonic()
+
+        return loop.time() if loop.is_current() else time.monotonic() - loop.behind
+
+    def utc(self, now: float) -> float:
+        """Return UTC at an instant of this clock, in seconds since the epoch."""
+        if self._utc is None:
+            self._utc = UtcReader()
+
+        return self._utc.read(now, real_clock=self.latest is None or self.latest.real)
+
+    def is_here(self, loop: EventLoop | None) -> bool:
+        """Return whether ``loop`` is the one that used the owner last, and the caller is in it."""
+        return loop is not None and loop is self.latest and loop.is_current()
+
+    def _change(self, loop: EventLoop | None) -> None:
+        """Go over to another loop, or to real time."""
+        # The clock that is left is read first: a stall between the readings moves instants later,
+        # which is the safe side.
+        left = self.estimate()
+        now = time.monotonic() if loop is None else loop.time()
+        self.latest = loop
+        self._utc = None
+        self._on_change(now - left)
+
+
+def native_loop() -> object:
+    """
+    Return what the event loop that runs here is known by: asyncio's loop, or Trio's token.
+
+    :raises ~anyio.NoEventLoopError: if none runs in this thread
+
+    """
+    try:
+        loop = current_token().native_token
+        if loop is current_process().inherited:
+            # There may be one of asyncio all the same, which AnyIO does not see then.
+            loop = asyncio.get_running_loop()
+    except RuntimeError as exc:
+        # In a forked child AnyIO may take the parent's asyncio loop for running. asyncio does not.
+        raise NoEventLoopError("no event loop runs in this thread") from exc
+
+    return loop
+
+
+def loop_of(native: object) -> EventLoop:
+    """Return the event loop that runs here, of what :func:`native_loop` returns."""
+    if isinstance(native, asyncio.AbstractEventLoop):
+        token = current_token()
+        # If AnyIO does not see the loop, there are no cancel scopes in it.
+        return AsyncioLoop(native, token.backend_class if token.native_token is native else None)
+
+    # Imported only where Trio runs, and so is installed.
+    from .trio_loop import TrioLoop
+
+    return TrioLoop(native)
+
+
+def weakly(method: Callable[[float], None]) -> Callable[[float], None]:
+    """Return a function that calls a method, but does not keep its object alive."""
+    reference = weakref.WeakMethod(method)
+
+    def call(shift: float) -> None:
+        alive = reference()
+        if alive is not None:
+            alive(shift)
+
+    return call

@@ -1,0 +1,133 @@
+"""
+What an event loop does for us: it tells its time, and parks and wakes its tasks natively.
+
+AnyIO's own ``Event`` would do, at twice the time and memory for each task that waits: it has to
+find its backend anew each time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from math import inf
+from typing import Literal
+
+from .process import current_process
+
+
+class Parked:
+    """What a task waits for: remembers how to wake that task while it is parked."""
+
+    __slots__ = ("parked",)
+
+    #: An ``asyncio.Future`` or a Trio task, while parked.
+    parked: object
+
+
+class EventLoop(ABC):
+    """
+    An event loop, from the start of a run to its end.
+
+    In a forked child process, the loops of the parent have ended.
+    """
+
+    __slots__ = (
+        "_process",
+        "behind",
+        "checkpoint",
+        "checkpoint_if_cancelled",
+        "deadline",
+        "real",
+        "suspect",
+        "time",
+    )
+
+    #: By how much this loop's clock was behind ``time.monotonic()`` when it was last read.
+    behind: float
+    #: Whether this loop's clock is the real one; then it is read as ``time.monotonic()``.
+    real: bool
+    #: What returns the time of this loop's clock, in seconds.
+    time: Callable[[], float]
+    #: What lets others run, and is cancelled if that is due.
+    checkpoint: Callable[[], Awaitable[None]]
+    #: What raises if the scope that the caller is in is cancelled, and lets others run only then.
+    checkpoint_if_cancelled: Callable[[], Awaitable[None]]
+    #: What returns the deadline of that scope: minus infinity if it is cancelled.
+    deadline: Callable[[], float]
+    #: The task that was noted last, if that may have failed since; ``True`` if one has.
+    suspect: weakref.ref[asyncio.Task[object]] | Literal[True] | None
+
+    def __init__(self) -> None:
+        self._process = current_process()
+        self.behind = 0.0
+
+    @abstractmethod
+    def is_current(self) -> bool:
+        """Return whether the caller is in this loop, or in a guest's within this one."""
+
+    @abstractmethod
+    def is_here(self) -> bool:
+        """Return whether the caller is a task of this loop: slower, and certain."""
+
+    @abstractmethod
+    def task(self) -> object:
+        """Return the task that runs now."""
+
+    @abstractmethod
+    def is_over(self) -> bool:
+        """Return, from outside of it, whether this loop stands still, or has ended."""
+
+    @abstractmethod
+    def has_ended(self) -> bool:
+        """Return whether this loop has ended for good."""
+
+    @abstractmethod
+    def goes_on_here(self, native: object) -> bool:
+        """
+        Return whether this loop goes on in the caller's thread, perhaps in another than before.
+
+        :param native: what :func:`.native_loop` returns
+        """
+
+    @abstractmethod
+    def park(self, who: Parked) -> Awaitable[object]:
+        """Wait for :meth:`wake`."""
+
+    @abstractmethod
+    async def park_until(self, who: Parked, instant: float) -> bool:
+        """Wait for :meth:`wake` or an instant of the loop's clock; return whether it was a wake."""
+
+    @abstractmethod
+    def wake(self, who: Parked) -> None:
+        """Wake the task that is parked, if any; more than once is the same as once."""
+
+    def is_cancelled(self) -> bool:
+        """Return whether the scope that the caller is in is cancelled."""
+        return self.deadline() == -inf
+
+    @abstractmethod
+    def note_actor(self) -> None:
+        """Note that the task which runs now begins its call, or grants others their turns."""
+
+    def is_alarmed(self) -> bool:
+        """
+        Return whether a task that was noted has failed, so that others may be cancelled at once.
+
+        Who has just passed a checkpoint has to :meth:`look` then, before its call begins.
+        """
+        return False
+
+    def must_look(self) -> bool:
+        """
+        Return whether a task that has been woken has to :meth:`look` before its call begins.
+
+        Nothing is thrown at a task that has been woken already: it has to see for itself that its
+        scope has been cancelled since.
+        """
+        return self.deadline() == -inf
+
+    async def look(self) -> None:
+        """Raise if the scope that the caller is in is cancelled, or is about to be."""
+        await self.checkpoint_if_cancelled()

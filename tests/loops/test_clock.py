@@ -1,0 +1,90 @@
+"""The clock of the loop that runs, before, in and after a run of it."""
+
+from __future__ import annotations
+
+import gc
+import time
+
+import anyio
+import pytest
+from anyio import NoEventLoopError
+
+from anythrottle._loops.clock import LoopClock, weakly
+from tests.conftest import Run
+from tests.stopwatch import RealTime
+
+
+class TestLoopClock:
+    def test_outside_of_a_loop_it_is_the_real_clock(self) -> None:
+        clock = LoopClock(lambda _: None, "owner")
+        before = time.monotonic()
+        assert before <= clock.now() <= clock.peek() <= time.monotonic()
+        with pytest.raises(NoEventLoopError):
+            clock.loop()
+
+        assert not clock.is_here(clock.latest)
+
+    def test_tells_its_owner_of_each_change_of_loops(self, run: Run) -> None:
+        shifts: list[float] = []
+        clock = LoopClock(shifts.append, "owner")
+
+        async def main() -> None:
+            before = len(shifts)
+            assert clock.now() == 0.0
+            assert clock.loop() is clock.latest
+            assert clock.is_here(clock.latest)
+            await anyio.sleep(50)
+            assert clock.now() == clock.peek() == 50.0
+            assert len(shifts) == before + 1
+
+        real = time.monotonic()
+        run(main)
+        assert shifts == [pytest.approx(-real, abs=time.monotonic() - real)]
+        # Fifty seconds have passed for whoever remembers instants of the first run.
+        assert clock.estimate() == pytest.approx(50.0, abs=time.monotonic() - real)
+        latest = clock.latest
+        run(main)
+        assert shifts[1:] == [pytest.approx(-50.0, abs=time.monotonic() - real)]
+        assert not clock.is_here(latest)
+
+    def test_a_question_leaves_a_loop_that_has_ended(self, run: Run) -> None:
+        shifts: list[float] = []
+        clock = LoopClock(shifts.append, "owner")
+
+        async def main() -> None:
+            assert clock.now() == 0.0
+
+        before = time.monotonic()
+        run(main)
+        assert clock.latest is not None
+        assert before <= clock.peek() <= time.monotonic()
+        assert clock.latest is None
+        assert sum(shifts) == pytest.approx(0.0, abs=time.monotonic() - before)
+
+    def test_goes_on_after_a_loop(self, run: Run, real_time: RealTime) -> None:
+        clock = LoopClock(lambda _: None, "owner")
+
+        async def main() -> None:
+            assert clock.now() == 0.0
+
+        run(main)
+        before = clock.now()
+        real_time.now += 10.0
+        assert clock.now() - before == 10.0
+
+
+class TestWeakly:
+    def test_it_calls_the_method_of_an_object_and_does_not_keep_it_alive(self) -> None:
+        class Owner:
+            shifts: ClassVar[list[float]] = []
+
+            def shift(self, seconds: float) -> None:
+                self.shifts.append(seconds)
+
+        owner = Owner()
+        call = weakly(owner.shift)
+        call(1.5)
+        del owner
+        gc.collect()
+        call(2.5)
+        assert Owner.shifts == [1.5]
