@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from typing import ClassVar
 
 import anyio
 import pytest
