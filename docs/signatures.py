@@ -25,7 +25,7 @@ ALIASES = {
     "Halt": "",
     "Job": "",
     "Observer": "anythrottle.abc",
-    "Patience": "",
+    "MaxWait": "",
     "RetryOn": "",
 }
 

@@ -8,9 +8,10 @@ from typing import Generic, TypeAlias, TypeVar, final
 import anyio
 
 from .._limiters.base_limiter import tell_throttled
-from .._limiters.holding import Slot, borrowers_of, slots_here, waiting_inside
+from .._limiters.holding import borrowers_of, slots_here, waiting_inside
 from .._limiters.permit import FreePermit, TurnPermit
 from .._limiters.rate_limiter import RateLimiter
+from .._limiters.slots import Slot
 from .._loops.event_loop import Parked
 from .._policies.policy import Cost
 from ..abc import Limiter, Permit

@@ -14,8 +14,9 @@ import anyio
 from .._events import Failed, Finished, Observer, Retried, Throttled, tell
 from .._jobs import JobOf, awaitable_of, discard
 from .._limiters.current import make_current
-from .._limiters.holding import Slot, hold_here
+from .._limiters.holding import hold_here
 from .._limiters.permit import TurnPermit
+from .._limiters.slots import Slot
 from .._limiters.throttling import Throttle, go_again, throttle_in
 from .._loops.event_loop import EventLoop
 from ..abc import Permit

@@ -20,7 +20,7 @@ from .._policies.policy import Cost
 from ..abc import Limiter, Permit
 from .cost import by_unit
 from .current import as_current
-from .patience import Patience, check_patience, check_priority
+from .max_wait import MaxWait, check_max_wait, check_priority
 from .permit import TurnPermit
 from .throttling import go_again, throttle_in
 
@@ -55,20 +55,20 @@ class BaseLimiter(ABC):
 
     __slots__ = ("__weakref__", "_inside", "_inside_of")
 
-    #: The permits of those who are inside of ``async with limiter``, by task; and in which loop.
-    _inside: dict[object, list[AbstractAsyncContextManager[Permit]]]
+    #: What is held by those that are inside of ``async with limiter``, by task; in which loop.
+    _inside: dict[object, list[object]] | None
     _inside_of: EventLoop | None
 
     def __new__(cls, *_: Any, **__: Any) -> Self:  # pyright: ignore[reportExplicitAny]
         # Not in __init__(), which those derived from this need not call.
         self = super().__new__(cls)
-        self._inside = {}
+        self._inside = None
         self._inside_of = None
         return self
 
     @abstractmethod
     def permit(
-        self, cost: Cost = 1, *, priority: int = 0, max_wait: Patience = None
+        self, cost: Cost = 1, *, priority: int = 0, max_wait: MaxWait = None
     ) -> AbstractAsyncContextManager[Permit]:
         """
         Return the permit for one call, to be entered, as :meth:`.RateLimiter.permit` does.
@@ -113,7 +113,7 @@ class BaseLimiter(ABC):
         *args: *PosArgsT,
         cost: Cost = 1,
         priority: int = 0,
-        max_wait: Patience = None,
+        max_wait: MaxWait = None,
         max_throttles: int | None = None,
     ) -> T:
         """
@@ -198,7 +198,7 @@ class BaseLimiter(ABC):
         *,
         cost: Cost = 1,
         priority: int = 0,
-        max_wait: Patience = None,
+        max_wait: MaxWait = None,
         max_throttles: int | None = None,
     ) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Coroutine[object, object, T]]]: ...
 
@@ -209,7 +209,7 @@ class BaseLimiter(ABC):
         *,
         cost: Cost = 1,
         priority: int = 0,
-        max_wait: Patience = None,
+        max_wait: MaxWait = None,
         max_throttles: int | None = None,
     ) -> object:
         """
@@ -239,7 +239,7 @@ class BaseLimiter(ABC):
         """
         by_unit(cost)
         check_priority(priority)
-        check_patience(max_wait)
+        check_max_wait(max_wait)
         if max_throttles is not None:
             check_count("max_throttles", max_throttles)
 
@@ -265,14 +265,7 @@ class BaseLimiter(ABC):
     async def __aenter__(self) -> None:
         permit = self.permit()
         await permit.__aenter__()
-        loop = loop_of(native_loop()) if self._inside_of is None else self._inside_of
-        if not loop.is_here():
-            # Those of an earlier loop were inside when it ended, and will not come out again.
-            loop = loop_of(native_loop())
-            self._inside.clear()
-
-        self._inside_of = loop
-        self._inside.setdefault(loop.task(), []).append(permit)
+        self._put_inside(loop_of(native_loop()), permit)
 
     async def __aexit__(
         self,
@@ -280,22 +273,38 @@ class BaseLimiter(ABC):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # A call of a loop that is over has no permit here.
-        loop = self._inside_of
-        if loop is not None and self._inside and loop.is_here():
-            await self._take_out(loop.task()).__aexit__(exc_type, exc, traceback)
+        permit = self._take_out()
+        if permit is not None:
+            assert isinstance(permit, AbstractAsyncContextManager)
+            await permit.__aexit__(exc_type, exc, traceback)
 
-    def _take_out(self, task: object) -> AbstractAsyncContextManager[Permit]:
-        """Return a permit of those inside: the task's own, else, if it came otherwise, any."""
-        if task not in self._inside:
-            task = next(iter(self._inside))
+    def _put_inside(self, loop: EventLoop, held: object) -> None:
+        """Note what the caller's task holds inside of ``async with limiter``."""
+        if self._inside is None or self._inside_of is not loop:
+            # Those of an earlier loop were inside when it ended, and will not come out again.
+            self._inside = {}
+            self._inside_of = loop
 
-        permits = self._inside[task]
-        permit = permits.pop()
-        if not permits:
-            del self._inside[task]
+        self._inside.setdefault(loop.task(), []).append(held)
 
-        return permit
+    def _take_out(self) -> object | None:
+        """Return what was noted for the caller's task, or else for any; ``None`` if nothing was."""
+        loop, inside = self._inside_of, self._inside
+        if loop is None or not inside or not loop.is_here():
+            # It was in a loop that is over.
+            return None
+
+        # The task's own; or, if another one has come in, any: they are all alike.
+        task = loop.task()
+        if task not in inside:
+            task = next(iter(inside))
+
+        held = inside[task]
+        found = held.pop()
+        if not held:
+            del inside[task]
+
+        return found
 
     def _after_throttling(
         self, error: BaseException, permit: Permit, job: JobOf[T], throttles: int, most: float

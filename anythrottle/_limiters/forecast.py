@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import inf
 from typing import final
 
-from .._policies.bucket import goes_by_utc
+from .._policies.bucket import Bucket, goes_by_utc
 from .._policies.policy import Decision, Reason, seconds_until
-from .gate import Gate
+from .local_gate import LocalGate
 from .queue import TurnQueue
 from .timetable import Answer, Forecast, Timetable
 from .turn import Turn
@@ -31,7 +31,7 @@ _MORE = 4
 
 
 @final
-class Outlook:
+class Forecasts:
     """
     Answers newcomers from a timetable of the line, which is kept.
 
@@ -43,27 +43,20 @@ class Outlook:
 
     :param gate: what decides
     :param queue: those in line
-    :param utc: returns UTC at an instant
 
     """
 
-    __slots__ = ("_gate", "_marked", "_queue", "_tables", "utc")
+    __slots__ = ("_gate", "_marked", "_queue", "_tables")
 
-    def __init__(self, gate: Gate, queue: TurnQueue, utc: Callable[[float], float]) -> None:
+    def __init__(self, gate: LocalGate, queue: TurnQueue) -> None:
         self._gate = gate
         self._queue = queue
         #: By whether they assume that calls that hold their charge end at once.
         self._tables: dict[bool, Timetable] = {}
         #: Whether anyone has asked for the middle of the line since it was empty.
         self._marked = False
-        self.utc = utc
 
-    def read_utc(self, now: float) -> None:
-        """Tell the buckets that go by UTC what it is, now that nobody is in line."""
-        for bucket in self._gate.utc_buckets:
-            bucket.set_utc(now, self.utc(now))
-
-    def void(self) -> None:
+    def invalidate(self) -> None:
         """Forget the timetables: something has happened that nobody could foresee."""
         if self._tables:
             self._tables = {}
@@ -127,9 +120,9 @@ class Outlook:
         """Return what a newcomer would meet."""
         gate = self._gate
         ahead = self._queue.count_ahead(priority)
-        full = gate.full()
-        starved = full or gate.starved(ahead)
-        buckets = gate.buckets
+        full = gate.slots.none_left()
+        starved = full or gate.slots.none_behind(ahead)
+        buckets: Sequence[Bucket] = gate.buckets
         if ahead and not starved:
             due, delays = self._expected(amounts, priority, ahead, now)
         else:
@@ -228,7 +221,7 @@ class Outlook:
         """Return by how much those in line may go later than a timetable says."""
         # While nobody knows when a slot or a charge will be let go, all moves on with time.
         gate = self._gate
-        moves = gate.holds and (gate.holds_charges or gate.full())
+        moves = gate.holds and (gate.holds_charges or gate.slots.none_left())
         return table.late + (now - table.made if moves else 0.0)
 
     def _is_steady(self) -> bool:
@@ -241,7 +234,7 @@ class Outlook:
         forecast = Forecast.of(self._gate, now)
         for bucket in forecast.buckets:
             if not self._queue.blocks and goes_by_utc(bucket):
-                bucket.set_utc(now, self.utc(now))
+                bucket.set_utc(now, self._gate.utc(now))
 
         return forecast
 

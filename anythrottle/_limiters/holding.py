@@ -12,38 +12,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from typing import final
 from weakref import WeakKeyDictionary
 
 import anyio
 
 from .current import current_permits
+from .slots import Slot, Slots
 from .turn import Turn
-
-
-@final
-class Slot:
-    """
-    On whose behalf a slot of a capacity limiter is borrowed: a fresh one for each grant.
-
-    :ivar capacity: the capacity limiter
-    :ivar task_id: what AnyIO calls the task that holds it, if an engine has borrowed it
-
-    """
-
-    __slots__ = ("capacity", "task_id")
-
-    def __init__(self, capacity: anyio.CapacityLimiter) -> None:
-        self.capacity = capacity
-        self.task_id = 0
-
 
 #: The slots that an engine has borrowed for the jobs within which the caller runs.
 _slots: ContextVar[tuple[Slot, ...]] = ContextVar("anythrottle slots", default=())
 
-#: For what can be held (a gate, a capacity limiter): how many wait for it inside of each holder.
+#: For what can be held (slots, a capacity limiter): how many wait for it inside of each holder.
 _waiting: WeakKeyDictionary[object, Counter[object]] = WeakKeyDictionary()
 
 
@@ -110,13 +92,31 @@ def borrowers_of(capacity: anyio.CapacityLimiter) -> Collection[object]:
 
 
 @contextmanager
+def waiting_for_slots(slots: Slots, *, stuck: bool) -> Generator[None]:
+    """
+    Count the caller, while it waits for slots, as waiting inside of the jobs within which it runs.
+
+    :param stuck: whether there is nothing to be had before something that is held is let go
+    :raises RuntimeError: if what is waited for is held by jobs alone that wait for it as well
+    """
+    with ExitStack() as stack:
+        held = turns_here(slots.holders)
+        stack.enter_context(waiting_inside(slots, held, slots.holders if stuck else ()))
+        if slots.shared is not None:
+            mine, borrowers = slots_here(slots.shared), borrowers_of(slots.shared)
+            stack.enter_context(waiting_inside(slots.shared, mine, borrowers))
+
+        yield
+
+
+@contextmanager
 def waiting_inside(
     pool: object, mine: Collection[object], holding: Collection[object]
 ) -> Generator[None]:
     """
     Count the caller, while it waits, as waiting inside of the jobs within which it runs.
 
-    :param pool: what it waits for more of: a gate, or a capacity limiter
+    :param pool: what it waits for more of: slots, or a capacity limiter
     :param mine: what of that these jobs hold
     :param holding: all that is held of it, if there is no more to be had before some is let go
     :raises RuntimeError: if all of them wait for more

@@ -1,27 +1,30 @@
 """
-The only place where a task waits its turn.
+The only place where a task waits its turn: it parks, wakes, cancels, and tells the observer.
 
 Only the head of the line sleeps, or waits for a slot of a capacity limiter that it shares with
 others. All the rest are parked, without a timer (a ``max_wait`` apart). No ``await`` stands
-between looking at the state and parking. What is granted to whom is the turnstile's matter.
+between looking at the state and parking. What is granted to whom is the scheduler's matter.
+
+A call begins in three steps: it holds its turn, then the observer is told, then, after a last
+look, the instant is read from which on it counts. No code of a user's own runs after that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from math import inf, ulp
 from typing import final
 
-import anyio
-
 from .._errors import LimitExceeded
-from .._events import Abandoned, Refused, tell
+from .._events import Abandoned, Ended, Event, Granted, Observer, Refused, tell
+from .._loops.clock import LoopClock, weakly
 from .._loops.event_loop import EventLoop
-from .holding import Slot, borrowers_of, is_inside, slots_here, turns_here, waiting_inside
-from .patience import Patience, latest_turn
-from .turn import FRONT, Turn
-from .turnstile import Turnstile
+from .._policies.policy import PolicyState
+from .head import Head
+from .holding import is_inside, waiting_for_slots
+from .max_wait import MaxWait, latest_turn
+from .scheduling import Scheduler
+from .turn import Turn
 
 #: The least nap after a timer that went off early, in seconds; it doubles while that goes on, so
 #: that a clock too coarse for the instant it is asked for cannot make the head spin.
@@ -32,59 +35,48 @@ _ROUNDING = 64
 
 
 @final
-class WaitLine(Turnstile):
-    """The line before a turnstile, whose parameters it takes."""
+class WaitLine:
+    """
+    The line of tasks before a gate.
 
-    __slots__ = ()
+    :param scheduler_of: returns what decides who goes when, given the line's clock
+    :param name: the limiter's name
+    :param observer: is told what happens here
 
-    def enter_now(self, turn: Turn, priority: float, *, begins: bool = True) -> bool:
-        """
-        Let the call of a turn begin if that may be at once, as nobody is in line.
+    """
 
-        :param priority: that of its place, should it come to stand in line
-        :param begins: whether the call begins; else the turn is only held, for :meth:`begin`
-        :return: whether it has begun, or is held
-        """
-        loop = self.enter_free()
-        if loop is None:
-            return False
+    __slots__ = (
+        "__weakref__",
+        "_head",
+        "clock",
+        "gate",
+        "name",
+        "observer",
+        "queue",
+        "scheduler",
+    )
 
-        turn.loop = loop
-        turn.came = now = loop.time()
-        gate = self.gate
-        if gate.utc_buckets:
-            self.outlook.read_utc(now)
-
-        # As nobody is in line, there is no forecast that this would make void.
-        if begins and self.observer is None and not gate.slow:
-            entered = gate.pass_now(turn, now)
-            if entered and gate.holds:
-                turn.task_id = id(loop.task())
-        else:
-            turn.place = (priority, self.arrivals)
-            entered = self._hold_now(turn, now) and (not begins or self.begin(turn))
-            if not entered:
-                self._leave(turn)
-                turn.place = None
-
-        return entered
-
-    def _hold_now(self, turn: Turn, now: float) -> bool:
-        """Hold a turn if it is due, and tell the observer; return whether it is held."""
-        if self.gate.delay(turn.amounts, now) > 0 or not self.gate.take(turn, now, now):
-            return False
-
-        if self.observer is not None:
-            self._tell_granted(turn, 0.0)
-
-        return True
+    def __init__(
+        self,
+        scheduler_of: Callable[[LoopClock], Scheduler],
+        name: str | None,
+        observer: Observer | None,
+    ) -> None:
+        owner = "the limiter" if name is None else f"the limiter {name!r}"
+        self.clock = LoopClock(weakly(self._change_loops), owner)
+        self.scheduler = scheduler_of(self.clock)
+        self.gate = self.scheduler.gate
+        self.queue = self.scheduler.queue
+        self.name = name
+        self.observer = observer
+        self._head = Head()
 
     async def wait(
         self,
         turn: Turn,
         *,
         fast: bool,
-        max_wait: Patience = None,
+        max_wait: MaxWait = None,
         newcomer: bool = True,
         begins: bool = True,
     ) -> float:
@@ -111,11 +103,11 @@ class WaitLine(Turnstile):
                 now = loop.time()
 
             while loop is self.clock.latest:
-                if not turn.granted or self.gate.paused_until > now:
+                if not (turn.granted and self.gate.may_start(turn, now)):
                     fast = False
-                    await self._next_news(turn, loop, now, patient=patient)
+                    await self._next_change(turn, loop, now, patient=patient)
                 elif self.observer is not None and not turn.told:
-                    self._tell_granted(turn, now - arrived)
+                    self.tell_granted(turn, now - arrived)
                 else:
                     return (self._begin(turn, now) if begins else now) - arrived
 
@@ -124,12 +116,11 @@ class WaitLine(Turnstile):
 
                 now = loop.time()
                 if now >= turn.give_up:
-                    self._check_patience(turn, loop, now)
+                    self._check_max_wait(turn, loop, now)
         except BaseException as exc:
-            self._leave(turn)
+            self.leave(turn)
             if self.observer is not None and not isinstance(exc, Exception):
-                waited = self.clock.estimate() - arrived
-                tell(self.observer, Abandoned(self.name, turn.cost, waited))
+                self.tell(Abandoned(self.name, turn.cost, self.clock.estimate() - arrived))
 
             raise
 
@@ -140,168 +131,368 @@ class WaitLine(Turnstile):
         turn.amounts = self.gate.amounts(turn.cost)
         return await self.wait(turn, fast=True, newcomer=False, begins=begins)
 
-    def _arrive(self, turn: Turn, now: float, max_wait: Patience, *, newcomer: bool) -> bool:
+    def _arrive(self, turn: Turn, now: float, max_wait: MaxWait, *, newcomer: bool) -> bool:
         """Grant a turn that is due, or let it stand in line; return whether it is granted."""
+        scheduler = self.scheduler
         latest = inf
         if max_wait is not None:
             latest, turn.give_up = latest_turn(max_wait, now)
 
         if turn.in_line and latest < inf:
             # It goes again, and stands in line for that; but perhaps it cannot come in time.
-            self.queue.remove(turn)
-            self.outlook.void()
+            scheduler.withdraw(turn)
 
-        came = turn.in_line or turn.granted or turn.error is not None
-        if not (came or self.try_now(turn, now)):
+        if turn.in_line or turn.granted or turn.error is not None:
+            return turn.granted
+
+        self.catch_up(now)
+        if not scheduler.try_now(turn, now):
             shed = None
-            if max_wait is not None or self.max_waiting < inf:
-                try:
-                    shed = self._admit(turn, now, latest, newcomer=newcomer)
-                except LimitExceeded:
-                    self.serve(now)
-                    raise
+            if max_wait is not None or scheduler.max_waiting < inf:
+                shed = self._make_room(turn, now, latest, newcomer=newcomer)
 
-            self.outlook.note_newcomer(turn)
-            self.queue.add(turn)
-            if shed is not None and self.observer is not None:
-                # Now that all is in order: it may do what it likes to the limiter.
-                tell(self.observer, shed)
+            scheduler.join(turn)
+            if shed is not None:
+                # Now that all is in order: the observer may do what it likes to the limiter.
+                self.tell(shed)
 
         return turn.granted
 
-    def _admit(self, turn: Turn, now: float, latest: float, *, newcomer: bool) -> Refused | None:
+    def _make_room(
+        self, turn: Turn, now: float, latest: float, *, newcomer: bool
+    ) -> Refused | None:
         """
         Refuse a turn that would wait too long for sure, or one if there would be too many.
 
         :return: what is to be told, if another one was refused
         """
-        assert turn.place is not None
-        # Others that go again may stand behind it, of which the forecast knows no better.
-        ranked = turn.place[0] > FRONT or self.queue.rank(turn.place) == self.queue.count_ahead(
-            FRONT
-        )
-        if latest < inf and (
-            latest <= now
-            or (ranked and self.outlook.is_hopeless(turn.amounts, now, turn.place[0], latest))
-        ):
-            raise self.refuse(turn, now)
+        refused = self.scheduler.one_too_many(turn, now, latest, newcomer=newcomer)
+        if refused is turn:
+            error = self.refuse(turn, now)
+            self.serve(now)
+            raise error
 
-        turn.may_be_shed = newcomer
-        if newcomer and len(self.queue) >= self.max_waiting:
-            last = next((t for t in self.queue.behind(turn.place) if t.may_be_shed), None)
-            if last is None:
-                raise self.refuse(turn, now)
+        if refused is None:
+            return None
 
-            assert last.place is not None
-            decision = self.outlook.decide(last.amounts, now, last.place[0])
-            self._dismiss(last, LimitExceeded(decision, self.quotas()))
-            self.outlook.note_leaving(last)
-            return Refused(self.name, last.cost, decision)
+        decision = self.scheduler.decide(refused, now)
+        self._dismiss(refused, LimitExceeded(decision, self.quotas()))
+        return Refused(self.name, refused.cost, decision)
 
-        return None
-
-    def _next_news(
+    def _next_change(
         self, turn: Turn, loop: EventLoop, now: float, *, patient: bool
     ) -> Awaitable[object]:
         """Wait until something may have changed for a turn that may not go."""
         if turn.error is not None:
-            # It can never be granted any more, as the limiter has become another one.
+            # It can never be granted any more, because the limiter has become another one.
             raise turn.error
 
         if turn.granted:
             # A pause has begun between the grant and now.
-            self.call_back(turn, now)
+            self._call_back(turn, now)
 
         if patient and self.gate.holds and is_inside():
-            return self._news_inside(turn, loop, now)
+            return self._change_inside(turn, loop, now)
 
         if self.queue.first() is turn:
             return self._watch(turn, loop, now)
 
         return loop.park(turn) if turn.give_up == inf else loop.park_until(turn, turn.give_up)
 
-    async def _news_inside(self, turn: Turn, loop: EventLoop, now: float) -> None:
+    async def _change_inside(self, turn: Turn, loop: EventLoop, now: float) -> None:
         """
-        Wait for news inside of jobs, and count as waiting there.
+        Wait for a change inside of jobs, and count as waiting there.
 
         :raises RuntimeError: if what is waited for is held by jobs alone that wait for it as well
         """
         gate = self.gate
         stuck = gate.paused_until < inf and gate.delay(turn.amounts, now) == inf
-        turns, slots = turns_here(gate.charged), gate.capacity
-        with ExitStack() as stack:
-            stack.enter_context(waiting_inside(gate, turns, gate.charged if stuck else ()))
-            if slots is not None:
-                mine, borrowers = slots_here(slots), borrowers_of(slots)
-                stack.enter_context(waiting_inside(slots, mine, borrowers))
+        with waiting_for_slots(gate.slots, stuck=stuck):
+            await self._next_change(turn, loop, now, patient=False)
 
-            await self._next_news(turn, loop, now, patient=False)
-
-    def _check_patience(self, turn: Turn, loop: EventLoop, now: float) -> None:
-        """Raise if a turn in line has come to the end of its patience."""
+    def _check_max_wait(self, turn: Turn, loop: EventLoop, now: float) -> None:
+        """Raise if a turn in line has waited for as long as it may."""
         if turn.in_line and loop is self.clock.latest:
             # Perhaps it is due just now.
             self.serve(now)
             if turn.granted:
                 return
 
-            if self.queue.first() is turn and self._due - now <= _ROUNDING * ulp(now):
+            due = self.scheduler.due
+            if self.queue.first() is turn and due - now <= _ROUNDING * ulp(now):
                 # Or all but now: sums of floats come out differently on different ways.
-                turn.give_up = self._due
+                turn.give_up = due
                 return
 
-            self._leave(turn)
+            self.leave(turn)
             raise self.refuse(turn, now)
 
     async def _watch(self, turn: Turn, loop: EventLoop, now: float) -> None:
         """As the head of the line, wait for what the line waits for."""
+        scheduler = self.scheduler
         nap = 0.0
         while self.queue.first() is turn:
             self.serve(now)
             if turn.granted or turn.error is not None or now >= turn.give_up:
                 return
 
-            if self._slot_wanted and self._slot_seeker is None:
-                await self._seek_slot(turn, loop)
+            if scheduler.wants_slot and not self._head.seeks:
+                spare = await self._head.seek_slot(turn, loop, self.gate.slots)
+                # Pause and tokens are looked at again: meanwhile nothing was held. Without a slot,
+                # it may be for another turn to go on seeking.
+                self.serve(loop.time(), spare)
                 return
 
-            until = max(min(self._due, turn.give_up), now + nap)
-            if await self._sleep(turn, loop, until):
+            until = max(min(scheduler.due, turn.give_up), now + nap)
+            if await self._head.sleep(turn, loop, until):
                 # For more than the time, perhaps: all is to be looked at anew.
                 return
 
             now = loop.time()
             nap = 0.0 if now >= until else max(2 * nap, _NAP)
 
-    async def _sleep(self, turn: Turn, loop: EventLoop, until: float) -> bool:
-        """Sleep as the head of the line; tell whether it was woken before the time was up."""
-        self._watcher = turn
-        self._wake_at = until
+    def begin(self, turn: Turn) -> bool:
+        """
+        Let the call of a turn that is held begin, after a last look whether it still may.
+
+        :return: whether it has begun; if not, it is in line again, or can never be granted
+        """
+        if not turn.granted or turn.error is not None or turn.loop is not self.clock.latest:
+            return False
+
+        now = self.clock.estimate()
+        if not self.gate.may_start(turn, now):
+            self._call_back(turn, now)
+            return False
+
+        self._begin(turn, now)
+        return True
+
+    def _begin(self, turn: Turn, now: float) -> float:
+        """Let the call of a turn that is held begin; return the instant from which on it counts."""
+        if self.gate.slow:
+            self.gate.start_slow(turn, now)
+            now = self.clock.estimate()
+
+        if turn.loop is not None:
+            turn.loop.note_actor()
+            if self.gate.holds:
+                turn.task_id = id(turn.loop.task())
+
+        self.scheduler.start(turn, now)
+        if self.queue.blocks:
+            self.look_again(now)
+
+        return now
+
+    def start_held(
+        self, loop: EventLoop, held: object, amounts: Sequence[int], arrival: int
+    ) -> bool:
+        """Let a call without a turn begin, if it still may; return whether it has begun."""
+        if loop is not self.clock.latest:
+            return False
+
+        if self.scheduler.arrivals != arrival:
+            # Others may be at the same point, and of the same task group.
+            loop.note_actor()
+
+        now = loop.time()
+        if not self.gate.start_held(held, amounts, now):
+            return False
+
+        if self.queue.blocks:
+            self.look_again(now)
+
+        return True
+
+    def give_back_held(self, loop: EventLoop, held: object, amounts: Sequence[int]) -> None:
+        """Give back what a call without a turn holds that does not begin."""
+        if loop is self.clock.latest:
+            now = self.clock.estimate()
+            self.gate.give_back_held(held, amounts, now)
+            self.serve_anew(now)
+
+    def look_again(self, now: float) -> None:
+        """Look again, now that a call has begun, if the head waits for what such calls hold."""
+        if self.scheduler.due < inf:
+            return
+
+        head = self.queue.first()
+        if self.gate.slow and head is not None:
+            # Its buckets are not asked here: that may take a while, and the call has begun.
+            _wake(head)
+        else:
+            self.serve(now)
+
+    def _call_back(self, turn: Turn, now: float) -> None:
+        """Take back what was granted to a turn whose call has not begun: it is in line again."""
+        self.scheduler.call_back(turn, now)
+        self.serve(now)
+
+    def end(self, turn: Turn) -> None:
+        """Let the call of a turn end; what it held goes to those in line."""
+        gate = self.gate
+        if turn.began == inf:
+            # It was held, or called back since, and is not needed.
+            self.leave(turn)
+        elif turn.granted and turn.loop is self.clock.latest:
+            waited_for = bool(self.queue.blocks)
+            if not (gate.holds or waited_for):
+                gate.slots.let_go(turn)
+                return
+
+            now = self.clock.estimate()
+            self.scheduler.end(turn, now)
+            if waited_for and gate.slots.exceeded():
+                # Still: there were more slots when it began.
+                self.wake_all()
+            elif waited_for:
+                self.serve(now)
+
+            if gate.holds:
+                self.tell(Ended(self.name, now - turn.began))
+
+    def keep(self, turn: Turn) -> Turn:
+        """Let a call go on whose function has returned; return what it holds, for :meth:`end`."""
+        if turn.granted and turn.loop is self.clock.latest:
+            return self.gate.slots.keep(turn)
+
+        return turn
+
+    def mark_counted(self, turn: Turn, units: Collection[str]) -> None:
+        """Let a call that runs count from now on, in some units; it may make others due sooner."""
+        if turn.granted and turn.loop is self.clock.latest:
+            now = self.clock.estimate()
+            self.catch_up(now)
+            self.scheduler.mark_counted(turn, now, units)
+            if self.gate.holds_charges and self.queue.blocks:
+                self.serve(now)
+
+    def settle(self, turn: Turn, changes: dict[str, int]) -> None:
+        """Correct the charge of a started turn, by unit; what comes back goes to those in line."""
+        if turn.loop is self.clock.latest:
+            now = self.clock.estimate()
+            self.catch_up(now)
+            self.scheduler.settle(turn, now, changes)
+            self.serve(now)
+
+    def rejoin(self, turn: Turn) -> None:
+        """Let a turn be in line already, before :meth:`wait` is called for it."""
+        turn.loop = self.clock.loop()
+        turn.came = turn.loop.time()
+        self.scheduler.rejoin(turn)
+
+    def leave(self, turn: Turn) -> None:
+        """Take a turn that was cancelled out of the line, or hand on what it was granted."""
+        if turn.loop is self.clock.latest:
+            now = self.clock.estimate()
+            if self.scheduler.leave(turn, now):
+                # Whether or not it was the head: it may have been the one that was on watch.
+                self.serve(now)
+
+    def serve(self, now: float, spare: object = None) -> None:
+        """
+        Grant all turns that are due, and see to it that the new head watches the clock.
+
+        :param spare: what a shared slot has been borrowed for already
+
+        """
+        woken, due = self.scheduler.grant_due(now, spare)
+        for turn in woken:
+            self._wake_or_let_go(turn)
+
+        if woken and self.clock.latest is not None:
+            # Who lets others go may fail in this step, and they may be of its task group.
+            self.clock.latest.note_actor()
+
+        head = self.queue.first()
+        if head is not None and (
+            self._head.sleeps_too_long(head, due)
+            or (self.scheduler.wants_slot and not self._head.seeks)
+        ):
+            _wake(head)
+
+    def serve_anew(self, now: float) -> None:
+        """Serve those in line, now that something has happened that could not be foreseen."""
+        self.scheduler.outlook.invalidate()
+        self.serve(now)
+
+    def catch_up(self, now: float) -> None:
+        """Serve those in line that have fallen due, before something else is done to the line."""
+        if self.scheduler.due <= now:
+            self.serve(now)
+
+    def prepare(self) -> float:
+        """Return the time, at which something is about to be changed, with the line caught up."""
+        now = self.clock.now()
+        self.catch_up(now)
+        self.scheduler.notice(now)
+        return now
+
+    def wake_all(self) -> None:
+        """Let all in line see for themselves: some may wait now for what they hold themselves."""
+        for turn in self.queue.ahead_of():
+            _wake(turn)
+
+    def recount(self) -> None:
+        """Count anew what those in line cost; those that can never be granted any more leave."""
+        for turn in self.scheduler.recount():
+            self._wake_or_let_go(turn)
+
+    def _dismiss(self, turn: Turn, error: Exception) -> None:
+        self.scheduler.dismiss(turn, error)
+        self._wake_or_let_go(turn)
+
+    def _wake_or_let_go(self, turn: Turn) -> None:
+        """Wake a turn that was granted, or dismissed: then it seeks no slot any more."""
+        _wake(turn)
+        if turn.error is not None:
+            self._head.stop_seeking(turn)
+
+    def stop_seeking(self) -> None:
+        """Leave the line of a capacity limiter that is not the gate's any more."""
+        self._head.stop_seeking()
+
+    def quotas(self) -> tuple[PolicyState, ...]:
+        """Return what each policy has left."""
+        now = self.clock.peek()
+        here = self.clock.latest is not None and self.clock.latest.is_current()
+        return self.gate.quotas(now, here=here)
+
+    def refuse(self, turn: Turn, now: float) -> LimitExceeded:
+        """Return the error of a turn that would have to wait and may not."""
+        decision = self.scheduler.decide(turn, now)
+        self.tell(Refused(self.name, turn.cost, decision))
+        return LimitExceeded(decision, self.quotas())
+
+    def tell(self, event: Event) -> None:
+        """Tell the observer, if there is one."""
+        if self.observer is not None:
+            tell(self.observer, event)
+
+    def tell_granted(self, turn: Turn, waited: float) -> None:
+        """Tell the observer that a turn is granted, and held."""
+        if self.observer is None:
+            return
+
+        turn.told = True
         try:
-            return await loop.park_until(turn, until)
-        finally:
-            if self._watcher is turn:
-                self._watcher = None
+            tell(self.observer, Granted(self.name, turn.cost, waited))
+        except BaseException:
+            # It ends the program, and the call does not begin.
+            self.leave(turn)
+            raise
 
-    async def _seek_slot(self, turn: Turn, loop: EventLoop) -> None:
-        """Wait for a slot in the capacity limiter's own line, and let the head have it."""
-        capacity = self.gate.capacity
-        assert capacity is not None
-        slot = Slot(capacity)
-        self._slot_seeker = turn
-        borrowed = False
-        try:
-            with anyio.move_on_after(turn.give_up - loop.time()) as self._seek_scope:
-                await capacity.acquire_on_behalf_of(slot)
-                borrowed = True
-        finally:
-            if self._slot_seeker is turn:
-                self._slot_seeker = self._seek_scope = None
+    def _change_loops(self, shift: float) -> None:
+        """Forget who waits and what is held, because another loop goes on with its own clock."""
+        for turn in self.scheduler.change_loops(shift):
+            # The other loop may be suspended rather than closed, so its waiters are woken.
+            _wake(turn)
 
-        spare = slot if borrowed and capacity is self.gate.capacity else None
-        if borrowed and spare is None:
-            capacity.release_on_behalf_of(slot)
+        self._head.forget()
 
-        # Pause and tokens are looked at again: meanwhile nothing was held. Without a slot, it may
-        # be for another one to go on seeking.
-        self.serve(loop.time(), spare)
+
+def _wake(turn: Turn) -> None:
+    # Outside of an event loop, a turn has no task that could be woken.
+    if turn.loop is not None:
+        turn.loop.wake(turn)

@@ -14,7 +14,8 @@ from .._policies.policy import Cost, PolicyState
 from .cost import by_unit, check_counted, named_amounts
 from .line import WaitLine
 from .live import Live
-from .patience import Patience
+from .max_wait import MaxWait
+from .short_ways import enter_now
 from .turn import Turn
 
 
@@ -118,7 +119,7 @@ class TurnPermit(Live, Turn):
         cost: Cost,
         amounts: Sequence[int],
         priority: float,
-        max_wait: Patience,
+        max_wait: MaxWait,
         *,
         fast: bool,
     ) -> None:
@@ -129,7 +130,7 @@ class TurnPermit(Live, Turn):
         self._line = line
         self._policies = line.gate.policies
         self._priority = priority
-        self.max_wait: Patience = max_wait
+        self.max_wait: MaxWait = max_wait
         self._fast = fast
         self._entered = False
         self._waited = 0.0
@@ -282,7 +283,7 @@ class TurnPermit(Live, Turn):
         if self._entered or self._line.gate.policies is not self._policies:
             return False
 
-        self._entered = self._line.enter_now(self, self._priority, begins=begins)
+        self._entered = enter_now(self._line, self, self._priority, begins=begins)
         return self._entered
 
     def begin(self) -> bool:
@@ -341,7 +342,7 @@ class TurnPermit(Live, Turn):
         if self.place is not None:
             return False
 
-        self.place = self._line.new_place(self._priority)
+        self.place = self._line.scheduler.new_place(self._priority)
         return True
 
     async def __aexit__(

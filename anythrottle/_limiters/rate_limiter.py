@@ -1,31 +1,47 @@
-"""The limiter: rates and concurrency in one object, for any number of tasks."""
+"""The limiter of this process: rates and concurrency in one object, for any number of tasks."""
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
 from math import inf
-from types import TracebackType
-from typing import Literal, ParamSpec, TypeVar, TypeVarTuple, final
+from typing import Final, Literal, TypeAlias, final
 
 import anyio
 
-from .._events import Observer, Throttled, tell
-from .._loops.event_loop import EventLoop
-from .._policies.policy import Cost, Policy
-from ..abc import Limiter, Permit
-from .controls import Concurrency, LimiterControls
-from .patience import Patience, check_patience, check_priority
-from .permit import TurnPermit
-from .turn import FRONT, Turn
-from .turnstile import HOLDS
-
-P = ParamSpec("P")
-T = TypeVar("T")
-PosArgsT = TypeVarTuple("PosArgsT")
+from .._events import Observer, Reconfigured, check_observer
+from .._loops.clock import LoopClock
+from .._policies.checks import check_count, check_measure
+from .._policies.policy import Cost, Decision, Policy
+from .._policies.text import as_policy
+from ..abc import Limiter
+from .carry_over import carry_over
+from .forecast import Forecasts
+from .line import WaitLine
+from .line_limiter import LineLimiter
+from .local_gate import LocalGate
+from .queue import TurnQueue
+from .scheduling import Scheduler
+from .short_ways import take_now
+from .slots import Slots
+from .turn import Turn
 
 
 @final
-class RateLimiter(LimiterControls):
+class AsItIs:
+    """The type of :data:`AS_IT_IS`."""
+
+    def __repr__(self) -> str:
+        return "<as it is>"
+
+
+#: Stands for a setting that shall stay as it is.
+AS_IT_IS: Final = AsItIs()
+
+#: How many calls may run at once: a number, slots that are shared, or no bound.
+Concurrency: TypeAlias = int | anyio.CapacityLimiter | None
+
+
+@final
+class RateLimiter(LineLimiter):
     """
     Lets calls pass in order, when all its policies and its concurrency allow it.
 
@@ -70,7 +86,9 @@ class RateLimiter(LimiterControls):
 
     """
 
-    __slots__ = ("_anonymous", "_fast", "_inside_of")
+    __slots__ = ("_gate", "_measure")
+
+    _gate: LocalGate
 
     def __init__(
         self,
@@ -82,86 +100,19 @@ class RateLimiter(LimiterControls):
         observer: Observer | None = None,
         measure: Literal["start", "end"] = "start",
     ) -> None:
-        super().__init__(policies, concurrency, max_waiting, name, observer, measure)
-        self._fast = fast_acquire
-        #: The turns of those who are inside of ``async with limiter``, by task; and in which loop.
-        self._anonymous: dict[object, list[Turn]] = {}
-        self._inside_of: EventLoop | None = None
+        #: How texts are measured that don't say.
+        self._measure: Literal["start", "end"] = check_measure(measure)
+        described = tuple(as_policy(policy, self._measure) for policy in policies)
+        check_observer(observer)
+        most = inf if max_waiting is None else check_count("max_waiting", max_waiting, least=0)
+        slots = Slots(*_slots_of(concurrency))
 
-    async def acquire(
-        self, cost: Cost = 1, *, priority: int = 0, max_wait: Patience = None
-    ) -> None:
-        """
-        Wait for a turn.
+        def scheduler_of(clock: LoopClock) -> Scheduler:
+            self._gate = gate = LocalGate(described, slots, clock.utc)
+            queue = TurnQueue()
+            return Scheduler(gate, queue, Forecasts(gate, queue), most)
 
-        It counts from the instant this returns. For limiters that hold something, use
-        :meth:`permit`.
-
-        :param cost: what the call costs, 0 or more, or amounts by unit
-        :param priority: lower goes first
-        :param max_wait: for how many seconds to wait at most, 0 or more; ``"deadline"`` for until
-            the deadline of the enclosing cancel scope; ``None`` for as long as it takes
-        :raises ~anythrottle.LimitExceeded: if the turn could not come before ``max_wait`` is over
-            (then at once), has not come by then, or if too many are waiting
-        :raises RuntimeError: if the limiter holds something while a call runs, or is in use in
-            another event loop at the same time
-        :raises TypeError: if a parameter is of the wrong type
-        :raises ValueError: if ``cost`` is negative or does not fit the limiter's units, or
-            ``max_wait`` is out of its range
-        :raises ~anythrottle.CostTooHigh: if a policy could never allow ``cost``
-
-        """
-        line = self._line
-        arrival = None
-        # Most often there is room, nobody is in line and nothing is paused: a short way for that.
-        bucket = self._only
-        if (
-            bucket is not None
-            and type(cost) is int
-            and cost > 0
-            and type(priority) is int
-            and max_wait is None
-            and (loop := line.enter_free()) is not None
-            and bucket.take_free(cost)
-        ):
-            if self._fast:
-                bucket.start(loop.time(), cost)
-                return
-
-            arrival = line.arrivals
-            try:
-                await loop.checkpoint()
-                if loop.suspect is not None and loop.is_alarmed():
-                    await loop.look()
-            except BaseException:
-                line.leave_free(loop, bucket, cost)
-                raise
-
-            if line.may_start(loop, bucket):
-                if line.arrivals != arrival:
-                    # Others may be at the same point, and of the same task group.
-                    loop.note_actor()
-
-                now = loop.time()
-                bucket.start(now, cost)
-                if line.queue.blocks:
-                    line.note_start(now)
-
-                return
-
-            line.leave_free(loop, bucket, cost)
-
-        turn = self._turn_without_hold(cost, "acquire")
-        if type(priority) is not int:
-            check_priority(priority)
-
-        turn.place = line.new_place(priority) if arrival is None else (priority, arrival)
-        await line.wait(
-            turn,
-            fast=self._fast or arrival is not None,
-            max_wait=None if max_wait is None else check_patience(max_wait),
-            newcomer=arrival is None,
-        )
+        super().__init__(WaitLine(scheduler_of, name, observer), fast=fast_acquire)
 
     def acquire_nowait(self, cost: Cost = 1) -> None:
         """
@@ -175,112 +126,80 @@ class RateLimiter(LimiterControls):
         :raises ~anythrottle.CostTooHigh: if a policy could never allow ``cost``
 
         """
-        turn = self._turn_without_hold(cost, "acquire_nowait")
-        self._line.take_now(turn)
+        amounts = self._amounts_without_hold(cost, "acquire_nowait")
+        take_now(self._line, Turn(cost, amounts, ends=False))
 
-    def permit(
-        self, cost: Cost = 1, *, priority: int = 0, max_wait: Patience = None
-    ) -> AbstractAsyncContextManager[TurnPermit]:
+    def reconfigure(
+        self, *policies: Policy | str, concurrency: Concurrency | AsItIs = AS_IT_IS
+    ) -> None:
         """
-        Return the permit for one call, to be entered.
+        Go on with other policies, or another concurrency.
 
-        >>> import anyio, anythrottle
-        >>> limiter = anythrottle.RateLimiter("500/min", "200_000 tokens/min", concurrency=8)
-        >>> async def main():
-        ...     async with limiter.permit({"tokens": 850}) as permit:
-        ...         permit.settle({"tokens": 700})
-        ...         return permit.waited < 1
-        >>> anyio.run(main)
-        True
+        Nothing is forgotten: what was charged in a unit counts for the new policies of that unit.
+        So a tighter limit holds at once. A looser one lets those in line go that are due by it.
+        If more was charged than a new policy would have allowed, it is at its limit for now, and
+        in debt for no longer than the one before it. A token bucket that takes the place of another
+        one begins at the level of that: what has flowed in stays, and no more. A fixed window with
+        another limit goes on with what is used.
 
-        Entering it raises :exc:`.LimitExceeded` as :meth:`acquire` does.
+        Who waits with a cost that can never fit any more has the error raised that it would get
+        if it came now. Calls that run go on, and hold what the new limits want them to; a permit
+        whose call has ended gives nothing back any more to a policy that has been replaced.
 
-        :param cost: what the call costs, 0 or more, or amounts by unit
-        :param priority: lower goes first
-        :param max_wait: for how many seconds to wait at most, 0 or more: 0 for a permit that
-            doesn't wait; ``"deadline"`` for until the deadline of the enclosing cancel scope;
-            ``None`` for as long as it takes
+        :param policies: all the policies from now on; those left out hold no longer, and with none
+            no rate is limited any more
+        :param concurrency: how many calls may run at once from now on; left out, it stays as it is
         :raises TypeError: if a parameter is of the wrong type
-        :raises ValueError: if ``cost`` is negative or does not fit the limiter's units, or
-            ``max_wait`` is out of its range
+        :raises ValueError: if a text is not a limit or ``concurrency`` is below 1
+
+        """
+        described = tuple(as_policy(policy, self._measure) for policy in policies)
+        slots = None if isinstance(concurrency, AsItIs) else _slots_of(concurrency)
+        line, gate = self._line, self._gate
+        now = line.prepare()
+        recalled = line.scheduler.recall(now)
+        try:
+            buckets = carry_over(gate, described, now)
+            if slots is not None:
+                if slots[1] is not gate.slots.shared:
+                    line.stop_seeking()
+
+                gate.slots.resize(*slots)
+
+            gate.set_policies(described, buckets)
+            line.recount()
+        finally:
+            # Those who were called back too, should a policy of the user's own have failed.
+            line.serve_anew(now)
+            if gate.slots.exceeded():
+                line.wake_all()
+
+            for turn in recalled:
+                # Who goes at once is not told of again: an observer may do this each time.
+                turn.told = turn.told and turn.granted
+
+        line.tell(Reconfigured(line.name, described))
+
+    def peek(self, cost: Cost = 1) -> Decision:
+        """
+        Tell whether a call may go now, and if not, why and when. Asking changes nothing.
+
+        :param cost: what the call would cost, 0 or more, or amounts by unit
+        :raises TypeError: if ``cost`` is of the wrong type
+        :raises ValueError: if ``cost`` is negative or does not fit the limiter's units
         :raises ~anythrottle.CostTooHigh: if a policy could never allow ``cost``
 
         """
-        if max_wait is not None:
-            max_wait = check_patience(max_wait)
+        line = self._line
+        return line.scheduler.outlook.decide(self._gate.amounts(cost), line.clock.peek())
 
-        if type(priority) is not int:
-            # Any other needs a closer look, which costs a call.
-            check_priority(priority)
-
-        return self._permit(cost, priority, max_wait)
-
-    def permit_again(self, permit: Permit, cost: Cost) -> TurnPermit | None:
+    def idle_in(self) -> float:
         """
-        Return the permit for a call that goes again: in line already, before all others.
+        Tell in how many seconds there is nothing left to remember, if nobody comes.
 
-        :param permit: the permit that it runs under as yet
-        :param cost: what it costs, 0 or more, or amounts by unit
-        :return: the permit; ``None`` if ``permit`` is none that this limiter has granted
+        :return: 0 if all is as new; infinity while calls run that hold something, or anybody waits
         """
-        if not isinstance(permit, TurnPermit) or permit.limiter is not self or permit.place is None:
-            return None
-
-        # Not fast: else a function that is throttled each time would never let others run.
-        again = self._permit(cost, FRONT, permit.max_wait, fast=False)
-        again.place = (FRONT, permit.place[1])
-        self._line.rejoin(again)
-        return again
-
-    async def __aenter__(self) -> None:
-        turn = Turn(1, self._amounts(1), ends=True)
-        turn.place = self._line.new_place(0)
-        await self._line.wait(turn, fast=self._fast)
-        assert turn.loop is not None
-        if self._inside_of is not turn.loop:
-            # Those of an earlier loop were inside when it ended, and will not come out again.
-            self._anonymous.clear()
-            self._inside_of = turn.loop
-
-        self._anonymous.setdefault(turn.loop.task(), []).append(turn)
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        # A call of a loop that is over has no turn here.
-        loop = self._inside_of
-        if loop is None or not self._anonymous or not self._line.clock.is_here(loop):
-            return
-
-        # The task's own; or, if another one has come in, any: they are all alike.
-        task = loop.task()
-        if task not in self._anonymous:
-            task = next(iter(self._anonymous))
-
-        turns = self._anonymous[task]
-        self._line.end(turns.pop())
-        if not turns:
-            del self._anonymous[task]
-
-    def _permit(
-        self, cost: Cost, priority: float, max_wait: Patience = None, *, fast: bool | None = None
-    ) -> TurnPermit:
-        amounts = self._amounts(cost)
-        fast = self._fast if fast is None else fast
-        return TurnPermit(self, self._line, cost, amounts, priority, max_wait, fast=fast)
-
-    def _turn_without_hold(self, cost: Cost, verb: str) -> Turn:
-        if self._gate.holds:
-            raise RuntimeError(HOLDS.format(verb=verb, limiter=repr(self)))
-
-        return Turn(cost, self._amounts(cost), ends=False)
-
-    def _note_throttled(self, throttles: int, error: BaseException) -> None:
-        if self._line.observer is not None:
-            tell(self._line.observer, Throttled(self._line.name, None, throttles, error))
+        return inf if self._line.queue.blocks else self._gate.idle_in(self._line.clock.peek())
 
 
 def as_limiter(value: Limiter | str) -> Limiter:
@@ -309,4 +228,15 @@ def slots_of(limiter: Limiter | None) -> anyio.CapacityLimiter | float:
         return inf
 
     gate = limiter._gate  # noqa: SLF001
-    return gate.slots if gate.capacity is None else gate.capacity
+    return gate.slots.total if gate.slots.shared is None else gate.slots.shared
+
+
+def _slots_of(concurrency: Concurrency) -> tuple[float, anyio.CapacityLimiter | None]:
+    """Return how many slots of its own a gate has, or those that it shares."""
+    if isinstance(concurrency, anyio.CapacityLimiter):
+        return inf, concurrency
+
+    if concurrency is None:
+        return inf, None
+
+    return check_count("concurrency", concurrency, or_else="a CapacityLimiter"), None

@@ -8,7 +8,7 @@ from math import inf
 from typing import NamedTuple, TypeAlias, final
 
 from .._policies.bucket import Bucket
-from .gate import Gate
+from .local_gate import LocalGate
 from .queue import TurnQueue, place_of
 from .turn import Turn
 
@@ -62,7 +62,7 @@ class Forecast:
         self.instant = instant
 
     @classmethod
-    def of(cls, gate: Gate, now: float, *, ended: bool = False) -> Forecast:
+    def of(cls, gate: LocalGate, now: float, *, ended: bool = False) -> Forecast:
         """
         Return the buckets as they are when none has passed yet.
 
@@ -141,7 +141,7 @@ class Timetable:
     )
 
     def __init__(
-        self, gate: Gate, queue: TurnQueue, now: float, *, ended: bool, marked: bool
+        self, gate: LocalGate, queue: TurnQueue, now: float, *, ended: bool, marked: bool
     ) -> None:
         self._queue = queue
         self.made = now

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 import weakref
 from collections.abc import Callable
+from types import MethodType
 from typing import final
 
 from anyio import NoEventLoopError
@@ -142,26 +144,52 @@ def native_loop() -> object:
     return loop
 
 
+@final
+class _Here(threading.local):
+    """The loop that was met last in each thread, as long as it is in use."""
+
+    latest: weakref.ref[EventLoop] | None = None
+
+
+_here = _Here()
+
+
 def loop_of(native: object) -> EventLoop:
     """Return the event loop that runs here, of what :func:`native_loop` returns."""
+    latest = None if _here.latest is None else _here.latest()
+    if latest is not None and latest.goes_on_here(native):
+        return latest
+
+    loop: EventLoop
     if isinstance(native, asyncio.AbstractEventLoop):
         token = current_token()
-        # If AnyIO does not see the loop, there are no cancel scopes in it.
-        return AsyncioLoop(native, token.backend_class if token.native_token is native else None)
+        if token.native_token is not native:
+            # AnyIO does not see the loop, so there are no cancel scopes in it.
+            return AsyncioLoop(native)
 
-    # Imported only where Trio runs, and so is installed.
-    from .trio_loop import TrioLoop
+        loop = AsyncioLoop(native, token.backend_class)
+    else:
+        # Imported only where Trio runs, and so is installed.
+        from .trio_loop import TrioLoop
 
-    return TrioLoop(native)
+        loop = TrioLoop(native)
+
+    _here.latest = weakref.ref(loop)
+    return loop
 
 
-def weakly(method: Callable[[float], None]) -> Callable[[float], None]:
-    """Return a function that calls a method, but does not keep its object alive."""
-    reference = weakref.WeakMethod(method)
+@final
+class weakly:  # noqa: N801 - reads as the function that it could be, at twice its size
+    """Calls a method, but does not keep its object alive."""
 
-    def call(shift: float) -> None:
-        alive = reference()
-        if alive is not None:
-            alive(shift)
+    __slots__ = ("_function", "_owner")
 
-    return call
+    def __init__(self, method: Callable[[float], None]) -> None:
+        assert isinstance(method, MethodType)
+        self._function = method.__func__
+        self._owner = weakref.ref(method.__self__)
+
+    def __call__(self, shift: float) -> None:
+        owner = self._owner()
+        if owner is not None:
+            self._function(owner, shift)

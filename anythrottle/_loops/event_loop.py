@@ -34,6 +34,7 @@ class EventLoop(ABC):
     """
 
     __slots__ = (
+        "__weakref__",
         "_process",
         "behind",
         "checkpoint",

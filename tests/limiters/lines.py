@@ -14,16 +14,17 @@ from dataclasses import dataclass, field
 import pytest
 
 from anythrottle import FixedWindow, TokenBucket, WindowTokenBucket
-from anythrottle._limiters.forecast import Outlook
-from anythrottle._limiters.gate import Gate
+from anythrottle._limiters.forecast import Forecasts
+from anythrottle._limiters.local_gate import LocalGate
 from anythrottle._limiters.queue import TurnQueue
+from anythrottle._limiters.slots import Slots
 from anythrottle._limiters.turn import Turn
 from anythrottle._loops.clock import LoopClock
 from anythrottle.abc import Policy
 
 
 def due_anew(
-    gate: Gate,
+    gate: LocalGate,
     queue: TurnQueue,
     now: float,
     amounts: Sequence[int],
@@ -51,10 +52,9 @@ class Line:
     """A gate with those in line and their outlook. Calls end when they are told to."""
 
     def __init__(self, *policies: Policy) -> None:
-        self.gate = Gate(policies)
+        self.gate = LocalGate(policies, Slots(), LoopClock(lambda _: None, "the line").utc)
         self.queue = TurnQueue()
-        utc = LoopClock(lambda _: None, "the line").utc
-        self.outlook = Outlook(self.gate, self.queue, utc)
+        self.outlook = Forecasts(self.gate, self.queue)
         self.now = 0.0
         self.running: list[Turn] = []
         self._arrivals = 0
@@ -76,7 +76,7 @@ class Line:
         if self.gate.delay(turn.amounts, self.now) > 0:
             return False
 
-        self.outlook.void()
+        self.outlook.invalidate()
         self._begin(turn, self.now)
         return True
 
@@ -98,7 +98,7 @@ class Line:
 
     def pause(self, seconds: float) -> None:
         self.gate.paused_until = max(self.gate.paused_until, self.now + seconds)
-        self.outlook.void()
+        self.outlook.invalidate()
 
     def serve(self, due: float = math.inf) -> None:
         """Grant all that are due; the head has been since ``due``."""

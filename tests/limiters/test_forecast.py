@@ -26,7 +26,7 @@ from anythrottle import (
 )
 from anythrottle._limiters import forecast, timetable
 from anythrottle._limiters import queue as queue_module
-from anythrottle._limiters.forecast import Outlook
+from anythrottle._limiters.forecast import Forecasts
 from anythrottle._limiters.timetable import Forecast
 from anythrottle._policies.window import WindowBucket
 from anythrottle.abc import Policy
@@ -317,7 +317,7 @@ class Script:
     def compare(self) -> None:
         line = self.limiter._line
         now = line.clock.now()
-        kept, fresh = line.outlook, Outlook(self.limiter._gate, line.queue, line.outlook.utc)
+        kept, fresh = line.scheduler.outlook, Forecasts(self.limiter._gate, line.queue)
         for cost in {1, self.most}:
             amounts = self.limiter._gate.amounts(cost)
             for priority in (0, 1, -1):
@@ -329,7 +329,7 @@ class Script:
                 assert (
                     kept.is_hopeless(amounts, now, priority, math.nextafter(due, 0)) or due == now
                 )
-                fresh.void()
+                fresh.invalidate()
 
             assert self.limiter.peek(cost) == fresh.decide(amounts, now)
 
@@ -447,7 +447,7 @@ class TestWhatIsKept:
                 await wait_idle()
                 now = anyio.current_time()
                 line = limiter._line
-                fresh = Outlook(line.gate, line.queue, line.outlook.utc).decide((1,), now)
+                fresh = Forecasts(limiter._gate, line.queue).decide((1,), now)
                 kept = limiter.peek()
                 assert kept.retry_after == pytest.approx(fresh.retry_after, rel=0.01)
 
@@ -540,7 +540,7 @@ class TestCost:
         self, run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async def scene(limiter: RateLimiter, task_group: TaskGroup, number: int) -> None:
-            limiter._line.max_waiting = number
+            limiter._line.scheduler.max_waiting = number
             for _ in range(number):
                 task_group.start_soon(limiter.acquire)
 
@@ -720,7 +720,7 @@ class TestLittleIsOff:
 
     def test_while_slots_are_left_nothing_moves_on(self) -> None:
         line = self.line(WindowTokenBucket(1, 1), [1])
-        line.gate.set_slots(10_000, None)
+        line.gate.slots.resize(10_000, None)
         line.gate.set_policies(line.gate.policies, line.gate.buckets)
         assert line.outlook.is_hopeless((1,), 0.0, 5, 400.5)
         line.sleep(10)
@@ -757,7 +757,7 @@ class TestLittleIsOff:
 
     @contextmanager
     def nothing_simulated(self) -> Iterator[None]:
-        with mock.patch.object(Outlook, "_simulated", side_effect=AssertionError):
+        with mock.patch.object(Forecasts, "_simulated", side_effect=AssertionError):
             yield
 
 

@@ -100,7 +100,7 @@ async def assert_whole(limiter: RateLimiter) -> None:
     """Check that nobody waits, that nothing is held, and that the next call may go in the end."""
     statistics = limiter.statistics()
     assert (statistics.tasks_waiting, statistics.borrowed_tokens) == (0, 0)
-    assert limiter._gate.charged == set()
+    assert limiter._gate.slots.holders == {}
     with anyio.fail_after(1000):
         assert await limiter.run(answer) == 42
 
@@ -256,7 +256,7 @@ class TestBadArguments:
         async def function() -> None:
             calls.append("called")
 
-        before = limiter._line.arrivals, limiter.peek({"calls": 1, "tokens": 0})
+        before = limiter._line.scheduler.arrivals, limiter.peek({"calls": 1, "tokens": 0})
         coroutine = limiter.run(*(args or (function,)), **options)
         try:
             with pytest.raises((TypeError, ValueError)) as caught:
@@ -265,7 +265,7 @@ class TestBadArguments:
             coroutine.close()
 
         assert calls == []
-        assert (limiter._line.arrivals, limiter.peek({"calls": 1, "tokens": 0})) == before
+        assert (limiter._line.scheduler.arrivals, limiter.peek({"calls": 1, "tokens": 0})) == before
         assert limiter.statistics().tasks_waiting == 0
         return f"{type(caught.value).__name__}: {caught.value}"
 

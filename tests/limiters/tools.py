@@ -63,7 +63,7 @@ def assert_exact(grants: Sequence[Grant], limit: int, window: float) -> None:
 
 def latest_start(limiter: RateLimiter) -> float:
     """Return the instant that the latest call counts from, by the limiter's own first bucket."""
-    bucket = limiter._line.gate.buckets[0]
+    bucket = limiter._gate.buckets[0]
     return bucket.history(limiter._line.clock.loop().time())[-1][0]
 
 

@@ -20,6 +20,7 @@ from anythrottle import (
     WindowTokenBucket,
     abc,
 )
+from anythrottle._limiters.forecast import Forecasts
 from anythrottle._policies.bucket import complete
 from tests.conftest import Run
 from tests.limiters.tools import tasks
@@ -317,7 +318,9 @@ class TestAsOurs:
             (RateLimiter(policy), alone),
             (RateLimiter(policy, "5/s"), among_others),
         ):
-            assert limiter._line.outlook._is_steady() is steady
+            outlook = limiter._line.scheduler.outlook
+            assert isinstance(outlook, Forecasts)
+            assert outlook._is_steady() is steady
 
     async def test_a_delay_that_is_rounded_away_ends(self) -> None:
         class Rounded(Least):

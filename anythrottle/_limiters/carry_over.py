@@ -1,9 +1,8 @@
-"""New buckets that know what those knew which they replace."""
+"""Carries charges over to the buckets of a limiter that is reconfigured."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
 from functools import partial
 from math import inf
 from operator import itemgetter
@@ -13,7 +12,7 @@ from .._policies.bucket import Bucket, LevelBucket, complete, goes_by_utc, has_l
 from .._policies.checks import unit_of
 from .._policies.policy import Policy
 from .cost import by_unit
-from .gate import Gate
+from .local_gate import LocalGate
 from .turn import Charge, Turn
 
 #: A policy and its bucket.
@@ -23,9 +22,7 @@ _Pair: TypeAlias = tuple[Policy, Bucket]
 _Charges: TypeAlias = dict[Turn, list[Charge]]
 
 
-def succeed(
-    gate: Gate, policies: tuple[Policy, ...], now: float, utc: Callable[[float], float]
-) -> list[Bucket]:
+def carry_over(gate: LocalGate, policies: tuple[Policy, ...], now: float) -> list[Bucket]:
     """
     Return the buckets for new policies, with what has been charged so far.
 
@@ -37,7 +34,7 @@ def succeed(
     """
     old = list(zip(gate.policies, gate.buckets, strict=True))
     new = _pairs(old, policies)
-    charges: _Charges = {turn: [] for turn in gate.charged}
+    charges: _Charges = {turn: [] for turn in gate.slots.holders}
     levels = _levels(old, new)
     for index, (policy, bucket) in enumerate(new):
         if new[index] in old:
@@ -47,13 +44,13 @@ def succeed(
             continue
 
         if goes_by_utc(bucket):
-            bucket.set_utc(now, utc(now))
+            bucket.set_utc(now, gate.utc(now))
 
         unit = unit_of(policy.unit)
         predecessors = [pair for pair in old if unit_of(pair[0].unit) == unit]
         if predecessors:
             predecessor = max(predecessors, key=partial(_memory, bucket))
-            _carry_over(predecessor, (policy, bucket), charges, now, levels.get(index))
+            _carry_over_to(predecessor, (policy, bucket), charges, now, levels.get(index))
         else:
             _charge_running((policy, bucket), charges, now)
 
@@ -97,7 +94,7 @@ def _levels(old: list[_Pair], new: list[_Pair]) -> dict[int, LevelBucket]:
     return levels
 
 
-def _carry_over(
+def _carry_over_to(
     old: _Pair, new: _Pair, charges: _Charges, now: float, level: LevelBucket | None
 ) -> None:
     """

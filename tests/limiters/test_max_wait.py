@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from anythrottle import Decision, LimitExceeded, RateLimiter, WindowTokenBucket
 from anythrottle._events import Abandoned, Event, Granted, Refused
-from anythrottle._limiters.forecast import Outlook
-from anythrottle._limiters.patience import check_patience
+from anythrottle._limiters.forecast import Forecasts
+from anythrottle._limiters.max_wait import check_max_wait
 from anythrottle._policies.window import WindowBucket
 from anythrottle.testing import wait_idle
 from anythrottle.testing._backends import stall
@@ -291,7 +291,7 @@ class TestTheEndOfPatience:
         limiter = RateLimiter("1/s", max_waiting=9)
         async with tasks() as task_group:
             crowd = Crowd(limiter, task_group)
-            with mock.patch.object(Outlook, "is_hopeless") as asked:
+            with mock.patch.object(Forecasts, "is_hopeless") as asked:
                 asked.return_value = False
                 for max_wait in (None, None, math.inf, math.inf):
                     await crowd.join(len(crowd.scopes), max_wait=max_wait)
@@ -764,7 +764,7 @@ class TestGivingUp:
             assert refusals.at in ({}, {"victim": 2.0})
             assert capacity.borrowed_tokens == 0
             assert capacity.statistics().tasks_waiting == 0
-            assert limiter._gate.charged == set()
+            assert limiter._gate.slots.holders == {}
             async with limiter.permit(max_wait=0):
                 assert limiter.statistics().tasks_waiting == 0
 
@@ -806,7 +806,7 @@ class TestBadBounds:
     @pytest.mark.parametrize("value", [-1, -1e-9, -math.inf, math.nan, -(10**400)])
     def test_out_of_range(self, value: float) -> None:
         with pytest.raises(ValueError, match=r"max_wait must be at least 0, in seconds, not ") as e:
-            check_patience(value)
+            check_max_wait(value)
 
         assert repr(value) in str(e.value)
 
@@ -814,18 +814,18 @@ class TestBadBounds:
     def test_another_text(self, value: Any) -> None:
         expected = f"max_wait must be seconds, 'deadline' or None, not {value!r}"
         with pytest.raises(ValueError, match=expected):
-            check_patience(value)
+            check_max_wait(value)
 
     @pytest.mark.parametrize("value", [True, False, object(), b"deadline", [1], 1j])
     def test_no_number(self, value: Any) -> None:
         with pytest.raises(TypeError, match="max_wait must be a number of seconds, not ") as e:
-            check_patience(value)
+            check_max_wait(value)
 
         assert repr(value) in str(e.value)
 
     @pytest.mark.parametrize("value", [0, 0.0, 1, 2.5, math.inf, 10**400, "deadline", None])
     def test_good_ones(self, value: Any) -> None:
-        kept = check_patience(value)
+        kept = check_max_wait(value)
         assert kept == (math.inf if value == 10**400 else value)
 
     @pytest.mark.parametrize("value", [-1, math.nan, "soon", True, object()])

@@ -10,10 +10,10 @@ import anyio
 from .._policies.checks import check_seconds
 
 #: Seconds, the deadline of the enclosing cancel scope, or as long as it takes.
-Patience: TypeAlias = float | Literal["deadline"] | None
+MaxWait: TypeAlias = float | Literal["deadline"] | None
 
 
-def check_patience(max_wait: Patience) -> Patience:
+def check_max_wait(max_wait: MaxWait) -> MaxWait:
     """
     Return a bound for waiting, if it is one.
 

@@ -1,0 +1,186 @@
+"""The calls of a limiter that has a line: the base of every limiter of this library."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+
+from .._events import Throttled
+from .._policies.policy import Cost
+from ..abc import Permit
+from .controls import Controls
+from .line import WaitLine
+from .max_wait import MaxWait, check_max_wait, check_priority
+from .permit import TurnPermit
+from .scheduling import HOLDS
+from .short_ways import free_loop
+from .turn import FRONT, Turn
+
+
+class LineLimiter(Controls):
+    """
+    A limiter whose calls wait in a line, whatever the gate before it.
+
+    :param line: the line
+    :param fast: whether a turn that is due at once is no checkpoint
+
+    """
+
+    __slots__ = ("_fast",)
+
+    def __init__(self, line: WaitLine, *, fast: bool) -> None:
+        super().__init__(line)
+        self._fast = fast
+
+    async def acquire(self, cost: Cost = 1, *, priority: int = 0, max_wait: MaxWait = None) -> None:
+        """
+        Wait for a turn.
+
+        It counts from the instant this returns. For limiters that hold something, use
+        :meth:`permit`.
+
+        :param cost: what the call costs, 0 or more, or amounts by unit
+        :param priority: lower goes first
+        :param max_wait: for how many seconds to wait at most, 0 or more; ``"deadline"`` for until
+            the deadline of the enclosing cancel scope; ``None`` for as long as it takes
+        :raises ~anythrottle.LimitExceeded: if the turn could not come before ``max_wait`` is over
+            (then at once), has not come by then, or if too many are waiting
+        :raises RuntimeError: if the limiter holds something while a call runs, or is in use in
+            another event loop at the same time
+        :raises TypeError: if a parameter is of the wrong type
+        :raises ValueError: if ``cost`` is negative or does not fit the limiter's units, or
+            ``max_wait`` is out of its range
+        :raises ~anythrottle.CostTooHigh: if a policy could never allow ``cost``
+
+        """
+        line, gate = self._line, self._line.gate
+        if type(priority) is not int:
+            check_priority(priority)
+
+        amounts = self._amounts_without_hold(cost, "acquire")
+        place = None
+        # Most often there is room, nobody is in line and nothing is paused: a short way for that.
+        if (
+            max_wait is None
+            and line.observer is None
+            and not gate.slow
+            and (loop := free_loop(line)) is not None
+            and (held := gate.hold(amounts, loop.time)) is not None
+        ):
+            if self._fast:
+                gate.start_held(held, amounts, loop.time())
+                return
+
+            arrival = line.scheduler.arrivals
+            try:
+                await loop.checkpoint()
+                if loop.suspect is not None and loop.is_alarmed():
+                    await loop.look()
+            except BaseException:
+                line.give_back_held(loop, held, amounts)
+                raise
+
+            if line.start_held(loop, held, amounts, arrival):
+                return
+
+            line.give_back_held(loop, held, amounts)
+            amounts = self._amounts_without_hold(cost, "acquire")
+            place = (priority, arrival)
+
+        turn = Turn(cost, amounts, ends=False)
+        turn.place = line.scheduler.new_place(priority) if place is None else place
+        await line.wait(
+            turn,
+            fast=self._fast or place is not None,
+            max_wait=None if max_wait is None else check_max_wait(max_wait),
+            newcomer=place is None,
+        )
+
+    def permit(
+        self, cost: Cost = 1, *, priority: int = 0, max_wait: MaxWait = None
+    ) -> AbstractAsyncContextManager[TurnPermit]:
+        """
+        Return the permit for one call, to be entered.
+
+        >>> import anyio, anythrottle
+        >>> limiter = anythrottle.RateLimiter("500/min", "200_000 tokens/min", concurrency=8)
+        >>> async def main():
+        ...     async with limiter.permit({"tokens": 850}) as permit:
+        ...         permit.settle({"tokens": 700})
+        ...         return permit.waited < 1
+        >>> anyio.run(main)
+        True
+
+        Entering it raises :exc:`.LimitExceeded` as :meth:`acquire` does.
+
+        :param cost: what the call costs, 0 or more, or amounts by unit
+        :param priority: lower goes first
+        :param max_wait: for how many seconds to wait at most, 0 or more: 0 for a permit that
+            doesn't wait; ``"deadline"`` for until the deadline of the enclosing cancel scope;
+            ``None`` for as long as it takes
+        :raises TypeError: if a parameter is of the wrong type
+        :raises ValueError: if ``cost`` is negative or does not fit the limiter's units, or
+            ``max_wait`` is out of its range
+        :raises ~anythrottle.CostTooHigh: if a policy could never allow ``cost``
+
+        """
+        if max_wait is not None:
+            max_wait = check_max_wait(max_wait)
+
+        if type(priority) is not int:
+            # Any other needs a closer look, which costs a call.
+            check_priority(priority)
+
+        return self._permit(cost, priority, max_wait)
+
+    def permit_again(self, permit: Permit, cost: Cost) -> TurnPermit | None:
+        """
+        Return the permit for a call that goes again: in line already, before all others.
+
+        :param permit: the permit that it runs under as yet
+        :param cost: what it costs, 0 or more, or amounts by unit
+        :return: the permit; ``None`` if ``permit`` is none that this limiter has granted
+        """
+        if not isinstance(permit, TurnPermit) or permit.limiter is not self or permit.place is None:
+            return None
+
+        # Not fast: else a function that is throttled each time would never let others run.
+        again = self._permit(cost, FRONT, permit.max_wait, fast=False)
+        again.place = (FRONT, permit.place[1])
+        self._line.rejoin(again)
+        return again
+
+    async def __aenter__(self) -> None:
+        turn = Turn(1, self._line.gate.amounts(1), ends=True)
+        turn.place = self._line.scheduler.new_place(0)
+        await self._line.wait(turn, fast=self._fast)
+        assert turn.loop is not None
+        self._put_inside(turn.loop, turn)
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        turn = self._take_out()
+        if turn is not None:
+            assert isinstance(turn, Turn)
+            self._line.end(turn)
+
+    def _permit(
+        self, cost: Cost, priority: float, max_wait: MaxWait = None, *, fast: bool | None = None
+    ) -> TurnPermit:
+        amounts = self._line.gate.amounts(cost)
+        fast = self._fast if fast is None else fast
+        return TurnPermit(self, self._line, cost, amounts, priority, max_wait, fast=fast)
+
+    def _amounts_without_hold(self, cost: Cost, verb: str) -> tuple[int, ...]:
+        """Return what a cost charges; raise if the limiter has to be told of the end of a call."""
+        if self._line.gate.holds:
+            raise RuntimeError(HOLDS.format(verb=verb, limiter=repr(self)))
+
+        return self._line.gate.amounts(cost)
+
+    def _note_throttled(self, throttles: int, error: BaseException) -> None:
+        self._line.tell(Throttled(self._line.name, None, throttles, error))

@@ -1,0 +1,364 @@
+"""The gate of a limiter in this process: its buckets, its slots and its pause, in one decision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from math import inf
+from typing import cast, final
+
+from .._policies.bucket import Bucket, WallClockBucket, complete, goes_by_utc
+from .._policies.checks import unit_of
+from .._policies.policy import Cost, Policy, PolicyState, seconds_until
+from .cost import amounts_of, by_unit
+from .gate import NEVER
+from .quotas import quotas_of
+from .slots import Slots
+from .turn import Charge, Turn
+
+#: More charges than a call has that is corrected now and then.
+_MANY = 64
+
+
+@final
+class LocalGate:
+    """
+    A :class:`.Gate` with buckets of its own.
+
+    :param policies: the policies, each of which must agree
+    :param slots: the slots
+    :param utc: returns UTC at an instant
+
+    """
+
+    __slots__ = (
+        "_one",
+        "buckets",
+        "capacities",
+        "credits",
+        "holds",
+        "holds_charges",
+        "only",
+        "paused_until",
+        "policies",
+        "slots",
+        "slow",
+        "units",
+        "utc",
+        "utc_buckets",
+    )
+
+    policies: tuple[Policy, ...]
+    #: What each of them counts.
+    units: tuple[str, ...]
+    buckets: tuple[Bucket, ...]
+    #: The most that can be charged at once, for each policy.
+    capacities: tuple[float, ...]
+    #: Those which have to be told what UTC is.
+    utc_buckets: tuple[WallClockBucket, ...]
+    holds_charges: bool
+    holds: bool
+    credits: bool
+    slow: bool
+    #: The bucket, if it alone decides, and nothing is held.
+    only: Bucket | None
+    #: What a cost of 1 comes to, if each policy counts calls.
+    _one: tuple[int, ...] | None
+
+    def __init__(
+        self, policies: tuple[Policy, ...], slots: Slots, utc: Callable[[float], float]
+    ) -> None:
+        self.paused_until = NEVER
+        self.slots = slots
+        self.utc = utc
+        self.set_policies(policies, [complete(policy.bucket()) for policy in policies])
+
+    def set_policies(self, policies: tuple[Policy, ...], buckets: Sequence[Bucket]) -> None:
+        """Decide by these from now on, and by what the slots have become."""
+        self.policies = policies
+        self.units = tuple(unit_of(policy.unit) for policy in policies)
+        self.buckets = tuple(buckets)
+        self.capacities = tuple(bucket.capacity for bucket in buckets)
+        self.utc_buckets = tuple(bucket for bucket in buckets if goes_by_utc(bucket))
+        self.holds_charges = any(policy.holds for policy in policies)
+        self.holds = self.slots.bounded or self.holds_charges
+        self.credits = any(bucket.uses_since for bucket in buckets)
+        self.slow = not all(bucket.quick for bucket in buckets)
+        self.only = buckets[0] if len(buckets) == 1 and not self.holds else None
+        self._one = None
+        if all(unit == "calls" for unit in self.units):
+            self._one = amounts_of(1, self.units, self.capacities)
+
+    def pause_until(self, instant: float) -> None:
+        self.paused_until = max(self.paused_until, instant)
+
+    def resume(self, now: float) -> bool:
+        paused = self.paused_until > now
+        if paused:
+            # Not forgotten: what is due is due no earlier than this.
+            self.paused_until = now
+
+        return paused
+
+    def amounts(self, cost: Cost) -> tuple[int, ...]:
+        if self._one is not None and type(cost) is int and cost == 1:
+            return self._one
+
+        return amounts_of(cost, self.units, self.capacities)
+
+    def notice(self, now: float) -> None:
+        for bucket in self.utc_buckets:
+            bucket.set_utc(now, self.utc(now))
+
+    def delay(self, amounts: Sequence[int], now: float) -> float:
+        if not self.slots.may_have_one():
+            return inf
+
+        longest = 0.0 if self.paused_until <= now else seconds_until(now, self.paused_until)
+        # By index here and where else it is often: zip() costs as much as a bucket does.
+        for index, bucket in enumerate(self.buckets):
+            if amounts[index]:
+                delay = bucket.delay(now, amounts[index])
+                if delay > longest:
+                    longest = delay
+
+        return longest
+
+    def due_since(self, amounts: Sequence[int], earliest: float, now: float) -> float:
+        if earliest >= now:
+            return now
+
+        since = earliest
+        for bucket, amount in zip(self.buckets, amounts, strict=True):
+            if amount:
+                since = max(since, earliest + bucket.delay(earliest, amount))
+
+        return min(since, now)
+
+    def take(self, turn: Turn, now: float, since: float, spare: object = None) -> bool:
+        if not self.slots.take(turn, spare):
+            return False
+
+        # What is due is past any pause. Noted, so that the short way is open again.
+        self.paused_until = NEVER
+        amounts = turn.amounts
+        for index, bucket in enumerate(self.buckets):
+            if amounts[index]:
+                bucket.take(now, amounts[index], since)
+
+        turn.due = since
+        return True
+
+    def may_start(self, turn: Turn, now: float) -> bool:  # noqa: ARG002 - all turns alike
+        return self.paused_until <= now
+
+    def pass_now(self, turn: Turn, now: float) -> bool:
+        amounts = turn.amounts
+        only = self.only
+        if only is not None and (amount := amounts[0]) and only.take_free(amount):
+            # The common case; saves half of the function calls.
+            self.slots.holders[turn] = None
+            turn.granted = True
+            turn.began = now
+            turn.charges = [Charge(only, amount, only.start(now, amount), now)]
+            return True
+
+        if not self.slots.may_have_one():
+            return False
+
+        for index, bucket in enumerate(self.buckets):
+            if amounts[index] and bucket.delay(now, amounts[index]) > 0:
+                return False
+
+        if not self.slots.take(turn):
+            return False
+
+        turn.began = now
+        charges: list[Charge] = []
+        for index, bucket in enumerate(self.buckets):
+            if amount := amounts[index]:
+                bucket.take(now, amount, now)
+                charges.append(Charge(bucket, amount, bucket.start(now, amount), now))
+
+        turn.charges = charges
+        return True
+
+    def hold(self, amounts: Sequence[int], time: Callable[[], float]) -> tuple[Bucket, ...] | None:
+        only = self.only
+        if only is not None and only.take_free(amounts[0]):
+            return self.buckets
+
+        now = time()
+        if self.utc_buckets:
+            self.notice(now)
+
+        buckets = self.buckets
+        for index, bucket in enumerate(buckets):
+            if amounts[index] and bucket.delay(now, amounts[index]) > 0:
+                return None
+
+        for index, bucket in enumerate(buckets):
+            if amounts[index]:
+                bucket.take(now, amounts[index], now)
+
+        return buckets
+
+    def start_held(self, held: object, amounts: Sequence[int], now: float) -> bool:
+        if held is not self.buckets or self.paused_until != NEVER:
+            return False
+
+        for index, bucket in enumerate(self.buckets):
+            if amounts[index]:
+                bucket.start(now, amounts[index])
+
+        return True
+
+    def give_back_held(self, held: object, amounts: Sequence[int], now: float) -> None:
+        assert isinstance(held, tuple)
+        for bucket, amount in zip(cast("tuple[Bucket, ...]", held), amounts, strict=True):
+            # Those that have been replaced count no more.
+            if amount and any(each is bucket for each in self.buckets):
+                bucket.give_back(now, amount, None)
+
+    def start_slow(self, turn: Turn, now: float) -> None:
+        turn.charges = [
+            Charge(bucket, amount, bucket.start(now, amount), now)
+            for bucket, amount in zip(self.buckets, turn.amounts, strict=True)
+            if amount and not bucket.quick
+        ]
+
+    def start(self, turn: Turn, now: float) -> None:
+        amounts = turn.amounts
+        started = turn.charges
+        turn.began = now
+        if not turn.ends:
+            self.slots.let_go(turn)
+            for index, bucket in enumerate(self.buckets):
+                if amounts[index] and (bucket.quick or not started):
+                    bucket.start(now, amounts[index])
+        else:
+            turn.charges = started + [
+                Charge(bucket, amounts[index], bucket.start(now, amounts[index]), now)
+                for index, bucket in enumerate(self.buckets)
+                if amounts[index] and (bucket.quick or not started)
+            ]
+
+    def release(self, turn: Turn, now: float) -> None:
+        if self.holds_charges:
+            for charge in turn.charges:
+                if charge.counted is None:
+                    charge.receipt = charge.bucket.release(now, charge.amount, charge.receipt)
+
+        self.slots.let_go(turn)
+
+    def mark_counted(self, turn: Turn, now: float, units: Collection[str]) -> None:
+        # What it is charged later is held until it ends, or is marked too.
+        cost = by_unit(turn.cost)
+        if all(mark[1:] != (units, cost) for mark in turn.marks):
+            turn.marks = [*turn.marks, (now, units, cost)]
+
+        for policy, unit, bucket in zip(self.policies, self.units, self.buckets, strict=True):
+            if not units or unit in units:
+                for charge in turn.charges:
+                    if charge.bucket is bucket and charge.counted is None:
+                        charge.counted = now
+                        if policy.holds:
+                            receipt = bucket.release(now, charge.amount, charge.receipt)
+                            charge.receipt = receipt
+
+    def give_back(self, turn: Turn, now: float) -> None:
+        turn.told = False
+        for bucket, amount in zip(self.buckets, turn.amounts, strict=True):
+            if amount:
+                bucket.give_back(now, amount, None)
+
+        self.slots.let_go(turn)
+
+    def give_back_all(self, turns: Sequence[Turn], now: float) -> None:
+        for index, bucket in enumerate(self.buckets):
+            amounts = [turn.amounts[index] for turn in turns if turn.amounts[index]]
+            if amounts:
+                bucket.give_back_held(now, amounts)
+
+        for turn in turns:
+            self.slots.let_go(turn)
+
+    def settle(self, turn: Turn, now: float, unit: str, change: int) -> None:
+        count = len(turn.charges)
+        if count > _MANY and count % _MANY < len(self.buckets):
+            # Now and then: of those that have come back, nothing can be given back.
+            turn.charges = _merged(turn.charges, now)
+
+        for counted, bucket in zip(self.units, self.buckets, strict=True):
+            if counted == unit and change > 0:
+                turn.charges.append(_charged(bucket, now, change, ended=not turn.granted))
+            elif counted == unit:
+                excess = -change
+                for charge in reversed([c for c in turn.charges if c.bucket is bucket]):
+                    part = min(excess, charge.amount)
+                    if part:
+                        bucket.give_back(now, part, charge.receipt)
+                        charge.amount -= part
+                        excess -= part
+
+    def penalize(self, now: float, amounts: Mapping[str, int]) -> None:
+        for unit, bucket in zip(self.units, self.buckets, strict=True):
+            if amount := amounts.get(unit):
+                _charged(bucket, now, amount)
+
+    def tighten(self, now: float, remaining: int, reset_after: float | None, unit: str) -> None:
+        for counted, bucket in zip(self.units, self.buckets, strict=True):
+            if counted == unit:
+                bucket.tighten(now, remaining, reset_after)
+
+    def quotas(self, now: float, *, here: bool) -> tuple[PolicyState, ...]:
+        return quotas_of(self.policies, self.buckets, now, self.utc, here=here)
+
+    def change_loops(self, shift: float) -> None:
+        self.paused_until += shift
+        for bucket in self.buckets:
+            bucket.forget_held()
+            bucket.shift(shift)
+
+        self.slots.forget_holders()
+
+    def idle_in(self, now: float) -> float:
+        """Return in how many seconds there is nothing left to remember, if nobody comes."""
+        if self.slots.holders:
+            return inf
+
+        resets = (bucket.reset_after(now) for bucket in self.buckets)
+        return max([seconds_until(now, self.paused_until), *resets])
+
+
+def _charged(bucket: Bucket, now: float, amount: int, *, ended: bool = True) -> Charge:
+    """Charge an amount at once, due or not, to a call that runs or to none; return the charge."""
+    bucket.take(now, amount)
+    receipt = bucket.start(now, amount)
+    if ended:
+        receipt = bucket.release(now, amount, receipt)
+
+    return Charge(bucket, amount, receipt, now)
+
+
+def _merged(charges: list[Charge], now: float) -> list[Charge]:
+    """
+    Return charges in which those that have come back are one for each bucket.
+
+    A call that runs has to hold them too, should a policy come that measures from the end.
+    """
+    kept: list[Charge] = []
+    merged: dict[tuple[int, bool], Charge] = {}
+    for charge in charges:
+        key = (id(charge.bucket), charge.counted is None)
+        if charge.receipt > now:
+            kept.append(charge)
+        elif key in merged:
+            into = merged[key]
+            into.amount += charge.amount
+            into.since = min(into.since, charge.since)
+            if into.counted is not None and charge.counted is not None:
+                into.counted = max(into.counted, charge.counted)
+        else:
+            merged[key] = charge
+
+    return [*merged.values(), *kept]

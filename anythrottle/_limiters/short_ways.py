@@ -1,0 +1,94 @@
+"""
+The short ways past a line in which nobody waits, at a fraction of the cost.
+
+Each is what :meth:`.WaitLine.wait` comes to then. They are closed while anybody is in line, and
+while a pause may be under way.
+"""
+
+from __future__ import annotations
+
+from .._loops.event_loop import EventLoop
+from .gate import NEVER
+from .line import WaitLine
+from .turn import Turn
+
+
+def free_loop(line: WaitLine) -> EventLoop | None:
+    """
+    Return the loop that the caller is in, if the short ways are open.
+
+    The line's arrivals are then the caller's place, should it have to wait after all.
+    """
+    if line.queue.blocks or line.gate.paused_until != NEVER:
+        return None
+
+    loop = line.clock.latest
+    if loop is None or not loop.is_current():
+        return None
+
+    line.scheduler.arrivals += 1
+    return loop
+
+
+def enter_now(line: WaitLine, turn: Turn, priority: float, *, begins: bool) -> bool:
+    """
+    Let the call of a turn begin if that may be at once.
+
+    :param priority: that of its place, should it come to stand in line
+    :param begins: whether the call begins; else the turn is only held, for :meth:`.WaitLine.begin`
+    :return: whether it has begun, or is held
+    """
+    loop = free_loop(line)
+    if loop is None:
+        return False
+
+    turn.loop = loop
+    turn.came = now = loop.time()
+    gate = line.gate
+    gate.notice(now)
+
+    # Nobody is in line, so there is no forecast that this would invalidate.
+    if begins and line.observer is None and not gate.slow:
+        entered = gate.pass_now(turn, now)
+        if entered and gate.holds:
+            turn.task_id = id(loop.task())
+    else:
+        turn.place = (priority, line.scheduler.arrivals)
+        entered = _hold_now(line, turn, now) and (not begins or line.begin(turn))
+        if not entered:
+            line.leave(turn)
+            turn.place = None
+
+    return entered
+
+
+def _hold_now(line: WaitLine, turn: Turn, now: float) -> bool:
+    """Hold a turn if it is due, and tell the observer; return whether it is held."""
+    if line.gate.delay(turn.amounts, now) > 0 or not line.gate.take(turn, now, now):
+        return False
+
+    line.tell_granted(turn, 0.0)
+    return True
+
+
+def take_now(line: WaitLine, turn: Turn) -> None:
+    """
+    Let the call of a turn begin at once; works outside of an event loop too.
+
+    :raises ~anythrottle.LimitExceeded: if it would have to wait
+
+    """
+    now = line.clock.now()
+    turn.loop = line.clock.latest
+    turn.place = line.scheduler.new_place(0)
+    line.catch_up(now)
+    if not line.scheduler.try_now(turn, now):
+        raise line.refuse(turn, now)
+
+    if line.observer is not None:
+        line.tell_granted(turn, 0.0)
+        now = line.clock.now()
+
+    if not line.begin(turn):
+        line.leave(turn)
+        raise turn.error or line.refuse(turn, now)
