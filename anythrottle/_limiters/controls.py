@@ -69,7 +69,7 @@ class Controls(Live, BaseLimiter):
         now = line.clock.now()
         line.gate.pause_until(now + seconds)
         line.scheduler.outlook.invalidate()
-        line.tell(Paused(line.name, line.gate.paused_until - now))
+        line.tell(Paused, line.gate.paused_until - now)
 
     def resume(self) -> None:
         """End any pause at once."""
@@ -78,7 +78,7 @@ class Controls(Live, BaseLimiter):
         paused = line.gate.resume(now)
         line.serve_anew(now)
         if paused:
-            line.tell(Resumed(line.name))
+            line.tell(Resumed)
 
     def penalize(self, cost: Cost) -> None:
         """
@@ -128,7 +128,7 @@ class Controls(Live, BaseLimiter):
         now = line.prepare()
         line.gate.tighten(now, remaining, reset_after, unit)
         line.serve_anew(now)
-        line.tell(Tightened(line.name, unit, remaining, reset_after))
+        line.tell(Tightened, unit, remaining, reset_after)
 
     @property
     def policies(self) -> tuple[Policy, ...]:

@@ -19,7 +19,7 @@ from .._errors import LimitExceeded
 from .._events import Abandoned, Ended, Event, Granted, Observer, Refused, tell
 from .._loops.clock import LoopClock, weakly
 from .._loops.event_loop import EventLoop
-from .._policies.policy import PolicyState
+from .._policies.policy import Cost, Decision, PolicyState
 from .head import Head
 from .holding import is_inside, waiting_for_slots
 from .max_wait import MaxWait, latest_turn
@@ -119,8 +119,8 @@ class WaitLine:
                     self._check_max_wait(turn, loop, now)
         except BaseException as exc:
             self.leave(turn)
-            if self.observer is not None and not isinstance(exc, Exception):
-                self.tell(Abandoned(self.name, turn.cost, self.clock.estimate() - arrived))
+            if not isinstance(exc, Exception):
+                self.tell(Abandoned, turn.cost, self.clock.estimate() - arrived)
 
             raise
 
@@ -154,17 +154,17 @@ class WaitLine:
             scheduler.join(turn)
             if shed is not None:
                 # Now that all is in order: the observer may do what it likes to the limiter.
-                self.tell(shed)
+                self.tell(Refused, *shed)
 
         return turn.granted
 
     def _make_room(
         self, turn: Turn, now: float, latest: float, *, newcomer: bool
-    ) -> Refused | None:
+    ) -> tuple[Cost, Decision] | None:
         """
         Refuse a turn that would wait too long for sure, or one if there would be too many.
 
-        :return: what is to be told, if another one was refused
+        :return: what to tell of another one that was refused: its cost, and why
         """
         refused = self.scheduler.one_too_many(turn, now, latest, newcomer=newcomer)
         if refused is turn:
@@ -177,7 +177,7 @@ class WaitLine:
 
         decision = self.scheduler.decide(refused, now)
         self._dismiss(refused, LimitExceeded(decision, self.quotas()))
-        return Refused(self.name, refused.cost, decision)
+        return refused.cost, decision
 
     def _next_change(
         self, turn: Turn, loop: EventLoop, now: float, *, patient: bool
@@ -350,7 +350,7 @@ class WaitLine:
                 self.serve(now)
 
             if gate.holds:
-                self.tell(Ended(self.name, now - turn.began))
+                self.tell(Ended, now - turn.began)
 
     def keep(self, turn: Turn) -> Turn:
         """Let a call go on whose function has returned; return what it holds, for :meth:`end`."""
@@ -462,13 +462,13 @@ class WaitLine:
     def refuse(self, turn: Turn, now: float) -> LimitExceeded:
         """Return the error of a turn that would have to wait and may not."""
         decision = self.scheduler.decide(turn, now)
-        self.tell(Refused(self.name, turn.cost, decision))
+        self.tell(Refused, turn.cost, decision)
         return LimitExceeded(decision, self.quotas())
 
-    def tell(self, event: Event) -> None:
-        """Tell the observer, if there is one."""
+    def tell(self, event: Callable[..., Event], *fields: object) -> None:
+        """Tell the observer, if there is one, of an event: the limiter's name, and more fields."""
         if self.observer is not None:
-            tell(self.observer, event)
+            tell(self.observer, event(self.name, *fields))
 
     def tell_granted(self, turn: Turn, waited: float) -> None:
         """Tell the observer that a turn is granted, and held."""

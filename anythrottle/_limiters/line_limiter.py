@@ -183,4 +183,4 @@ class LineLimiter(Controls):
         return self._line.gate.amounts(cost)
 
     def _note_throttled(self, throttles: int, error: BaseException) -> None:
-        self._line.tell(Throttled(self._line.name, None, throttles, error))
+        self._line.tell(Throttled, None, throttles, error)

@@ -178,7 +178,7 @@ class RateLimiter(LineLimiter):
                 # Who goes at once is not told of again: an observer may do this each time.
                 turn.told = turn.told and turn.granted
 
-        line.tell(Reconfigured(line.name, described))
+        line.tell(Reconfigured, described)
 
     def peek(self, cost: Cost = 1) -> Decision:
         """
