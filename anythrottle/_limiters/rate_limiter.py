@@ -47,6 +47,10 @@ class RateLimiter(LimiterControls):
     ``measure="end"``. Then the call has to be inside of ``async with``; :meth:`acquire` is for
     limiters that hold nothing. ``RateLimiter()`` limits nothing, but can be paused.
 
+    ``async with limiter`` hands out no permit: for one, write ``async with limiter.permit() as
+    permit``. A :exc:`.ThrottleException` that leaves either block is an error like any other.
+    :meth:`run` and :meth:`wrap` pause and go again; in a block, tell ``permit.throttled()``.
+
     Turns are granted first come, first served within a priority, all or nothing. Whoever is
     cancelled while it waits has taken nothing, and its place goes to the next.
 
