@@ -29,10 +29,10 @@ class RateLimiter(LimiterControls):
     """
     Lets calls pass in order, when all its policies and its concurrency allow it.
 
-    At most 20 calls in any 10 seconds, 5 at a time:
+    At most 20 calls in any 10 seconds of a service's own, 5 at a time:
 
     >>> import anyio, anythrottle
-    >>> limiter = anythrottle.RateLimiter("20/10s", concurrency=5)
+    >>> limiter = anythrottle.RateLimiter("20/10s end", concurrency=5)
     >>> async def main():
     ...     async with limiter:
     ...         return "called"
@@ -66,8 +66,8 @@ class RateLimiter(LimiterControls):
     :param name: how ``repr``, errors and events call the limiter
     :param observer: a function that is told of :type:`events <anythrottle.abc.Event>`
     :param measure: for texts that don't say: ``"start"`` if the window of a limit runs from the
-        start of each call, ``"end"`` if from its end, so that a server which counts by its own
-        clock never finds too many
+        start of each call, ``"end"`` if from its end: for a server, which counts by its own clock,
+        at some instant of the call
     :raises TypeError: if a parameter is of the wrong type
     :raises ValueError: if a text is not a limit, ``concurrency`` is below 1, ``max_waiting``
         below 0, or ``measure`` another word
