@@ -748,7 +748,7 @@ class TestT7TheEnd:
 
         throttler = Throttler(["Oslo", "Rome"], consume, func=same)
         with pytest.raises(ValueError, match="disk full") as caught:
-            await finish(throttler)
+            await throttler.run()
 
         assert caught.value.__notes__ == [
             "It was raised by consumer_fn, which had the result of job 1: 'Rome'"
@@ -768,7 +768,7 @@ class TestT7TheEnd:
         for item, shown in ((Nameless(), "Nameless object at 0x"), ("x" * 1000, "xxx...")):
             throttler = Throttler([item], func=fail, outcome_fn=consume)
             with pytest.raises(ValueError, match="disk full") as caught:
-                await finish(throttler)
+                await throttler.run()
 
             (note,) = caught.value.__notes__
             assert note.startswith("It was raised by outcome_fn, which had the outcome of job 0: ")
