@@ -36,7 +36,7 @@ R = TypeVar("R")
 @final
 class Throttler(Live, Generic[I, T]):
     """
-    Runs jobs at the pace a service allows, hands over the results, and loses nothing.
+    Runs jobs at the pace a service allows, hands over the results, and keeps what is not done.
 
     At most 20 starts in any 10 seconds, 5 jobs at a time:
 

@@ -92,7 +92,7 @@ def parse_policy(text: str, measure: Literal["start", "end"] = "start") -> Windo
 def _hint(text: str) -> str:
     """Return what a text that has another form is likely to mean, in brackets; else nothing."""
     parts = [part.strip() for part in re.split("[,;]", text)]
-    if len(parts) > 1 and all(map(_FORM.fullmatch, parts)):
+    if all(map(_FORM.fullmatch, parts)):
         return f" (several limits are several arguments: {', '.join(map(repr, parts))})"
 
     if _FORM.fullmatch(underscored := text.replace(",", "_")):
