@@ -153,7 +153,9 @@ class ThrottleException(AnythrottleError):
     """
     Raise this from a job to say that the service asked for a pause.
 
-    The job goes back to the front, and the whole limiter pauses.
+    The job goes back to the front, and the whole limiter pauses. That is for what a limiter's
+    ``run()`` or ``wrap``, a :class:`.Throttler`, or :func:`.amap` and its kin have called. Raised
+    inside ``async with limiter``, it pauses nothing: tell ``permit.throttled()`` there.
 
     :param task: the job to run instead of the one that raised, ``None`` for the same again
     :param retry_after: the length of the pause in seconds, 0 or more, or the text of a

@@ -33,7 +33,8 @@ def check_job(job: JobOf[T], name: str, index: int | None = None) -> JobOf[T]:
     if not is_job(job):
         what = name if index is None else f"{name}[{index}]"
         raise TypeError(
-            f"{what} must be an async function without arguments, or an awaitable, not {job!r}"
+            f"{what} must be an async function without arguments, or an awaitable, not {job!r}; "
+            f"to call one function with each item, pass it as func="
         )
 
     return job

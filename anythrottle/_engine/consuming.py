@@ -16,12 +16,15 @@ from .._jobs import discard
 from .crew import Crew
 from .deliveries import Deliveries
 from .job import Errand
-from .outcome import Outcome
+from .outcome import Outcome, uncancelled
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
 
 _FUNCTIONS = (FunctionType, MethodType, BuiltinFunctionType, MethodDescriptorType)
+
+#: How much of an item's repr a note shows, in characters.
+_LONGEST = 200
 
 #: What an annotation names if it promises an awaitable.
 _AWAITABLE = re.compile("Awaitable|Coroutine|Future|Task|Any|object")
@@ -122,10 +125,27 @@ async def consume(deliveries: Deliveries[I, T], consumer: Consumer[I, T], crew: 
                 raise
 
             deliveries.finish(errand)
-            crew.fail(exc, consumer.name)
+            # Kept in no variable, which would make a cycle of it and this frame.
+            crew.fail(_noted(exc, consumer, errand), consumer.name)
             return
 
         deliveries.finish(errand)
+
+
+def _noted(error: BaseException, consumer: Consumer[I, T], errand: Errand[I, T]) -> BaseException:
+    """Return an error of the consumer with a note of its job, which counts as consumed."""
+    try:
+        item = repr(errand.item)
+    except Exception:  # noqa: BLE001 - whatever it is, the consumer's own error comes first
+        item = object.__repr__(errand.item)
+
+    what = "outcome" if consumer.takes_failures else "result"
+    shortened = item if len(item) <= _LONGEST else f"{item[:_LONGEST]}..."
+    error = uncancelled(error, consumer.name)
+    error.add_note(
+        f"It was raised by {consumer.name}, which had the {what} of {errand}: {shortened}"
+    )
+    return error
 
 
 def _is_exit_by_itself(error: BaseException) -> bool:

@@ -36,7 +36,7 @@ R = TypeVar("R")
 @final
 class Throttler(Live, Generic[I, T]):
     """
-    Runs jobs at the pace a service allows, hands over the results, and loses nothing.
+    Runs jobs at the pace a service allows, hands over the results, and keeps what is not done.
 
     At most 20 starts in any 10 seconds, 5 jobs at a time:
 
@@ -72,7 +72,7 @@ class Throttler(Live, Generic[I, T]):
       ``func``, even if the replacement of a job that was throttled went in its place.
     - An awaitable cannot be: it has failed with :exc:`.JobInterrupted`. Prefer callables.
     - What the consumer has not had is kept, and its job does not run again. A consumer call that
-      was cut off is repeated.
+      was cut off is repeated; one that raised has consumed, and its error has a note of the job.
     - An async generator as source that was cut off inside its own step has ended there; the next
       run raises :exc:`.SourceInterrupted` when it has done what it has. Where a run must be
       resumable, feed the jobs through a memory object stream.

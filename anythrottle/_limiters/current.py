@@ -30,6 +30,8 @@ def current_permit() -> Permit:
     >>> anyio.run(main)
     '42'
 
+    In a block of your own, it is ``permit`` of ``async with limiter.permit() as permit``.
+
     :raises RuntimeError: if the caller is no such job
 
     """
@@ -37,7 +39,8 @@ def current_permit() -> Permit:
     if not permits:
         raise RuntimeError(
             "no permit here: only jobs that are called by RateLimiter.run(), by a function made "
-            "by RateLimiter.wrap(), by a Throttler, or by amap() and its kin have a current permit"
+            "by RateLimiter.wrap(), by a Throttler, or by amap() and its kin have a current one; "
+            "that of a block is 'async with limiter.permit() as permit'"
         )
 
     return permits[0]

@@ -45,10 +45,10 @@ class RateLimiter(LineLimiter):
     """
     Lets calls pass in order, when all its policies and its concurrency allow it.
 
-    At most 20 calls in any 10 seconds, 5 at a time:
+    At most 20 calls in any 10 seconds of a service's own, 5 at a time:
 
     >>> import anyio, anythrottle
-    >>> limiter = anythrottle.RateLimiter("20/10s", concurrency=5)
+    >>> limiter = anythrottle.RateLimiter("20/10s end", concurrency=5)
     >>> async def main():
     ...     async with limiter:
     ...         return "called"
@@ -62,6 +62,10 @@ class RateLimiter(LineLimiter):
     A limiter *holds* something while a call runs if it has a ``concurrency`` or a policy with
     ``measure="end"``. Then the call has to be inside of ``async with``; :meth:`acquire` is for
     limiters that hold nothing. ``RateLimiter()`` limits nothing, but can be paused.
+
+    ``async with limiter`` hands out no permit: for one, write ``async with limiter.permit() as
+    permit``. A :exc:`.ThrottleException` that leaves either block is an error like any other.
+    :meth:`run` and :meth:`wrap` pause and go again; in a block, tell ``permit.throttled()``.
 
     Turns are granted first come, first served within a priority, all or nothing. Whoever is
     cancelled while it waits has taken nothing, and its place goes to the next.
@@ -78,8 +82,8 @@ class RateLimiter(LineLimiter):
     :param name: how ``repr``, errors and events call the limiter
     :param observer: a function that is told of :type:`events <anythrottle.abc.Event>`
     :param measure: for texts that don't say: ``"start"`` if the window of a limit runs from the
-        start of each call, ``"end"`` if from its end, so that a server which counts by its own
-        clock never finds too many
+        start of each call, ``"end"`` if from its end: for a server, which counts by its own clock,
+        at some instant of the call
     :raises TypeError: if a parameter is of the wrong type
     :raises ValueError: if a text is not a limit, ``concurrency`` is below 1, ``max_waiting``
         below 0, or ``measure`` another word

@@ -38,6 +38,15 @@ _FORM = re.compile(
     re.VERBOSE,
 )
 
+_IN_ANY_CASE = re.compile(_FORM.pattern, re.VERBOSE | re.IGNORECASE | re.ASCII)
+
+_IN_RIGHT_CASE = {"K": "k", "m": "M"}
+
+_MINUTES_OR_MONTHS = re.compile(
+    r"(?: / | \s per \s ) \s* (?: [0-9.]+ \s* )? m (?: o | onths? )? (?: \s | $ )",
+    re.VERBOSE | re.IGNORECASE,
+)
+
 _HELP = (
     "write a whole amount, a unit if it isn't calls, a slash and a time in ms, s, min, h, day or "
     "week, such as '20/10s', '5/s' or '200k tokens/min', and 'end' behind it if the window is to "
@@ -66,7 +75,7 @@ def parse_policy(text: str, measure: Literal["start", "end"] = "start") -> Windo
     """
     match = _FORM.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is not a limit: {_HELP}")
+        raise ValueError(f"{text!r} is not a limit{_hint(text)}: {_HELP}")
 
     says: Literal["start", "end"] | None = match["measure"]  # type: ignore[assignment]
     try:
@@ -78,6 +87,28 @@ def parse_policy(text: str, measure: Literal["start", "end"] = "start") -> Windo
         )
     except (ValueError, OverflowError) as exc:
         raise ValueError(f"{text!r} is not a limit ({exc}): {_HELP}") from None
+
+
+def _hint(text: str) -> str:
+    """Return what a text that has another form is likely to mean, in brackets; else nothing."""
+    parts = [part.strip() for part in re.split("[,;]", text)]
+    if all(map(_FORM.fullmatch, parts)):
+        return f" (several limits are several arguments: {', '.join(map(repr, parts))})"
+
+    if _FORM.fullmatch(underscored := text.replace(",", "_")):
+        return f" (did you mean {underscored!r}?)"
+
+    if _MINUTES_OR_MONTHS.search(text):
+        return " (write 'min' for minutes; months differ in length, so write days: '30d')"
+
+    match = _IN_ANY_CASE.fullmatch(text)
+    if match is None:
+        return ""
+
+    amount, scale = text[: match.start("scale")], match["scale"]
+    unit_end = max(match.end("scale"), match.end("unit"))
+    unit, rest = text[match.end("scale") : unit_end], text[unit_end:].lower()
+    return f" (did you mean {amount + _IN_RIGHT_CASE.get(scale, scale) + unit + rest!r}?)"
 
 
 def _check_whole(amount: Fraction, match: re.Match[str]) -> None:

@@ -119,8 +119,9 @@ async def run(options: argparse.Namespace) -> int:
     items = [f"item {number}" for number in range(1, options.items + 1)]
     limiter = RateLimiter(options.limit)
     if not await anyio.to_thread.run_sync(todo_list.create, items):
-        # the service may still count the calls of the process before: wait for one window
-        limiter.pause()
+        # the service may still count the calls of the process before, those under way included:
+        # wait for one window, and as long as a call takes
+        limiter.pause(limiter.policies[0].window + options.seconds)
 
     todo = await anyio.to_thread.run_sync(todo_list.todo)
     saved = 0
@@ -153,7 +154,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("path", help="the database; it is made if it is missing")
     parser.add_argument("--items", type=int, default=20, help="in a new list (%(default)s)")
     parser.add_argument("--stop-after", type=int, metavar="N", help="stop when N are saved")
-    parser.add_argument("--limit", default="10/s", help="rate of calls (%(default)s)")
+    parser.add_argument("--limit", default="10/s end", help="rate of calls (%(default)s)")
     parser.add_argument("--concurrency", type=int, default=3, help="at once (%(default)s)")
     parser.add_argument("--seconds", type=float, default=0.2, help="for a call (%(default)s)")
     parser.add_argument("--backend", choices=["asyncio", "trio"], default="asyncio")

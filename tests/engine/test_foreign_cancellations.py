@@ -83,6 +83,7 @@ class TestOfAThrottler:
             await finish(throttler)
 
         check(caught.value, "consumer_fn was cancelled by somebody else")
+        assert "which had the result of job 0" in caught.value.__notes__[0]
         # What has raised has consumed.
         assert throttler.statistics().done == 1
         assert len(throttler.remaining()) == 2

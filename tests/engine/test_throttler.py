@@ -738,6 +738,47 @@ class TestT7TheEnd:
         assert throttler.statistics().done == 1
         assert len(throttler.remaining()) == 3
 
+    async def test_an_error_of_the_consumer_names_what_it_was_given(self) -> None:
+        async def consume(result: object) -> None:
+            if result == "Rome":
+                raise ValueError("disk full")
+
+        async def same(item: str) -> str:
+            return item
+
+        throttler = Throttler(["Oslo", "Rome"], consume, func=same)
+        with pytest.raises(ValueError, match="disk full") as caught:
+            await throttler.run()
+
+        assert caught.value.__notes__ == [
+            "It was raised by consumer_fn, which had the result of job 1: 'Rome'"
+        ]
+
+    async def test_an_error_of_the_consumer_names_a_failed_item_of_any_kind(self) -> None:
+        class Nameless:
+            def __repr__(self) -> str:
+                raise NotImplementedError
+
+        async def consume(outcome: object) -> None:
+            raise ValueError("disk full")
+
+        async def fail(item: object) -> None:
+            raise OSError
+
+        nameless = Nameless()
+        for item, shown in (
+            (nameless, object.__repr__(nameless)),
+            ("x" * 198, repr("x" * 198)),
+            ("x" * 199, f"'{'x' * 199}..."),
+        ):
+            throttler = Throttler([item], func=fail, outcome_fn=consume)
+            with pytest.raises(ValueError, match="disk full") as caught:
+                await throttler.run()
+
+            assert caught.value.__notes__ == [
+                f"It was raised by outcome_fn, which had the outcome of job 0: {shown}"
+            ]
+
     async def test_a_consumer_that_raises_when_called(self) -> None:
         error = ValueError("mine")
 
@@ -805,8 +846,8 @@ class TestT7TheEnd:
         with pytest.raises(ValueError, match="first") as caught:
             await finish(throttler)
 
-        assert len(caught.value.__notes__) == 1
-        assert "KeyError('second')" in caught.value.__notes__[0]
+        assert len(caught.value.__notes__) == 2
+        assert "KeyError('second')" in caught.value.__notes__[1]
         assert ["KeyError('second')" in r.getMessage() for r in caplog.records] == [True]
 
     @pytest.mark.timing
@@ -827,7 +868,8 @@ class TestT7TheEnd:
         with pytest.raises(ValueError, match="mine") as caught:
             await finish(throttler)
 
-        assert not hasattr(caught.value, "__notes__")
+        (note,) = caught.value.__notes__
+        assert note.startswith("It was raised by consumer_fn")
         assert not caplog.records
 
     async def test_an_error_of_the_limiter_is_bare(self) -> None:

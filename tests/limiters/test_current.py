@@ -49,7 +49,12 @@ class TestCurrentPermit:
         with pytest.raises(RuntimeError) as caught:
             current_permit()
 
-        for word in ["RateLimiter.run()", "RateLimiter.wrap()", "Throttler"]:
+        for word in [
+            "RateLimiter.run()",
+            "RateLimiter.wrap()",
+            "Throttler",
+            "'async with limiter.permit() as permit'",
+        ]:
             assert word in str(caught.value)
 
     @pytest.mark.timing

@@ -28,8 +28,10 @@ class AsyncCallable:
 
 @pytest.mark.parametrize("job", [None, 0, "job", [answer], {}])
 def test_check_job_refuses_and_names(job: object) -> None:
-    with pytest.raises(TypeError, match=r"^jobs\[3\] must be an async function .* not "):
+    with pytest.raises(TypeError, match=r"^jobs\[3\] must be an async function .* not ") as caught:
         check_job(job, "jobs[3]")  # type: ignore[arg-type]
+
+    assert str(caught.value).endswith("; to call one function with each item, pass it as func=")
 
 
 def test_check_job_accepts() -> None:

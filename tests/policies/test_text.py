@@ -151,6 +151,32 @@ class TestParsePolicy:
 
         assert parse_policy(instead).limit
 
+    @pytest.mark.parametrize(
+        ("text", "hint"),
+        [
+            ("20/10s, 5/s", "several limits are several arguments: '20/10s', '5/s'"),
+            ("5/s;100/min", "several limits are several arguments: '5/s', '100/min'"),
+            ("1,000/h", "did you mean '1_000/h'?"),
+            ("20/2m", "write 'min' for minutes"),
+            ("20 per 2 M end", "write 'min' for minutes"),
+            ("20/month", "write 'min' for minutes; months differ in length, so write days: '30d'"),
+            ("20/10s END", "did you mean '20/10s end'?"),
+            ("20 PER 10 Seconds", "did you mean '20 per 10 seconds'?"),
+            ("100K Tokens/Min", "did you mean '100k Tokens/min'?"),
+            ("1m/min", "did you mean '1M/min'?"),
+        ],
+    )
+    def test_what_was_meant_most_likely(self, text: str, hint: str) -> None:
+        with pytest.raises(ValueError, match="is not a limit") as raised:
+            parse_policy(text)
+
+        assert str(raised.value).startswith(f"{text!r} is not a limit ({hint}")
+
+    @pytest.mark.parametrize("text", ["20/10s, 5", "20/10s,", "5 milk/2s milk", "20/10s begin"])
+    def test_no_hint_where_nothing_is_likely(self, text: str) -> None:
+        with pytest.raises(ValueError, match="is not a limit: write"):
+            parse_policy(text)
+
     def test_how_it_is_measured_if_it_does_not_say(self) -> None:
         assert parse_policy("20/10s", "end") == parse_policy("20/10s end")
         assert parse_policy("20/10s start", "end") == parse_policy("20/10s")
