@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 
 from anythrottle import RateLimiter, WindowTokenBucket
 
@@ -184,7 +185,7 @@ def by_hand_bare() -> Callable[[], Awaitable[object]]:
 
     async def call() -> None:
         async with semaphore:
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
 
     return call
 

@@ -5,13 +5,15 @@ A contest takes a contender and returns the figures of some columns.
 """
 
 import asyncio
+import gc
 import random
+import types
 import warnings
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import product
-from typing import TypeVar
+from math import inf
+from typing import Any, TypeVar
 
 import anyio
 
@@ -37,16 +39,18 @@ CALL = 0.3
 #: Every how many costs a half of the limit, where costs differ.
 LARGE_EVERY, LARGE = 10, LIMIT // 2
 
-#: Which of the waiters is cancelled, and how many steps of the event loop after its turn came up.
-WAITERS = (LIMIT, LIMIT + LIMIT // 2, 2 * LIMIT - 1)
-STEPS = tuple(range(8))
-WAITING = 3 * LIMIT
-#: How long after that a turn that was handed on must have been taken, in seconds.
-GRACE = 1.0
+#: How many wait, who of them is cancelled, by the order of their turns, and at how many of its
+#: suspensions, the last ones.
+WAITING = 4 * LIMIT
+PLACES = (LIMIT, LIMIT + LIMIT // 2, 2 * LIMIT - 1)
+LAST = 4
+#: How long after that a turn that was handed on must have been taken, in seconds: any that only
+#: come a tenth of a second apart are not counted at an edge.
+GRACE = 1.05
 
 #: The calls to a model: limits per window of seconds, and how many tasks call how often.
 MODEL_CALLS, MODEL_TOKENS, MODEL_WINDOW = 60, 60_000, 10
-MODEL_TASKS, MODEL_COUNT = 100, 2000
+MODEL_TASKS, MODEL_COUNT = 30, 2000
 #: Of each call: its tokens, the latency before it is counted, and how long it takes after that.
 TOKENS, LATENCIES, DURATIONS = (100, 2000), (0.01, 0.2), (0.5, 8.0)
 
@@ -112,19 +116,60 @@ async def overtaken(turn: Turn, large: int) -> int:
     )
 
 
-async def turns(turn: Turn, cancel: Callable[[int, "asyncio.Task[None]"], None]) -> list[float]:
+class Strike:
+    """
+    Cancels a task at one of the suspensions of its coroutine: what it waits for has just come.
+
+    :ivar count: how many suspensions there were so far
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.count = 0
+
+    @types.coroutine
+    def drive(self, coroutine: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
+        """Drive the coroutine of the task to be cancelled."""
+        answer, error = None, None
+        while True:
+            try:
+                trap = coroutine.throw(error) if error else coroutine.send(answer)
+            except StopIteration:
+                return
+
+            self.count += 1
+            if self.count == self.number:
+                task = asyncio.current_task()
+                assert task is not None
+                if trap is None:
+                    asyncio.get_running_loop().call_soon(task.cancel)
+                else:
+                    # Before the callback that wakes the task, which is added after this one.
+                    trap.add_done_callback(lambda _: task.cancel())
+
+            answer, error = None, None
+            try:
+                answer = yield trap
+            except BaseException as exc:  # noqa: BLE001 - it is thrown on
+                error = exc
+
+
+async def turns(turn: Turn, waiter: int, strike: Strike) -> list[float]:
     """Return when each of those who wait has its turn, infinity if it has none in time."""
-    found = [float("inf")] * WAITING
+    found = [inf] * WAITING
 
     async def wait(number: int) -> None:
         async with turn.take(1):
             found[number] = anyio.current_time()
 
-    tasks = [asyncio.ensure_future(wait(number)) for number in range(WAITING)]
-    for number, task in enumerate(tasks):
-        cancel(number, task)
+    async def struck() -> None:
+        await strike.drive(wait(waiter))
 
-    # Those who fill the window are among them; each window lets as many pass.
+    tasks = [
+        asyncio.ensure_future(struck() if number == waiter else wait(number))
+        for number in range(WAITING)
+    ]
+    # Those who fill the first window are among them; each window lets as many pass.
     await asyncio.wait(tasks, timeout=(WAITING / LIMIT + 2) * WINDOW)
     for task in tasks:
         task.cancel()
@@ -149,38 +194,24 @@ def contest_order(contender: Contender) -> dict[str, object]:
 
 def contest_cancelled(contender: Contender) -> dict[str, object]:
     """Cancel a waiter as its turn comes, and count those whose turn nobody had instead."""
-    undisturbed = with_turn(contender, turns, lambda _number, _task: None)
-    lost, stuck, cases = 0, False, 0
-    for waiter, steps in product(WAITERS, STEPS):
-        instant = undisturbed[waiter]
-        found = with_turn(contender, turns, cancelling(waiter, instant, steps))
-        if found[waiter] < float("inf"):
-            continue  # it had its turn already
+    lost, cases, stuck = 0, 0, 0
+    first = with_turn(contender, turns, 0, Strike(0))
+    in_order = sorted(range(WAITING), key=first.__getitem__)
+    for waiter in (in_order[place] for place in PLACES):
+        watch = Strike(0)
+        undisturbed = with_turn(contender, turns, waiter, watch)
+        by = undisturbed[waiter] + GRACE
+        had = sum(instant <= by for instant in undisturbed)
+        for number in range(max(1, watch.count - LAST), watch.count + 1):
+            found = with_turn(contender, turns, waiter, Strike(number))
+            if found[waiter] < inf:
+                continue  # it had its turn already
 
-        cases += 1
-        by = instant + GRACE
-        lost += sum(had <= by for had in found) < sum(had <= by for had in undisturbed)
-        stuck |= found.count(float("inf")) > 1 + undisturbed.count(float("inf"))
+            cases += 1
+            lost += sum(instant <= by for instant in found) < had
+            stuck += found.count(inf) > 1 + undisturbed.count(inf)
 
-    return {"lost": lost, "cancelled": cases, "stuck": stuck}
-
-
-def cancelling(
-    waiter: int, instant: float, steps: int
-) -> Callable[[int, "asyncio.Task[None]"], None]:
-    """Make what cancels a waiter so many steps of the event loop after an instant has come."""
-
-    def cancel(number: int, task: "asyncio.Task[None]") -> None:
-        if number == waiter:
-            asyncio.get_running_loop().call_at(instant, step, task, steps)
-
-    def step(task: "asyncio.Task[None]", left: int) -> None:
-        if left:
-            asyncio.get_running_loop().call_soon(step, task, left - 1)
-        else:
-            task.cancel()
-
-    return cancel
+    return {"cancelled": cases, "lost": lost, "stuck": stuck}
 
 
 async def model(turn: Turn) -> dict[str, object]:
@@ -248,11 +279,14 @@ def contest_trio(contender: Contender) -> dict[str, object]:
         with warnings.catch_warnings():
             # Some leave a coroutine that nobody awaits.
             warnings.simplefilter("ignore")
+            runs = False
             with suppress(Exception):
                 anyio.run(wait, backend=name, backend_options=options)
-                return {"trio": True}
+                runs = True
 
-        return {"trio": False}
+            gc.collect()
+
+        return {"trio": runs}
     finally:
         turn.close()
 

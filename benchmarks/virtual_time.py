@@ -10,14 +10,16 @@ from typing import Any, TypeVar
 import anyio
 
 from anythrottle.testing import virtual_backends
+from anythrottle.testing._virtual_loop import VirtualEventLoop
 
 T = TypeVar("T")
 
 #: What the clocks show at the start, in seconds: an instant, and how long the machine may be up.
 EPOCH, UPTIME = 1_800_000_000.0, 100_000.0
 
-#: How soon a timer is due at the earliest, in seconds.
-SOONEST = 1e-6
+#: How long it takes to read a clock, and how soon a timer is due at the earliest, in seconds: who
+#: looks at a clock again and again until it has gone on would do so for ever.
+READ, SOONEST = 1e-9, 1e-6
 
 READINGS: dict[str, Callable[[float], float]] = {
     "time": lambda now: EPOCH + now,
@@ -33,16 +35,23 @@ async def at_once(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T
 
 
 @contextmanager
-def clocks_of(modules: tuple[str, ...]) -> Iterator[Callable[[asyncio.AbstractEventLoop], None]]:
+def clocks_of(modules: tuple[str, ...]) -> Iterator[Callable[[VirtualEventLoop], None]]:
     """
     Let the clocks of the ``time`` module show an event loop's time; yield what takes the loop.
 
     Whoever has imported such a function by its name, among the packages named, is given another.
     """
-    loops: list[asyncio.AbstractEventLoop] = []
+    loops: list[VirtualEventLoop] = []
 
     def shown(reading: Callable[[float], float]) -> Callable[[], float]:
-        return lambda: reading(loops[-1].time() if loops else 0.0)
+        def read() -> float:
+            if not loops:
+                return reading(0.0)
+
+            loops[-1].advance(READ)
+            return reading(loops[-1].time())
+
+        return read
 
     real = {name: getattr(time, name) for name in READINGS}
     places: list[tuple[Any, str, Any]] = [(asyncio, "to_thread", at_once)]
@@ -73,9 +82,8 @@ def run_virtually(
 
         async def run() -> T:
             loop = asyncio.get_running_loop()
+            assert isinstance(loop, VirtualEventLoop)
             call_at = loop.call_at
-            # Who sets a timer for what is due now, and looks at a clock that stands still, would
-            # set it for ever.
             loop.call_at = lambda when, *rest, **options: call_at(  # type: ignore[method-assign]
                 max(when, loop.time() + SOONEST), *rest, **options
             )

@@ -1,0 +1,91 @@
+"""Calls over sockets to a server on this machine that counts exactly, and refuses what is more."""
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass, field
+from statistics import median
+
+import anyio
+
+from .contenders import Contender, Turn
+from .exact_window import ExactWindow
+
+CALLS, LIMIT, WINDOW = 60, 20, 2.0
+#: How long a call is on its way to the server, and its answer's body after the head, in seconds.
+LATENCIES, BODIES = (0.005, 0.060), (0.02, 0.2)
+SEEDS = (1, 2, 3)
+
+ACCEPTED, REFUSED = b"200\n", b"429\n"
+
+
+@dataclass
+class CountingServer:
+    """
+    Answers a line with the head of an answer at once, and its body later.
+
+    What a network would delay, it delays itself before it counts: each call by another latency.
+    """
+
+    chance: random.Random
+    window: ExactWindow = field(default_factory=lambda: ExactWindow(LIMIT, WINDOW))
+    refused: int = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve a connection, which is one call."""
+        await reader.readline()
+        await asyncio.sleep(self.chance.uniform(*LATENCIES))
+        now = time.monotonic()
+        allowed = self.window.allows(now)
+        if allowed:
+            self.window.count(now)
+        else:
+            self.refused += 1
+
+        writer.write(ACCEPTED if allowed else REFUSED)
+        await writer.drain()
+        if allowed:
+            await asyncio.sleep(self.chance.uniform(*BODIES))
+            writer.write(b"body\n")
+
+        writer.close()
+        await writer.wait_closed()
+
+
+async def call(turn: Turn, address: tuple[str, int]) -> float:
+    """Make a call, mark it once the head of its answer is there, and return when all of it is."""
+    async with turn.take(1) as mark:
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"call\n")
+        await reader.readline()
+        mark()
+        await reader.read()
+        answered = time.monotonic()
+        writer.close()
+        await writer.wait_closed()
+
+    return answered
+
+
+async def call_all(turn: Turn, seed: int) -> tuple[int, float]:
+    """Return how many calls were refused, and how long it took until the last was answered."""
+    server = CountingServer(random.Random(seed))  # noqa: S311 - the same each time
+    async with await asyncio.start_server(server.serve, "127.0.0.1", 0, backlog=CALLS) as listening:
+        address = listening.sockets[0].getsockname()
+        start = time.monotonic()
+        answered = await asyncio.gather(*(call(turn, address) for _ in range(CALLS)))
+        return server.refused, max(answered) - start
+
+
+def over_sockets(contender: Contender) -> dict[str, object]:
+    """Measure in real time, on asyncio, some times."""
+    found = []
+    for seed in SEEDS:
+        turn = contender.calls(LIMIT, WINDOW)
+        try:
+            found.append(anyio.run(call_all, turn, seed))
+        finally:
+            turn.close()
+
+    refusals, seconds = zip(*found, strict=True)
+    return {"refused": sorted(refusals), "seconds": round(median(seconds), 2)}
