@@ -9,19 +9,22 @@ import argparse
 import json
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeAlias
 
 import anyio
+from anyio.lowlevel import checkpoint
+
+from anythrottle import RateLimiter
 
 from .compared_page import COLUMNS, blocks, filled, settings
 from .contenders import CONTENDERS, Contender
-from .contests import CONTESTS
+from .contests import CONTESTS, LIMIT
 from .counting_server import over_sockets
-from .measuring import Stopwatch
+from .measuring import Stopwatch, median_ratios
 
 DATA = Path(__file__).with_suffix(".json")
 PAGE = Path(__file__).parent.parent / "docs" / "explanation" / "compared.md"
@@ -29,9 +32,19 @@ PAGE = Path(__file__).parent.parent / "docs" / "explanation" / "compared.md"
 #: How often a call is made that needn't wait, and how often that is measured.
 CALLS, RUNS = 2_000, 9
 
+Costs: TypeAlias = dict[str, float]
 
-async def microseconds(contender: Contender) -> float:
-    call = contender.bare()
+AMPLE = "1_000_000_000/s"
+#: What is measured beside the contenders.
+BESIDE: dict[str, Callable[[], Callable[[], Awaitable[object]]]] = {
+    "a bare checkpoint of AnyIO": lambda: checkpoint,
+    "anythrottle, fast_acquire=True": lambda: (
+        RateLimiter("1_000_000_000/s", fast_acquire=True).acquire
+    ),
+}
+
+
+async def microseconds(call: Callable[[], Awaitable[object]]) -> float:
     for _ in range(CALLS // 10):
         await call()
 
@@ -42,27 +55,28 @@ async def microseconds(contender: Contender) -> float:
     return watch.wall / CALLS * 1e6
 
 
-async def costs(contenders: list[Contender]) -> dict[str, float]:
+async def costs(makes: Mapping[str, Callable[[], Callable[[], Awaitable[object]]]]) -> Costs:
     """Measure all in turn, within one run of an event loop."""
-    return {contender.name: await microseconds(contender) for contender in contenders}
+    return {name: await microseconds(make()) for name, make in makes.items()}
 
 
-def cost_per_call(contenders: list[Contender]) -> dict[str, dict[str, object]]:
+def cost_per_call(contenders: list[Contender]) -> dict[str, dict[str, float]]:
     """Return what a call costs that needn't wait, and its ratio to the first one's."""
-    runs = [anyio.run(costs, contenders) for _ in range(RUNS)]
-    first = contenders[0].name
+    makes = {each.name: each.bare for each in contenders if each.bare} | BESIDE
+    runs = [anyio.run(costs, makes) for _ in range(RUNS)]
+    ratios = median_ratios(runs, contenders[0].name)
     return {
-        contender.name: {
-            "microseconds": round(median(run[contender.name] for run in runs), 2),
-            "ratio": round(median(run[contender.name] / run[first] for run in runs), 2),
+        name: {
+            "microseconds": round(median(run[name] for run in runs), 2),
+            "ratio": round(ratios[name], 2),
         }
-        for contender in contenders
+        for name in makes
     }
 
 
 def steady(contender: Contender) -> dict[str, object]:
     """Return what is the same each time."""
-    row: dict[str, object] = {}
+    row: dict[str, object] = {"how": contender.how}
     for contest in CONTESTS:
         row |= contest(contender)
 
@@ -77,8 +91,10 @@ def measure(contenders: list[Contender], tell: Callable[[str], object]) -> dict[
         rows[contender.name] = steady(contender) | over_sockets(contender)
 
     tell("costs")
-    for name, row in cost_per_call(contenders).items():
-        rows[name] |= row
+    found = cost_per_call(contenders)
+    none = dict.fromkeys(("microseconds", "ratio"))
+    for name in rows:
+        rows[name] |= found.get(name, none)
 
     return {
         "date": f"{datetime.now(tz=UTC):%Y-%m-%d}",
@@ -87,6 +103,7 @@ def measure(contenders: list[Contender], tell: Callable[[str], object]) -> dict[
             contender.package: contender.installed for contender in contenders if contender.package
         },
         "settings": settings(),
+        "beside": {name: found[name] for name in BESIDE},
         "rows": {name: {column: row[column] for column in COLUMNS} for name, row in rows.items()},
     }
 
@@ -95,7 +112,7 @@ def ours_hold(rows: dict[str, dict[str, Any]]) -> bool:
     """Tell whether ours keep what the page says of them."""
     ours = {contender.name for contender in CONTENDERS if contender.package == "anythrottle"}
     return all(
-        row["fullest"] == settings()["limit"]
+        row["fullest"] == LIMIT
         and not row["overtaken"]
         and not row["overtaken_by_cost"]
         and not row["lost"]

@@ -1,5 +1,6 @@
 """The tables of the page that ``compared`` fills, from what it has measured."""
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -20,7 +21,7 @@ STEADY = (
     "trio",
 )
 TIMED = ("refused", "seconds", "microseconds", "ratio")
-COLUMNS = STEADY + TIMED
+COLUMNS = ("how", *STEADY, *TIMED)
 
 NO, YES = "no", "yes"
 
@@ -30,19 +31,17 @@ Cell = Callable[[Contender, Row], str]
 
 
 def settings() -> dict[str, Any]:
-    """Return what the figures depend on besides the contenders."""
-    return {
-        "limit": contests.LIMIT,
-        "window": contests.WINDOW,
-        "one_by_one": contests.ONE_BY_ONE,
-        "model": [contests.MODEL_COUNT, contests.MODEL_CALLS, contests.MODEL_TOKENS],
-        "model_window": contests.MODEL_WINDOW,
-        "model_latencies": list(contests.LATENCIES),
-        "calls": counting_server.CALLS,
-        "latencies": list(counting_server.LATENCIES),
-        "bodies": list(counting_server.BODIES),
-        "runs": len(counting_server.SEEDS),
+    """Return what the figures depend on besides the contenders: the constants, as JSON has them."""
+    constants = {
+        module.__name__.rpartition(".")[2]: {
+            name: value
+            for name, value in vars(module).items()
+            if name.isupper() and name != "CONTESTS" and isinstance(value, int | float | tuple)
+        }
+        for module in (contests, counting_server)
     }
+    found: dict[str, Any] = json.loads(json.dumps(constants))
+    return found
 
 
 def table(rows: Mapping[str, Row], columns: Mapping[str, Cell]) -> str:
@@ -106,9 +105,9 @@ def blocks(found: Mapping[str, Any]) -> dict[str, str]:
         "sockets": sockets(found["rows"]),
         "model": model(found["rows"]),
         "windows": windows(found["rows"]),
-        "cost": cost(found["rows"]),
+        "cost": cost(found["rows"], found["beside"]),
         "can": can(found["rows"]),
-        "how": table(found["rows"], {"made by": lambda contender, _: f"`{contender.how}`"}),
+        "how": table(found["rows"], {"made by": lambda _, row: f"`{row['how']}`"}),
     }
 
 
@@ -163,11 +162,26 @@ def windows(rows: Mapping[str, Row]) -> str:
     )
 
 
-def cost(rows: Mapping[str, Row]) -> str:
-    return table(
+def cost(rows: Mapping[str, Row], beside: Mapping[str, Row]) -> str:
+    """Return what a call costs, by contender, and beside that what is no contender."""
+    text = table(
         rows,
-        {"microseconds": shown("microseconds"), f"x {CONTENDERS[0].name}": shown("ratio")},
+        {"microseconds": micro, f"x {CONTENDERS[0].name}": ratio},
     )
+    lines = [
+        f"| *{name}* | {row['microseconds']:.2f} | {row['ratio']:.2f} |"
+        for name, row in beside.items()
+    ]
+    return "\n".join([text, *lines])
+
+
+def micro(_: Contender, row: Row) -> str:
+    found = row["microseconds"]
+    return "each call waits" if found is None else f"{found:.2f}"
+
+
+def ratio(_: Contender, row: Row) -> str:
+    return "" if row["ratio"] is None else f"{row['ratio']:.2f}"
 
 
 def can(rows: Mapping[str, Row]) -> str:

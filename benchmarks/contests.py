@@ -19,8 +19,9 @@ import anyio
 
 from anythrottle.testing import virtual_backends
 
-from .contenders import Contender, Turn
+from .contenders import Contender
 from .exact_window import ExactWindow, fullest
+from .turns import Turn
 from .virtual_time import run_virtually
 
 T = TypeVar("T")
@@ -139,19 +140,23 @@ class Strike:
 
             self.count += 1
             if self.count == self.number:
-                task = asyncio.current_task()
-                assert task is not None
-                if trap is None:
-                    asyncio.get_running_loop().call_soon(task.cancel)
-                else:
-                    # Before the callback that wakes the task, which is added after this one.
-                    trap.add_done_callback(lambda _: task.cancel())
+                self._strike(trap)
 
             answer, error = None, None
             try:
                 answer = yield trap
             except BaseException as exc:  # noqa: BLE001 - it is thrown on
                 error = exc
+
+    @staticmethod
+    def _strike(trap: "asyncio.Future[Any] | None") -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if trap is None:
+            asyncio.get_running_loop().call_soon(task.cancel)
+        else:
+            # Before the callback that wakes the task, which is added after this one.
+            trap.add_done_callback(lambda _: task.cancel())
 
 
 async def turns(turn: Turn, waiter: int, strike: Strike) -> list[float]:

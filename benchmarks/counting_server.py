@@ -8,8 +8,9 @@ from statistics import median
 
 import anyio
 
-from .contenders import Contender, Turn
+from .contenders import Contender
 from .exact_window import ExactWindow
+from .turns import Turn
 
 CALLS, LIMIT, WINDOW = 60, 20, 2.0
 #: How long a call is on its way to the server, and its answer's body after the head, in seconds.

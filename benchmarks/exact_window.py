@@ -9,7 +9,7 @@ ROUNDING = 1e-6
 
 
 class ExactWindow:
-    """Lets through ``limit`` of a unit in any ``window`` seconds; what it refuses counts nothing."""
+    """Lets ``limit`` through in any ``window`` seconds; what it refuses does not count."""
 
     def __init__(self, limit: int, window: float) -> None:
         self.limit = limit
