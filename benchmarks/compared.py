@@ -15,7 +15,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TypeAlias
 
-import anyio
 from anyio.lowlevel import checkpoint
 
 from anythrottle import RateLimiter
@@ -24,13 +23,14 @@ from .compared_page import COLUMNS, blocks, filled, settings
 from .contenders import CONTENDERS, Contender
 from .contests import CONTESTS, LIMIT
 from .counting_server import over_sockets
-from .measuring import Stopwatch, median_ratios
+from .measuring import Stopwatch, median_ratios, run_on
 
 DATA = Path(__file__).with_suffix(".json")
 PAGE = Path(__file__).parent.parent / "docs" / "explanation" / "compared.md"
 
-#: How often a call is made that needn't wait, and how often that is measured.
-CALLS, RUNS = 2_000, 9
+#: How often a call is made that needn't wait, and how often that is measured: often and for a short
+#: time, so that what else the machine does falls on few of the measurements.
+CALLS, RUNS = 200, 41
 
 Costs: TypeAlias = dict[str, float]
 
@@ -45,7 +45,7 @@ BESIDE: dict[str, Callable[[], Callable[[], Awaitable[object]]]] = {
 
 
 async def microseconds(call: Callable[[], Awaitable[object]]) -> float:
-    for _ in range(CALLS // 10):
+    for _ in range(CALLS // 2):
         await call()
 
     with Stopwatch() as watch:
@@ -63,7 +63,7 @@ async def costs(makes: Mapping[str, Callable[[], Callable[[], Awaitable[object]]
 def cost_per_call(contenders: list[Contender]) -> dict[str, dict[str, float]]:
     """Return what a call costs that needn't wait, and its ratio to the first one's."""
     makes = {each.name: each.bare for each in contenders if each.bare} | BESIDE
-    runs = [anyio.run(costs, makes) for _ in range(RUNS)]
+    runs = [run_on("asyncio", costs, makes) for _ in range(RUNS)]
     ratios = median_ratios(runs, contenders[0].name)
     return {
         name: {

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -42,13 +43,17 @@ def clocks_of(modules: tuple[str, ...]) -> Iterator[Callable[[VirtualEventLoop],
     Whoever has imported such a function by its name, among the packages named, is given another.
     """
     loops: list[VirtualEventLoop] = []
+    here = threading.get_ident()
 
     def shown(reading: Callable[[float], float]) -> Callable[[], float]:
         def read() -> float:
             if not loops:
                 return reading(0.0)
 
-            loops[-1].advance(READ)
+            # Other threads only look.
+            if threading.get_ident() == here:
+                loops[-1].advance(READ)
+
             return reading(loops[-1].time())
 
         return read
