@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from statistics import median
 from typing import Any
 
 from . import contests, counting_server
@@ -68,7 +69,7 @@ def shown(column: str) -> Cell:
 
 def refused(_: Contender, row: Row) -> str:
     least, *_rest, most = row["refused"]
-    return f"{least}" if least == most else f"{least} to {most}"
+    return f"{median(row['refused'])}" + (f" ({least} to {most})" if least < most else "")
 
 
 def fullest(_: Contender, row: Row) -> str:
@@ -125,7 +126,7 @@ def sockets(rows: Mapping[str, Row]) -> str:
     return table(
         rows,
         {
-            f"refused of {counting_server.CALLS}, in {len(counting_server.SEEDS)} runs": refused,
+            f"refused of {counting_server.CALLS}, median of {len(counting_server.SEEDS)}": refused,
             "seconds until the last is answered": shown("seconds"),
         },
     ) + (
