@@ -15,7 +15,9 @@ from .turns import Turn
 CALLS, LIMIT, WINDOW = 60, 20, 2.0
 #: How long a call is on its way to the server, and its answer's body after the head, in seconds.
 LATENCIES, BODIES = (0.005, 0.060), (0.02, 0.2)
-SEEDS = (1, 2, 3)
+#: The runs, which go side by side, and by how much one begins after the other: in a window of the
+#: first one all have begun, and none makes its calls when another does.
+SEEDS, APART = (1, 2, 3, 4, 5, 6, 7, 8, 9), 0.2
 
 ACCEPTED, REFUSED = b"200\n", b"429\n"
 
@@ -78,15 +80,22 @@ async def call_all(turn: Turn, seed: int) -> tuple[int, float]:
         return server.refused, max(answered) - start
 
 
+async def call_later(turn: Turn, run: int) -> tuple[int, float]:
+    await asyncio.sleep(run * APART)
+    return await call_all(turn, SEEDS[run])
+
+
+async def run_all(turns: list[Turn]) -> list[tuple[int, float]]:
+    return await asyncio.gather(*(call_later(turn, run) for run, turn in enumerate(turns)))
+
+
 def over_sockets(contender: Contender) -> dict[str, object]:
-    """Measure in real time, on asyncio, some times."""
-    found = []
-    for seed in SEEDS:
-        turn = contender.calls(LIMIT, WINDOW)
-        try:
-            found.append(anyio.run(call_all, turn, seed))
-        finally:
+    """Measure in real time, on asyncio, with a limiter and a server for each run."""
+    turns = [contender.calls(LIMIT, WINDOW) for _ in SEEDS]
+    try:
+        refusals, seconds = zip(*anyio.run(run_all, turns), strict=True)
+    finally:
+        for turn in turns:
             turn.close()
 
-    refusals, seconds = zip(*found, strict=True)
     return {"refused": sorted(refusals), "seconds": round(median(seconds), 2)}
