@@ -2,7 +2,7 @@
 How the library does beside its peers: prints the tables of ``docs/explanation/compared.md``.
 
 ``python -m benchmarks compared --write`` puts them into the page, and what was measured beside this
-program, from where a test sees whether the page is what would be written. About three minutes.
+program, from where a test sees whether the page is what would be written. About four minutes.
 """
 
 import argparse
