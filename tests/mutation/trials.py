@@ -41,7 +41,7 @@ PYTEST = [
     *("-p", "no:xdist", "-p", "no:cacheprovider"),
     # who hangs is ended by another alarm
     *("-o", "timeout=0", "-o", "faulthandler_timeout=0"),
-    *("--deselect", "tests/examples"),
+    *("--deselect", "tests/benchmarks", "--deselect", "tests/examples"),
 ]
 
 
