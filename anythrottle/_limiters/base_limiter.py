@@ -280,22 +280,30 @@ class BaseLimiter(ABC):
 
     def _put_inside(self, loop: EventLoop, held: object) -> None:
         """Note what the caller's task holds inside of ``async with limiter``."""
-        if self._inside is None or self._inside_of is not loop:
+        inside = self._inside
+        if inside is None or self._inside_of is not loop:
             # Those of an earlier loop were inside when it ended, and will not come out again.
-            self._inside = {}
+            self._inside = inside = {}
             self._inside_of = loop
 
-        self._inside.setdefault(loop.task(), []).append(held)
+        task = loop.task()
+        if task in inside:
+            inside[task].append(held)
+        else:
+            inside[task] = [held]
 
     def _take_out(self) -> object | None:
         """Return what was noted for the caller's task, or else for any; ``None`` if nothing was."""
         loop, inside = self._inside_of, self._inside
-        if loop is None or not inside or not loop.is_here():
+        if loop is None or not inside or not loop.is_current():
             # It was in a loop that is over.
             return None
 
         # The task's own; or, if another one has come in, any: they are all alike.
         task = loop.task()
+        if task is None:
+            return None
+
         if task not in inside:
             task = next(iter(inside))
 

@@ -18,9 +18,14 @@ def by_unit(cost: Cost) -> dict[str, int]:
 
     """
     if isinstance(cost, Mapping):
-        amounts = {
-            unit_of(unit): check_count(f"cost[{unit!r}]", cost[unit], least=0) for unit in cost
-        }
+        amounts: dict[str, int] = {}
+        for unit, amount in cost.items():
+            if type(amount) is not int or amount < 0:
+                # Only then, because the text of an error costs more than all the rest.
+                check_count(f"cost[{unit!r}]", amount, least=0)
+
+            amounts[unit_of(unit)] = amount
+
         if len(amounts) < len(cost):
             raise ValueError(f"cost {cost!r} names calls twice: requests are calls")
 

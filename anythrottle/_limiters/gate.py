@@ -35,6 +35,9 @@ class Gate(Protocol):
     slow: bool
     """Whether the methods may take their time, as they call code of a user's own."""
 
+    one: tuple[int, ...] | None
+    """What a cost of 1 comes to, if each policy counts calls."""
+
     def pause_until(self, instant: float) -> None:
         """Let nobody pass before an instant; of overlapping pauses, the later end holds."""
         ...
@@ -91,26 +94,25 @@ class Gate(Protocol):
         """
         ...
 
+    def take_if_due(self, turn: Turn, now: float) -> bool:
+        """Charge a turn if it is due at once: :meth:`delay` and :meth:`take` in one."""
+        ...
+
     def may_start(self, turn: Turn, now: float) -> bool:
         """Return whether the call of a turn that was charged may begin by now."""
         ...
 
-    def pass_now(self, turn: Turn, now: float) -> bool:
-        """
-        Let the call of a turn begin if it is due; return whether it has begun.
-
-        A short way: :meth:`delay`, :meth:`take` and :meth:`start` in one, for a turn that ends,
-        while there is no pause, and the gate is not :attr:`slow`.
-        """
-        ...
-
-    def hold(self, amounts: Sequence[int], time: Callable[[], float]) -> object | None:
+    def hold(
+        self, amounts: Sequence[int], time: Callable[[], float], *, starts: bool
+    ) -> object | None:
         """
         Hold what a call costs if it is due.
 
         A short way: :meth:`delay` and :meth:`take` in one, for a call without a turn, while there
         is no pause, the gate is not :attr:`slow`, and nothing is held while calls run.
 
+        :param time: returns the time
+        :param starts: whether the call begins, without :meth:`start_held`
         :return: what :meth:`start_held` is to be told; ``None`` if it is not due
         """
         ...

@@ -94,6 +94,7 @@ class WaitLine:
         turn.loop = loop = self.clock.loop()
         arrived = turn.came = now = loop.time()
         patient = max_wait is None
+        alone = False
         try:
             if self._arrive(turn, now, max_wait, newcomer=newcomer) and not fast:
                 await loop.checkpoint()
@@ -101,15 +102,16 @@ class WaitLine:
                     await loop.look()
 
                 now = loop.time()
+                alone = turn.place is not None and self.scheduler.arrivals == turn.place[1]
 
             while loop is self.clock.latest:
                 if not (turn.granted and self.gate.may_start(turn, now)):
-                    fast = False
+                    fast = alone = False
                     await self._next_change(turn, loop, now, patient=patient)
                 elif self.observer is not None and not turn.told:
                     self.tell_granted(turn, now - arrived)
                 else:
-                    return (self._begin(turn, now) if begins else now) - arrived
+                    return (self._begin(turn, now, alone=alone) if begins else now) - arrived
 
                 if turn.granted and not fast and loop.must_look():
                     await loop.look()
@@ -268,14 +270,21 @@ class WaitLine:
         self._begin(turn, now)
         return True
 
-    def _begin(self, turn: Turn, now: float) -> float:
-        """Let the call of a turn that is held begin; return the instant from which on it counts."""
+    def _begin(self, turn: Turn, now: float, *, alone: bool = False) -> float:
+        """
+        Let the call of a turn that is held begin.
+
+        :param alone: whether no other has come since, that may be at the same point
+        :return: the instant from which on it counts
+        """
         if self.gate.slow:
             self.gate.start_slow(turn, now)
             now = self.clock.estimate()
 
         if turn.loop is not None:
-            turn.loop.note_actor()
+            if not alone:
+                turn.loop.note_actor()
+
             if self.gate.holds:
                 turn.task_id = id(turn.loop.task())
 
@@ -284,26 +293,6 @@ class WaitLine:
             self.look_again(now)
 
         return now
-
-    def start_held(
-        self, loop: EventLoop, held: object, amounts: Sequence[int], arrival: int
-    ) -> bool:
-        """Let a call without a turn begin, if it still may; return whether it has begun."""
-        if loop is not self.clock.latest:
-            return False
-
-        if self.scheduler.arrivals != arrival:
-            # Others may be at the same point, and of the same task group.
-            loop.note_actor()
-
-        now = loop.time()
-        if not self.gate.start_held(held, amounts, now):
-            return False
-
-        if self.queue.blocks:
-            self.look_again(now)
-
-        return True
 
     def give_back_held(self, loop: EventLoop, held: object, amounts: Sequence[int]) -> None:
         """Give back what a call without a turn holds that does not begin."""
@@ -337,7 +326,7 @@ class WaitLine:
             self.leave(turn)
         elif turn.granted and turn.loop is self.clock.latest:
             waited_for = bool(self.queue.blocks)
-            if not (gate.holds or waited_for):
+            if not (waited_for or gate.holds_charges or (gate.holds and self.observer)):
                 gate.slots.let_go(turn)
                 return
 
@@ -397,6 +386,10 @@ class WaitLine:
         :param spare: what a shared slot has been borrowed for already
 
         """
+        if spare is None and not self.queue.blocks:
+            self.scheduler.rest()
+            return
+
         woken, due = self.scheduler.grant_due(now, spare)
         for turn in woken:
             self._wake_or_let_go(turn)

@@ -57,7 +57,10 @@ class LineLimiter(Controls):
         if type(priority) is not int:
             check_priority(priority)
 
-        amounts = self._amounts_without_hold(cost, "acquire")
+        amounts = gate.one
+        if type(cost) is not int or cost != 1 or amounts is None or gate.holds:
+            amounts = self._amounts_without_hold(cost, "acquire")
+
         place = None
         # Most often there is room, nobody is in line and nothing is paused: a short way for that.
         if (
@@ -65,10 +68,9 @@ class LineLimiter(Controls):
             and line.observer is None
             and not gate.slow
             and (loop := free_loop(line)) is not None
-            and (held := gate.hold(amounts, loop.time)) is not None
+            and (held := gate.hold(amounts, loop.time, starts=self._fast)) is not None
         ):
             if self._fast:
-                gate.start_held(held, amounts, loop.time())
                 return
 
             arrival = line.scheduler.arrivals
@@ -80,7 +82,15 @@ class LineLimiter(Controls):
                 line.give_back_held(loop, held, amounts)
                 raise
 
-            if line.start_held(loop, held, amounts, arrival):
+            now = loop.time()
+            if loop is line.clock.latest and gate.start_held(held, amounts, now):
+                if line.scheduler.arrivals != arrival:
+                    # Others may be at the same point, and of the same task group.
+                    loop.note_actor()
+
+                if line.queue.blocks:
+                    line.look_again(now)
+
                 return
 
             line.give_back_held(loop, held, amounts)
@@ -151,9 +161,10 @@ class LineLimiter(Controls):
         return again
 
     async def __aenter__(self) -> None:
-        turn = Turn(1, self._line.gate.amounts(1), ends=True)
-        turn.place = self._line.scheduler.new_place(0)
-        await self._line.wait(turn, fast=self._fast)
+        line, gate = self._line, self._line.gate
+        turn = Turn(1, gate.one or gate.amounts(1), ends=True)
+        turn.place = line.scheduler.new_place(0)
+        await line.wait(turn, fast=self._fast)
         assert turn.loop is not None
         self._put_inside(turn.loop, turn)
 
@@ -171,7 +182,11 @@ class LineLimiter(Controls):
     def _permit(
         self, cost: Cost, priority: float, max_wait: MaxWait = None, *, fast: bool | None = None
     ) -> TurnPermit:
-        amounts = self._line.gate.amounts(cost)
+        gate = self._line.gate
+        amounts = gate.one if type(cost) is int and cost == 1 else None
+        if amounts is None:
+            amounts = gate.amounts(cost)
+
         fast = self._fast if fast is None else fast
         return TurnPermit(self, self._line, cost, amounts, priority, max_wait, fast=fast)
 

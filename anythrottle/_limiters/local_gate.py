@@ -31,15 +31,15 @@ class LocalGate:
     """
 
     __slots__ = (
-        "_one",
         "buckets",
         "capacities",
         "credits",
         "holds",
         "holds_charges",
-        "only",
+        "one",
         "paused_until",
         "policies",
+        "single",
         "slots",
         "slow",
         "units",
@@ -59,10 +59,9 @@ class LocalGate:
     holds: bool
     credits: bool
     slow: bool
-    #: The bucket, if it alone decides, and nothing is held.
-    only: Bucket | None
-    #: What a cost of 1 comes to, if each policy counts calls.
-    _one: tuple[int, ...] | None
+    #: The bucket, if there is only one.
+    single: Bucket | None
+    one: tuple[int, ...] | None
 
     def __init__(
         self, policies: tuple[Policy, ...], slots: Slots, utc: Callable[[float], float]
@@ -83,10 +82,10 @@ class LocalGate:
         self.holds = self.slots.bounded or self.holds_charges
         self.credits = any(bucket.uses_since for bucket in buckets)
         self.slow = not all(bucket.quick for bucket in buckets)
-        self.only = buckets[0] if len(buckets) == 1 and not self.holds else None
-        self._one = None
+        self.single = buckets[0] if len(buckets) == 1 else None
+        self.one = None
         if all(unit == "calls" for unit in self.units):
-            self._one = amounts_of(1, self.units, self.capacities)
+            self.one = amounts_of(1, self.units, self.capacities)
 
     def pause_until(self, instant: float) -> None:
         self.paused_until = max(self.paused_until, instant)
@@ -100,8 +99,8 @@ class LocalGate:
         return paused
 
     def amounts(self, cost: Cost) -> tuple[int, ...]:
-        if self._one is not None and type(cost) is int and cost == 1:
-            return self._one
+        if self.one is not None and type(cost) is int and cost == 1:
+            return self.one
 
         return amounts_of(cost, self.units, self.capacities)
 
@@ -148,50 +147,41 @@ class LocalGate:
         turn.due = since
         return True
 
+    def take_if_due(self, turn: Turn, now: float) -> bool:
+        single, slots = self.single, self.slots
+        if (
+            single is None
+            or slots.shared is not None
+            or self.paused_until > now
+            or not slots.may_have_one()
+            or not single.take_free(turn.amounts[0])
+        ):
+            return self.delay(turn.amounts, now) <= 0 and self.take(turn, now, now)
+
+        # The common case; saves half of the function calls.
+        slots.holders[turn] = None
+        self.paused_until = NEVER
+        turn.granted = True
+        turn.due = now
+        return True
+
     def may_start(self, turn: Turn, now: float) -> bool:  # noqa: ARG002 - all turns alike
         return self.paused_until <= now
 
-    def pass_now(self, turn: Turn, now: float) -> bool:
-        amounts = turn.amounts
-        only = self.only
-        if only is not None and (amount := amounts[0]) and only.take_free(amount):
-            # The common case; saves half of the function calls.
-            self.slots.holders[turn] = None
-            turn.granted = True
-            turn.began = now
-            turn.charges = [Charge(only, amount, only.start(now, amount), now)]
-            return True
+    def hold(
+        self, amounts: Sequence[int], time: Callable[[], float], *, starts: bool
+    ) -> tuple[Bucket, ...] | None:
+        single, buckets = self.single, self.buckets
+        if single is not None and (amount := amounts[0]) and single.take_free(amount):
+            if starts:
+                single.start(time(), amount)
 
-        if not self.slots.may_have_one():
-            return False
-
-        for index, bucket in enumerate(self.buckets):
-            if amounts[index] and bucket.delay(now, amounts[index]) > 0:
-                return False
-
-        if not self.slots.take(turn):
-            return False
-
-        turn.began = now
-        charges: list[Charge] = []
-        for index, bucket in enumerate(self.buckets):
-            if amount := amounts[index]:
-                bucket.take(now, amount, now)
-                charges.append(Charge(bucket, amount, bucket.start(now, amount), now))
-
-        turn.charges = charges
-        return True
-
-    def hold(self, amounts: Sequence[int], time: Callable[[], float]) -> tuple[Bucket, ...] | None:
-        only = self.only
-        if only is not None and only.take_free(amounts[0]):
-            return self.buckets
+            return buckets
 
         now = time()
         if self.utc_buckets:
             self.notice(now)
 
-        buckets = self.buckets
         for index, bucket in enumerate(buckets):
             if amounts[index] and bucket.delay(now, amounts[index]) > 0:
                 return None
@@ -200,11 +190,19 @@ class LocalGate:
             if amounts[index]:
                 bucket.take(now, amounts[index], now)
 
+        if starts:
+            self.start_held(buckets, amounts, now)
+
         return buckets
 
     def start_held(self, held: object, amounts: Sequence[int], now: float) -> bool:
         if held is not self.buckets or self.paused_until != NEVER:
             return False
+
+        single = self.single
+        if single is not None and amounts[0]:
+            single.start(now, amounts[0])
+            return True
 
         for index, bucket in enumerate(self.buckets):
             if amounts[index]:
@@ -227,20 +225,25 @@ class LocalGate:
         ]
 
     def start(self, turn: Turn, now: float) -> None:
-        amounts = turn.amounts
-        started = turn.charges
         turn.began = now
+        amounts, started, single = turn.amounts, turn.charges, self.single
+        if single is not None and turn.ends and not started:
+            amount = amounts[0]
+            if amount:
+                turn.charges = [Charge(single, amount, single.start(now, amount), now)]
+
+            return
+
         if not turn.ends:
             self.slots.let_go(turn)
-            for index, bucket in enumerate(self.buckets):
-                if amounts[index] and (bucket.quick or not started):
-                    bucket.start(now, amounts[index])
-        else:
-            turn.charges = started + [
-                Charge(bucket, amounts[index], bucket.start(now, amounts[index]), now)
-                for index, bucket in enumerate(self.buckets)
-                if amounts[index] and (bucket.quick or not started)
-            ]
+
+        charges = [
+            Charge(bucket, amounts[index], bucket.start(now, amounts[index]), now)
+            for index, bucket in enumerate(self.buckets)
+            if amounts[index] and (bucket.quick or not started)
+        ]
+        if turn.ends:
+            turn.charges = started + charges
 
     def release(self, turn: Turn, now: float) -> None:
         if self.holds_charges:

@@ -127,6 +127,11 @@ class Scheduler:
         self.outlook.note_grants(now, late)
         return woken, self.due
 
+    def rest(self) -> None:
+        """Do what :meth:`grant_due` comes to while nobody is in line."""
+        self.due = inf
+        self.wants_slot = False
+
     def _due_since(self, now: float) -> float:
         """Return since when the head is due, should it be: timers are late."""
         since = min(self.due, now)
@@ -148,7 +153,7 @@ class Scheduler:
             return False
 
         self.outlook.invalidate()
-        return self.gate.delay(turn.amounts, now) <= 0 and self.gate.take(turn, now, now)
+        return self.gate.take_if_due(turn, now)
 
     def one_too_many(self, turn: Turn, now: float, latest: float, *, newcomer: bool) -> Turn | None:
         """
@@ -258,7 +263,7 @@ class Scheduler:
 
     def start(self, turn: Turn, now: float) -> None:
         """Let the call of a turn that is held begin; it counts from ``now`` on."""
-        if now > turn.came:
+        if now > turn.came and self.queue.blocks:
             self.outlook.note_grants(now, now - turn.came)
 
         self.gate.start(turn, now)

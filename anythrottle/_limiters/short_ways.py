@@ -49,9 +49,11 @@ def enter_now(line: WaitLine, turn: Turn, priority: float, *, begins: bool) -> b
 
     # Nobody is in line, so there is no forecast that this would invalidate.
     if begins and line.observer is None and not gate.slow:
-        entered = gate.pass_now(turn, now)
-        if entered and gate.holds:
-            turn.task_id = id(loop.task())
+        entered = gate.take_if_due(turn, now)
+        if entered:
+            gate.start(turn, now)
+            if gate.holds:
+                turn.task_id = id(loop.task())
     else:
         turn.place = (priority, line.scheduler.arrivals)
         entered = _hold_now(line, turn, now) and (not begins or line.begin(turn))
@@ -64,7 +66,7 @@ def enter_now(line: WaitLine, turn: Turn, priority: float, *, begins: bool) -> b
 
 def _hold_now(line: WaitLine, turn: Turn, now: float) -> bool:
     """Hold a turn if it is due, and tell the observer; return whether it is held."""
-    if line.gate.delay(turn.amounts, now) > 0 or not line.gate.take(turn, now, now):
+    if not line.gate.take_if_due(turn, now):
         return False
 
     line.tell_granted(turn, 0.0)
