@@ -44,7 +44,7 @@ def carry_over(gate: LocalGate, policies: tuple[Policy, ...], now: float) -> lis
             continue
 
         if goes_by_utc(bucket):
-            bucket.set_utc(now, gate.utc(now))
+            bucket.set_utc(now, gate.clock.utc(now))
 
         unit = unit_of(policy.unit)
         predecessors = [pair for pair in old if unit_of(pair[0].unit) == unit]

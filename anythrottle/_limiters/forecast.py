@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf
 from typing import final
 
@@ -12,6 +12,9 @@ from .local_gate import LocalGate
 from .queue import TurnQueue
 from .timetable import Answer, Forecast, Timetable
 from .turn import Turn
+
+#: Before anything has been foreseen. Shared, and never changed.
+_NONE: Mapping[bool, Timetable] = {}
 
 #: By which part of what is still to be waited an answer may be wrong.
 _TOLERANCE = 0.01
@@ -52,21 +55,20 @@ class Forecasts:
         self._gate = gate
         self._queue = queue
         #: By whether they assume that calls that hold their charge end at once.
-        self._tables: dict[bool, Timetable] = {}
+        self._tables: Mapping[bool, Timetable] = _NONE
         #: Whether anyone has asked for the middle of the line since it was empty.
         self._marked = False
 
     def invalidate(self) -> None:
         """Forget the timetables: something has happened that nobody could foresee."""
-        if self._tables:
-            self._tables = {}
+        self._tables = _NONE
 
     def note_newcomer(self, turn: Turn) -> None:
         """Note that a turn is about to join those in line."""
         self._forget_empty_line()
-        for key, table in list(self._tables.items()):
-            if not table.note_newcomer(turn):
-                del self._tables[key]
+        if self._tables:
+            tables = self._tables.items()
+            self._tables = {key: table for key, table in tables if table.note_newcomer(turn)}
 
     def note_leaving(self, turn: Turn) -> None:
         """Note that a turn has left those in line."""
@@ -83,7 +85,8 @@ class Forecasts:
 
     def note_end(self) -> None:
         """Note that a call has ended, and by that has let its charge go."""
-        self._tables.pop(False, None)
+        if False in self._tables:
+            self._tables = {key: table for key, table in self._tables.items() if key}
 
     def is_hopeless(
         self, amounts: Sequence[int], now: float, priority: float, latest: float
@@ -155,7 +158,7 @@ class Forecasts:
 
     def _forget_empty_line(self) -> None:
         if self._tables and not self._queue.blocks:
-            self._tables = {}
+            self._tables = _NONE
             self._marked = False
 
     def _expected(
@@ -189,7 +192,7 @@ class Forecasts:
 
     def _new_table(self, now: float, *, ended: bool) -> Timetable:
         table = Timetable(self._gate, self._queue, now, ended=ended, marked=self._marked)
-        self._tables[ended and self._gate.holds_charges] = table
+        self._tables = {**self._tables, ended and self._gate.holds_charges: table}
         return table
 
     def _may_simulate(self, table: Timetable, ahead: int) -> bool:
@@ -234,7 +237,7 @@ class Forecasts:
         forecast = Forecast.of(self._gate, now)
         for bucket in forecast.buckets:
             if not self._queue.blocks and goes_by_utc(bucket):
-                bucket.set_utc(now, self._gate.utc(now))
+                bucket.set_utc(now, self._gate.clock.utc(now))
 
         return forecast
 

@@ -76,7 +76,3 @@ class Head:
         if self._scope is not None and (turn is None or turn is self._seeker):
             self._scope.cancel()
             self._seeker = self._scope = None
-
-    def forget(self) -> None:
-        """Begin anew, because all that was waited for is in another loop."""
-        self._watcher = self._seeker = self._scope = None

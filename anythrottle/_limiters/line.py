@@ -69,7 +69,8 @@ class WaitLine:
         self.queue = self.scheduler.queue
         self.name = name
         self.observer = observer
-        self._head = Head()
+        #: Made when a task waits for the first time.
+        self._head: Head | None = None
 
     async def wait(
         self,
@@ -232,21 +233,25 @@ class WaitLine:
     async def _watch(self, turn: Turn, loop: EventLoop, now: float) -> None:
         """As the head of the line, wait for what the line waits for."""
         scheduler = self.scheduler
+        if self._head is None:
+            self._head = Head()
+
+        head = self._head
         nap = 0.0
         while self.queue.first() is turn:
             self.serve(now)
             if turn.granted or turn.error is not None or now >= turn.give_up:
                 return
 
-            if scheduler.wants_slot and not self._head.seeks:
-                spare = await self._head.seek_slot(turn, loop, self.gate.slots)
+            if scheduler.wants_slot and not head.seeks:
+                spare = await head.seek_slot(turn, loop, self.gate.slots)
                 # Pause and tokens are looked at again: meanwhile nothing was held. Without a slot,
                 # it may be for another turn to go on seeking.
                 self.serve(loop.time(), spare)
                 return
 
             until = max(min(scheduler.due, turn.give_up), now + nap)
-            if await self._head.sleep(turn, loop, until):
+            if await head.sleep(turn, loop, until):
                 # For more than the time, perhaps: all is to be looked at anew.
                 return
 
@@ -398,12 +403,17 @@ class WaitLine:
             # Who lets others go may fail in this step, and they may be of its task group.
             self.clock.latest.note_actor()
 
-        head = self.queue.first()
-        if head is not None and (
-            self._head.sleeps_too_long(head, due)
-            or (self.scheduler.wants_slot and not self._head.seeks)
-        ):
-            _wake(head)
+        first = self.queue.first()
+        if first is not None and self._must_wake(first, due):
+            _wake(first)
+
+    def _must_wake(self, first: Turn, due: float) -> bool:
+        """Return whether the first in line has to look, because nothing else makes it in time."""
+        head, seeks_slot = self._head, self.scheduler.wants_slot
+        if head is None:
+            return seeks_slot or due < inf
+
+        return head.sleeps_too_long(first, due) or (seeks_slot and not head.seeks)
 
     def serve_anew(self, now: float) -> None:
         """Serve those in line, now that something has happened that could not be foreseen."""
@@ -439,12 +449,13 @@ class WaitLine:
     def _wake_or_let_go(self, turn: Turn) -> None:
         """Wake a turn that was granted, or dismissed: then it seeks no slot any more."""
         _wake(turn)
-        if turn.error is not None:
+        if turn.error is not None and self._head is not None:
             self._head.stop_seeking(turn)
 
     def stop_seeking(self) -> None:
         """Leave the line of a capacity limiter that is not the gate's any more."""
-        self._head.stop_seeking()
+        if self._head is not None:
+            self._head.stop_seeking()
 
     def quotas(self) -> tuple[PolicyState, ...]:
         """Return what each policy has left."""
@@ -482,7 +493,7 @@ class WaitLine:
             # The other loop may be suspended rather than closed, so its waiters are woken.
             _wake(turn)
 
-        self._head.forget()
+        self._head = None
 
 
 def _wake(turn: Turn) -> None:

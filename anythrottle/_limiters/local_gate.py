@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from math import inf
 from typing import cast, final
 
+from .._loops.clock import LoopClock
 from .._policies.bucket import Bucket, WallClockBucket, complete, goes_by_utc
 from .._policies.checks import unit_of
 from .._policies.policy import Cost, Policy, PolicyState, seconds_until
@@ -14,6 +15,9 @@ from .gate import NEVER
 from .quotas import quotas_of
 from .slots import Slots
 from .turn import Charge, Turn
+
+_CALLS = ("calls",)
+_ONE = (1,)
 
 #: More charges than a call has that is corrected now and then.
 _MANY = 64
@@ -26,13 +30,14 @@ class LocalGate:
 
     :param policies: the policies, each of which must agree
     :param slots: the slots
-    :param utc: returns UTC at an instant
+    :param clock: the limiter's clock, which knows UTC too
 
     """
 
     __slots__ = (
         "buckets",
         "capacities",
+        "clock",
         "credits",
         "holds",
         "holds_charges",
@@ -43,7 +48,6 @@ class LocalGate:
         "slots",
         "slow",
         "units",
-        "utc",
         "utc_buckets",
     )
 
@@ -63,18 +67,18 @@ class LocalGate:
     single: Bucket | None
     one: tuple[int, ...] | None
 
-    def __init__(
-        self, policies: tuple[Policy, ...], slots: Slots, utc: Callable[[float], float]
-    ) -> None:
+    def __init__(self, policies: tuple[Policy, ...], slots: Slots, clock: LoopClock) -> None:
         self.paused_until = NEVER
         self.slots = slots
-        self.utc = utc
+        self.clock = clock
         self.set_policies(policies, [complete(policy.bucket()) for policy in policies])
 
     def set_policies(self, policies: tuple[Policy, ...], buckets: Sequence[Bucket]) -> None:
         """Decide by these from now on, and by what the slots have become."""
         self.policies = policies
-        self.units = tuple(unit_of(policy.unit) for policy in policies)
+        units = tuple(unit_of(policy.unit) for policy in policies)
+        # The same for most limiters, of which there may be many.
+        self.units = _CALLS if units == _CALLS else units
         self.buckets = tuple(buckets)
         self.capacities = tuple(bucket.capacity for bucket in buckets)
         self.utc_buckets = tuple(bucket for bucket in buckets if goes_by_utc(bucket))
@@ -85,7 +89,8 @@ class LocalGate:
         self.single = buckets[0] if len(buckets) == 1 else None
         self.one = None
         if all(unit == "calls" for unit in self.units):
-            self.one = amounts_of(1, self.units, self.capacities)
+            one = amounts_of(1, self.units, self.capacities)
+            self.one = _ONE if one == _ONE else one
 
     def pause_until(self, instant: float) -> None:
         self.paused_until = max(self.paused_until, instant)
@@ -106,7 +111,7 @@ class LocalGate:
 
     def notice(self, now: float) -> None:
         for bucket in self.utc_buckets:
-            bucket.set_utc(now, self.utc(now))
+            bucket.set_utc(now, self.clock.utc(now))
 
     def delay(self, amounts: Sequence[int], now: float) -> float:
         if not self.slots.may_have_one():
@@ -314,7 +319,7 @@ class LocalGate:
                 bucket.tighten(now, remaining, reset_after)
 
     def quotas(self, now: float, *, here: bool) -> tuple[PolicyState, ...]:
-        return quotas_of(self.policies, self.buckets, now, self.utc, here=here)
+        return quotas_of(self.policies, self.buckets, now, self.clock.utc, here=here)
 
     def change_loops(self, shift: float) -> None:
         self.paused_until += shift

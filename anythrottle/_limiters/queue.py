@@ -34,7 +34,7 @@ class TurnQueue:
         #: None of them is empty: so there are none if and only if nobody is in line.
         self.blocks: list[list[Turn]] = []
         #: For each block but the first: a place that separates it from the one before.
-        self._starts: list[tuple[float, float]] = []
+        self._starts: tuple[tuple[float, float], ...] = ()
         self._size = 0
         #: How many have gone as the first in line so far.
         self.popped = 0
@@ -57,7 +57,7 @@ class TurnQueue:
                 blocks[-1].append(turn)
             else:
                 blocks.append([turn])
-                self._starts.append(place)
+                self._starts = (*self._starts, place)
         else:
             index = bisect_right(self._starts, place)
             insort(blocks[index], turn, key=place_of)
@@ -127,7 +127,7 @@ class TurnQueue:
     def clear(self) -> None:
         """Forget all."""
         self.blocks.clear()
-        self._starts.clear()
+        self._starts = ()
         self._size = 0
 
     def _take_out(self, index: int, position: int) -> None:
@@ -137,11 +137,12 @@ class TurnQueue:
         if not block:
             del self.blocks[index]
             # What separated it from a neighbour separates the two neighbours now.
-            del self._starts[max(index - 1, 0) : max(index, 1)]
+            self._starts = self._starts[: max(index - 1, 0)] + self._starts[max(index, 1) :]
 
     def _split(self, index: int) -> None:
         block = self.blocks[index]
         half = block[_MOST // 2 :]
         del block[_MOST // 2 :]
         self.blocks.insert(index + 1, half)
-        self._starts.insert(index, place_of(half[0]))
+        starts = self._starts
+        self._starts = (*starts[:index], place_of(half[0]), *starts[index:])

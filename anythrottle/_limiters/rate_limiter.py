@@ -112,7 +112,7 @@ class RateLimiter(LineLimiter):
         slots = Slots(*_slots_of(concurrency))
 
         def scheduler_of(clock: LoopClock) -> Scheduler:
-            self._gate = gate = LocalGate(described, slots, clock.utc)
+            self._gate = gate = LocalGate(described, slots, clock)
             queue = TurnQueue()
             return Scheduler(gate, queue, Forecasts(gate, queue), most)
 

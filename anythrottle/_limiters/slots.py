@@ -45,15 +45,13 @@ class Slots:
 
     __slots__ = ("__weakref__", "_lacking", "_own", "holders", "shared")
 
-    #: Those of the holders for whom there was no slot when the slots were exchanged.
-    _lacking: dict[Turn, None]
-
     def __init__(self, own: float = inf, shared: anyio.CapacityLimiter | None = None) -> None:
         self._own = own
         self.shared = shared
-        # Ordered sets, which are a fourth of the size of sets as long as they are empty.
+        # An ordered set; while it is empty, it is a fourth of the size of a set.
         self.holders: dict[Turn, None] = {}
-        self._lacking = {}
+        #: Those of them for whom there was no slot when the slots were exchanged.
+        self._lacking: dict[Turn, None] | None = None
 
     @property
     def total(self) -> float:
@@ -71,7 +69,7 @@ class Slots:
         if shared is self.shared:
             return
 
-        self._lacking = {}
+        self._lacking = None
         for turn in self.holders:
             self._return_of(turn)
 
@@ -105,7 +103,13 @@ class Slots:
     def let_go(self, turn: Turn) -> None:
         """Let a turn hold no slot any more."""
         turn.granted = False
-        self.holders.pop(turn, None)
+        holders = self.holders
+        if len(holders) > 1:
+            holders.pop(turn, None)
+        elif turn in holders:
+            # Not emptied, because it would keep its size.
+            self.holders = {}
+
         if self.shared is not None:
             self._return_of(turn)
 
@@ -114,7 +118,7 @@ class Slots:
         kept = turn.kept()
         del self.holders[turn]
         self.holders[kept] = None
-        if turn in self._lacking:
+        if self._lacking and turn in self._lacking:
             del self._lacking[turn]
             self._lacking[kept] = None
 
@@ -155,7 +159,7 @@ class Slots:
     def forget_holders(self) -> None:
         """Let nothing be held any more: the loop of those who held it has gone."""
         gone, self.holders = self.holders, {}
-        self._lacking = {}
+        self._lacking = None
         for turn in gone:
             # A capacity limiter of a loop that is closed cannot wake its waiters any more.
             with suppress(RuntimeError):
@@ -177,7 +181,9 @@ class Slots:
             self._lacking.popitem()[0].slot = slot
 
     def _return_of(self, turn: Turn) -> None:
-        self._lacking.pop(turn, None)
+        if self._lacking:
+            self._lacking.pop(turn, None)
+
         if turn.slot is not None:
             slot, turn.slot = turn.slot, None
             if self._lacking:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import KW_ONLY, dataclass
 from math import inf, nextafter
 from typing import Literal, final
@@ -95,13 +94,14 @@ class WindowBucket(Bucket):
         self._limit = policy.limit
         self._window = policy.window
         self._free = policy.limit
-        self._entries: deque[_Entry] = deque()
+        # A list: the smallest deque is ten times as big, and a long one is shifted in no time.
+        self._entries: list[_Entry] = []
         #: The sum of the entries.
         self._out = 0
         #: Up to which instant the last entry's return may be moved, to merge later charges in it.
         self._merge_until = -inf
         #: What has come back.
-        self._past = ChargeLog(_PAST_ENTRIES)
+        self._past: ChargeLog | None = None
 
     @property
     def capacity(self) -> float:
@@ -194,19 +194,18 @@ class WindowBucket(Bucket):
 
         self._out += withheld
         reset_at = now + min(reset_after, self._window)
-        entries = self._entries
         early: list[_Entry] = []
-        while entries and entries[0][0] <= reset_at:
-            back_at, amount, instant = entries.popleft()
+        later = [entry for entry in self._entries if entry[0] > reset_at]
+        for back_at, amount, instant in self._entries[: len(self._entries) - len(later)]:
             part = min(amount, spare)
             spare -= part
             withheld += amount - part
             early.append((back_at, part, instant))
 
         if withheld:
-            entries.appendleft((reset_at, withheld, now))
+            early.append((reset_at, withheld, now))
 
-        entries.extendleft(reversed(early))
+        self._entries = early + later
 
     def remaining(self, now: float) -> int:
         free = self._free
@@ -230,11 +229,13 @@ class WindowBucket(Bucket):
 
     def history(self, now: float) -> list[tuple[float, int]]:
         entries = [(instant, amount) for _, amount, instant in self._entries if amount]
-        return self._past.entries() + entries
+        return entries if self._past is None else self._past.entries() + entries
 
     def shift(self, seconds: float) -> None:
-        self._entries = deque(_shifted(entry, seconds) for entry in self._entries)
-        self._past.shift(seconds)
+        self._entries = [_shifted(entry, seconds) for entry in self._entries]
+        if self._past is not None:
+            self._past.shift(seconds)
+
         self._merge_until += seconds
 
     def forget_held(self) -> None:
@@ -248,7 +249,7 @@ class WindowBucket(Bucket):
         copy._entries = self._entries.copy()
         copy._out = self._out
         copy._merge_until = self._merge_until
-        copy._past = ChargeLog(_PAST_ENTRIES)
+        copy._past = None
         held = copy._held()
         if held:
             copy.start(now, held)
@@ -259,13 +260,21 @@ class WindowBucket(Bucket):
         return self._limit - self._free - self._out
 
     def _note_returns(self, now: float) -> None:
-        entries = self._entries
-        while entries and entries[0][0] <= now:
-            _, amount, instant = entries.popleft()
+        count = 0
+        for back_at, amount, instant in self._entries:
+            if back_at > now:
+                break
+
+            count += 1
             self._free += amount
             self._out -= amount
             if amount:
+                if self._past is None:
+                    self._past = ChargeLog(_PAST_ENTRIES)
+
                 self._past.note(instant, amount)
+
+        del self._entries[:count]
 
 
 def _shifted(entry: _Entry, seconds: float) -> _Entry:

@@ -52,7 +52,7 @@ class Line:
     """A gate with those in line and their outlook. Calls end when they are told to."""
 
     def __init__(self, *policies: Policy) -> None:
-        self.gate = LocalGate(policies, Slots(), LoopClock(lambda _: None, "the line").utc)
+        self.gate = LocalGate(policies, Slots(), LoopClock(lambda _: None, "the line"))
         self.queue = TurnQueue()
         self.outlook = Forecasts(self.gate, self.queue)
         self.now = 0.0
