@@ -36,9 +36,17 @@ class Head:
         """Whether a shared slot is sought."""
         return self._seeker is not None
 
-    def sleeps_too_long(self, turn: Turn, due: float) -> bool:
-        """Return whether the head of the line would sleep beyond the instant at which it is due."""
-        return due < (self._wake_at if turn is self._watcher else inf)
+    def must_wake(self, first: Turn, due: float, *, wants_slot: bool) -> bool:
+        """
+        Return whether the first in line has to look, because nothing else makes it in time.
+
+        :param due: when it is due
+        :param wants_slot: whether it waits for a shared slot
+        """
+        if wants_slot and self._seeker is None:
+            return True
+
+        return due < (self._wake_at if first is self._watcher else inf)
 
     async def sleep(self, turn: Turn, loop: EventLoop, until: float) -> bool:
         """Sleep until an instant; return whether the task was woken before."""

@@ -11,12 +11,12 @@ look, the instant is read from which on it counts. No code of a user's own runs 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable
 from math import inf, ulp
 from typing import final
 
 from .._errors import LimitExceeded
-from .._events import Abandoned, Ended, Event, Granted, Observer, Refused, tell
+from .._events import Abandoned, Event, Granted, Observer, Refused, tell
 from .._loops.clock import LoopClock, weakly
 from .._loops.event_loop import EventLoop
 from .._policies.policy import Cost, Decision, PolicyState
@@ -45,16 +45,7 @@ class WaitLine:
 
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_head",
-        "clock",
-        "gate",
-        "name",
-        "observer",
-        "queue",
-        "scheduler",
-    )
+    __slots__ = ("__weakref__", "_head", "clock", "gate", "name", "observer", "queue", "scheduler")
 
     def __init__(
         self,
@@ -87,7 +78,7 @@ class WaitLine:
         :param fast: whether a turn that is due at once shall not be a checkpoint
         :param max_wait: how long to wait at most
         :param newcomer: whether it may be refused because too many wait already
-        :param begins: whether the call begins; else the turn is only held, for :meth:`begin`
+        :param begins: whether the call begins; else the turn is only held, for :func:`.begin_call`
         :return: how long it has waited, in seconds
         :raises ~anythrottle.LimitExceeded: if it would have to wait too long, or for too many
 
@@ -112,7 +103,7 @@ class WaitLine:
                 elif self.observer is not None and not turn.told:
                     self.tell_granted(turn, now - arrived)
                 else:
-                    return (self._begin(turn, now, alone=alone) if begins else now) - arrived
+                    return (self.start(turn, now, alone=alone) if begins else now) - arrived
 
                 if turn.granted and not fast and loop.must_look():
                     await loop.look()
@@ -179,7 +170,8 @@ class WaitLine:
             return None
 
         decision = self.scheduler.decide(refused, now)
-        self._dismiss(refused, LimitExceeded(decision, self.quotas()))
+        self.scheduler.dismiss(refused, LimitExceeded(decision, self.quotas()))
+        self._wake_or_let_go(refused)
         return refused.cost, decision
 
     def _next_change(
@@ -192,7 +184,7 @@ class WaitLine:
 
         if turn.granted:
             # A pause has begun between the grant and now.
-            self._call_back(turn, now)
+            self.call_back(turn, now)
 
         if patient and self.gate.holds and is_inside():
             return self._change_inside(turn, loop, now)
@@ -233,10 +225,7 @@ class WaitLine:
     async def _watch(self, turn: Turn, loop: EventLoop, now: float) -> None:
         """As the head of the line, wait for what the line waits for."""
         scheduler = self.scheduler
-        if self._head is None:
-            self._head = Head()
-
-        head = self._head
+        head = self._head = self._head or Head()
         nap = 0.0
         while self.queue.first() is turn:
             self.serve(now)
@@ -258,24 +247,7 @@ class WaitLine:
             now = loop.time()
             nap = 0.0 if now >= until else max(2 * nap, _NAP)
 
-    def begin(self, turn: Turn) -> bool:
-        """
-        Let the call of a turn that is held begin, after a last look whether it still may.
-
-        :return: whether it has begun; if not, it is in line again, or can never be granted
-        """
-        if not turn.granted or turn.error is not None or turn.loop is not self.clock.latest:
-            return False
-
-        now = self.clock.estimate()
-        if not self.gate.may_start(turn, now):
-            self._call_back(turn, now)
-            return False
-
-        self._begin(turn, now)
-        return True
-
-    def _begin(self, turn: Turn, now: float, *, alone: bool = False) -> float:
+    def start(self, turn: Turn, now: float, *, alone: bool = False) -> float:
         """
         Let the call of a turn that is held begin.
 
@@ -299,13 +271,6 @@ class WaitLine:
 
         return now
 
-    def give_back_held(self, loop: EventLoop, held: object, amounts: Sequence[int]) -> None:
-        """Give back what a call without a turn holds that does not begin."""
-        if loop is self.clock.latest:
-            now = self.clock.estimate()
-            self.gate.give_back_held(held, amounts, now)
-            self.serve_anew(now)
-
     def look_again(self, now: float) -> None:
         """Look again, now that a call has begun, if the head waits for what such calls hold."""
         if self.scheduler.due < inf:
@@ -314,67 +279,14 @@ class WaitLine:
         head = self.queue.first()
         if self.gate.slow and head is not None:
             # Its buckets are not asked here: that may take a while, and the call has begun.
-            _wake(head)
+            head.wake()
         else:
             self.serve(now)
 
-    def _call_back(self, turn: Turn, now: float) -> None:
+    def call_back(self, turn: Turn, now: float) -> None:
         """Take back what was granted to a turn whose call has not begun: it is in line again."""
         self.scheduler.call_back(turn, now)
         self.serve(now)
-
-    def end(self, turn: Turn) -> None:
-        """Let the call of a turn end; what it held goes to those in line."""
-        gate = self.gate
-        if turn.began == inf:
-            # It was held, or called back since, and is not needed.
-            self.leave(turn)
-        elif turn.granted and turn.loop is self.clock.latest:
-            waited_for = bool(self.queue.blocks)
-            if not (waited_for or gate.holds_charges or (gate.holds and self.observer)):
-                gate.slots.let_go(turn)
-                return
-
-            now = self.clock.estimate()
-            self.scheduler.end(turn, now)
-            if waited_for and gate.slots.exceeded():
-                # Still: there were more slots when it began.
-                self.wake_all()
-            elif waited_for:
-                self.serve(now)
-
-            if gate.holds:
-                self.tell(Ended, now - turn.began)
-
-    def keep(self, turn: Turn) -> Turn:
-        """Let a call go on whose function has returned; return what it holds, for :meth:`end`."""
-        if turn.granted and turn.loop is self.clock.latest:
-            return self.gate.slots.keep(turn)
-
-        return turn
-
-    def mark_counted(self, turn: Turn, units: Collection[str]) -> None:
-        """Let a call that runs count from now on, in some units; it may make others due sooner."""
-        if turn.granted and turn.loop is self.clock.latest:
-            now = self.clock.estimate()
-            self.catch_up(now)
-            self.scheduler.mark_counted(turn, now, units)
-            if self.gate.holds_charges and self.queue.blocks:
-                self.serve(now)
-
-    def settle(self, turn: Turn, changes: dict[str, int]) -> None:
-        """Correct the charge of a started turn, by unit; what comes back goes to those in line."""
-        if turn.loop is self.clock.latest:
-            now = self.clock.estimate()
-            self.catch_up(now)
-            self.scheduler.settle(turn, now, changes)
-            self.serve(now)
-
-    def rejoin(self, turn: Turn) -> None:
-        """Let a turn be in line already, before :meth:`wait` is called for it."""
-        turn.loop = self.clock.loop()
-        turn.came = turn.loop.time()
-        self.scheduler.rejoin(turn)
 
     def leave(self, turn: Turn) -> None:
         """Take a turn that was cancelled out of the line, or hand on what it was granted."""
@@ -404,16 +316,10 @@ class WaitLine:
             self.clock.latest.note_actor()
 
         first = self.queue.first()
-        if first is not None and self._must_wake(first, due):
-            _wake(first)
-
-    def _must_wake(self, first: Turn, due: float) -> bool:
-        """Return whether the first in line has to look, because nothing else makes it in time."""
-        head, seeks_slot = self._head, self.scheduler.wants_slot
-        if head is None:
-            return seeks_slot or due < inf
-
-        return head.sleeps_too_long(first, due) or (seeks_slot and not head.seeks)
+        if first is not None:
+            head = self._head = self._head or Head()
+            if head.must_wake(first, due, wants_slot=self.scheduler.wants_slot):
+                first.wake()
 
     def serve_anew(self, now: float) -> None:
         """Serve those in line, now that something has happened that could not be foreseen."""
@@ -435,20 +341,16 @@ class WaitLine:
     def wake_all(self) -> None:
         """Let all in line see for themselves: some may wait now for what they hold themselves."""
         for turn in self.queue.ahead_of():
-            _wake(turn)
+            turn.wake()
 
     def recount(self) -> None:
         """Count anew what those in line cost; those that can never be granted any more leave."""
         for turn in self.scheduler.recount():
             self._wake_or_let_go(turn)
 
-    def _dismiss(self, turn: Turn, error: Exception) -> None:
-        self.scheduler.dismiss(turn, error)
-        self._wake_or_let_go(turn)
-
     def _wake_or_let_go(self, turn: Turn) -> None:
         """Wake a turn that was granted, or dismissed: then it seeks no slot any more."""
-        _wake(turn)
+        turn.wake()
         if turn.error is not None and self._head is not None:
             self._head.stop_seeking(turn)
 
@@ -491,12 +393,6 @@ class WaitLine:
         """Forget who waits and what is held, because another loop goes on with its own clock."""
         for turn in self.scheduler.change_loops(shift):
             # The other loop may be suspended rather than closed, so its waiters are woken.
-            _wake(turn)
+            turn.wake()
 
         self._head = None
-
-
-def _wake(turn: Turn) -> None:
-    # Outside of an event loop, a turn has no task that could be woken.
-    if turn.loop is not None:
-        turn.loop.wake(turn)

@@ -8,12 +8,13 @@ from types import TracebackType
 from .._events import Throttled
 from .._policies.policy import Cost
 from ..abc import Permit
+from .calls import end_call, stand_again
 from .controls import Controls
 from .line import WaitLine
 from .max_wait import MaxWait, check_max_wait, check_priority
 from .permit import TurnPermit
 from .scheduling import HOLDS
-from .short_ways import free_loop
+from .short_ways import free_loop, give_back_held
 from .turn import FRONT, Turn
 
 
@@ -79,7 +80,7 @@ class LineLimiter(Controls):
                 if loop.suspect is not None and loop.is_alarmed():
                     await loop.look()
             except BaseException:
-                line.give_back_held(loop, held, amounts)
+                give_back_held(line, loop, held, amounts)
                 raise
 
             now = loop.time()
@@ -93,7 +94,7 @@ class LineLimiter(Controls):
 
                 return
 
-            line.give_back_held(loop, held, amounts)
+            give_back_held(line, loop, held, amounts)
             amounts = self._amounts_without_hold(cost, "acquire")
             place = (priority, arrival)
 
@@ -157,7 +158,7 @@ class LineLimiter(Controls):
         # Not fast: else a function that is throttled each time would never let others run.
         again = self._permit(cost, FRONT, permit.max_wait, fast=False)
         again.place = (FRONT, permit.place[1])
-        self._line.rejoin(again)
+        stand_again(self._line, again)
         return again
 
     async def __aenter__(self) -> None:
@@ -177,7 +178,7 @@ class LineLimiter(Controls):
         turn = self._take_out()
         if turn is not None:
             assert isinstance(turn, Turn)
-            self._line.end(turn)
+            end_call(self._line, turn)
 
     def _permit(
         self, cost: Cost, priority: float, max_wait: MaxWait = None, *, fast: bool | None = None

@@ -11,6 +11,7 @@ from typing import Protocol, Self, final
 from .._events import Event, Paused, Settled, tell
 from .._policies.checks import check_unit, unit_of
 from .._policies.policy import Cost, PolicyState
+from .calls import begin_call, end_call, keep_call, mark_call, settle_call
 from .cost import by_unit, check_counted, named_amounts
 from .line import WaitLine
 from .live import Live
@@ -182,7 +183,7 @@ class TurnPermit(Live, Turn):
         amounts = named_amounts(cost, self._line.gate.units, self._known_units(before))
         before.setdefault("calls", 1)
         changes = {unit: amount - before.get(unit, 0) for unit, amount in amounts.items()}
-        self._line.settle(turn, {unit: change for unit, change in changes.items() if change})
+        settle_call(self._line, turn, {unit: change for unit, change in changes.items() if change})
         turn.cost = after = before | amounts
         if self._line.observer is not None and after != before:
             tell(self._line.observer, Settled(self._line.name, before, after))
@@ -223,7 +224,7 @@ class TurnPermit(Live, Turn):
         if counted:
             names = [n if n in known else check_counted(n, counted) for n in names]
 
-        self._line.mark_counted(turn, names)
+        mark_call(self._line, turn, names)
 
     def throttled(self, retry_after: float | None = None) -> None:
         """
@@ -266,7 +267,7 @@ class TurnPermit(Live, Turn):
 
         self._ended = True
         if self._kept is not None:
-            self._line.end(self._kept)
+            end_call(self._line, self._kept)
 
     def end_if_kept(self) -> None:
         """End a call that is kept, but whose result nobody will have."""
@@ -292,7 +293,7 @@ class TurnPermit(Live, Turn):
 
         :return: whether it has begun; if not, it was called back: :meth:`hold` it again
         """
-        return self._line.begin(self)
+        return begin_call(self._line, self)
 
     @property
     def has_begun(self) -> bool:
@@ -308,7 +309,7 @@ class TurnPermit(Live, Turn):
 
     def leave(self) -> None:
         """Leave it: the call has ended, or will not begin."""
-        self._line.end(self)
+        end_call(self._line, self)
 
     async def __aenter__(self) -> Self:
         if self._entered:
@@ -353,7 +354,7 @@ class TurnPermit(Live, Turn):
     ) -> None:
         self.may_be_kept = False
         if self._keeps and not self._ended and exc_type is None:
-            self._kept = self._line.keep(self)
+            self._kept = keep_call(self._line, self)
         else:
             self.leave()
 

@@ -7,7 +7,10 @@ while a pause may be under way.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .._loops.event_loop import EventLoop
+from .calls import begin_call
 from .gate import NEVER
 from .line import WaitLine
 from .turn import Turn
@@ -35,7 +38,7 @@ def enter_now(line: WaitLine, turn: Turn, priority: float, *, begins: bool) -> b
     Let the call of a turn begin if that may be at once.
 
     :param priority: that of its place, should it come to stand in line
-    :param begins: whether the call begins; else the turn is only held, for :meth:`.WaitLine.begin`
+    :param begins: whether the call begins; else the turn is only held, for :func:`.begin_call`
     :return: whether it has begun, or is held
     """
     loop = free_loop(line)
@@ -56,7 +59,7 @@ def enter_now(line: WaitLine, turn: Turn, priority: float, *, begins: bool) -> b
                 turn.task_id = id(loop.task())
     else:
         turn.place = (priority, line.scheduler.arrivals)
-        entered = _hold_now(line, turn, now) and (not begins or line.begin(turn))
+        entered = _hold_now(line, turn, now) and (not begins or begin_call(line, turn))
         if not entered:
             line.leave(turn)
             turn.place = None
@@ -91,6 +94,14 @@ def take_now(line: WaitLine, turn: Turn) -> None:
         line.tell_granted(turn, 0.0)
         now = line.clock.now()
 
-    if not line.begin(turn):
+    if not begin_call(line, turn):
         line.leave(turn)
         raise turn.error or line.refuse(turn, now)
+
+
+def give_back_held(line: WaitLine, loop: EventLoop, held: object, amounts: Sequence[int]) -> None:
+    """Give back what a call without a turn holds that does not begin."""
+    if loop is line.clock.latest:
+        now = line.clock.estimate()
+        line.gate.give_back_held(held, amounts, now)
+        line.serve_anew(now)

@@ -115,6 +115,11 @@ class Turn(Parked):
         self.error: Exception | None = None
         self.may_be_shed = False
 
+    def wake(self) -> None:
+        """Wake the task that waits, if there is one: outside of an event loop there is none."""
+        if self.loop is not None:
+            self.loop.wake(self)
+
     def kept(self) -> KeptTurn:
         """Return a turn that holds from now on what this one holds, which then holds nothing."""
         kept = KeptTurn(self.cost, self.amounts, ends=True)

@@ -1,0 +1,86 @@
+"""A call's way once its turn is held: it begins, is settled, marked, kept, and ends."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from math import inf
+
+from .._events import Ended
+from .line import WaitLine
+from .turn import Turn
+
+
+def begin_call(line: WaitLine, turn: Turn) -> bool:
+    """
+    Let the call of a turn that is held begin, after a last look whether it still may.
+
+    :return: whether it has begun; if not, it is in line again, or can never be granted
+    """
+    if not turn.granted or turn.error is not None or turn.loop is not line.clock.latest:
+        return False
+
+    now = line.clock.estimate()
+    if not line.gate.may_start(turn, now):
+        line.call_back(turn, now)
+        return False
+
+    line.start(turn, now)
+    return True
+
+
+def end_call(line: WaitLine, turn: Turn) -> None:
+    """Let the call of a turn end; what it held goes to those in line."""
+    gate = line.gate
+    if turn.began == inf:
+        # It was held, or called back since, and is not needed.
+        line.leave(turn)
+    elif turn.granted and turn.loop is line.clock.latest:
+        waited_for = bool(line.queue.blocks)
+        if not (waited_for or gate.holds_charges or (gate.holds and line.observer)):
+            gate.slots.let_go(turn)
+            return
+
+        now = line.clock.estimate()
+        line.scheduler.end(turn, now)
+        if waited_for and gate.slots.exceeded():
+            # Still: there were more slots when it began.
+            line.wake_all()
+        elif waited_for:
+            line.serve(now)
+
+        if gate.holds:
+            line.tell(Ended, now - turn.began)
+
+
+def keep_call(line: WaitLine, turn: Turn) -> Turn:
+    """Let a call go on whose function has returned; return what it holds, for :func:`end_call`."""
+    if turn.granted and turn.loop is line.clock.latest:
+        return line.gate.slots.keep(turn)
+
+    return turn
+
+
+def mark_call(line: WaitLine, turn: Turn, units: Collection[str]) -> None:
+    """Let a call that runs count from now on, in some units; it may make others due sooner."""
+    if turn.granted and turn.loop is line.clock.latest:
+        now = line.clock.estimate()
+        line.catch_up(now)
+        line.scheduler.mark_counted(turn, now, units)
+        if line.gate.holds_charges and line.queue.blocks:
+            line.serve(now)
+
+
+def settle_call(line: WaitLine, turn: Turn, changes: dict[str, int]) -> None:
+    """Correct the charge of a started turn, by unit; what comes back goes to those in line."""
+    if turn.loop is line.clock.latest:
+        now = line.clock.estimate()
+        line.catch_up(now)
+        line.scheduler.settle(turn, now, changes)
+        line.serve(now)
+
+
+def stand_again(line: WaitLine, turn: Turn) -> None:
+    """Let a turn be in line already, before :meth:`.WaitLine.wait` is called for it."""
+    turn.loop = line.clock.loop()
+    turn.came = turn.loop.time()
+    line.scheduler.rejoin(turn)
