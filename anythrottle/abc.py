@@ -172,7 +172,7 @@ class Idle(Protocol):
 
     def idle_in(self) -> float:
         """
-        Tell in how many seconds there is nothing to remember, if nobody comes.
+        Return in how many seconds there is nothing to remember, if nobody comes.
 
         :return: 0 if that is so now; infinity if nobody knows, so that it is asked again later
         """

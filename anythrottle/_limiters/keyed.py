@@ -115,7 +115,7 @@ class KeyedLimiter(Live, Generic[K, L]):
         return limiter
 
     def _drop_one(self, now: float) -> bool:
-        """Look at the key whose turn it is, and drop it if it is idle; tell whether any was due."""
+        """Drop the key whose turn it is to be looked at, if it is idle; return whether any was."""
         if not self._checks or self._checks[0][0] > now:
             return False
 
@@ -129,7 +129,7 @@ class KeyedLimiter(Live, Generic[K, L]):
         return True
 
     def _let_go(self, key: K) -> bool:
-        """Forget a key unless somebody holds its limiter; tell whether it was forgotten."""
+        """Forget a key unless somebody holds its limiter; return whether it was forgotten."""
         reference = weakref.ref(self._limiters.pop(key))
         # Whoever holds it keeps it alive: then it has to be found again.
         limiter = reference()

@@ -186,7 +186,7 @@ class RateLimiter(LineLimiter):
 
     def peek(self, cost: Cost = 1) -> Decision:
         """
-        Tell whether a call may go now, and if not, why and when. Asking changes nothing.
+        Return whether a call may go now, and if not, why and when. Asking changes nothing.
 
         :param cost: what the call would cost, 0 or more, or amounts by unit
         :raises TypeError: if ``cost`` is of the wrong type
@@ -199,7 +199,7 @@ class RateLimiter(LineLimiter):
 
     def idle_in(self) -> float:
         """
-        Tell in how many seconds there is nothing left to remember, if nobody comes.
+        Return in how many seconds there is nothing left to remember, if nobody comes.
 
         :return: 0 if all is as new; infinity while calls run that hold something, or anybody waits
         """

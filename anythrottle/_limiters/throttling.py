@@ -96,7 +96,7 @@ def note_last_throttle(error: BaseException, throttles: int, retry_after: float 
 
 
 def _may_go(error: BaseException, job: object, replacement: object) -> bool:
-    """Tell whether a throttled job can go again; if not, that is noted on its error."""
+    """Return whether a throttled job can go again; if not, that is noted on its error."""
     if replacement is job and not callable(job):
         error.add_note(
             "An awaitable cannot run again: pass a callable that makes it, or raise "

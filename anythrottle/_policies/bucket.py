@@ -60,7 +60,7 @@ class Bucket(Protocol):
     @abstractmethod
     def delay(self, now: float, cost: int) -> float:
         """
-        Tell how long ``cost`` has to wait. Asking changes nothing.
+        Return how long ``cost`` has to wait. Asking changes nothing.
 
         :return: seconds: 0 if it may go now, infinity if not before something is given back or
             released, else it is due exactly at ``now + delay`` if nobody comes in between
@@ -70,7 +70,7 @@ class Bucket(Protocol):
 
     def take_free(self, cost: int) -> bool:
         """
-        Hold ``cost`` if there is room for it whatever the time is; tell whether it was held.
+        Hold ``cost`` if there is room for it whatever the time is; return whether it was held.
 
         By default it never is: the clock is asked first.
         """
@@ -144,7 +144,7 @@ class Bucket(Protocol):
 
     def remaining(self, now: float) -> int:
         """
-        Tell how much could be taken at this instant, 0 or more.
+        Return how much could be taken at this instant, 0 or more.
 
         By default that is found by asking :meth:`delay`, a few times.
         """
@@ -160,7 +160,7 @@ class Bucket(Protocol):
 
     def reset_after(self, now: float) -> float:
         """
-        Tell in how many seconds the bucket is full again, if nothing more is taken.
+        Return in how many seconds the bucket is full again, if nothing more is taken.
 
         By default that is when as much as the capacity would be due.
         """
@@ -184,7 +184,7 @@ class Bucket(Protocol):
 
     def forgive(self, now: float, until: float) -> bool:
         """
-        See to it that no debt is left after the instant ``until``; tell whether there would be.
+        See to it that no debt is left after the instant ``until``; return whether there would be.
 
         A policy under which a debt cannot outlast the window in which it was made forgives
         nothing, nor does one by default.
@@ -270,12 +270,12 @@ class LevelBucket(Bucket, Protocol):
 
 
 def goes_by_utc(bucket: Bucket) -> TypeGuard[WallClockBucket]:
-    """Tell whether a bucket has to be told what UTC is."""
+    """Return whether a bucket has to be told what UTC is."""
     return hasattr(bucket, "set_utc")
 
 
 def has_level(bucket: Bucket) -> TypeGuard[LevelBucket]:
-    """Tell whether a bucket may begin where another one stands."""
+    """Return whether a bucket may begin where another one stands."""
     return hasattr(bucket, "unlikeness")
 
 
