@@ -64,7 +64,7 @@ class Abandoned:
 @dataclass(frozen=True, slots=True)
 class Paused:
     """
-    The limiter lets nobody pass for a while. When that has passed by itself, no record tells.
+    The limiter lets nobody pass for a while. No event is sent when a pause expires by itself.
 
     :ivar name: the limiter's name
     :ivar seconds: for how long from now, earlier pauses included; infinity for until it is resumed

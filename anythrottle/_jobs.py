@@ -64,6 +64,6 @@ def awaitable_of(job: JobOf[T], what: object) -> Awaitable[T]:
 
 
 def discard(job: object) -> None:
-    """Close a coroutine that nobody will await, so that Python doesn't complain that nobody has."""
+    """Close a coroutine that will not be awaited, so that Python doesn't warn of it."""
     if iscoroutine(job) and getcoroutinestate(job) == CORO_CREATED:
         job.close()

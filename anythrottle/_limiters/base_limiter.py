@@ -345,7 +345,7 @@ def _let_keep(permit: object) -> None:
 
 
 def _abandon(permit: object, again: object) -> None:
-    """Let go what nobody will make use of: a call that is kept, and a turn to go again."""
+    """Let go what is of no use any more: a call that is kept, and a turn to go again."""
     if isinstance(again, TurnPermit):
         again.leave()
 

@@ -29,7 +29,7 @@ _FEW = 64
 #: How many turns may be simulated anew for each event: that a turn joins or leaves, or a question.
 _PAID = 32
 
-#: By what factor those who join in between may cost more than the others, on average.
+#: By what factor those that join in between may cost more than the others, on average.
 _MORE = 4
 
 
@@ -60,7 +60,7 @@ class Forecasts:
         self._marked = False
 
     def invalidate(self) -> None:
-        """Forget the timetables: something has happened that nobody could foresee."""
+        """Forget the timetables: something has happened that could not be foreseen."""
         self._tables = _NONE
 
     def note_newcomer(self, turn: Turn) -> None:
@@ -129,7 +129,7 @@ class Forecasts:
         if ahead and not starved:
             due, delays = self._expected(amounts, priority, ahead, now)
         else:
-            # Who has to wait for a slot has to wait for nobody knows how long.
+            # How long a slot takes is unknown.
             forecast = self._without_line(now)
             due, delays, *_ = forecast.answer(amounts)
             if not ahead:
@@ -222,7 +222,7 @@ class Forecasts:
 
     def _delay(self, table: Timetable, now: float) -> float:
         """Return by how much those in line may go later than a timetable says."""
-        # While nobody knows when a slot or a charge will be let go, all moves on with time.
+        # While it is unknown when a slot or a charge will be let go, all moves on with time.
         gate = self._gate
         moves = gate.holds and (gate.holds_charges or gate.slots.none_left())
         return table.late + (now - table.made if moves else 0.0)

@@ -3,7 +3,7 @@ What the jobs hold within which a task runs, and whether it could ever get more 
 
 A job that waits for a slot while every slot is held by a job that does so waits for ever, be it
 through another engine, a child task, or a second limiter with the same capacity limiter. So the
-context of a job says what it holds, and who waits inside of a job is counted as long as it does.
+context of a job says what it holds, and a task that waits inside of a job is counted meanwhile.
 A task that a job has started in a task group of another task does not wait inside of the job,
 though it has its context: the job may end before.
 """

@@ -122,16 +122,16 @@ class KeyedLimiter(Live, Generic[K, L]):
         _, _, key = heappop(self._checks)
         idle_in = _idle_in(self._limiters[key])
         if idle_in > 0 or not self._let_go(key):
-            # In use. If nobody knows for how long, it is left alone for as long as a pause.
+            # In use. If it is unknown for how long, it is left alone for as long as a pause.
             wait = _patience(self._limiters[key]) if idle_in in {0, inf} else idle_in
             self._check_at(max(now + wait, nextafter(now, inf)), key)
 
         return True
 
     def _let_go(self, key: K) -> bool:
-        """Forget a key unless somebody holds its limiter; return whether it was forgotten."""
+        """Forget a key unless its limiter is in use; return whether it was forgotten."""
         reference = weakref.ref(self._limiters.pop(key))
-        # Whoever holds it keeps it alive: then it has to be found again.
+        # A reference elsewhere keeps it alive: then it has to be found again.
         limiter = reference()
         if limiter is not None:
             self._limiters[key] = limiter
@@ -189,6 +189,6 @@ def _idle_in(limiter: object) -> float:
 
 
 def _patience(limiter: object) -> float:
-    """Return for how long a limiter is left alone of which nobody knows when it will be idle."""
+    """Return for how long a limiter is left alone that cannot tell when it will be idle."""
     policies = limiter.policies if isinstance(limiter, QuotaLimiter) else ()
     return min((policy.window for policy in policies), default=_LEFT_ALONE)

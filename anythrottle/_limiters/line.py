@@ -312,7 +312,7 @@ class WaitLine:
             self._wake_or_let_go(turn)
 
         if woken and self.clock.latest is not None:
-            # Who lets others go may fail in this step, and they may be of its task group.
+            # The task that lets others go may fail in this step, and they may be of its task group.
             self.clock.latest.note_actor()
 
         first = self.queue.first()
@@ -390,7 +390,7 @@ class WaitLine:
             raise
 
     def _change_loops(self, shift: float) -> None:
-        """Forget who waits and what is held, because another loop goes on with its own clock."""
+        """Forget what waits and what is held, because another loop goes on with its own clock."""
         for turn in self.scheduler.change_loops(shift):
             # The other loop may be suspended rather than closed, so its waiters are woken.
             turn.wake()

@@ -126,7 +126,7 @@ class TurnPermit(Live, Turn):
     ) -> None:
         # Not by super(): there is one for each call, and that costs.
         Turn.__init__(self, cost, amounts, ends=True)
-        #: The limiter, which so stays what it is as long as somebody has a permit of it.
+        #: Keeps the limiter alive (see KeyedLimiter) while a permit of it exists.
         self._owner = owner
         self._line = line
         self._policies = line.gate.policies
@@ -270,7 +270,7 @@ class TurnPermit(Live, Turn):
             end_call(self._line, self._kept)
 
     def end_if_kept(self) -> None:
-        """End a call that is kept, but whose result nobody will have."""
+        """End a call that is kept, but whose result is lost."""
         if self._keeps:
             self.end()
 

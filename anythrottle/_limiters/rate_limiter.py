@@ -173,13 +173,13 @@ class RateLimiter(LineLimiter):
             gate.set_policies(described, buckets)
             line.recount()
         finally:
-            # Those who were called back too, should a policy of the user's own have failed.
+            # Also those that were called back, should a policy of the user's own have failed.
             line.serve_anew(now)
             if gate.slots.exceeded():
                 line.wake_all()
 
             for turn in recalled:
-                # Who goes at once is not told of again: an observer may do this each time.
+                # A turn that goes at once is not told of again: an observer may do this each time.
                 turn.told = turn.told and turn.granted
 
         line.tell(Reconfigured, described)

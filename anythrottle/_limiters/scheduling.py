@@ -293,7 +293,7 @@ class Scheduler:
         return self.outlook.decide(turn.amounts, now, turn.place[0])
 
     def change_loops(self, shift: float) -> list[Turn]:
-        """Forget who waits and what is held; return the turns that waited in the other loop."""
+        """Forget what waits and what is held; return the turns that waited in the other loop."""
         turns = self.queue.ahead_of()
         self.queue.clear()
         self.due = inf

@@ -1,4 +1,4 @@
-"""When each of those in line will go, if nothing happens that nobody could foresee."""
+"""When each of those in line will go, if nothing unforeseen happens."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Answer(NamedTuple):
     """
     When a newcomer will go.
 
-    :ivar due: the instant at which it may go; infinity if nobody knows
+    :ivar due: the instant at which it may go; infinity if that is unknown
     :ivar delays: for how long each bucket will make it wait when it is the next
     :ivar inserted: how many have joined before it, at most, that were left out of account
     :ivar left: how many have left before it, at most, and were not
@@ -48,7 +48,7 @@ class Forecast:
     """
     The buckets of a gate as they will be when some of those in line have passed.
 
-    Slots are left out: nobody knows how long calls take.
+    Slots are left out: how long calls take is unknown.
 
     :ivar buckets: copies of the gate's
     :ivar instant: when the last one of them will have passed
@@ -66,7 +66,7 @@ class Forecast:
         """
         Return the buckets as they are when none has passed yet.
 
-        :param ended: whether to assume that calls end as soon as they can; else nobody knows when
+        :param ended: whether to assume that calls end as soon as they can; else it is unknown when
 
         """
         buckets = [bucket.ahead(now, ended=ended) for bucket in gate.buckets]
@@ -113,7 +113,7 @@ class Timetable:
     :param gate: the gate
     :param queue: those in line, of whom there is one at least
     :param now: the present instant
-    :param ended: whether to assume that calls end as soon as they can; else nobody knows when
+    :param ended: whether to assume that calls end as soon as they can; else it is unknown when
     :param marked: whether to mark states: without, there is no answer for most places in the middle
 
     """

@@ -19,7 +19,7 @@ _NOTHING: list[Charge] = []
 #: When a call has told that it was counted, in which units, and what it cost then.
 Mark: TypeAlias = tuple[float, Collection[str], Mapping[str, int]]
 
-#: The priority of those who go again: before all others.
+#: The priority of calls that go again: before all others.
 FRONT = -inf
 
 
@@ -67,7 +67,8 @@ class Turn(Parked):
     :ivar charges: what the call was charged, if it ends
     :ivar marks: when the call has told that it was counted, in which units (none: in all), and what
         it cost then, by unit
-    :ivar may_be_shed: whether it is refused if somebody comes who goes before it, and too many wait
+    :ivar may_be_shed: whether it is refused if another turn comes that goes before it, and too many
+        wait
     :ivar error: why it can never be granted, if the limiter has become another one
 
     """
@@ -150,7 +151,7 @@ class KeptTurn(Turn):
     """
     The turn of a call that goes on after its function has returned.
 
-    It is all that a limiter knows of such a call: the permit belongs to whoever is to end it.
+    It is all that a limiter knows of such a call: the permit belongs to the code that is to end it.
     """
 
     __slots__ = ()

@@ -116,7 +116,7 @@ class EventLoop(ABC):
         """
         Return whether a task that was noted has failed, so that others may be cancelled at once.
 
-        Who has just passed a checkpoint has to :meth:`look` then, before its call begins.
+        A task that has just passed a checkpoint has to :meth:`look` then, before its call begins.
         """
         return False
 

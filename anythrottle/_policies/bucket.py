@@ -199,7 +199,7 @@ class Bucket(Protocol):
 
     @abstractmethod
     def forget_held(self) -> None:
-        """Let go all that is held: whoever held it is no more."""
+        """Let go all that is held: the calls that held it are gone."""
         ...
 
     @abstractmethod

@@ -46,7 +46,7 @@ class ChargeLog:
         """
         Undo so much of a charge that was made at ``since`` or later.
 
-        When, nobody knows. The earliest that it may have been matter least to a successor.
+        When is unknown. The earliest that it may have been matter least to a successor.
         """
         kept: list[tuple[float, int]] = []
         for instant, noted in self._entries:

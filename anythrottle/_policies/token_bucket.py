@@ -272,7 +272,7 @@ class TokenBucketState(LevelBucket):
     def _still_out(self, now: float, receipt: float) -> float:
         """Return how much more has to flow in until a charge that is out has come back."""
         # Rounded up, as receipt and now are rounded by more than a token is worth if the rate is
-        # high: who gives back at once gets all of it.
+        # high: what is given back at once comes back in full.
         return self._flow(receipt - now + 8 * ulp(max(abs(receipt), abs(now))))
 
     def _level_at(self, instant: float) -> float:

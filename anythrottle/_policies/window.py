@@ -141,7 +141,7 @@ class WindowBucket(Bucket):
         window = self._window
         back_at = now + window
         if back_at - now < window:
-            # The sum was rounded down: whoever measures must not find the window too short.
+            # The sum was rounded down: measured afterwards, the window must not be too short.
             back_at = nextafter(back_at, inf)
 
         self._out += cost
