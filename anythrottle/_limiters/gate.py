@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
+from .._policies.bucket import Bucket
 from .._policies.policy import Cost, Decision, Policy, PolicyState
 from .slots import Slots
 from .turn import Turn
@@ -35,6 +36,12 @@ class Gate(Protocol):
     slow: bool
     """Whether the methods may take their time, as they call code of a user's own."""
 
+    has_short_way: bool
+    """Whether calls may pass without a turn, by :meth:`hold`, while there is no pause."""
+    buckets: tuple[Bucket, ...]
+    """What such calls hold something in: other ones once the policies are exchanged."""
+    only: Bucket | None
+    """The bucket that alone decides on such calls, and counts calls: it may be asked itself."""
     one: tuple[int, ...] | None
     """What a cost of 1 comes to, if each policy counts calls."""
 
@@ -102,26 +109,21 @@ class Gate(Protocol):
         """Return whether the call of a turn that was charged may begin by now."""
         ...
 
-    def hold(
-        self, amounts: Sequence[int], time: Callable[[], float], *, starts: bool
-    ) -> object | None:
+    def hold(self, amounts: Sequence[int], now: float) -> tuple[Bucket, ...] | None:
         """
         Hold what a call costs if it is due.
 
-        A short way: :meth:`delay` and :meth:`take` in one, for a call without a turn, while there
-        is no pause, the gate is not :attr:`slow`, and nothing is held while calls run.
+        A short way: :meth:`delay` and :meth:`take` in one, for a call without a turn.
 
-        :param time: returns the time
-        :param starts: whether the call begins, without :meth:`start_held`
-        :return: what :meth:`start_held` is to be told; ``None`` if it is not due
+        :return: :attr:`buckets`, for :meth:`start_held`; ``None`` if it is not due
         """
         ...
 
-    def start_held(self, held: object, amounts: Sequence[int], now: float) -> bool:
+    def start_held(self, held: tuple[Bucket, ...], amounts: Sequence[int], now: float) -> bool:
         """Let the call begin if it still may; return whether it has begun."""
         ...
 
-    def give_back_held(self, held: object, amounts: Sequence[int], now: float) -> None:
+    def give_back_held(self, held: tuple[Bucket, ...], amounts: Sequence[int], now: float) -> None:
         """Give back what is held for a call that does not begin."""
         ...
 

@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 
 from .._events import Throttled
+from .._policies.bucket import Bucket
 from .._policies.policy import Cost
 from ..abc import Permit
 from .calls import end_call, stand_again
@@ -15,7 +16,7 @@ from .max_wait import MaxWait, check_max_wait, check_priority
 from .permit import TurnPermit
 from .scheduling import HOLDS
 from .short_ways import free_loop, give_back_held
-from .turn import FRONT, Turn
+from .turn import FRONT, Place, Turn
 
 
 class LineLimiter(Controls):
@@ -33,7 +34,9 @@ class LineLimiter(Controls):
         super().__init__(line)
         self._fast = fast
 
-    async def acquire(self, cost: Cost = 1, *, priority: int = 0, max_wait: MaxWait = None) -> None:
+    async def acquire(  # noqa: C901 - the most frequent way, in one piece
+        self, cost: Cost = 1, *, priority: int = 0, max_wait: MaxWait = None
+    ) -> None:
         """
         Wait for a turn.
 
@@ -55,55 +58,60 @@ class LineLimiter(Controls):
 
         """
         line, gate = self._line, self._line.gate
-        if type(priority) is not int:
-            check_priority(priority)
-
-        amounts = gate.one
-        if type(cost) is not int or cost != 1 or amounts is None or gate.holds:
-            amounts = self._amounts_without_hold(cost, "acquire")
-
-        place = None
+        place: Place | None = None
+        amounts: tuple[int, ...]
+        held: tuple[Bucket, ...] | None
         # Most often there is room, nobody is in line and nothing is paused: a short way for that.
         if (
             max_wait is None
+            and type(priority) is int
+            and gate.has_short_way
             and line.observer is None
-            and not gate.slow
             and (loop := free_loop(line)) is not None
-            and (held := gate.hold(amounts, loop.time, starts=self._fast)) is not None
         ):
-            if self._fast:
-                return
+            only = gate.only
+            if only is not None and type(cost) is int and cost > 0 and only.take_free(cost):
+                if self._fast:
+                    only.start(loop.time(), cost)
+                    return
 
-            arrival = line.scheduler.arrivals
-            try:
-                await loop.checkpoint()
-                if loop.suspect is not None and loop.is_alarmed():
-                    await loop.look()
-            except BaseException:
+                held, amounts = gate.buckets, (cost,)
+            else:
+                amounts = gate.amounts(cost)
+                held = gate.hold(amounts, loop.time())
+
+            if held is not None:
+                arrival = line.scheduler.arrivals
+                try:
+                    if not self._fast:
+                        await loop.checkpoint()
+                        if loop.suspect is not None and loop.is_alarmed():
+                            await loop.look()
+                except BaseException:
+                    give_back_held(line, loop, held, amounts)
+                    raise
+
+                now = loop.time()
+                if loop is line.clock.latest and gate.start_held(held, amounts, now):
+                    if line.scheduler.arrivals != arrival:
+                        # Others may be at the same point, and of the same task group.
+                        loop.note_actor()
+
+                    if line.queue.blocks:
+                        line.look_again(now)
+
+                    return
+
                 give_back_held(line, loop, held, amounts)
-                raise
+                place = (priority, arrival)
 
-            now = loop.time()
-            if loop is line.clock.latest and gate.start_held(held, amounts, now):
-                if line.scheduler.arrivals != arrival:
-                    # Others may be at the same point, and of the same task group.
-                    loop.note_actor()
-
-                if line.queue.blocks:
-                    line.look_again(now)
-
-                return
-
-            give_back_held(line, loop, held, amounts)
-            amounts = self._amounts_without_hold(cost, "acquire")
-            place = (priority, arrival)
-
-        turn = Turn(cost, amounts, ends=False)
+        check_priority(priority)
+        turn = Turn(cost, self._amounts_without_hold(cost, "acquire"), ends=False)
         turn.place = line.scheduler.new_place(priority) if place is None else place
         await line.wait(
             turn,
             fast=self._fast or place is not None,
-            max_wait=None if max_wait is None else check_max_wait(max_wait),
+            max_wait=check_max_wait(max_wait),
             newcomer=place is None,
         )
 

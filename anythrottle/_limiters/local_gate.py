@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import inf
-from typing import cast, final
+from typing import final
 
 from .._loops.clock import LoopClock
 from .._policies.bucket import Bucket, WallClockBucket, complete, goes_by_utc
@@ -39,9 +39,11 @@ class LocalGate:
         "capacities",
         "clock",
         "credits",
+        "has_short_way",
         "holds",
         "holds_charges",
         "one",
+        "only",
         "paused_until",
         "policies",
         "single",
@@ -65,7 +67,9 @@ class LocalGate:
     slow: bool
     #: The bucket, if there is only one.
     single: Bucket | None
+    has_short_way: bool
     one: tuple[int, ...] | None
+    only: Bucket | None
 
     def __init__(self, policies: tuple[Policy, ...], slots: Slots, clock: LoopClock) -> None:
         self.paused_until = NEVER
@@ -87,6 +91,8 @@ class LocalGate:
         self.credits = any(bucket.uses_since for bucket in buckets)
         self.slow = not all(bucket.quick for bucket in buckets)
         self.single = buckets[0] if len(buckets) == 1 else None
+        self.has_short_way = not (self.holds or self.slow)
+        self.only = self.single if self.has_short_way and self.units == _CALLS else None
         self.one = None
         if all(unit == "calls" for unit in self.units):
             one = amounts_of(1, self.units, self.capacities)
@@ -173,20 +179,11 @@ class LocalGate:
     def may_start(self, turn: Turn, now: float) -> bool:  # noqa: ARG002 - all turns alike
         return self.paused_until <= now
 
-    def hold(
-        self, amounts: Sequence[int], time: Callable[[], float], *, starts: bool
-    ) -> tuple[Bucket, ...] | None:
-        single, buckets = self.single, self.buckets
-        if single is not None and (amount := amounts[0]) and single.take_free(amount):
-            if starts:
-                single.start(time(), amount)
-
-            return buckets
-
-        now = time()
+    def hold(self, amounts: Sequence[int], now: float) -> tuple[Bucket, ...] | None:
         if self.utc_buckets:
             self.notice(now)
 
+        buckets = self.buckets
         for index, bucket in enumerate(buckets):
             if amounts[index] and bucket.delay(now, amounts[index]) > 0:
                 return None
@@ -195,18 +192,16 @@ class LocalGate:
             if amounts[index]:
                 bucket.take(now, amounts[index], now)
 
-        if starts:
-            self.start_held(buckets, amounts, now)
-
         return buckets
 
-    def start_held(self, held: object, amounts: Sequence[int], now: float) -> bool:
+    def start_held(self, held: tuple[Bucket, ...], amounts: Sequence[int], now: float) -> bool:
         if held is not self.buckets or self.paused_until != NEVER:
             return False
 
-        single = self.single
-        if single is not None and amounts[0]:
-            single.start(now, amounts[0])
+        if self.only is not None:
+            if amounts[0]:
+                self.only.start(now, amounts[0])
+
             return True
 
         for index, bucket in enumerate(self.buckets):
@@ -215,9 +210,8 @@ class LocalGate:
 
         return True
 
-    def give_back_held(self, held: object, amounts: Sequence[int], now: float) -> None:
-        assert isinstance(held, tuple)
-        for bucket, amount in zip(cast("tuple[Bucket, ...]", held), amounts, strict=True):
+    def give_back_held(self, held: tuple[Bucket, ...], amounts: Sequence[int], now: float) -> None:
+        for bucket, amount in zip(held, amounts, strict=True):
             # Those that have been replaced count no more.
             if amount and any(each is bucket for each in self.buckets):
                 bucket.give_back(now, amount, None)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .._loops.event_loop import EventLoop
+from .._policies.bucket import Bucket
 from .calls import begin_call
 from .gate import NEVER
 from .line import WaitLine
@@ -99,7 +100,9 @@ def take_now(line: WaitLine, turn: Turn) -> None:
         raise turn.error or line.refuse(turn, now)
 
 
-def give_back_held(line: WaitLine, loop: EventLoop, held: object, amounts: Sequence[int]) -> None:
+def give_back_held(
+    line: WaitLine, loop: EventLoop, held: tuple[Bucket, ...], amounts: Sequence[int]
+) -> None:
     """Give back what a call without a turn holds that does not begin."""
     if loop is line.clock.latest:
         now = line.clock.estimate()
