@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Generic, TypeAlias, TypeVar, final
 
@@ -23,8 +24,11 @@ T = TypeVar("T")
 #: A permit of this library's own, which has been entered without having had to wait.
 ReadyPermit: TypeAlias = TurnPermit | FreePermit
 
-#: A permit as it was asked for, or one that is ready.
-Asked: TypeAlias = ReadyPermit | AbstractAsyncContextManager[Permit]
+#: A permit as the limiter was asked for it.
+_Unentered: TypeAlias = AbstractAsyncContextManager[Permit]
+
+#: The same, or one that is ready.
+Asked: TypeAlias = ReadyPermit | _Unentered
 
 
 @final
@@ -63,6 +67,8 @@ class Admission(Generic[I]):
         "_priority",
         "_scope",
         "_slots",
+        "_unused",
+        "_unused_cost",
         "fixed_cost",
         "free",
         "keeps_slots",
@@ -90,6 +96,10 @@ class Admission(Generic[I]):
         self.fixed_cost: Cost | None = None if callable(cost) else cost
         #: The scope of whoever waits.
         self._scope: anyio.CancelScope | None = None
+        #: A permit that was asked for and has not been entered, and what it costs: for the next
+        #: start that costs as much, whichever job that is.
+        self._unused: _Unentered | None = None
+        self._unused_cost: Cost | None = None
 
     def price(self, errand: Errand[I, T]) -> None:
         """
@@ -100,7 +110,8 @@ class Admission(Generic[I]):
         """
         if errand.cost is None and callable(self._cost):
             cost = self._cost(errand.item)
-            self._limiter.permit(cost, priority=self._priority)
+            # Even if there is an unused one that costs the same: true is no cost, but equals 1.
+            self._keep(self._limiter.permit(cost, priority=self._priority), cost)
             errand.cost = cost
         elif errand.cost is None:
             errand.cost = self.fixed_cost
@@ -121,8 +132,9 @@ class Admission(Generic[I]):
         if free is not None and free.is_open:
             return free
 
-        asked = self._limiter.permit(errand.cost, priority=self._priority)
+        asked = self._permit(errand.cost)
         if not (isinstance(asked, TurnPermit) and asked.enter_now(begins=begins)):
+            self._keep(asked, errand.cost)
             return None
 
         if free is not None:
@@ -149,7 +161,7 @@ class Admission(Generic[I]):
                 if not (worker.has_slot or self._borrow_now(worker)):
                     await self._borrow(worker)
 
-                asked = called_back or self._limiter.permit(errand.cost, priority=self._priority)
+                asked = called_back or self._permit(errand.cost)
                 if isinstance(asked, TurnPermit):
                     await asked.hold()
                     return asked, asked
@@ -185,6 +197,21 @@ class Admission(Generic[I]):
             if self._slots is not None:
                 slot, worker.slot = worker.slot, None
                 self._slots.release_on_behalf_of(slot)
+
+    def _permit(self, cost: Cost) -> _Unentered:
+        """Return a permit of this cost: the one that is unused, or else a new one."""
+        unused = self._unused
+        if unused is not None and self._unused_cost == cost:
+            self._unused = None
+            return unused
+
+        return self._limiter.permit(cost, priority=self._priority)
+
+    def _keep(self, asked: _Unentered, cost: Cost) -> None:
+        """Keep a permit that has not been entered: it holds nothing."""
+        self._unused = asked
+        # A copy, because its owner may use the mapping again, with other amounts.
+        self._unused_cost = dict(cost) if isinstance(cost, Mapping) else cost
 
     def _borrow_now(self, worker: Worker) -> bool:
         if self._slots is not None:
