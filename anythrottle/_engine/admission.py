@@ -17,6 +17,7 @@ from .._policies.policy import Cost
 from ..abc import Limiter, Permit
 from .job import Errand
 from .options import JobOptions
+from .run_state import RunState
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
@@ -58,6 +59,7 @@ class Admission(Generic[I]):
     One worker at a time is let in. While it waits for its turn it holds a slot.
 
     :param options: how the jobs are run
+    :param run: the run
 
     """
 
@@ -65,7 +67,7 @@ class Admission(Generic[I]):
         "_cost",
         "_limiter",
         "_priority",
-        "_scope",
+        "_run",
         "_slots",
         "_unused",
         "_unused_cost",
@@ -74,7 +76,7 @@ class Admission(Generic[I]):
         "keeps_slots",
     )
 
-    def __init__(self, options: JobOptions[I]) -> None:
+    def __init__(self, options: JobOptions[I], run: RunState) -> None:
         limiter, concurrency, cost = options.limiter, options.concurrency, options.cost
         #: The permit of all jobs, if nothing can hold them up but a pause of this run's own.
         self.free: FreePermit | None = None
@@ -94,8 +96,7 @@ class Admission(Generic[I]):
         self._cost = cost
         #: What each attempt costs, ``None`` if that depends on the item.
         self.fixed_cost: Cost | None = None if callable(cost) else cost
-        #: The scope of whoever waits.
-        self._scope: anyio.CancelScope | None = None
+        self._run = run
         #: A permit that was asked for and has not been entered, and what it costs: for the next
         #: start that costs as much, whichever job that is.
         self._unused: _Unentered | None = None
@@ -132,7 +133,11 @@ class Admission(Generic[I]):
         if free is not None and free.is_open:
             return free
 
-        asked = self._permit(errand.cost)
+        asked = (
+            self._limiter.permit(errand.cost, priority=self._priority)
+            if self._unused is None
+            else self._permit(errand.cost)
+        )
         if not (isinstance(asked, TurnPermit) and asked.enter_now(begins=begins)):
             self._keep(asked, errand.cost)
             return None
@@ -151,12 +156,12 @@ class Admission(Generic[I]):
 
         :param called_back: a permit whose turn was called back, to be held again
         :return: the permit as it was asked for, and what entering it gave; ``None`` if
-            :meth:`stop_waiting` was called
+            nothing more is to be started
 
         """
         assert errand.cost is not None
         try:
-            with anyio.CancelScope() as self._scope:
+            with anyio.CancelScope() as self._run.entering:
                 # Perhaps it was not asked for one yet: a job may just have become due.
                 if not (worker.has_slot or self._borrow_now(worker)):
                     await self._borrow(worker)
@@ -168,18 +173,13 @@ class Admission(Generic[I]):
 
                 return asked, await asked.__aenter__()
         finally:
-            self._scope = None
+            self._run.entering = None
 
         return None
 
     def pause(self, permit: Permit, seconds: float | None) -> None:
         """Let the limiter pause, told by the permit of the call that was throttled."""
         tell_throttled(permit, self._limiter, seconds)
-
-    def stop_waiting(self) -> None:
-        """Let whoever waits give up."""
-        if self._scope is not None:
-            self._scope.cancel()
 
     def all_busy(self) -> bool:
         """Tell whether nothing can start before one of the jobs that run has ended."""

@@ -20,6 +20,7 @@ from math import inf
 from typing import Generic, TypeVar, cast, final
 
 from .._jobs import JobOf, check_job, discard
+from .change import Change
 from .front_state import FrontState
 from .job import Errand
 from .source import Source, SourceEnd
@@ -49,12 +50,11 @@ class Backlog(Generic[I, T]):
         "_items_are_jobs",
         "_job_for",
         "_name",
-        "_on_news",
-        "_on_source_error",
         "_open",
         "_put_first",
         "ahead",
-        "on_ahead_taken",
+        "ahead_taken",
+        "change",
         "positions",
         "retried",
         "running",
@@ -78,18 +78,16 @@ class Backlog(Generic[I, T]):
         self.source = Source(items, name)
         #: The job that was pulled last, until it starts.
         self.ahead: Errand[I, T] | None = None
-        #: Called when that is not ahead any more.
-        self.on_ahead_taken: Callable[[], None] | None = None
+        #: Told when that is not ahead any more.
+        self.ahead_taken = Change()
+        #: Told when there may be something to start, or room for its result, or nothing any more.
+        self.change = Change()
         self.todo: FrontState[Errand[I, T]] = FrontState(0)
         #: All that is in there, as nobody sends: the front.
         self._front = self.todo.front
         #: (when to put it back, its rank, the job)
         self._by_due: list[tuple[float, int, Errand[I, T]]] = []
         self.started: dict[Errand[I, T], None] = {}
-        #: Called when there may be something to start, or nothing any more.
-        self._on_news: Callable[[], None] | None = None
-        #: Called with an error of a sequence.
-        self._on_source_error: Callable[[BaseException], None] | None = None
         #: Whether jobs may still come from the source, in this run.
         self._open = False
         #: How many jobs have been put before all others so far.
@@ -101,24 +99,14 @@ class Backlog(Generic[I, T]):
         self.throttled = 0
         self.retried = 0
 
-    def begin_run(
-        self, on_news: Callable[[], None], on_source_error: Callable[[BaseException], None]
-    ) -> None:
-        """
-        Begin a run: jobs may come from the source, and from the jobs.
-
-        :param on_news: is called when there may be something to start, or nothing any more
-        :param on_source_error: is called with an error of a sequence
-
-        """
+    def begin_run(self) -> None:
+        """Begin a run: jobs may come from the source, and from the jobs."""
         self._open = True
-        self._on_news = on_news
-        self._on_source_error = on_source_error
 
     def end_of_source(self) -> None:
         """Note that no more jobs come from the source in this run."""
         self._open = False
-        self._tell_news()
+        self.change.tell()
 
     def errand(self, item: I) -> Errand[I, T]:
         """Return the job for an item that has just been pulled."""
@@ -137,13 +125,20 @@ class Backlog(Generic[I, T]):
             errand.rank = -self._put_first
 
         self.todo.put_back(errand, errand.rank)
-        self._tell_news()
+        self.change.tell()
 
-    def frontmost(self, time: Callable[[], float]) -> Errand[I, T] | None:
+    def next_job(
+        self, time: Callable[[], float], on_source_error: Callable[[BaseException], None]
+    ) -> Errand[I, T] | None:
         """
-        Return the job that is to start next, pulling it from a sequence if need be.
+        Bring the job to the front that is to start next, and return it.
+
+        What is due of the delayed jobs is put back, and if need be, the next job is pulled from a
+        sequence, or that has come to its end. Asked again, it is the same job, unless another one
+        has come to the front.
 
         :param time: tells what time it is, which matters to delayed jobs only
+        :param on_source_error: is called with an error of the sequence
         :return: ``None`` if there is none yet, or no more, or if too many are delayed
 
         """
@@ -163,8 +158,7 @@ class Backlog(Generic[I, T]):
             except SourceEnd:
                 self.end_of_source()
             except (Exception, CancelledError) as exc:  # noqa: BLE001 - the source's own
-                assert self._on_source_error is not None
-                self._on_source_error(exc)
+                on_source_error(exc)
 
         return None if self._by_due and self._is_one_too_many(errand) else errand
 
@@ -197,8 +191,8 @@ class Backlog(Generic[I, T]):
             self.ahead = None
             errand.position = errand.rank = self.positions
             self.positions += 1
-            if self.on_ahead_taken is not None:
-                self.on_ahead_taken()
+            if self.ahead_taken.waiting is not None:
+                self.ahead_taken.tell()
         else:
             return False
 
@@ -232,7 +226,7 @@ class Backlog(Generic[I, T]):
         self.running -= 1
         self.todo.put_back(errand, errand.rank)
         self.finish(errand)
-        self._tell_news()
+        self.change.tell()
 
     def delay(self, errand: Errand[I, T], until: float) -> None:
         """Let a job that runs go again, but not before ``until``."""
@@ -241,13 +235,13 @@ class Backlog(Generic[I, T]):
         self.running -= 1
         heappush(self._by_due, (until, errand.rank, errand))
         self.finish(errand)
-        self._tell_news()
+        self.change.tell()
 
     def finish(self, errand: Errand[I, T]) -> None:
         """Be done with a job that was started."""
         del self.started[errand]
         if not self._open and self.is_at_end():
-            self._tell_news()
+            self.change.tell()
 
     def end_run(self) -> list[Errand[I, T]]:
         """
@@ -276,12 +270,10 @@ class Backlog(Generic[I, T]):
         self._by_due.clear()
         self._open = False
         self.running = 0
-        self.let_go()
+        # The event loop may be no more.
+        self.change.forget_run()
+        self.ahead_taken.forget_run()
         return lost
-
-    def let_go(self) -> None:
-        """Call nothing of the run any more."""
-        self._on_news = self._on_source_error = self.on_ahead_taken = None
 
     @property
     def queued(self) -> int | None:
@@ -318,10 +310,6 @@ class Backlog(Generic[I, T]):
     def _is_one_too_many(self, errand: Errand[I, T] | None) -> bool:
         """Tell whether a job must not start as well, or else memory would not stay bounded."""
         return len(self._by_due) >= _MOST_DELAYED and errand is not None and not errand.attempts
-
-    def _tell_news(self) -> None:
-        if self._on_news is not None:
-            self._on_news()
 
     def _unfinished(self) -> list[Errand[I, T]]:
         delayed = [errand for _, _, errand in self._by_due]

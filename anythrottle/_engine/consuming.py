@@ -13,10 +13,10 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from .._jobs import discard
-from .crew import Crew
 from .deliveries import Deliveries
 from .job import Errand
 from .outcome import Outcome
+from .run_state import RunState
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
@@ -97,7 +97,7 @@ def consumer_of(
     return consumer
 
 
-async def consume(deliveries: Deliveries[I, T], consumer: Consumer[I, T], crew: Crew[I, T]) -> None:
+async def consume(deliveries: Deliveries[I, T], consumer: Consumer[I, T], run: RunState) -> None:
     """Hand over what has become of the jobs, one at a time, until the last has ended."""
     while True:
         try:
@@ -106,10 +106,10 @@ async def consume(deliveries: Deliveries[I, T], consumer: Consumer[I, T], crew: 
             return
 
         # There is room for one more.
-        crew.nudge()
+        run.change.tell()
         called: Awaitable[object] | None = None
         try:
-            if crew.cancellation.is_under_way():
+            if run.cancellation.is_under_way():
                 # There may be many results, and a consumer that never comes to a checkpoint.
                 await checkpoint()
 
@@ -118,11 +118,11 @@ async def consume(deliveries: Deliveries[I, T], consumer: Consumer[I, T], crew: 
         except BaseException as exc:
             # Ctrl-C may come between the two.
             discard(called)
-            if crew.cancellation.caused(exc) and not _is_exit_by_itself(exc):
+            if run.cancellation.caused(exc) and not _is_exit_by_itself(exc):
                 raise
 
             deliveries.finish(errand)
-            crew.fail(exc, consumer.name)
+            run.fail(exc, consumer.name)
             return
 
         deliveries.finish(errand)

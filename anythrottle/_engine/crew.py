@@ -1,37 +1,37 @@
 """
-The tasks of one run: who runs the jobs, in which order.
+The tasks of one run: the workers, which run the jobs, and what lets them begin and end.
 
 Each worker runs one job after the other, and starts the next one itself if it may start at once.
 Else one worker at a time has the lead. It waits until there is a job and room for its result, then
 for a slot, then until the limiter lets one pass, takes the job that is frontmost at that instant,
 and passes the lead on before it runs it. So one task at most is in the limiter's line, and jobs
-start in their order. Passed on, the lead is free: whoever comes first takes it, a worker that was
-woken for that or one that has just ended its job, which so goes on without having had to wake
-anybody. The workers are made as they are needed, never more than there are slots; if all of them
-run a job, nobody is woken.
+start in their order. The workers are made as they are needed, never more than there are slots; if
+all of them run a job, nobody is woken.
 
-No task here lets an error out: the first that ends the run is kept in ``failure``, and the task
-group is cancelled.
+No task here lets an error out: the first that ends the run is kept in its state, and the task group
+is cancelled.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from typing import Generic, Literal, TypeVar, final
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, nullcontext
+from typing import Generic, NoReturn, TypeVar, final
 
+import anyio
 from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
 
-from .._loops.clock import LoopClock
+from .._loops.event_loop import EventLoop
 from .admission import Admission, Worker
 from .backlog import Backlog
-from .cancellation import RunCancellation
+from .cancellation import bare
+from .lead import Lead
 from .options import JobOptions
-from .outcome import uncancelled
 from .outlet import Outlet
 from .puller import Puller
+from .run_state import RUNNING, Phase, RunState
 from .starting import Start, Starter
-from .throttler_statistics import Ended
 from .workbench import Workbench
 
 I = TypeVar("I")  # noqa: E741 - an item
@@ -40,19 +40,19 @@ T = TypeVar("T")
 #: After so many jobs a worker lets others run, as its jobs may not do so by themselves.
 _JOBS_IN_A_ROW = 16
 
-_logger = logging.getLogger("anythrottle")
-
 
 @final
 class Crew(Generic[I, T]):
     """
-    The tasks of one run; made in the task that runs them.
+    The workers of one run; made in the task that runs them.
 
     :param backlog: the jobs
     :param outlet: where they go when they have ended
     :param options: how the jobs are run
-    :param clock: what the jobs are timed with
+    :param run: the run
+    :param loop: the event loop
     :param resumable: whether another run may go on with the source and the jobs
+    :param on_failure: is called whenever a job has ended with an error
 
     """
 
@@ -61,26 +61,19 @@ class Crew(Generic[I, T]):
     __slots__ = (
         "_admission",
         "_backlog",
-        "_beginners",
-        "_done",
-        "_idle",
+        "_cancellation",
+        "_change",
         "_keeps_slots",
-        "_leader",
+        "_lead",
         "_loop",
         "_outlet",
-        "_over",
         "_puller",
         "_resumable",
         "_starter",
-        "_stopped",
-        "_successor",
         "_task_group",
         "_workbench",
         "_workers",
-        "cancellation",
-        "failure",
-        "finished",
-        "nudge",
+        "run",
     )
 
     def __init__(
@@ -88,75 +81,50 @@ class Crew(Generic[I, T]):
         backlog: Backlog[I, T],
         outlet: Outlet[I, T],
         options: JobOptions[I],
-        clock: LoopClock,
+        run: RunState,
+        loop: EventLoop,
         *,
         resumable: bool,
+        on_failure: Callable[[], None] | None,
     ) -> None:
         self._backlog = backlog
         self._outlet = outlet
+        self.run = run
+        self._change = backlog.change
+        self._cancellation = run.cancellation
+        self._loop = loop
         self._resumable = resumable
-        self._admission = Admission(options)
+        self._admission = admission = Admission(options, run)
         #: Kept at hand, for each job asks.
-        self._keeps_slots = self._admission.keeps_slots
-        self._loop = clock.loop()
-        # Without results that somebody takes, the run's own task has nothing to do but wait.
-        self.cancellation = RunCancellation(self._loop, host_waits=not outlet.bounded)
+        self._keeps_slots = admission.keeps_slots
         self._workbench = Workbench(
             backlog,
             outlet,
-            self._admission,
+            admission,
+            run,
             options.attempts,
-            loop=self._loop,
-            cancellation=self.cancellation,
-            end_with=self.fail,
+            loop=loop,
             observer=options.observer,
+            on_failure=on_failure,
         )
-        #: Why nothing more was started, if not all was done.
-        self._stopped: Literal["stopped", "halted"] | None = None
-        self._workers = 0
-        #: How many workers have been made and have not begun yet.
-        self._beginners = 0
-        #: The workers that wait for the lead, the one that has been woken to take it, and the one
-        #: that has it.
-        self._idle: dict[Worker, None] = {}
-        self._successor: Worker | None = None
-        self._leader: Worker | None = None
+        self._puller = Puller(backlog, outlet, run, loop=loop, resumable=resumable)
         self._starter = Starter(
             backlog,
             outlet,
-            self._admission,
-            loop=self._loop,
-            cancellation=self.cancellation,
+            admission,
+            run,
+            workbench=self._workbench,
+            puller=self._puller,
+            loop=loop,
             observer=options.observer,
-            refuse=self._workbench.fail,
         )
-        #: Lets the leader look again, should it wait for news.
-        self.nudge = self._starter.nudge
-        self._puller = Puller(
-            backlog,
-            outlet,
-            self.cancellation,
-            loop=self._loop,
-            on_pulled=self._starter.nudge,
-            end_with=self.fail,
-            resumable=resumable,
-        )
-        self._done = False
-        #: Whether nothing will be started any more.
-        self._over = False
-        #: The error that has ended the run.
-        self.failure: BaseException | None = None
-        #: Whether all is done, or all that was to be done after :meth:`stop`.
-        self.finished = False
+        self._lead = Lead(loop)
+        self._workers = 0
 
     @property
     def pulls(self) -> bool:
         """Whether a task of its own pulls from the source: from a sequence, the workers do."""
         return not self._backlog.source.is_sequence
-
-    def on_failure(self, call: Callable[[], None]) -> None:
-        """Let something be called whenever a job has ended with an error."""
-        self._workbench.on_failure = call
 
     def begin(self, task_group: TaskGroup, source_group: TaskGroup | None) -> None:
         """
@@ -167,96 +135,36 @@ class Crew(Generic[I, T]):
 
         """
         self._task_group = task_group
-        self._backlog.begin_run(self.nudge, self._puller.note_error)
+        self.run.begin(task_group.cancel_scope)
+        self._backlog.begin_run()
         if source_group is not None:
             source_group.start_soon(self._puller.pull, source_group, name="anythrottle source")
 
         self._add_worker()
 
-    def end_pulling(self) -> None:
-        """Pull nothing more, now that the jobs have ended; what is to be closed is closed."""
+    def end(self) -> None:
+        """Pull nothing more, now that the workers are gone; what is to be closed is closed."""
+        self.run.note_end()
         self._puller.end()
-
-    @property
-    def is_ending(self) -> bool:
-        """Whether it ends before all is done, or because all is that was wanted."""
-        return self._done or self._stopped is not None or self.failure is not None
-
-    @property
-    def ended(self) -> Ended:
-        """How it has ended, if it has by itself."""
-        return self._stopped or "done"
-
-    def stop(self, why: Literal["stopped", "halted"] = "stopped") -> None:
-        """Start nothing more; what runs goes on."""
-        self._stopped = self._stopped or why
-        self._puller.stopping = True
-        self._starter.stop()
-
-    def cancel(self) -> None:
-        """Start nothing more, and cancel what runs."""
-        self._puller.stopping = self._starter.stopping = True
-        self._task_group.cancel_scope.cancel()
-
-    def be_done(self) -> None:
-        """Cancel what runs, for all that was wanted has been done: whatever fails now is late."""
-        self._done = self.finished = True
-        self.cancel()
-
-    def fail(self, error: BaseException, what: str = "something in the run") -> None:
-        """
-        End the run with an error; any but the first is noted on the first, and logged.
-
-        :param error: not what the cancellation of the run has caused: if it is a cancellation all
-            the same, it becomes a :exc:`RuntimeError`
-        :param what: what has raised it
-
-        """
-        error = uncancelled(error, what)
-        if self._done and isinstance(error, Exception):
-            _logger.error("error after all was done: %r", error, exc_info=error)
-        elif self.failure is None:
-            self.failure = error
-            self.cancel()
-        elif error is not self.failure:
-            self.failure.add_note(f"While the run ended because of this, another error: {error!r}")
-            _logger.error("another error while the run ended: %r", error, exc_info=error)
 
     def let_go(self) -> None:
         """
-        Break the reference cycles, now that the run is over; only :attr:`failure` is left.
+        Break the reference cycles, now that the run is over.
 
-        Tracebacks lead here, too, and AnyIO keeps some in cycles of its own.
+        Tracebacks lead here, and AnyIO keeps some in cycles of its own.
         """
         if not self._resumable:
             # Replacements of throttled jobs that nobody will await.
             self._backlog.discard()
 
-        self._backlog.let_go()
         self._workbench.let_go()
         self._puller.let_go()
-        del self._backlog, self._outlet, self._admission
-        del self._workbench, self._starter, self._puller, self.nudge
-
-    def raise_failure(self) -> None:
-        """Raise what has ended the run, if that was an error."""
-        failure, self.failure = self.failure, None
-        if failure is not None:
-            try:
-                raise failure
-            finally:
-                # Its traceback leads here.
-                del failure
-
-    def log_failure(self) -> None:
-        """Log what would have ended the run, had it not been cancelled as well."""
-        failure, self.failure = self.failure, None
-        if failure is not None:
-            _logger.error("error in a run that was cancelled", exc_info=failure)
+        del self._backlog, self._change, self._outlet, self._admission, self.run
+        del self._workbench, self._starter, self._puller, self._lead
 
     def _add_worker(self) -> None:
         self._workers += 1
-        self._beginners += 1
+        self._lead.expect_beginner()
         self._task_group.start_soon(self._work, name="anythrottle worker")
 
     async def _work(self) -> None:
@@ -272,23 +180,23 @@ class Crew(Generic[I, T]):
                     await self._run_jobs(me)
                     break
                 except BaseException as exc:
-                    if self.cancellation.caused(exc):
+                    if self._cancellation.caused(exc):
                         # AnyIO keeps it in a reference cycle: not with all that was under way.
                         exc.__traceback__ = None
                         raise
 
-                    if not self.cancellation.is_native(exc):
-                        self.fail(exc)
+                    if not self._cancellation.is_native(exc):
+                        self.run.fail(exc)
                         return
 
                     # Somebody has cancelled this task natively, and meant a job that is over.
-                    self.cancellation.absorb(exc)
+                    self._cancellation.absorb(exc)
         finally:
             self._admission.return_slot(me)
 
         self._workers -= 1
         if not self._workers:
-            self.finished = True
+            self.run.finish()
             self._outlet.end()
 
     async def _begin_work(self) -> None:
@@ -297,11 +205,11 @@ class Crew(Generic[I, T]):
         try:
             await self._loop.checkpoint()
         finally:
-            self._beginners -= 1
+            self._lead.note_beginner()
 
     async def _run_jobs(self, me: Worker) -> None:
         """Run one job after the other, until there are no more."""
-        task = self.cancellation.native_task()
+        task = self._cancellation.native_task()
         jobs = 0
         while True:
             start = self._start_now(me, goes_on=jobs > 0)
@@ -313,7 +221,7 @@ class Crew(Generic[I, T]):
                 start = self._start_now(me, goes_on=True)
 
             if start is None:
-                start = await self._lead(me)
+                start = await self._next_start(me)
                 if start is None:
                     return
 
@@ -327,68 +235,136 @@ class Crew(Generic[I, T]):
             # A job may have cancelled this task natively, and have returned all the same; or that
             # of the run, which has to notice before more is started.
             if not jobs % _JOBS_IN_A_ROW or (
-                task is not None and (task.cancelling() or self.cancellation.host_is_called())
+                task is not None and (task.cancelling() or self._cancellation.host_is_called())
             ):
                 await self._loop.checkpoint()
-                self.cancellation.forget(task)
+                self._cancellation.forget(task)
 
     def _start_now(self, worker: Worker, *, goes_on: bool) -> Start[I, T] | None:
         """
-        Let a worker start a job at once, unless somebody leads that waits for more than news.
+        Let a worker start a job at once, unless the leader waits for more than a change.
 
         :param goes_on: whether it has just ended one: then others are seen to already, unless it
             has given its slot back
 
         """
-        if self._over or (self._leader is not None and not self._starter.waits_for_news):
+        lead = self._lead
+        if lead.is_taken and self._change.waiting is None:
             return None
 
         start = self._starter.now(worker)
-        if start is not None and self._leader is None and not (goes_on and self._keeps_slots):
+        if start is not None and not lead.is_taken and not (goes_on and self._keeps_slots):
             self._see_to_successor()
 
         return start
 
-    async def _lead(self, me: Worker) -> Start[I, T] | None:
+    async def _next_start(self, me: Worker) -> Start[I, T] | None:
         """Wait for the lead, then until a job may start, and take it; ``None`` if there is none."""
-        while self._leader is not None:
+        lead = self._lead
+        while lead.is_taken:
             self._admission.rest(me)
-            await self._wait_for_lead(me)
+            await lead.follow(me)
 
-        self._leader = me
-        start = None
+        lead.take()
         try:
-            if not self._over:
-                start = await self._starter.next(me)
-                self._over = start is None
+            start = await self._starter.next(me)
         finally:
             # If that was cut off, this worker begins anew and sees to others, or the run ends.
-            self._leader = None
+            lead.give_up()
 
         self._see_to_successor()
         return start
 
-    async def _wait_for_lead(self, me: Worker) -> None:
-        self._idle[me] = None
-        try:
-            await self._loop.park(me)
-        finally:
-            if self._successor is me:
-                self._successor = None
-            else:
-                del self._idle[me]
-
     def _see_to_successor(self) -> None:
-        """
-        See to it that somebody takes the lead, now that it is free.
-
-        Who comes first has it. Nobody needs to come if nothing can be started before a job ends.
-        """
-        if self._successor is not None or self._beginners:
-            return
-
-        if self._idle:
-            self._successor, _ = self._idle.popitem()
-            self._loop.wake(self._successor)
-        elif not (self._over or self._admission.all_busy()):
+        """Let somebody take the lead, unless nothing can be started before a job ends."""
+        if (
+            self._lead.wake_successor()
+            and self.run.phase is RUNNING
+            and not self._admission.all_busy()
+        ):
             self._add_worker()
+
+
+async def run_to_end(
+    crew: Crew[I, T],
+    meanwhile: Callable[[], Awaitable[None]] | None = None,
+    on_begun: Callable[[], None] | None = None,
+) -> None:
+    """
+    Let a crew do all there is to do, in task groups of its own.
+
+    :param meanwhile: what the caller's task does in the meantime
+    :param on_begun: is called as soon as jobs may start
+    :raises BaseException: what has ended the run, as it is: task groups are an inner matter
+
+    """
+    run = crew.run
+    try:
+        async with tasks_of(crew):
+            if on_begun is not None:
+                on_begun()
+
+            if meanwhile is not None:
+                await meanwhile()
+
+        if run.failure is None and run.phase is Phase.CANCELLED:
+            # While the task group was waiting for nothing but its workers.
+            await cancelled_by_others()
+    except BaseException:
+        run.log_failure()
+        raise
+    finally:
+        crew.let_go()
+
+    run.raise_failure()
+
+
+@asynccontextmanager
+async def tasks_of(crew: Crew[I, T]) -> AsyncGenerator[None]:
+    """
+    Run the tasks of a crew, until the jobs have ended and their source has been seen to.
+
+    The workers are in a group of their own, which the crew cancels when there is nothing more to
+    do. The task that pulls from the source is in another around it, which nothing but the caller's
+    own cancellation reaches: what a generator does when it is closed is not cut off.
+
+    :raises BaseException: what else has ended the task groups, as it is
+
+    """
+    thrown = traceback = None
+    try:
+        async with anyio.create_task_group() if crew.pulls else nullcontext() as source_group:
+            try:
+                async with anyio.create_task_group() as task_group:
+                    crew.begin(task_group, source_group)
+                    try:
+                        yield
+                    except BaseException as exc:
+                        thrown, traceback = exc, exc.__traceback__
+                        raise
+            finally:
+                crew.end()
+    except BaseException as exc:
+        if bare(exc) is exc:
+            raise
+
+        # On Trio, Ctrl-C comes in a group of the task group's.
+        raise bare(exc) from None
+    finally:
+        if thrown is not None and traceback is not None:
+            # Not with the frame of this generator: since Python 3.12 that refers to the frames of
+            # its callers, and one of these to the error, which would be a reference cycle.
+            thrown.__traceback__ = traceback.tb_next
+
+        del thrown, traceback
+
+
+async def cancelled_by_others() -> NoReturn:
+    """
+    End a run whose tasks have been cancelled, though nobody here has wanted that.
+
+    :raises RuntimeError: unless the caller is being cancelled
+
+    """
+    await checkpoint()
+    raise RuntimeError("the tasks of the run were cancelled by somebody else")

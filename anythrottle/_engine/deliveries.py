@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from math import inf
-from typing import Generic, TypeVar, final
+from typing import TypeVar, final
 
 from .backlog import Backlog
 from .front_state import FrontState
 from .job import Errand
 from .outcome import Outcome
+from .outlet import Outlet
 from .tally import Tally
 
 I = TypeVar("I")  # noqa: E741 - an item
@@ -20,7 +21,7 @@ _logger = logging.getLogger("anythrottle")
 
 
 @final
-class Deliveries(Generic[I, T]):
+class Deliveries(Outlet[I, T]):
     """
     The outlet of a throttler, over all its runs.
 
@@ -107,9 +108,6 @@ class Deliveries(Generic[I, T]):
             _logger.error("%s has failed, and exceptions is closed", errand, exc_info=error)
 
         self._backlog.finish(errand)
-
-    def end_with(self, error: BaseException) -> bool:  # noqa: ARG002 - Outlet's
-        return False
 
     def end(self) -> None:
         self.processed.open_senders = 0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import Generic, TypeVar, final
+from typing import TypeVar, final
 
 from .backlog import Backlog
-from .crew import Crew
 from .job import Errand
 from .outcome import Outcome, raisable
+from .outlet import Outlet
+from .run_state import RunState
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
@@ -17,31 +18,23 @@ _logger = logging.getLogger("anythrottle")
 
 
 @final
-class Gathering(Generic[I, T]):
+class Gathering(Outlet[I, T]):
     """
     An outlet that gathers the values of all jobs, and ends the run with the first error.
 
     :param backlog: where the jobs come from
+    :param run: the run
     :param keep: whether the values are kept at all
 
     """
 
-    __slots__ = ("_backlog", "_keep", "_values", "crew")
+    __slots__ = ("_backlog", "_keep", "_run", "_values")
 
-    #: Who runs the jobs.
-    crew: Crew[I, T]
-
-    def __init__(self, backlog: Backlog[I, T], *, keep: bool) -> None:
+    def __init__(self, backlog: Backlog[I, T], run: RunState, *, keep: bool) -> None:
         self._backlog = backlog
+        self._run = run
         self._keep = keep
         self._values: dict[int, T] = {}
-
-    @property
-    def bounded(self) -> bool:
-        return False
-
-    def has_room(self, errand: Errand[I, T]) -> bool:  # noqa: ARG002 - Outlet's
-        return True
 
     def succeed(self, errand: Errand[I, T]) -> None:
         self._backlog.finish(errand)
@@ -50,13 +43,7 @@ class Gathering(Generic[I, T]):
 
     def fail(self, errand: Errand[I, T], error: BaseException) -> None:
         self._backlog.finish(errand)
-        self.crew.fail(raisable(error, str(errand)))
-
-    def end_with(self, error: BaseException) -> bool:  # noqa: ARG002 - Outlet's
-        return False
-
-    def end(self) -> None:
-        pass
+        self._run.fail(raisable(error, str(errand)))
 
     def values(self) -> list[T]:
         """Return the values of all jobs, in the order of their items."""
@@ -64,37 +51,29 @@ class Gathering(Generic[I, T]):
 
 
 @final
-class Race(Generic[I, T]):
+class Race(Outlet[I, T]):
     """
     An outlet that ends the run with the first success.
 
     :param backlog: where the jobs come from
+    :param run: the run
 
     """
 
-    __slots__ = ("_backlog", "_errors", "_source_error", "_winner", "crew")
+    __slots__ = ("_backlog", "_errors", "_run", "_source_error", "_winner")
 
-    #: Who runs the jobs.
-    crew: Crew[I, T]
-
-    def __init__(self, backlog: Backlog[I, T]) -> None:
+    def __init__(self, backlog: Backlog[I, T], run: RunState) -> None:
         self._backlog = backlog
+        self._run = run
         self._winner: Outcome[I, T] | None = None
         self._errors: list[tuple[int, Exception]] = []
         self._source_error: BaseException | None = None
-
-    @property
-    def bounded(self) -> bool:
-        return False
-
-    def has_room(self, errand: Errand[I, T]) -> bool:  # noqa: ARG002 - Outlet's
-        return True
 
     def succeed(self, errand: Errand[I, T]) -> None:
         self._backlog.finish(errand)
         if self._winner is None:
             self._winner = errand.outcome()
-            self.crew.be_done()
+            self._run.win()
 
     def fail(self, errand: Errand[I, T], error: BaseException) -> None:
         self._backlog.finish(errand)
@@ -103,12 +82,9 @@ class Race(Generic[I, T]):
         else:
             _logger.error("%s has failed while it was cancelled", errand, exc_info=error)
 
-    def end_with(self, error: BaseException) -> bool:
+    def survives(self, error: BaseException) -> bool:
         self._source_error = error
         return True
-
-    def end(self) -> None:
-        pass
 
     def result(self) -> Outcome[I, T]:
         """Return the first success, or raise what there was instead."""

@@ -14,16 +14,16 @@ from .attempts import Attempts
 from .backlog import Backlog
 from .concurrency import Concurrency, results_waiting
 from .cost_of import CostOf
-from .crew import Crew
+from .crew import Crew, run_to_end
 from .gathering import Gathering, Race
-from .halting import Halt, check_halt, let_halt
+from .halting import Halt, asking, check_halt
 from .options import JobOptions
 from .outcome import Outcome
 from .outcome_block import OutcomeBlock
 from .outcome_feed import OutcomeFeed
 from .outcomes import Outcomes
 from .outlet import Outlet
-from .running import run_to_end
+from .run_state import RunState
 from .tally import Tally
 from .throttler_statistics import statistics_of
 
@@ -102,8 +102,9 @@ async def amap(
             observer=observer,
         ),
     )
-    gathering = Gathering(mapping.backlog, keep=True)
-    await mapping.run(gathering)
+    run = mapping.new_run()
+    gathering = Gathering(mapping.backlog, run, keep=True)
+    await run_to_end(mapping.crew(gathering, run))
     return gathering.values()
 
 
@@ -156,7 +157,9 @@ async def for_each(
             observer=observer,
         ),
     )
-    await mapping.run(Gathering(mapping.backlog, keep=False))
+    run = mapping.new_run()
+    gathering = Gathering(mapping.backlog, run, keep=False)
+    await run_to_end(mapping.crew(gathering, run))
 
 
 async def first(
@@ -216,8 +219,9 @@ async def first(
             observer=observer,
         ),
     )
-    race = Race(mapping.backlog)
-    await mapping.run(race)
+    run = mapping.new_run()
+    race = Race(mapping.backlog, run)
+    await run_to_end(mapping.crew(race, run))
     return race.result()
 
 
@@ -321,21 +325,41 @@ class _Mapping(Generic[I, T]):
         self._clock = LoopClock(self._tally.shift, "the mapping")
         self.backlog: Backlog[I, T] = Backlog(items, func, "items")
 
-    async def run(self, outlet: Gathering[I, T] | Race[I, T]) -> None:
-        """Run all the jobs."""
-        outlet.crew = crew = self._crew(outlet)
-        await run_to_end(crew)
+    def new_run(self, *, host_waits: bool = True) -> RunState:
+        """Return the state of the run, which is to begin in the task that calls this."""
+        return RunState(self.backlog.change, self._clock.loop(), host_waits=host_waits)
 
-    def feed(self, *, ordered: bool, halt: Halt | None) -> OutcomeFeed[I, T]:
-        """Return what all the outcomes come out of, once its crew has begun."""
+    def feed(self, *, ordered: bool, halt: Halt | None) -> tuple[OutcomeFeed[I, T], Crew[I, T]]:
+        """Return what all the outcomes come out of, and the crew that is to begin for that."""
         tally, loop = self._tally, self._clock.loop()
+        run = self.new_run(host_waits=False)
         tally.begin_run(loop.time)
         statistics = partial(statistics_of, self.backlog, tally, self._options.limiter, self._clock)
         most_waiting = results_waiting(self._options.concurrency, self._options.limiter)
-        feed = OutcomeFeed(self.backlog, tally, statistics, loop, most_waiting, ordered=ordered)
-        feed.crew = self._crew(feed)
-        let_halt(feed.crew, halt, statistics)
-        return feed
+        feed = OutcomeFeed(
+            self.backlog,
+            run,
+            tally,
+            statistics,
+            loop=loop,
+            most_waiting=most_waiting,
+            ordered=ordered,
+        )
+        return feed, self.crew(feed, run, asking(halt, run, statistics))
 
-    def _crew(self, outlet: Outlet[I, T]) -> Crew[I, T]:
-        return Crew(self.backlog, outlet, self._options, self._clock, resumable=False)
+    def crew(
+        self,
+        outlet: Outlet[I, T],
+        run: RunState,
+        on_failure: Callable[[], None] | None = None,
+    ) -> Crew[I, T]:
+        """Return what runs all the jobs."""
+        return Crew(
+            self.backlog,
+            outlet,
+            self._options,
+            run,
+            self._clock.loop(),
+            resumable=False,
+            on_failure=on_failure,
+        )

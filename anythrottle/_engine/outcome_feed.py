@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, Self, TypeVar, final
+from typing import Self, TypeVar, final
 
 import anyio
 
 from .._limiters.live import Live
 from .._loops.event_loop import EventLoop, Parked
 from .backlog import Backlog
-from .crew import Crew
 from .job import Errand
 from .outcome import Outcome
+from .outlet import Outlet
+from .run_state import RunState
 from .tally import Tally
 from .throttler_statistics import Ended, ThrottlerStatistics
 
@@ -25,11 +26,12 @@ _logger = logging.getLogger("anythrottle")
 
 
 @final
-class OutcomeFeed(Live, Parked, Generic[I, T]):
+class OutcomeFeed(Live, Parked, Outlet[I, T]):
     """
     An outlet that is an async iterator of outcomes; parked while it is waited for.
 
     :param backlog: where the jobs come from
+    :param run: the run
     :param tally: counts the calls that have ended
     :param statistics: returns the state at an instant, of which it knows how the run has ended
     :param loop: the event loop
@@ -48,28 +50,27 @@ class OutcomeFeed(Live, Parked, Generic[I, T]):
         "_most_waiting",
         "_next",
         "_ordered",
+        "_run",
         "_statistics",
         "_tally",
         "_waited_for",
         "_waiting",
-        "crew",
     )
-
-    #: Whose outcomes these are.
-    crew: Crew[I, T]
 
     def __init__(
         self,
         backlog: Backlog[I, T],
+        run: RunState,
         tally: Tally,
         statistics: Callable[[Ended | None], ThrottlerStatistics],
+        *,
         loop: EventLoop,
         most_waiting: Callable[[], float],
-        *,
         ordered: bool,
     ) -> None:
         self.parked = None
         self._backlog = backlog
+        self._run = run
         self._tally = tally
         self._statistics = statistics
         #: How the run has ended, if it has by itself.
@@ -110,14 +111,14 @@ class OutcomeFeed(Live, Parked, Generic[I, T]):
         self._tally.failed += 1
         self._put(errand.outcome(error))
 
-    def end_with(self, error: BaseException) -> bool:
+    def survives(self, error: BaseException) -> bool:
         self._error = error
         return True
 
     def end(self) -> None:
         self._ended = True
-        if not (self._left or self._error or self.crew.failure):
-            self._how = self.crew.ended
+        if not (self._left or self._error or self._run.failure):
+            self._how = self._run.how
 
         self._loop.wake(self)
 
@@ -129,7 +130,7 @@ class OutcomeFeed(Live, Parked, Generic[I, T]):
     def stop(self) -> None:
         """Start no more calls; those that run go on, and their outcomes are still to come."""
         if not self._left:
-            self.crew.stop()
+            self._run.stop()
 
     def statistics(self) -> ThrottlerStatistics:
         """Return the state at this instant."""
@@ -164,7 +165,7 @@ class OutcomeFeed(Live, Parked, Generic[I, T]):
             outcome = self._take()
             if outcome is not None:
                 # There is room for one more.
-                self.crew.nudge()
+                self._run.change.tell()
                 return outcome
 
             if self._ended:

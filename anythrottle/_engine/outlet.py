@@ -1,8 +1,9 @@
-"""What becomes of the jobs that have ended."""
+"""Where the jobs of a run go that have ended."""
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from abc import ABC, abstractmethod
+from typing import Generic, TypeVar
 
 from .job import Errand
 
@@ -10,30 +11,36 @@ I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
 
 
-class Outlet(Protocol[I, T]):
-    """Where a crew leaves the jobs that have ended. Nothing here waits."""
+class Outlet(ABC, Generic[I, T]):
+    """
+    Where the workers leave the jobs that have ended; nothing here waits.
+
+    What it does by itself is right for one that always has room, and ends the run if the source
+    fails.
+    """
+
+    __slots__ = ()
 
     @property
     def bounded(self) -> bool:
         """Whether there may be no room for a result."""
-        ...
+        return False
 
-    def has_room(self, errand: Errand[I, T]) -> bool:
-        """Tell whether the frontmost job may be started now, as far as results go."""
-        ...
+    def has_room(self, errand: Errand[I, T]) -> bool:  # noqa: ARG002 - for who overrides it
+        """Return whether the frontmost job may be started now, as far as results go."""
+        return True
 
+    @abstractmethod
     def succeed(self, errand: Errand[I, T]) -> None:
         """Take a job that has ended well, with its value, and be done with it sooner or later."""
-        ...
 
+    @abstractmethod
     def fail(self, errand: Errand[I, T], error: BaseException) -> None:
         """Take a job that has ended with an error, and be done with it sooner or later."""
-        ...
 
-    def end_with(self, error: BaseException) -> bool:
-        """Take an error of the source; tell whether the jobs that run may go on to their end."""
-        ...
+    def survives(self, error: BaseException) -> bool:  # noqa: ARG002 - for who overrides it
+        """Take an error of the source; return whether the jobs that run go on to their end."""
+        return False
 
     def end(self) -> None:
-        """Take note that no more jobs end in this run."""
-        ...
+        """Note that no more jobs end in this run."""

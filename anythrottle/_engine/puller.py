@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Generic, TypeVar, final
 
 import anyio
@@ -10,9 +9,9 @@ from anyio.abc import TaskGroup
 
 from .._loops.event_loop import EventLoop, Parked
 from .backlog import Backlog
-from .cancellation import RunCancellation
 from .outcome import uncancelled
 from .outlet import Outlet
+from .run_state import RUNNING, RunState
 from .source import SourceEnd
 
 I = TypeVar("I")  # noqa: E741 - an item
@@ -26,10 +25,8 @@ class Puller(Parked, Generic[I, T]):
 
     :param backlog: where the jobs for them go
     :param outlet: is asked what an error of the source means
-    :param cancellation: tells a cancellation of the run from what the source has raised
+    :param run: the run
     :param loop: the event loop
-    :param on_pulled: is called when a job is ahead
-    :param end_with: is called with an error that ends the run
     :param resumable: whether another run may go on with the source
 
     """
@@ -38,34 +35,29 @@ class Puller(Parked, Generic[I, T]):
         "_backlog",
         "_cancellation",
         "_closing",
-        "_end_with",
         "_loop",
-        "_on_pulled",
         "_outlet",
         "_resumable",
+        "_run",
         "_scope",
         "_stepping",
-        "stopping",
     )
 
     def __init__(
         self,
         backlog: Backlog[I, T],
         outlet: Outlet[I, T],
-        cancellation: RunCancellation,
+        run: RunState,
         *,
         loop: EventLoop,
-        on_pulled: Callable[[], None],
-        end_with: Callable[[BaseException], None],
         resumable: bool,
     ) -> None:
         self.parked = None
         self._backlog = backlog
         self._loop = loop
-        self._on_pulled = on_pulled
         self._outlet = outlet
-        self._cancellation = cancellation
-        self._end_with = end_with
+        self._run = run
+        self._cancellation = run.cancellation
         self._resumable = resumable
         #: The scopes within which it pulls, and closes too: a generator may hold scopes of its own
         #: from one step to the next, and has to leave them before these. The outer one cuts off a
@@ -74,8 +66,6 @@ class Puller(Parked, Generic[I, T]):
         self._closing = anyio.CancelScope()
         #: Whether a step of the source is under way.
         self._stepping = False
-        #: Whether nothing more is to be pulled.
-        self.stopping = False
 
     async def pull(self, task_group: TaskGroup) -> None:
         """
@@ -88,12 +78,12 @@ class Puller(Parked, Generic[I, T]):
             try:
                 await self._pull()
             finally:
+                self._backlog.ahead_taken.forget(self)
                 if not self._resumable:
                     await self._close(task_group)
 
     def end(self) -> None:
-        """Pull nothing more; a step that is under way is cut off."""
-        self.stopping = True
+        """Pull nothing more, as the run has ended; a step that is under way is cut off."""
         if self._stepping:
             self._scope.cancel()
         else:
@@ -101,14 +91,14 @@ class Puller(Parked, Generic[I, T]):
 
     def let_go(self) -> None:
         """Break the reference cycles, once the run is over."""
-        del self._backlog, self._outlet, self._on_pulled, self._end_with
+        del self._backlog, self._outlet, self._run
 
     async def _pull(self) -> None:
-        self._backlog.on_ahead_taken = self._go_on
+        self._backlog.ahead_taken.await_by(self, self._loop)
         try:
             await self._loop.checkpoint()
             looks = True
-            while not (self.stopping or self._backlog.source.interrupted):
+            while self._run.phase is RUNNING and not self._backlog.source.interrupted:
                 # This task may have been woken before it could be told. Later, that only matters
                 # to a source that is to go on: it must not be cut off without need.
                 if looks and self._cancellation.is_under_way():
@@ -119,7 +109,7 @@ class Puller(Parked, Generic[I, T]):
                     item = await self._step()
                     self._backlog.ahead = self._backlog.errand(item)
 
-                self._on_pulled()
+                self._backlog.change.tell()
                 await self._loop.park(self)
         except SourceEnd:
             pass
@@ -155,13 +145,10 @@ class Puller(Parked, Generic[I, T]):
     def note_error(self, error: BaseException) -> None:
         """Take note of an error of the source, whoever has advanced it."""
         error = uncancelled(error, "the source")
-        if isinstance(error, Exception) and self._outlet.end_with(error):
+        if isinstance(error, Exception) and self._outlet.survives(error):
             self._backlog.end_of_source()
         else:
-            self._end_with(error)
-
-    def _go_on(self) -> None:
-        self._loop.wake(self)
+            self._run.fail(error)
 
     async def _close(self, task_group: TaskGroup) -> None:
         source = self._backlog.source
@@ -180,7 +167,7 @@ class Puller(Parked, Generic[I, T]):
                 exc.__traceback__ = None
                 raise
 
-            self._end_with(uncancelled(exc, "the source"))
+            self._run.fail(uncancelled(exc, "the source"))
         finally:
             watching.cancel()
 

@@ -14,12 +14,12 @@ from .backlog import Backlog
 from .cancellation import RunCancellation
 from .concurrency import results_waiting
 from .consuming import Consumer, consume
-from .crew import Crew
+from .crew import Crew, run_to_end
 from .deliveries import Deliveries
-from .halting import Halt, let_halt
+from .halting import Halt, asking
 from .options import JobOptions
 from .outcome import uncancelled
-from .running import run_to_end
+from .run_state import RunState
 from .tally import Tally
 from .throttler_statistics import Ended, ThrottlerStatistics, statistics_of
 from .workbench import tell_of_failure
@@ -44,10 +44,10 @@ class Runs(Generic[I, T]):
         "__weakref__",
         "_clock",
         "_consumer",
-        "_crew",
         "_ended",
         "_halt",
         "_options",
+        "_run",
         "_tally",
         "backlog",
         "closed",
@@ -74,8 +74,8 @@ class Runs(Generic[I, T]):
             most_waiting=results_waiting(options.concurrency, options.limiter),
         )
         self._clock = LoopClock(weakly(self._shift), "the throttler")
-        #: Who runs the jobs, while a run is under way.
-        self._crew: Crew[I, T] | None = None
+        #: The run that is under way.
+        self._run: RunState | None = None
         #: How the last run has ended.
         self._ended: Ended | None = None
         #: Whether nothing is to be run any more.
@@ -84,7 +84,7 @@ class Runs(Generic[I, T]):
     @property
     def under_way(self) -> bool:
         """Whether there is a run now."""
-        return self._crew is not None
+        return self._run is not None
 
     def check_open(self) -> None:
         """
@@ -105,7 +105,7 @@ class Runs(Generic[I, T]):
         """
         # A run whose loop is no more, or was the parent process's, is not under way.
         self._clock.peek()
-        if self._crew is not None:
+        if self._run is not None:
             raise anyio.BusyResourceError("running")
 
     async def run(self, on_begun: Callable[[], None]) -> None:
@@ -117,27 +117,29 @@ class Runs(Generic[I, T]):
         """
         source = self.backlog.source
         interrupted_before = source.interrupted
-        crew = self._crew = self._new_crew()
+        consumer = self._consumer
+        run = RunState(self.backlog.change, self._clock.loop(), host_waits=consumer is None)
+        crew = self._new_crew(run)
+        self._run = run
         try:
             self.deliveries.begin_run()
-            consumer = self._consumer
             await run_to_end(
                 crew,
-                None if consumer is None else partial(consume, self.deliveries, consumer, crew),
+                None if consumer is None else partial(consume, self.deliveries, consumer, run),
                 on_begun,
             )
         finally:
-            self._end_run(crew)
+            self._end_run(run)
 
         if interrupted_before:
             raise SourceInterrupted(source.items)
 
-        self._ended = crew.ended
+        self._ended = run.how
 
     def stop(self) -> None:
         """Start nothing more in the run that is under way, if there is one."""
-        if self._crew is not None:
-            self._crew.stop()
+        if self._run is not None:
+            self._run.stop()
 
     async def close(self) -> None:
         """
@@ -164,30 +166,36 @@ class Runs(Generic[I, T]):
             self.backlog, self._tally, self._options.limiter, self._clock, self._ended
         )
 
-    def _new_crew(self) -> Crew[I, T]:
-        crew = Crew(self.backlog, self.deliveries, self._options, self._clock, resumable=True)
+    def _new_crew(self, run: RunState) -> Crew[I, T]:
         self._ended = None
         self._tally.begin_run(self._clock.loop().time)
         # Not by a method of this object, which would then be in a cycle with the crew.
         statistics = partial(
             statistics_of, self.backlog, self._tally, self._options.limiter, self._clock
         )
-        let_halt(crew, self._halt, statistics)
-        return crew
+        return Crew(
+            self.backlog,
+            self.deliveries,
+            self._options,
+            run,
+            self._clock.loop(),
+            resumable=True,
+            on_failure=asking(self._halt, run, statistics),
+        )
 
     def _shift(self, seconds: float) -> None:
         """Go over to another run's clock."""
-        if self._crew is not None:
-            self._end_run(self._crew)
+        if self._run is not None:
+            self._end_run(self._run)
 
         self._tally.shift(seconds)
 
-    def _end_run(self, crew: Crew[I, T]) -> None:
-        if self._crew is not crew:
+    def _end_run(self, run: RunState) -> None:
+        if self._run is not run:
             # It was ended as its loop was no more, or the parent process's.
             return
 
-        self._crew = None
+        self._run = None
         lost = [(errand, JobInterrupted(errand.job)) for errand in self.backlog.end_run()]
         for errand, interrupted in lost:
             self.deliveries.fail(errand, interrupted)

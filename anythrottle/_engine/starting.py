@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from asyncio import CancelledError
-from collections.abc import Callable
 from math import inf
 from typing import Generic, TypeAlias, TypeVar, final
 
@@ -13,9 +12,11 @@ from .._loops.event_loop import EventLoop
 from ..abc import Permit
 from .admission import Admission, Asked, Worker, undo
 from .backlog import Backlog
-from .cancellation import RunCancellation
 from .job import Errand
 from .outlet import Outlet
+from .puller import Puller
+from .run_state import RUNNING, RunState
+from .workbench import Workbench
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
@@ -35,10 +36,11 @@ class Starter(Generic[I, T]):
     :param backlog: the jobs
     :param outlet: is asked whether there is room for a result
     :param admission: lets the jobs in
+    :param run: the run
+    :param workbench: lets a job end that cannot start
+    :param puller: is told of an error of a sequence
     :param loop: the event loop
-    :param cancellation: tells whether the run is being cancelled
     :param observer: who is told that a job starts
-    :param refuse: is called with a job that cannot start, and the error to end it with
 
     """
 
@@ -49,11 +51,12 @@ class Starter(Generic[I, T]):
         "_cancellation",
         "_loop",
         "_observer",
+        "_on_source_error",
         "_outlet",
-        "_refuse",
-        "_who_waits",
+        "_run",
+        "_time",
+        "_workbench",
         "called_back",
-        "stopping",
     )
 
     def __init__(
@@ -61,42 +64,27 @@ class Starter(Generic[I, T]):
         backlog: Backlog[I, T],
         outlet: Outlet[I, T],
         admission: Admission[I],
+        run: RunState,
         *,
+        workbench: Workbench[I, T],
+        puller: Puller[I, T],
         loop: EventLoop,
-        cancellation: RunCancellation,
         observer: Observer | None,
-        refuse: Callable[[Errand[I, T], BaseException], None],
     ) -> None:
         self._backlog = backlog
         self._outlet = outlet
         self._bounded = outlet.bounded
         self._admission = admission
         self._loop = loop
-        self._cancellation = cancellation
+        self._run = run
+        self._cancellation = run.cancellation
+        self._workbench = workbench
+        #: For what :meth:`.Backlog.next_job` is to be given.
+        self._time = loop.time
+        self._on_source_error = puller.note_error
         self._observer = observer
-        self._refuse = refuse
-        #: Who waits for news.
-        self._who_waits: Worker | None = None
-        #: Whether nothing more is to be started.
-        self.stopping = False
         #: Whether :meth:`now` has just failed because the turn that it had was called back.
         self.called_back = False
-
-    def stop(self) -> None:
-        """Let nothing more start."""
-        self.stopping = True
-        self.nudge()
-        self._admission.stop_waiting()
-
-    @property
-    def waits_for_news(self) -> bool:
-        """Whether somebody waits in :meth:`next`, and for nothing that could not be there now."""
-        return self._who_waits is not None
-
-    def nudge(self) -> None:
-        """Let whoever waits for news look again."""
-        if self._who_waits is not None:
-            self._loop.wake(self._who_waits)
 
     def now(self, worker: Worker) -> Start[I, T] | None:
         """
@@ -105,9 +93,12 @@ class Starter(Generic[I, T]):
         :return: what to run; ``None`` if it may not be, or is to be found out by :meth:`next`
 
         """
-        backlog = self._backlog
         self.called_back = False
-        if self.stopping or (errand := backlog.frontmost(self._loop.time)) is None:
+        if self._run.phase is not RUNNING:
+            return None
+
+        errand = self._backlog.next_job(self._time, self._on_source_error)
+        if errand is None:
             return None
 
         if errand.cost is None:
@@ -145,7 +136,7 @@ class Starter(Generic[I, T]):
         :return: what to run; ``None`` if nothing more is to be started
 
         """
-        while not self.stopping:
+        while self._run.phase is RUNNING:
             if self._cancellation.forbids_starts():
                 await self._loop.checkpoint()
 
@@ -153,16 +144,17 @@ class Starter(Generic[I, T]):
             if start is not None:
                 return start
 
-            if self.stopping:
+            if self._run.phase is not RUNNING:
                 return None
 
-            errand = self._backlog.frontmost(self._loop.time)
+            errand = self._backlog.next_job(self._time, self._on_source_error)
             if errand is None or not self._outlet.has_room(errand):
                 if errand is None and self._backlog.is_at_end():
+                    self._run.exhaust()
                     return None
 
                 self._admission.rest(worker)
-                await self._wait_for_news(worker)
+                await self._wait_for_change(worker)
             elif errand.cost is None:
                 # Whoever is asked for the cost may change what is frontmost.
                 if not self._has_price(errand):
@@ -196,7 +188,7 @@ class Starter(Generic[I, T]):
             try:
                 # It may have taken a while: what is frontmost now, and does it cost as much?
                 frontmost = self._start_like(errand, asked, permit)
-                if isinstance(asked, TurnPermit) and asked.in_line and not self.stopping:
+                if isinstance(asked, TurnPermit) and asked.in_line and self._run.phase is RUNNING:
                     called_back = asked
             finally:
                 if frontmost is None and called_back is None:
@@ -209,7 +201,10 @@ class Starter(Generic[I, T]):
         self, errand: Errand[I, T], asked: Asked, permit: Permit
     ) -> Errand[I, T] | None:
         """Start what is frontmost, if it costs as much as a job that was admitted."""
-        frontmost = None if self.stopping else self._backlog.frontmost(self._loop.time)
+        frontmost = None
+        if self._run.phase is RUNNING:
+            frontmost = self._backlog.next_job(self._time, self._on_source_error)
+
         if (
             frontmost is not None
             and self._has_price(frontmost)
@@ -231,7 +226,7 @@ class Starter(Generic[I, T]):
 
         """
         forbidden = self._cancellation.forbids_starts
-        if self.stopping or forbidden() or not self._backlog.start(errand):
+        if self._run.phase is not RUNNING or forbidden() or not self._backlog.start(errand):
             return False
 
         waited = errand.waited + permit.waited
@@ -242,7 +237,11 @@ class Starter(Generic[I, T]):
                     position, item = errand.position, errand.item
                     tell(self._observer, Started(position, item, errand.attempts, waited))
 
-                begun = not (self.stopping or forbidden()) and (held is None or held.begin())
+                begun = (
+                    self._run.phase is RUNNING
+                    and not forbidden()
+                    and (held is None or held.begin())
+                )
             finally:
                 if not begun:
                     self._backlog.call_back(errand)
@@ -272,15 +271,16 @@ class Starter(Generic[I, T]):
     def _end(self, errand: Errand[I, T], error: BaseException) -> None:
         """Let a job end with an error without having been started."""
         if self._backlog.drop(errand):
-            self._refuse(errand, error)
+            self._workbench.fail(errand, error)
 
-    async def _wait_for_news(self, worker: Worker) -> None:
+    async def _wait_for_change(self, worker: Worker) -> None:
         due = self._backlog.next_due
-        self._who_waits = worker
+        change = self._backlog.change
+        change.await_by(worker, self._loop)
         try:
             if due == inf:
                 await self._loop.park(worker)
             else:
-                await self._loop.park_until(worker, max(due, self._loop.time() + _NAP))
+                await self._loop.park_until(worker, max(due, self._time() + _NAP))
         finally:
-            self._who_waits = None
+            change.forget(worker)

@@ -22,11 +22,12 @@ from ..abc import Permit
 from .admission import Admission, Asked, leave
 from .attempts import Attempts
 from .backlog import Backlog
-from .cancellation import RunCancellation, without_cancellations
+from .cancellation import without_cancellations
 from .isolation import isolated
 from .job import Errand
 from .outlet import Outlet
 from .retrying import Retrying
+from .run_state import RunState
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
@@ -42,11 +43,11 @@ class Workbench(Generic[I, T]):
     :param backlog: where a job goes that is to go again
     :param outlet: where it goes when it has ended
     :param admission: what pauses if a job was throttled
+    :param run: the run
     :param attempts: how a job is attempted
     :param loop: the event loop
-    :param cancellation: tells a cancellation of the run from what a job has raised
-    :param end_with: is called with an error that ends the run
     :param observer: who is told what becomes of the jobs
+    :param on_failure: is called when a job has ended with an error
 
     """
 
@@ -55,15 +56,15 @@ class Workbench(Generic[I, T]):
         "_backlog",
         "_cancellation",
         "_context",
-        "_end_with",
         "_free",
         "_free_context",
         "_loop",
         "_observer",
+        "_on_failure",
         "_outlet",
         "_retrying",
+        "_run",
         "_timeout",
-        "on_failure",
     )
 
     def __init__(
@@ -71,12 +72,12 @@ class Workbench(Generic[I, T]):
         backlog: Backlog[I, T],
         outlet: Outlet[I, T],
         admission: Admission[I],
+        run: RunState,
         attempts: Attempts,
         *,
         loop: EventLoop,
-        cancellation: RunCancellation,
-        end_with: Callable[[BaseException], None],
         observer: Observer | None,
+        on_failure: Callable[[], None] | None,
     ) -> None:
         self._backlog = backlog
         self._outlet = outlet
@@ -84,10 +85,9 @@ class Workbench(Generic[I, T]):
         self._retrying = Retrying(attempts)
         self._timeout = attempts.timeout
         self._loop = loop
-        self._cancellation = cancellation
-        self._end_with = end_with
-        #: Called when a job has ended with an error.
-        self.on_failure: Callable[[], None] | None = None
+        self._run = run
+        self._cancellation = run.cancellation
+        self._on_failure = on_failure
         self._observer = observer
         #: Of this one, each attempt has a copy of its own.
         self._context = copy_context()
@@ -99,7 +99,7 @@ class Workbench(Generic[I, T]):
 
     def let_go(self) -> None:
         """Break the reference cycles: tracebacks of what jobs have raised lead here."""
-        del self._backlog, self._outlet, self._end_with, self.on_failure
+        del self._backlog, self._outlet, self._run, self._on_failure
 
     async def run(
         self, errand: Errand[I, T], asked: Asked, permit: Permit, slot: Slot | None
@@ -161,8 +161,8 @@ class Workbench(Generic[I, T]):
         if self._observer is not None:
             tell_of_failure(self._observer, errand, error)
 
-        if self.on_failure is not None:
-            self.on_failure()
+        if self._on_failure is not None:
+            self._on_failure()
 
     def _take_error(self, errand: Errand[I, T], permit: Permit, error: BaseException) -> None:
         """See to what follows from an error that a job has raised."""
@@ -171,7 +171,7 @@ class Workbench(Generic[I, T]):
             self._cancellation.absorb(error)
             self._sort_out(errand, permit, error)
         else:
-            self._end_with(error)
+            self._run.fail(error)
 
     def _sort_out(self, errand: Errand[I, T], permit: Permit, error: BaseException) -> None:
         """Let a job that has raised an error go again, or end with it."""

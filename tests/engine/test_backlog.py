@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import inspect
 import math
-import weakref
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 
+from anythrottle._engine.admission import Worker
 from anythrottle._engine.backlog import Backlog
+from anythrottle._engine.change import Change
 from anythrottle._engine.job import Errand
 from anythrottle._jobs import JobOf
+from anythrottle._loops.event_loop import EventLoop
 
 #: What is made of jobs, each of which is its own item.
 Jobs = Backlog[JobOf[int], int]
@@ -27,10 +30,6 @@ async def other() -> int:
 
 async def third() -> int:
     return 3
-
-
-def nothing() -> None:
-    """Want no news."""
 
 
 def surprise(error: BaseException) -> None:
@@ -54,13 +53,13 @@ def begun(added: list[JobOf[int]] | None = None, source: list[JobOf[int]] | None
     for each in added or []:
         backlog.add(Errand(each, each), front=False)
 
-    backlog.begin_run(nothing, surprise)
+    backlog.begin_run()
     return backlog
 
 
 def start(backlog: Jobs) -> Errand[JobOf[int], int]:
     """Start the frontmost job."""
-    errand = backlog.frontmost(no_time)
+    errand = backlog.next_job(no_time, surprise)
     assert errand is not None
     assert backlog.start(errand)
     return errand
@@ -69,6 +68,22 @@ def start(backlog: Jobs) -> Errand[JobOf[int], int]:
 def made() -> Errand[JobOf[int], int]:
     """Make what is pulled."""
     return Errand(job, job)
+
+
+class Listening:
+    """An event loop, as far as a task is concerned that waits for a change: then it is called."""
+
+    def __init__(self, change: Change, call: Callable[[], object]) -> None:
+        self._call = call
+        self._change = change
+        self._waiting = Worker()
+        change.await_by(self._waiting, cast("EventLoop", self))
+
+    def cancel(self) -> None:
+        self._change.forget(self._waiting)
+
+    def wake(self, _: object) -> None:
+        self._call()
 
 
 def succeed(backlog: Jobs, errand: Errand[JobOf[int], int]) -> None:
@@ -89,10 +104,10 @@ async def test_started_jobs_are_numbered_and_counted() -> None:
 
 def test_only_who_is_frontmost_starts() -> None:
     backlog = begun([job], source=[other])
-    first = backlog.frontmost(no_time)
+    first = backlog.next_job(no_time, surprise)
     assert first is not None
     start(backlog)
-    second = backlog.frontmost(no_time)
+    second = backlog.next_job(no_time, surprise)
     assert second is not None
     assert not backlog.start(first)
     backlog.add(Errand(third, third), front=True)
@@ -106,10 +121,10 @@ def test_only_who_is_frontmost_starts() -> None:
 
 def test_what_is_no_job_is_named_by_its_position_and_passed_over() -> None:
     backlog = begun(source=[job, 5, other])  # type: ignore[list-item]
-    assert backlog.frontmost(no_time) is backlog.ahead
+    assert backlog.next_job(no_time, surprise) is backlog.ahead
     start(backlog)
     with pytest.raises(TypeError, match=r"^jobs\[1\] must be .*, not 5$"):
-        backlog.frontmost(no_time)
+        backlog.next_job(no_time, surprise)
 
     assert backlog.remaining() == [job, other]
 
@@ -117,11 +132,11 @@ def test_what_is_no_job_is_named_by_its_position_and_passed_over() -> None:
 def test_one_that_was_pulled_is_ahead_until_it_starts() -> None:
     backlog = begun([other])
     told: list[object] = []
-    backlog.on_ahead_taken = lambda: told.append(backlog.ahead)
+    Listening(backlog.ahead_taken, lambda: told.append(backlog.ahead))
     backlog.ahead = made()
     assert backlog.remaining() == [other, job]
     assert start(backlog).item is other
-    assert backlog.frontmost(no_time) is backlog.ahead
+    assert backlog.next_job(no_time, surprise) is backlog.ahead
     assert not told
     errand = start(backlog)
     assert told == [backlog.ahead] == [None]
@@ -151,15 +166,15 @@ def test_a_sequence_is_advanced_by_one_when_there_is_nothing_else() -> None:
     start(backlog)
     assert backlog.ahead is None
     for position, each in enumerate([other, third], 1):
-        errand = backlog.frontmost(no_time)
+        errand = backlog.next_job(no_time, surprise)
         assert errand is not None
         assert errand.item is each
         assert (errand.position, backlog.positions) == (-1, position)
-        assert backlog.frontmost(no_time) is errand
+        assert backlog.next_job(no_time, surprise) is errand
         assert start(backlog) is errand
         assert errand.position == position
 
-    assert backlog.frontmost(no_time) is None
+    assert backlog.next_job(no_time, surprise) is None
     assert not backlog.is_at_end()
     for errand in list(backlog.started):
         succeed(backlog, errand)
@@ -221,11 +236,11 @@ class TestDelayed:
         assert (backlog.retried, backlog.delayed, backlog.running) == (2, 2, 0)
         assert (backlog.next_due, backlog.queued) == (5.0, 1)
         assert backlog.remaining() == [job, other, third]
-        first = backlog.frontmost(at(4.9))
+        first = backlog.next_job(at(4.9), surprise)
         assert first is not None
         assert first.item is third
-        assert backlog.frontmost(at(5.0)) is errands[1]
-        assert backlog.frontmost(at(7.0)) is errands[0]
+        assert backlog.next_job(at(5.0), surprise) is errands[1]
+        assert backlog.next_job(at(7.0), surprise) is errands[0]
         assert backlog.next_due == math.inf
         for errand in (errands[0], errands[1], first):
             assert start(backlog) is errand
@@ -251,17 +266,17 @@ class TestDelayed:
         assert errand.attempts == 1
 
 
-class TestNews:
+class TestAChange:
     @pytest.mark.parametrize("how", ["added", "put back", "delayed", "end of source", "end"])
     def test_is_told_once_it_is_so(self, how: str) -> None:
         backlog = begun([job])
         errand = start(backlog)
         told: list[tuple[list[object], float, bool]] = []
-        backlog.begin_run(
+        Listening(
+            backlog.change,
             lambda: told.append(
                 ([entry[2] for entry in backlog.todo.front], backlog.next_due, backlog.is_at_end())
             ),
-            surprise,
         )
         if how == "added":
             errand = made()
@@ -288,20 +303,28 @@ class TestNews:
         backlog = begun([job, other])
         errands = [start(backlog), start(backlog)]
         told: list[bool] = []
-        backlog.begin_run(lambda: told.append(backlog.is_at_end()), surprise)
+        Listening(backlog.change, lambda: told.append(backlog.is_at_end()))
         backlog.end_of_source()
         backlog.finish(errands[0])
         assert told == [False]
         backlog.finish(errands[1])
         assert told == [False, True]
 
-    def test_of_an_earlier_run_is_not_told(self) -> None:
+    def test_is_not_told_to_a_task_of_an_earlier_run(self) -> None:
         backlog = begun()
-        told: list[None] = []
-        backlog.begin_run(lambda: told.append(None), surprise)
+        told: list[str] = []
+        earlier = Listening(backlog.change, lambda: told.append("earlier"))
         backlog.end_run()
         backlog.add(made(), front=False)
         assert not told
+        later = Listening(backlog.change, lambda: told.append("later"))
+        # Its event loop goes on, and it is cancelled.
+        earlier.cancel()
+        backlog.add(made(), front=False)
+        assert told == ["later"]
+        later.cancel()
+        backlog.add(made(), front=False)
+        assert told == ["later"]
 
 
 class TestEndRun:
@@ -332,7 +355,7 @@ class TestEndRun:
         assert backlog.end_run() == []
         assert list(backlog.started) == [errand]
         assert backlog.remaining() == [job]
-        backlog.begin_run(nothing, surprise)
+        backlog.begin_run()
         backlog.end_of_source()
         assert not backlog.is_at_end()
 
@@ -340,23 +363,11 @@ class TestEndRun:
         backlog: Jobs = Backlog([], None, "jobs")
         for _ in range(2):
             assert backlog.is_at_end()
-            backlog.begin_run(nothing, surprise)
+            backlog.begin_run()
             assert not backlog.is_at_end()
-            assert backlog.frontmost(no_time) is None
+            assert backlog.next_job(no_time, surprise) is None
             assert backlog.is_at_end()
             backlog.end_run()
-
-    def test_lets_go_of_who_was_told(self) -> None:
-        class Listener:
-            def hear(self, error: BaseException | None = None) -> None: ...
-
-        listener = Listener()
-        gone = weakref.ref(listener)
-        backlog = begun()
-        backlog.begin_run(listener.hear, listener.hear)
-        backlog.end_run()
-        del listener
-        assert gone() is None
 
 
 class TestDiscard:
@@ -381,5 +392,5 @@ def test_remaining_has_the_rest_of_a_sequence() -> None:
     backlog = begun([third], source=[job, other])
     assert backlog.remaining() == [third, job, other]
     start(backlog)
-    assert backlog.frontmost(no_time) is not None
+    assert backlog.next_job(no_time, surprise) is not None
     assert backlog.remaining() == [third, job, other]

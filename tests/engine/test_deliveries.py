@@ -11,6 +11,7 @@ import pytest
 
 from anythrottle._engine.backlog import Backlog
 from anythrottle._engine.cancellation import RunCancellation
+from anythrottle._engine.change import Change
 from anythrottle._engine.consuming import Consumer, consume
 from anythrottle._engine.deliveries import Deliveries
 from anythrottle._engine.job import Errand
@@ -22,22 +23,25 @@ async def job() -> int:
     return 1
 
 
+def unexpected(error: BaseException) -> None:
+    raise error
+
+
 def begun(
     jobs: int, *, consumed: bool = True, tally: Tally | None = None
 ) -> tuple[Backlog[JobOf[int], int], Deliveries[JobOf[int], int]]:
     """Return a backlog of so many jobs, and its deliveries, in a run."""
     tally = tally or Tally()
     backlog: Backlog[JobOf[int], int] = Backlog([job] * jobs, None, "jobs")
-    errors: list[BaseException] = []
     deliveries = Deliveries(backlog, tally, consumed=consumed, most_waiting=lambda: 2)
     deliveries.failures.open_receivers = 1
-    backlog.begin_run(lambda: None, errors.append)
+    backlog.begin_run()
     deliveries.begin_run()
     return backlog, deliveries
 
 
 def start(backlog: Backlog[JobOf[int], int]) -> Errand[JobOf[int], int]:
-    errand = backlog.frontmost(lambda: 0.0)
+    errand = backlog.next_job(lambda: 0.0, unexpected)
     assert errand is not None
     assert backlog.start(errand)
     return errand
@@ -159,12 +163,12 @@ def test_a_consumer_call_that_is_cut_off_by_closing_its_coroutine_is_repeated() 
         calls.append(result)
         await asyncio.sleep(0)
 
-    run: Any = SimpleNamespace(is_cancelled=lambda: False)
-    crew: Any = SimpleNamespace(
-        nudge=lambda: None, cancellation=RunCancellation(run), fail=errors.append
+    loop: Any = SimpleNamespace(is_cancelled=lambda: False)
+    run: Any = SimpleNamespace(
+        cancellation=RunCancellation(loop), fail=errors.append, change=Change()
     )
     handed: Consumer[JobOf[int], int] = Consumer(consumer, None)
-    consuming = consume(deliveries, handed, crew)
+    consuming = consume(deliveries, handed, run)
     consuming.send(None)
     consuming.close()
     assert (calls, errors, deliveries._tally.done) == ([1], [], 0)
