@@ -15,7 +15,7 @@ from .._limiters.rate_limiter import RateLimiter
 from .._loops.event_loop import Parked
 from .._policies.policy import Cost
 from ..abc import Limiter, Permit
-from .job import Errand
+from .job_record import JobRecord
 from .options import JobOptions
 from .run_state import RunState
 
@@ -102,30 +102,32 @@ class Admission(Generic[I]):
         self._unused: _Unentered | None = None
         self._unused_cost: Cost | None = None
 
-    def price(self, errand: Errand[I, T]) -> None:
+    def find_cost(self, record: JobRecord[I, T]) -> None:
         """
         See to it that it is known what a job costs, and that this is a cost that can be.
 
         :raises Exception: what the function that tells the cost has raised, or the limiter
 
         """
-        if errand.cost is None and callable(self._cost):
-            cost = self._cost(errand.item)
+        if record.cost is None and callable(self._cost):
+            cost = self._cost(record.item)
             # Even if there is an unused one that costs the same: true is no cost, but equals 1.
             self._keep(self._limiter.permit(cost, priority=self._priority), cost)
-            errand.cost = cost
-        elif errand.cost is None:
-            errand.cost = self.fixed_cost
+            record.cost = cost
+        elif record.cost is None:
+            record.cost = self.fixed_cost
 
-    def now(self, errand: Errand[I, T], worker: Worker, *, begins: bool) -> ReadyPermit | None:
+    def try_enter(
+        self, record: JobRecord[I, T], worker: Worker, *, begins: bool
+    ) -> ReadyPermit | None:
         """
-        Let a job in whose price is known if that needs no waiting.
+        Let a job in whose cost is known if that needs no waiting.
 
         If it does, the worker may have a slot all the same.
 
         :param begins: whether its call begins; else its turn is only held
         """
-        assert errand.cost is not None
+        assert record.cost is not None
         if not (worker.has_slot or self._borrow_now(worker)):
             return None
 
@@ -134,12 +136,12 @@ class Admission(Generic[I]):
             return free
 
         asked = (
-            self._limiter.permit(errand.cost, priority=self._priority)
+            self._limiter.permit(record.cost, priority=self._priority)
             if self._unused is None
-            else self._permit(errand.cost)
+            else self._permit(record.cost)
         )
         if not (isinstance(asked, TurnPermit) and asked.enter_now(begins=begins)):
-            self._keep(asked, errand.cost)
+            self._keep(asked, record.cost)
             return None
 
         if free is not None:
@@ -148,8 +150,8 @@ class Admission(Generic[I]):
 
         return asked
 
-    async def wait(
-        self, errand: Errand[I, T], worker: Worker, called_back: TurnPermit | None = None
+    async def enter(
+        self, record: JobRecord[I, T], worker: Worker, called_back: TurnPermit | None = None
     ) -> tuple[Asked, Permit] | None:
         """
         Let a job in as soon as it may be; the turn of a permit of ours is then held.
@@ -159,14 +161,14 @@ class Admission(Generic[I]):
             nothing more is to be started
 
         """
-        assert errand.cost is not None
+        assert record.cost is not None
         try:
             with anyio.CancelScope() as self._run.entering:
                 # Perhaps it was not asked for one yet: a job may just have become due.
                 if not (worker.has_slot or self._borrow_now(worker)):
                     await self._borrow(worker)
 
-                asked = called_back or self._permit(errand.cost)
+                asked = called_back or self._permit(record.cost)
                 if isinstance(asked, TurnPermit):
                     await asked.hold()
                     return asked, asked
@@ -185,7 +187,7 @@ class Admission(Generic[I]):
         """Tell whether nothing can start before one of the jobs that run has ended."""
         return self.keeps_slots and self._slots is not None and self._slots.available_tokens <= 0
 
-    def rest(self, worker: Worker) -> None:
+    def release_if_shared(self, worker: Worker) -> None:
         """Let a worker that runs nothing now give its slot back, if others may want it."""
         if not self.keeps_slots:
             self.return_slot(worker)

@@ -22,7 +22,7 @@ from typing import Generic, TypeVar, cast, final
 from .._jobs import JobOf, check_job, discard
 from .change import Change
 from .front_state import FrontState
-from .job import Errand
+from .job_record import JobRecord
 from .source import Source, SourceEnd
 
 I = TypeVar("I")  # noqa: E741 - an item
@@ -77,17 +77,17 @@ class Backlog(Generic[I, T]):
         self._handed_out = False
         self.source = Source(items, name)
         #: The job that was pulled last, until it starts.
-        self.ahead: Errand[I, T] | None = None
+        self.ahead: JobRecord[I, T] | None = None
         #: Told when that is not ahead any more.
         self.ahead_taken = Change()
         #: Told when there may be something to start, or room for its result, or nothing any more.
         self.change = Change()
-        self.todo: FrontState[Errand[I, T]] = FrontState(0)
+        self.todo: FrontState[JobRecord[I, T]] = FrontState(0)
         #: All that is in there, as nobody sends: the front.
         self._front = self.todo.front
         #: (when to put it back, its rank, the job)
-        self._by_due: list[tuple[float, int, Errand[I, T]]] = []
-        self.started: dict[Errand[I, T], None] = {}
+        self._by_due: list[tuple[float, int, JobRecord[I, T]]] = []
+        self.started: dict[JobRecord[I, T], None] = {}
         #: Whether jobs may still come from the source, in this run.
         self._open = False
         #: How many jobs have been put before all others so far.
@@ -108,28 +108,28 @@ class Backlog(Generic[I, T]):
         self._open = False
         self.change.tell()
 
-    def errand(self, item: I) -> Errand[I, T]:
+    def record(self, item: I) -> JobRecord[I, T]:
         """Return the job for an item that has just been pulled."""
-        return Errand(item, self._job_for(item, self._name, self.source.pulled - 1))
+        return JobRecord(item, self._job_for(item, self._name, self.source.pulled - 1))
 
-    def new_errand(self, item: I) -> Errand[I, T]:
+    def new_record(self, item: I) -> JobRecord[I, T]:
         """Return the job for an item that does not come from the source."""
-        return Errand(item, self._job_for(item, "job", None))
+        return JobRecord(item, self._job_for(item, "job", None))
 
-    def add(self, errand: Errand[I, T], *, front: bool) -> None:
+    def add(self, record: JobRecord[I, T], *, front: bool) -> None:
         """Let a job come before all others, or before anything more from the source."""
-        errand.position = errand.rank = self.positions
+        record.position = record.rank = self.positions
         self.positions += 1
         if front:
             self._put_first += 1
-            errand.rank = -self._put_first
+            record.rank = -self._put_first
 
-        self.todo.put_back(errand, errand.rank)
+        self.todo.put_back(record, record.rank)
         self.change.tell()
 
     def next_job(
         self, time: Callable[[], float], on_source_error: Callable[[BaseException], None]
-    ) -> Errand[I, T] | None:
+    ) -> JobRecord[I, T] | None:
         """
         Bring the job to the front that is to start next, and return it.
 
@@ -146,13 +146,13 @@ class Backlog(Generic[I, T]):
             self._put_back_due(time())
 
         source = self.source
-        errand = self.ahead
+        record = self.ahead
         if self._front:
-            errand = self._front[0][2]
-        elif errand is None and self._open and source.is_sequence:
+            record = self._front[0][2]
+        elif record is None and self._open and source.is_sequence:
             try:
                 item = source.pull_nowait()
-                self.ahead = errand = Errand(
+                self.ahead = record = JobRecord(
                     item, self._job_for(item, self._name, source.pulled - 1)
                 )
             except SourceEnd:
@@ -160,7 +160,7 @@ class Backlog(Generic[I, T]):
             except (Exception, CancelledError) as exc:  # noqa: BLE001 - the source's own
                 on_source_error(exc)
 
-        return None if self._by_due and self._is_one_too_many(errand) else errand
+        return None if self._by_due and self._is_one_too_many(record) else record
 
     @property
     def delayed(self) -> int:
@@ -180,92 +180,92 @@ class Backlog(Generic[I, T]):
         """
         return not (self._open or self.started or self._by_due or self._front)
 
-    def start(self, errand: Errand[I, T]) -> bool:
+    def start(self, record: JobRecord[I, T]) -> bool:
         """Take a job to be run, if it is frontmost still; tell whether it was."""
         if self._front:
-            if errand is not self._front[0][2]:
+            if record is not self._front[0][2]:
                 return False
 
             self.todo.receive_nowait()
-        elif errand is self.ahead:
+        elif record is self.ahead:
             self.ahead = None
-            errand.position = errand.rank = self.positions
+            record.position = record.rank = self.positions
             self.positions += 1
             if self.ahead_taken.waiting is not None:
                 self.ahead_taken.tell()
         else:
             return False
 
-        errand.attempts += 1
-        self.started[errand] = None
+        record.attempts += 1
+        self.started[record] = None
         self.starts += 1
         self.running += 1
         return True
 
-    def drop(self, errand: Errand[I, T]) -> bool:
+    def drop(self, record: JobRecord[I, T]) -> bool:
         """Take a job that cannot be run, if it is frontmost still; tell whether it was."""
-        if not self.start(errand):
+        if not self.start(record):
             return False
 
-        errand.attempts -= 1
+        record.attempts -= 1
         self.starts -= 1
         return True
 
-    def call_back(self, errand: Errand[I, T]) -> None:
+    def call_back(self, record: JobRecord[I, T]) -> None:
         """Put a job that was started, but has not begun, back to the front."""
-        errand.attempts -= 1
+        record.attempts -= 1
         self.starts -= 1
-        self._put_back(errand)
+        self._put_back(record)
 
-    def put_back(self, errand: Errand[I, T]) -> None:
+    def put_back(self, record: JobRecord[I, T]) -> None:
         """Put a job that was throttled back to the front."""
         self.throttled += 1
-        self._put_back(errand)
+        self._put_back(record)
 
-    def _put_back(self, errand: Errand[I, T]) -> None:
+    def _put_back(self, record: JobRecord[I, T]) -> None:
         self.running -= 1
-        self.todo.put_back(errand, errand.rank)
-        self.finish(errand)
+        self.todo.put_back(record, record.rank)
+        self.finish(record)
         self.change.tell()
 
-    def delay(self, errand: Errand[I, T], until: float) -> None:
+    def delay(self, record: JobRecord[I, T], until: float) -> None:
         """Let a job that runs go again, but not before ``until``."""
         self.retried += 1
-        errand.errors += 1
+        record.errors += 1
         self.running -= 1
-        heappush(self._by_due, (until, errand.rank, errand))
-        self.finish(errand)
+        heappush(self._by_due, (until, record.rank, record))
+        self.finish(record)
         self.change.tell()
 
-    def finish(self, errand: Errand[I, T]) -> None:
+    def finish(self, record: JobRecord[I, T]) -> None:
         """Be done with a job that was started."""
-        del self.started[errand]
+        del self.started[record]
         if not self._open and self.is_at_end():
             self.change.tell()
 
-    def end_run(self) -> list[Errand[I, T]]:
+    def end_run(self) -> list[JobRecord[I, T]]:
         """
         Bring what a run has left under way to where the next run finds it.
 
         :return: the jobs that have been cut off and cannot go again; they are not done with yet
 
         """
-        lost: list[Errand[I, T]] = []
-        for errand in [errand for errand in self.started if not errand.ended]:
-            errand.attempts -= 1
+        lost: list[JobRecord[I, T]] = []
+        for record in [record for record in self.started if not record.undelivered]:
+            record.attempts -= 1
             if not self._items_are_jobs:
                 # A replacement may have gone instead: how far it came, nobody knows.
-                discard(errand.job)
-                errand.job = self._job_for(errand.item, self._name, None)
+                discard(record.job)
+                record.job = self._job_for(record.item, self._name, None)
 
-            if callable(errand.job):
-                del self.started[errand]
-                self.todo.put_back(errand, errand.rank)
+            if callable(record.job):
+                del self.started[record]
+                self.todo.put_back(record, record.rank)
             else:
-                lost.append(errand)
+                lost.append(record)
 
-        for _, rank, errand in self._by_due:
-            self.todo.put_back(errand, rank)
+        for _, rank, record in self._by_due:
+            self.todo.put_back(record, rank)
 
         self._by_due.clear()
         self._open = False
@@ -284,13 +284,13 @@ class Backlog(Generic[I, T]):
     def remaining(self) -> list[I]:
         """Return the items of the jobs that are not done with, front first."""
         self._handed_out = True
-        return [errand.item for errand in self._unfinished()] + self.source.rest()
+        return [record.item for record in self._unfinished()] + self.source.rest()
 
     def discard(self) -> None:
         """Close the coroutines that will not be awaited, unless somebody else has them now."""
         if not (self._handed_out and self._items_are_jobs):
-            for errand in self._unfinished():
-                discard(errand.job)
+            for record in self._unfinished():
+                discard(record.job)
 
     async def close(self) -> None:
         """Discard what is not done with, and close the source; nothing is to be started then."""
@@ -304,15 +304,15 @@ class Backlog(Generic[I, T]):
     def _put_back_due(self, now: float) -> None:
         """Put the jobs to the front that were delayed until now."""
         while self._by_due and self._by_due[0][0] <= now:
-            _, rank, errand = heappop(self._by_due)
-            self.todo.put_back(errand, rank)
+            _, rank, record = heappop(self._by_due)
+            self.todo.put_back(record, rank)
 
-    def _is_one_too_many(self, errand: Errand[I, T] | None) -> bool:
+    def _is_one_too_many(self, record: JobRecord[I, T] | None) -> bool:
         """Tell whether a job must not start as well, or else memory would not stay bounded."""
-        return len(self._by_due) >= _MOST_DELAYED and errand is not None and not errand.attempts
+        return len(self._by_due) >= _MOST_DELAYED and record is not None and not record.attempts
 
-    def _unfinished(self) -> list[Errand[I, T]]:
-        delayed = [errand for _, _, errand in self._by_due]
+    def _unfinished(self) -> list[JobRecord[I, T]]:
+        delayed = [record for _, _, record in self._by_due]
         known = sorted([*self.started, *self.todo.items(), *delayed], key=_rank)
         return known if self.ahead is None else [*known, self.ahead]
 
@@ -330,5 +330,5 @@ def _maker_of(
     return job_for
 
 
-def _rank(errand: Errand[I, T]) -> int:
-    return errand.rank
+def _rank(record: JobRecord[I, T]) -> int:
+    return record.rank

@@ -13,10 +13,10 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from .._jobs import discard
-from .deliveries import Deliveries
-from .job import Errand
+from .job_record import JobRecord
 from .outcome import Outcome
 from .run_state import RunState
+from .throttler_results import ThrottlerResults
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
@@ -54,14 +54,14 @@ class Consumer(Generic[I, T]):
         """Whether it is given those that have failed as well."""
         return self._outcome_fn is not None
 
-    def call(self, errand: Errand[I, T]) -> Awaitable[object]:
+    def call(self, record: JobRecord[I, T]) -> Awaitable[object]:
         """Hand over a job that has ended; return what to await."""
         called: object
         if self._outcome_fn is not None:
-            called = self._outcome_fn(errand.outcome(errand.error))
+            called = self._outcome_fn(record.outcome(record.error))
         else:
             assert self._consumer_fn is not None
-            called = self._consumer_fn(errand.value)
+            called = self._consumer_fn(record.value)
 
         if not isawaitable(called):
             function = self._outcome_fn or self._consumer_fn
@@ -97,11 +97,11 @@ def consumer_of(
     return consumer
 
 
-async def consume(deliveries: Deliveries[I, T], consumer: Consumer[I, T], run: RunState) -> None:
+async def consume(results: ThrottlerResults[I, T], consumer: Consumer[I, T], run: RunState) -> None:
     """Hand over what has become of the jobs, one at a time, until the last has ended."""
     while True:
         try:
-            _, errand = await deliveries.processed.receive(deliveries)
+            _, record = await results.processed.receive(results)
         except anyio.EndOfStream:
             return
 
@@ -113,7 +113,7 @@ async def consume(deliveries: Deliveries[I, T], consumer: Consumer[I, T], run: R
                 # There may be many results, and a consumer that never comes to a checkpoint.
                 await checkpoint()
 
-            called = consumer.call(errand)
+            called = consumer.call(record)
             await called
         except BaseException as exc:
             # Ctrl-C may come between the two.
@@ -121,11 +121,11 @@ async def consume(deliveries: Deliveries[I, T], consumer: Consumer[I, T], run: R
             if run.cancellation.caused(exc) and not _is_exit_by_itself(exc):
                 raise
 
-            deliveries.finish(errand)
+            results.finish(record)
             run.fail(exc, consumer.name)
             return
 
-        deliveries.finish(errand)
+        results.finish(record)
 
 
 def _is_exit_by_itself(error: BaseException) -> bool:

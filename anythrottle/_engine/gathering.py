@@ -6,10 +6,10 @@ import logging
 from typing import TypeVar, final
 
 from .backlog import Backlog
-from .job import Errand
+from .job_record import JobRecord
 from .outcome import Outcome, raisable
-from .outlet import Outlet
 from .run_state import RunState
+from .sink import ResultSink
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
@@ -18,9 +18,9 @@ _logger = logging.getLogger("anythrottle")
 
 
 @final
-class Gathering(Outlet[I, T]):
+class Gathering(ResultSink[I, T]):
     """
-    An outlet that gathers the values of all jobs, and ends the run with the first error.
+    An sink that gathers the values of all jobs, and ends the run with the first error.
 
     :param backlog: where the jobs come from
     :param run: the run
@@ -36,14 +36,14 @@ class Gathering(Outlet[I, T]):
         self._keep = keep
         self._values: dict[int, T] = {}
 
-    def succeed(self, errand: Errand[I, T]) -> None:
-        self._backlog.finish(errand)
+    def succeed(self, record: JobRecord[I, T]) -> None:
+        self._backlog.finish(record)
         if self._keep:
-            self._values[errand.position] = errand.value
+            self._values[record.position] = record.value
 
-    def fail(self, errand: Errand[I, T], error: BaseException) -> None:
-        self._backlog.finish(errand)
-        self._run.fail(raisable(error, str(errand)))
+    def fail(self, record: JobRecord[I, T], error: BaseException) -> None:
+        self._backlog.finish(record)
+        self._run.fail(raisable(error, str(record)))
 
     def values(self) -> list[T]:
         """Return the values of all jobs, in the order of their items."""
@@ -51,9 +51,9 @@ class Gathering(Outlet[I, T]):
 
 
 @final
-class Race(Outlet[I, T]):
+class Race(ResultSink[I, T]):
     """
-    An outlet that ends the run with the first success.
+    An sink that ends the run with the first success.
 
     :param backlog: where the jobs come from
     :param run: the run
@@ -69,18 +69,18 @@ class Race(Outlet[I, T]):
         self._errors: list[tuple[int, Exception]] = []
         self._source_error: BaseException | None = None
 
-    def succeed(self, errand: Errand[I, T]) -> None:
-        self._backlog.finish(errand)
+    def succeed(self, record: JobRecord[I, T]) -> None:
+        self._backlog.finish(record)
         if self._winner is None:
-            self._winner = errand.outcome()
+            self._winner = record.outcome()
             self._run.win()
 
-    def fail(self, errand: Errand[I, T], error: BaseException) -> None:
-        self._backlog.finish(errand)
+    def fail(self, record: JobRecord[I, T], error: BaseException) -> None:
+        self._backlog.finish(record)
         if self._winner is None:
-            self._errors.append((errand.position, raisable(error, str(errand))))
+            self._errors.append((record.position, raisable(error, str(record))))
         else:
-            _logger.error("%s has failed while it was cancelled", errand, exc_info=error)
+            _logger.error("%s has failed while it was cancelled", record, exc_info=error)
 
     def survives(self, error: BaseException) -> bool:
         self._source_error = error

@@ -12,20 +12,18 @@ from .._loops.clock import LoopClock
 from ..abc import Limiter
 from .attempts import Attempts
 from .backlog import Backlog
-from .concurrency import Concurrency, results_waiting
-from .cost_of import CostOf
-from .crew import Crew, run_to_end
 from .gathering import Gathering, Race
 from .halting import Halt, asking, check_halt
-from .options import JobOptions
+from .options import Concurrency, CostOf, JobOptions, results_waiting
 from .outcome import Outcome
 from .outcome_block import OutcomeBlock
 from .outcome_feed import OutcomeFeed
 from .outcomes import Outcomes
-from .outlet import Outlet
 from .run_state import RunState
+from .sink import ResultSink
 from .tally import Tally
 from .throttler_statistics import statistics_of
+from .workers import WorkerPool, run_to_end
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
@@ -104,7 +102,7 @@ async def amap(
     )
     run = mapping.new_run()
     gathering = Gathering(mapping.backlog, run, keep=True)
-    await run_to_end(mapping.crew(gathering, run))
+    await run_to_end(mapping.pool(gathering, run))
     return gathering.values()
 
 
@@ -159,7 +157,7 @@ async def for_each(
     )
     run = mapping.new_run()
     gathering = Gathering(mapping.backlog, run, keep=False)
-    await run_to_end(mapping.crew(gathering, run))
+    await run_to_end(mapping.pool(gathering, run))
 
 
 async def first(
@@ -221,7 +219,7 @@ async def first(
     )
     run = mapping.new_run()
     race = Race(mapping.backlog, run)
-    await run_to_end(mapping.crew(race, run))
+    await run_to_end(mapping.pool(race, run))
     return race.result()
 
 
@@ -302,7 +300,7 @@ def amap_outcomes(
         ),
     )
     check_halt(halt)
-    return OutcomeBlock(partial(mapping.feed, ordered=ordered, halt=halt))
+    return OutcomeBlock(partial(mapping.begin, ordered=ordered, halt=halt))
 
 
 @final
@@ -329,37 +327,26 @@ class _Mapping(Generic[I, T]):
         """Return the state of the run, which is to begin in the task that calls this."""
         return RunState(self.backlog.change, self._clock.loop(), host_waits=host_waits)
 
-    def feed(self, *, ordered: bool, halt: Halt | None) -> tuple[OutcomeFeed[I, T], Crew[I, T]]:
-        """Return what all the outcomes come out of, and the crew that is to begin for that."""
-        tally, loop = self._tally, self._clock.loop()
-        run = self.new_run(host_waits=False)
-        tally.begin_run(loop.time)
-        statistics = partial(statistics_of, self.backlog, tally, self._options.limiter, self._clock)
-        most_waiting = results_waiting(self._options.concurrency, self._options.limiter)
-        feed = OutcomeFeed(
-            self.backlog,
-            run,
-            tally,
-            statistics,
-            loop=loop,
-            most_waiting=most_waiting,
-            ordered=ordered,
-        )
-        return feed, self.crew(feed, run, asking(halt, run, statistics))
-
-    def crew(
+    def pool(
         self,
-        outlet: Outlet[I, T],
+        sink: ResultSink[I, T],
         run: RunState,
         on_failure: Callable[[], None] | None = None,
-    ) -> Crew[I, T]:
+    ) -> WorkerPool[I, T]:
         """Return what runs all the jobs."""
-        return Crew(
-            self.backlog,
-            outlet,
-            self._options,
-            run,
-            self._clock.loop(),
-            resumable=False,
-            on_failure=on_failure,
+        return WorkerPool(
+            self.backlog, sink, self._options, run, resumable=False, on_failure=on_failure
         )
+
+    def begin(
+        self, *, ordered: bool, halt: Halt | None
+    ) -> tuple[OutcomeFeed[I, T], WorkerPool[I, T]]:
+        """Return what all the outcomes come out of, and the workers that are to begin for that."""
+        tally, options, run = self._tally, self._options, self.new_run(host_waits=False)
+        tally.begin_run(run.loop.time)
+        statistics = partial(statistics_of, self.backlog, tally, options.limiter, self._clock)
+        most_waiting = results_waiting(options.concurrency, options.limiter)
+        feed = OutcomeFeed(
+            self.backlog, run, tally, statistics, most_waiting=most_waiting, ordered=ordered
+        )
+        return feed, self.pool(feed, run, asking(halt, run, statistics))

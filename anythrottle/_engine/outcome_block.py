@@ -8,9 +8,9 @@ from types import TracebackType
 from typing import Generic, TypeVar, final
 
 from .cancellation import is_cancellation
-from .crew import Crew, cancelled_by_others, tasks_of
 from .outcome_feed import OutcomeFeed
 from .outcomes import Outcomes
+from .workers import WorkerPool, cancelled_by_others, tasks_of
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
@@ -21,15 +21,15 @@ class OutcomeBlock(AbstractAsyncContextManager[Outcomes[I, T]], Generic[I, T]):
     """
     Runs jobs from its begin to its end, while their outcomes are iterated over.
 
-    :param begin: returns what the outcomes come out of, and the crew that runs the jobs; called in
+    :param begin: returns what the outcomes come out of, and the pool that runs the jobs; called in
         the task that enters the block
 
     """
 
-    __slots__ = ("_begin", "_crew", "_feed", "_tasks")
+    __slots__ = ("_begin", "_feed", "_pool", "_tasks")
 
-    def __init__(self, begin: Callable[[], tuple[OutcomeFeed[I, T], Crew[I, T]]]) -> None:
-        self._begin: Callable[[], tuple[OutcomeFeed[I, T], Crew[I, T]]] | None = begin
+    def __init__(self, begin: Callable[[], tuple[OutcomeFeed[I, T], WorkerPool[I, T]]]) -> None:
+        self._begin: Callable[[], tuple[OutcomeFeed[I, T], WorkerPool[I, T]]] | None = begin
 
     async def __aenter__(self) -> Outcomes[I, T]:
         if self._begin is None:
@@ -38,8 +38,8 @@ class OutcomeBlock(AbstractAsyncContextManager[Outcomes[I, T]], Generic[I, T]):
             )
 
         begin, self._begin = self._begin, None
-        self._feed, self._crew = begin()
-        self._tasks = tasks_of(self._crew)
+        self._feed, self._pool = begin()
+        self._tasks = tasks_of(self._pool)
         await self._tasks.__aenter__()
         return self._feed
 
@@ -49,8 +49,8 @@ class OutcomeBlock(AbstractAsyncContextManager[Outcomes[I, T]], Generic[I, T]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        feed, crew = self._feed, self._crew
-        run = crew.run
+        feed, pool = self._feed, self._pool
+        run = pool.run
         cut_off = exc is not None and is_cancellation(exc) and run.cancellation.is_under_way()
         feed.leave()
         run.cancel()
@@ -69,7 +69,7 @@ class OutcomeBlock(AbstractAsyncContextManager[Outcomes[I, T]], Generic[I, T]):
             swallowed = False
         finally:
             feed.end_block()
-            crew.let_go()
+            pool.let_go()
 
         if exc is not None and not swallowed:
             run.log_failure()

@@ -10,12 +10,12 @@ from typing import Self, TypeVar, final
 import anyio
 
 from .._limiters.live import Live
-from .._loops.event_loop import EventLoop, Parked
+from .._loops.event_loop import Parked
 from .backlog import Backlog
-from .job import Errand
+from .job_record import JobRecord
 from .outcome import Outcome
-from .outlet import Outlet
 from .run_state import RunState
+from .sink import ResultSink
 from .tally import Tally
 from .throttler_statistics import Ended, ThrottlerStatistics
 
@@ -26,15 +26,14 @@ _logger = logging.getLogger("anythrottle")
 
 
 @final
-class OutcomeFeed(Live, Parked, Outlet[I, T]):
+class OutcomeFeed(Live, Parked, ResultSink[I, T]):
     """
-    An outlet that is an async iterator of outcomes; parked while it is waited for.
+    An sink that is an async iterator of outcomes; parked while it is waited for.
 
     :param backlog: where the jobs come from
     :param run: the run
     :param tally: counts the calls that have ended
     :param statistics: returns the state at an instant, of which it knows how the run has ended
-    :param loop: the event loop
     :param most_waiting: tells how many outcomes may wait, or be held back for the order
     :param ordered: whether the outcomes come in the order of the items
 
@@ -64,7 +63,6 @@ class OutcomeFeed(Live, Parked, Outlet[I, T]):
         tally: Tally,
         statistics: Callable[[Ended | None], ThrottlerStatistics],
         *,
-        loop: EventLoop,
         most_waiting: Callable[[], float],
         ordered: bool,
     ) -> None:
@@ -75,7 +73,7 @@ class OutcomeFeed(Live, Parked, Outlet[I, T]):
         self._statistics = statistics
         #: How the run has ended, if it has by itself.
         self._how: Ended | None = None
-        self._loop = loop
+        self._loop = run.loop
         self._most_waiting = most_waiting
         self._ordered = ordered
         #: Outcomes that have not been handed over; by position, if they have to come in order.
@@ -91,25 +89,25 @@ class OutcomeFeed(Live, Parked, Outlet[I, T]):
     def bounded(self) -> bool:
         return True
 
-    def has_room(self, errand: Errand[I, T]) -> bool:
+    def has_room(self, record: JobRecord[I, T]) -> bool:
         if not self._ordered:
             return len(self._waiting) < self._most_waiting()
 
-        known = errand.position >= 0
-        position = errand.position if known else self._backlog.positions
+        known = record.position >= 0
+        position = record.position if known else self._backlog.positions
         return position <= self._next + self._most_waiting()
 
-    def succeed(self, errand: Errand[I, T]) -> None:
-        self._backlog.finish(errand)
+    def succeed(self, record: JobRecord[I, T]) -> None:
+        self._backlog.finish(record)
         self._tally.note_end()
         self._tally.done += 1
-        self._put(errand.outcome())
+        self._put(record.outcome())
 
-    def fail(self, errand: Errand[I, T], error: BaseException) -> None:
-        self._backlog.finish(errand)
+    def fail(self, record: JobRecord[I, T], error: BaseException) -> None:
+        self._backlog.finish(record)
         self._tally.note_end()
         self._tally.failed += 1
-        self._put(errand.outcome(error))
+        self._put(record.outcome(error))
 
     def survives(self, error: BaseException) -> bool:
         self._error = error

@@ -48,6 +48,7 @@ class RunState:
     :param loop: the event loop
     :param host_waits: whether the task that runs it does nothing but wait for the others
 
+    :ivar loop: the event loop
     :ivar cancellation: tells whether the run is being cancelled
     :ivar phase: where it stands
     :ivar how: how it has ended, or will if nothing else comes between
@@ -63,6 +64,7 @@ class RunState:
         "entering",
         "failure",
         "how",
+        "loop",
         "phase",
     )
 
@@ -70,6 +72,7 @@ class RunState:
 
     def __init__(self, change: Change, loop: EventLoop, *, host_waits: bool) -> None:
         self.change = change
+        self.loop = loop
         self.cancellation = RunCancellation(loop, host_waits=host_waits)
         self.phase = RUNNING
         self.how: Literal["done", "stopped", "halted"] = "done"

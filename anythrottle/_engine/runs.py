@@ -10,19 +10,18 @@ import anyio
 
 from .._errors import JobInterrupted, SourceInterrupted
 from .._loops.clock import LoopClock, weakly
+from .attempt import tell_of_failure
 from .backlog import Backlog
 from .cancellation import RunCancellation
-from .concurrency import results_waiting
 from .consuming import Consumer, consume
-from .crew import Crew, run_to_end
-from .deliveries import Deliveries
 from .halting import Halt, asking
-from .options import JobOptions
+from .options import JobOptions, results_waiting
 from .outcome import uncancelled
 from .run_state import RunState
 from .tally import Tally
+from .throttler_results import ThrottlerResults
 from .throttler_statistics import Ended, ThrottlerStatistics, statistics_of
-from .workbench import tell_of_failure
+from .workers import WorkerPool, run_to_end
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
@@ -51,7 +50,7 @@ class Runs(Generic[I, T]):
         "_tally",
         "backlog",
         "closed",
-        "deliveries",
+        "results",
     )
 
     def __init__(
@@ -66,7 +65,7 @@ class Runs(Generic[I, T]):
         self._consumer = consumer
         self._halt = halt
         self._tally = Tally()
-        self.deliveries = Deliveries(
+        self.results = ThrottlerResults(
             backlog,
             self._tally,
             consumed=consumer is not None,
@@ -119,13 +118,13 @@ class Runs(Generic[I, T]):
         interrupted_before = source.interrupted
         consumer = self._consumer
         run = RunState(self.backlog.change, self._clock.loop(), host_waits=consumer is None)
-        crew = self._new_crew(run)
+        pool = self._new_pool(run)
         self._run = run
         try:
-            self.deliveries.begin_run()
+            self.results.begin_run()
             await run_to_end(
-                crew,
-                None if consumer is None else partial(consume, self.deliveries, consumer, run),
+                pool,
+                None if consumer is None else partial(consume, self.results, consumer, run),
                 on_begun,
             )
         finally:
@@ -149,7 +148,7 @@ class Runs(Generic[I, T]):
 
         """
         self.closed = True
-        self.deliveries.close()
+        self.results.close()
         cancellation = RunCancellation(self._clock.loop())
         try:
             await self.backlog.close()
@@ -166,21 +165,16 @@ class Runs(Generic[I, T]):
             self.backlog, self._tally, self._options.limiter, self._clock, self._ended
         )
 
-    def _new_crew(self, run: RunState) -> Crew[I, T]:
+    def _new_pool(self, run: RunState) -> WorkerPool[I, T]:
         self._ended = None
-        self._tally.begin_run(self._clock.loop().time)
-        # Not by a method of this object, which would then be in a cycle with the crew.
+        self._tally.begin_run(run.loop.time)
+        # Not by a method of this object, which would then be in a cycle with the pool.
         statistics = partial(
             statistics_of, self.backlog, self._tally, self._options.limiter, self._clock
         )
-        return Crew(
-            self.backlog,
-            self.deliveries,
-            self._options,
-            run,
-            self._clock.loop(),
-            resumable=True,
-            on_failure=asking(self._halt, run, statistics),
+        ask = asking(self._halt, run, statistics)
+        return WorkerPool(
+            self.backlog, self.results, self._options, run, resumable=True, on_failure=ask
         )
 
     def _shift(self, seconds: float) -> None:
@@ -196,11 +190,11 @@ class Runs(Generic[I, T]):
             return
 
         self._run = None
-        lost = [(errand, JobInterrupted(errand.job)) for errand in self.backlog.end_run()]
-        for errand, interrupted in lost:
-            self.deliveries.fail(errand, interrupted)
+        lost = [(record, JobInterrupted(record.job)) for record in self.backlog.end_run()]
+        for record, interrupted in lost:
+            self.results.fail(record, interrupted)
 
-        self.deliveries.end_run()
+        self.results.end_run()
         if self._options.observer is not None:
-            for errand, interrupted in lost:
-                tell_of_failure(self._options.observer, errand, interrupted)
+            for record, interrupted in lost:
+                tell_of_failure(self._options.observer, record, interrupted)

@@ -17,7 +17,7 @@ _GRAIN = 0.02
 
 
 @final
-class Pace:
+class Throughput:
     """
     How many jobs have ended of late, in one run.
 

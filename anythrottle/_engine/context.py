@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 @types.coroutine
-def isolated(awaitable: Awaitable[T], context: Context) -> Generator[object, object, T]:
+def run_in_context(awaitable: Awaitable[T], context: Context) -> Generator[object, object, T]:
     """
     Await something, each of its steps in ``context``: what it sets there, nobody else sees.
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Generic, TypeVar
 
-from .job import Errand
+from .job_record import JobRecord
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
 
 
-class Outlet(ABC, Generic[I, T]):
+class ResultSink(ABC, Generic[I, T]):
     """
     Where the workers leave the jobs that have ended; nothing here waits.
 
@@ -26,16 +26,16 @@ class Outlet(ABC, Generic[I, T]):
         """Whether there may be no room for a result."""
         return False
 
-    def has_room(self, errand: Errand[I, T]) -> bool:  # noqa: ARG002 - for who overrides it
+    def has_room(self, record: JobRecord[I, T]) -> bool:  # noqa: ARG002 - for who overrides it
         """Return whether the frontmost job may be started now, as far as results go."""
         return True
 
     @abstractmethod
-    def succeed(self, errand: Errand[I, T]) -> None:
+    def succeed(self, record: JobRecord[I, T]) -> None:
         """Take a job that has ended well, with its value, and be done with it sooner or later."""
 
     @abstractmethod
-    def fail(self, errand: Errand[I, T], error: BaseException) -> None:
+    def fail(self, record: JobRecord[I, T], error: BaseException) -> None:
         """Take a job that has ended with an error, and be done with it sooner or later."""
 
     def survives(self, error: BaseException) -> bool:  # noqa: ARG002 - for who overrides it

@@ -7,11 +7,11 @@ from typing import Generic, TypeVar, final
 import anyio
 from anyio.abc import TaskGroup
 
-from .._loops.event_loop import EventLoop, Parked
+from .._loops.event_loop import Parked
 from .backlog import Backlog
 from .outcome import uncancelled
-from .outlet import Outlet
 from .run_state import RUNNING, RunState
+from .sink import ResultSink
 from .source import SourceEnd
 
 I = TypeVar("I")  # noqa: E741 - an item
@@ -19,14 +19,13 @@ T = TypeVar("T")
 
 
 @final
-class Puller(Parked, Generic[I, T]):
+class SourceReader(Parked, Generic[I, T]):
     """
     Offers the items of a source to the workers of one run, one ahead; parked until it is taken.
 
     :param backlog: where the jobs for them go
-    :param outlet: is asked what an error of the source means
+    :param sink: is asked what an error of the source means
     :param run: the run
-    :param loop: the event loop
     :param resumable: whether another run may go on with the source
 
     """
@@ -36,26 +35,25 @@ class Puller(Parked, Generic[I, T]):
         "_cancellation",
         "_closing",
         "_loop",
-        "_outlet",
         "_resumable",
         "_run",
         "_scope",
+        "_sink",
         "_stepping",
     )
 
     def __init__(
         self,
         backlog: Backlog[I, T],
-        outlet: Outlet[I, T],
+        sink: ResultSink[I, T],
         run: RunState,
         *,
-        loop: EventLoop,
         resumable: bool,
     ) -> None:
         self.parked = None
         self._backlog = backlog
-        self._loop = loop
-        self._outlet = outlet
+        self._loop = run.loop
+        self._sink = sink
         self._run = run
         self._cancellation = run.cancellation
         self._resumable = resumable
@@ -91,7 +89,7 @@ class Puller(Parked, Generic[I, T]):
 
     def let_go(self) -> None:
         """Break the reference cycles, once the run is over."""
-        del self._backlog, self._outlet, self._run
+        del self._backlog, self._sink, self._run
 
     async def _pull(self) -> None:
         self._backlog.ahead_taken.await_by(self, self._loop)
@@ -107,7 +105,7 @@ class Puller(Parked, Generic[I, T]):
                 looks = self._resumable and self._backlog.source.is_async
                 if self._backlog.ahead is None:
                     item = await self._step()
-                    self._backlog.ahead = self._backlog.errand(item)
+                    self._backlog.ahead = self._backlog.record(item)
 
                 self._backlog.change.tell()
                 await self._loop.park(self)
@@ -122,7 +120,7 @@ class Puller(Parked, Generic[I, T]):
             if self._cancellation.is_native(exc):
                 self._cancellation.absorb(exc)
 
-            self.note_error(exc)
+            self.note_source_error(exc)
             return
 
         self._backlog.end_of_source()
@@ -142,10 +140,10 @@ class Puller(Parked, Generic[I, T]):
         finally:
             self._stepping = False
 
-    def note_error(self, error: BaseException) -> None:
+    def note_source_error(self, error: BaseException) -> None:
         """Take note of an error of the source, whoever has advanced it."""
         error = uncancelled(error, "the source")
-        if isinstance(error, Exception) and self._outlet.survives(error):
+        if isinstance(error, Exception) and self._sink.survives(error):
             self._backlog.end_of_source()
         else:
             self._run.fail(error)

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 @final
-class Errand(Generic[I, T]):
+class JobRecord(Generic[I, T]):
     """
     A job with what is known of it.
 
@@ -28,8 +28,8 @@ class Errand(Generic[I, T]):
     :ivar retry_after: what the service has said last when it was, in seconds; ``None`` if nothing
     :ivar waited: how long it has waited for its turns, in seconds
     :ivar duration: how long the last attempt took, in seconds
-    :ivar ended: whether it has ended, and somebody is still to be told: then :attr:`value` is what
-        it returned, unless there is an :attr:`error`
+    :ivar undelivered: whether it has ended, and what it has ended with is still to be delivered:
+        :attr:`value`, unless there is an :attr:`error`
     :ivar error: what it has failed with, if it has ended so
 
     """
@@ -38,7 +38,6 @@ class Errand(Generic[I, T]):
         "attempts",
         "cost",
         "duration",
-        "ended",
         "error",
         "errors",
         "item",
@@ -47,6 +46,7 @@ class Errand(Generic[I, T]):
         "rank",
         "retry_after",
         "throttles",
+        "undelivered",
         "value",
         "waited",
     )
@@ -62,7 +62,7 @@ class Errand(Generic[I, T]):
         self.retry_after: float | None = None
         self.waited = 0.0
         self.duration = 0.0
-        self.ended = False
+        self.undelivered = False
         self.error: BaseException | None = None
 
     def replace(self, job: JobOf[T]) -> None:

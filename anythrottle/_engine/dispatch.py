@@ -8,15 +8,14 @@ from typing import Generic, TypeAlias, TypeVar, final
 
 from .._events import Observer, Started, tell
 from .._limiters.permit import TurnPermit
-from .._loops.event_loop import EventLoop
 from ..abc import Permit
 from .admission import Admission, Asked, Worker, undo
+from .attempt import AttemptRunner
 from .backlog import Backlog
-from .job import Errand
-from .outlet import Outlet
-from .puller import Puller
+from .job_record import JobRecord
 from .run_state import RUNNING, RunState
-from .workbench import Workbench
+from .sink import ResultSink
+from .source_reader import SourceReader
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
@@ -25,21 +24,20 @@ T = TypeVar("T")
 _NAP = 0.001
 
 #: A job that has been started, and its permit: as it was asked for, and what entering it gave.
-Start: TypeAlias = tuple[Errand[I, T], Asked, Permit]
+Start: TypeAlias = tuple[JobRecord[I, T], Asked, Permit]
 
 
 @final
-class Starter(Generic[I, T]):
+class Dispatcher(Generic[I, T]):
     """
     Lets the jobs of one run start, each when it is frontmost.
 
     :param backlog: the jobs
-    :param outlet: is asked whether there is room for a result
+    :param sink: is asked whether there is room for a result
     :param admission: lets the jobs in
     :param run: the run
-    :param workbench: lets a job end that cannot start
-    :param puller: is told of an error of a sequence
-    :param loop: the event loop
+    :param runner: lets a job end that cannot start
+    :param reader: is told of an error of a sequence
     :param observer: who is told that a job starts
 
     """
@@ -52,67 +50,66 @@ class Starter(Generic[I, T]):
         "_loop",
         "_observer",
         "_on_source_error",
-        "_outlet",
         "_run",
+        "_runner",
+        "_sink",
         "_time",
-        "_workbench",
         "called_back",
     )
 
     def __init__(
         self,
         backlog: Backlog[I, T],
-        outlet: Outlet[I, T],
+        sink: ResultSink[I, T],
         admission: Admission[I],
         run: RunState,
         *,
-        workbench: Workbench[I, T],
-        puller: Puller[I, T],
-        loop: EventLoop,
+        runner: AttemptRunner[I, T],
+        reader: SourceReader[I, T],
         observer: Observer | None,
     ) -> None:
         self._backlog = backlog
-        self._outlet = outlet
-        self._bounded = outlet.bounded
+        self._sink = sink
+        self._bounded = sink.bounded
         self._admission = admission
-        self._loop = loop
+        self._loop = run.loop
         self._run = run
         self._cancellation = run.cancellation
-        self._workbench = workbench
+        self._runner = runner
         #: For what :meth:`.Backlog.next_job` is to be given.
-        self._time = loop.time
-        self._on_source_error = puller.note_error
+        self._time = run.loop.time
+        self._on_source_error = reader.note_source_error
         self._observer = observer
-        #: Whether :meth:`now` has just failed because the turn that it had was called back.
+        #: Whether :meth:`try_start` has just failed because the turn that it had was called back.
         self.called_back = False
 
-    def now(self, worker: Worker) -> Start[I, T] | None:
+    def try_start(self, worker: Worker) -> Start[I, T] | None:
         """
         Let a worker start the frontmost job, if that may be at once.
 
-        :return: what to run; ``None`` if it may not be, or is to be found out by :meth:`next`
+        :return: what to run; ``None`` if it may not be, or is to be found out by :meth:`next_start`
 
         """
         self.called_back = False
         if self._run.phase is not RUNNING:
             return None
 
-        errand = self._backlog.next_job(self._time, self._on_source_error)
-        if errand is None:
+        record = self._backlog.next_job(self._time, self._on_source_error)
+        if record is None:
             return None
 
-        if errand.cost is None:
-            errand.cost = self._admission.fixed_cost
-            if errand.cost is None:
+        if record.cost is None:
+            record.cost = self._admission.fixed_cost
+            if record.cost is None:
                 return None
 
-        if self._bounded and not self._outlet.has_room(errand):
+        if self._bounded and not self._sink.has_room(record):
             return None
 
         try:
-            permit = self._admission.now(errand, worker, begins=self._observer is None)
+            permit = self._admission.try_enter(record, worker, begins=self._observer is None)
         except ValueError as exc:
-            self._drop(errand, exc)
+            self._drop(record, exc)
             permit = None
 
         if permit is None:
@@ -121,15 +118,15 @@ class Starter(Generic[I, T]):
         held = permit if self._observer is not None and isinstance(permit, TurnPermit) else None
         started = False
         try:
-            started = self._start(errand, permit, held)
+            started = self._start(record, permit, held)
         finally:
             if not started:
                 self.called_back = held is not None and held.in_line
                 permit.withdraw()
 
-        return (errand, permit, permit) if started else None
+        return (record, permit, permit) if started else None
 
-    async def next(self, worker: Worker) -> Start[I, T] | None:
+    async def next_start(self, worker: Worker) -> Start[I, T] | None:
         """
         Let a worker start the frontmost job as soon as there is one and it may start.
 
@@ -140,28 +137,28 @@ class Starter(Generic[I, T]):
             if self._cancellation.forbids_starts():
                 await self._loop.checkpoint()
 
-            start = self.now(worker)
+            start = self.try_start(worker)
             if start is not None:
                 return start
 
             if self._run.phase is not RUNNING:
                 return None
 
-            errand = self._backlog.next_job(self._time, self._on_source_error)
-            if errand is None or not self._outlet.has_room(errand):
-                if errand is None and self._backlog.is_at_end():
+            record = self._backlog.next_job(self._time, self._on_source_error)
+            if record is None or not self._sink.has_room(record):
+                if record is None and self._backlog.is_at_end():
                     self._run.exhaust()
                     return None
 
-                self._admission.rest(worker)
+                self._admission.release_if_shared(worker)
                 await self._wait_for_change(worker)
-            elif errand.cost is None:
+            elif record.cost is None:
                 # Whoever is asked for the cost may change what is frontmost.
-                if not self._has_price(errand):
+                if not self._finds_cost(record):
                     # There may be many such jobs.
                     await self._loop.checkpoint()
             else:
-                start = await self._admit(errand, worker)
+                start = await self._admit(record, worker)
                 if start is not None:
                     return start
 
@@ -170,14 +167,14 @@ class Starter(Generic[I, T]):
 
         return None
 
-    async def _admit(self, errand: Errand[I, T], worker: Worker) -> Start[I, T] | None:
+    async def _admit(self, record: JobRecord[I, T], worker: Worker) -> Start[I, T] | None:
         """Wait until the frontmost job may start, and start what is frontmost then."""
         called_back: TurnPermit | None = None
         while True:
             try:
-                admitted = await self._admission.wait(errand, worker, called_back)
+                admitted = await self._admission.enter(record, worker, called_back)
             except ValueError as exc:
-                self._drop(errand, exc)
+                self._drop(record, exc)
                 return None
 
             if admitted is None:
@@ -187,7 +184,7 @@ class Starter(Generic[I, T]):
             frontmost = called_back = None
             try:
                 # It may have taken a while: what is frontmost now, and does it cost as much?
-                frontmost = self._start_like(errand, asked, permit)
+                frontmost = self._start_like(record, asked, permit)
                 if isinstance(asked, TurnPermit) and asked.in_line and self._run.phase is RUNNING:
                     called_back = asked
             finally:
@@ -198,8 +195,8 @@ class Starter(Generic[I, T]):
                 return None if frontmost is None else (frontmost, asked, permit)
 
     def _start_like(
-        self, errand: Errand[I, T], asked: Asked, permit: Permit
-    ) -> Errand[I, T] | None:
+        self, record: JobRecord[I, T], asked: Asked, permit: Permit
+    ) -> JobRecord[I, T] | None:
         """Start what is frontmost, if it costs as much as a job that was admitted."""
         frontmost = None
         if self._run.phase is RUNNING:
@@ -207,15 +204,15 @@ class Starter(Generic[I, T]):
 
         if (
             frontmost is not None
-            and self._has_price(frontmost)
-            and frontmost.cost == errand.cost
+            and self._finds_cost(frontmost)
+            and frontmost.cost == record.cost
             and self._start(frontmost, permit, asked if isinstance(asked, TurnPermit) else None)
         ):
             return frontmost
 
         return None
 
-    def _start(self, errand: Errand[I, T], permit: Permit, held: TurnPermit | None) -> bool:
+    def _start(self, record: JobRecord[I, T], permit: Permit, held: TurnPermit | None) -> bool:
         """
         Start a job whose turn has come, if it is frontmost still, and nothing else forbids it.
 
@@ -226,16 +223,16 @@ class Starter(Generic[I, T]):
 
         """
         forbidden = self._cancellation.forbids_starts
-        if self._run.phase is not RUNNING or forbidden() or not self._backlog.start(errand):
+        if self._run.phase is not RUNNING or forbidden() or not self._backlog.start(record):
             return False
 
-        waited = errand.waited + permit.waited
+        waited = record.waited + permit.waited
         begun = held is None and self._observer is None
         if not begun:
             try:
                 if self._observer is not None:
-                    position, item = errand.position, errand.item
-                    tell(self._observer, Started(position, item, errand.attempts, waited))
+                    position, item = record.position, record.item
+                    tell(self._observer, Started(position, item, record.attempts, waited))
 
                 begun = (
                     self._run.phase is RUNNING
@@ -244,34 +241,34 @@ class Starter(Generic[I, T]):
                 )
             finally:
                 if not begun:
-                    self._backlog.call_back(errand)
+                    self._backlog.call_back(record)
 
         if begun:
-            errand.waited = waited
+            record.waited = waited
 
         return begun
 
-    def _has_price(self, errand: Errand[I, T]) -> bool:
+    def _finds_cost(self, record: JobRecord[I, T]) -> bool:
         """Look what the frontmost job costs; if that cannot be told, it ends with an error."""
         try:
-            self._admission.price(errand)
+            self._admission.find_cost(record)
         except (Exception, CancelledError) as exc:  # noqa: BLE001 - it is that job's alone
-            self._end(errand, exc)
+            self._end(record, exc)
             return False
 
         return True
 
-    def _drop(self, errand: Errand[I, T], error: ValueError) -> None:
+    def _drop(self, record: JobRecord[I, T], error: ValueError) -> None:
         """Let a job end whose cost has come to be impossible, unless no job can start any more."""
         if self._admission.fixed_cost is not None:
             raise error
 
-        self._end(errand, error)
+        self._end(record, error)
 
-    def _end(self, errand: Errand[I, T], error: BaseException) -> None:
+    def _end(self, record: JobRecord[I, T], error: BaseException) -> None:
         """Let a job end with an error without having been started."""
-        if self._backlog.drop(errand):
-            self._workbench.fail(errand, error)
+        if self._backlog.drop(record):
+            self._runner.fail(record, error)
 
     async def _wait_for_change(self, worker: Worker) -> None:
         due = self._backlog.next_due

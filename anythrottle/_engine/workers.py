@@ -22,17 +22,16 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
-from .._loops.event_loop import EventLoop
 from .admission import Admission, Worker
+from .attempt import AttemptRunner
 from .backlog import Backlog
 from .cancellation import bare
+from .dispatch import Dispatcher, Start
 from .lead import Lead
 from .options import JobOptions
-from .outlet import Outlet
-from .puller import Puller
 from .run_state import RUNNING, Phase, RunState
-from .starting import Start, Starter
-from .workbench import Workbench
+from .sink import ResultSink
+from .source_reader import SourceReader
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
@@ -42,15 +41,14 @@ _JOBS_IN_A_ROW = 16
 
 
 @final
-class Crew(Generic[I, T]):
+class WorkerPool(Generic[I, T]):
     """
     The workers of one run; made in the task that runs them.
 
     :param backlog: the jobs
-    :param outlet: where they go when they have ended
+    :param sink: where they go when they have ended
     :param options: how the jobs are run
     :param run: the run
-    :param loop: the event loop
     :param resumable: whether another run may go on with the source and the jobs
     :param on_failure: is called whenever a job has ended with an error
 
@@ -63,15 +61,15 @@ class Crew(Generic[I, T]):
         "_backlog",
         "_cancellation",
         "_change",
+        "_dispatcher",
         "_keeps_slots",
         "_lead",
         "_loop",
-        "_outlet",
-        "_puller",
+        "_reader",
         "_resumable",
-        "_starter",
+        "_runner",
+        "_sink",
         "_task_group",
-        "_workbench",
         "_workers",
         "run",
     )
@@ -79,46 +77,35 @@ class Crew(Generic[I, T]):
     def __init__(
         self,
         backlog: Backlog[I, T],
-        outlet: Outlet[I, T],
+        sink: ResultSink[I, T],
         options: JobOptions[I],
         run: RunState,
-        loop: EventLoop,
         *,
         resumable: bool,
         on_failure: Callable[[], None] | None,
     ) -> None:
         self._backlog = backlog
-        self._outlet = outlet
+        self._sink = sink
         self.run = run
         self._change = backlog.change
         self._cancellation = run.cancellation
-        self._loop = loop
+        self._loop = run.loop
         self._resumable = resumable
         self._admission = admission = Admission(options, run)
         #: Kept at hand, for each job asks.
         self._keeps_slots = admission.keeps_slots
-        self._workbench = Workbench(
+        self._runner = AttemptRunner(backlog, sink, admission, run, options, on_failure=on_failure)
+        self._reader = SourceReader(backlog, sink, run, resumable=resumable)
+        self._dispatcher = Dispatcher(
             backlog,
-            outlet,
+            sink,
             admission,
             run,
-            options.attempts,
-            loop=loop,
-            observer=options.observer,
-            on_failure=on_failure,
-        )
-        self._puller = Puller(backlog, outlet, run, loop=loop, resumable=resumable)
-        self._starter = Starter(
-            backlog,
-            outlet,
-            admission,
-            run,
-            workbench=self._workbench,
-            puller=self._puller,
-            loop=loop,
+            runner=self._runner,
+            reader=self._reader,
             observer=options.observer,
         )
-        self._lead = Lead(loop)
+        self._lead = Lead(run.loop)
         self._workers = 0
 
     @property
@@ -138,14 +125,14 @@ class Crew(Generic[I, T]):
         self.run.begin(task_group.cancel_scope)
         self._backlog.begin_run()
         if source_group is not None:
-            source_group.start_soon(self._puller.pull, source_group, name="anythrottle source")
+            source_group.start_soon(self._reader.pull, source_group, name="anythrottle source")
 
         self._add_worker()
 
     def end(self) -> None:
         """Pull nothing more, now that the workers are gone; what is to be closed is closed."""
         self.run.note_end()
-        self._puller.end()
+        self._reader.end()
 
     def let_go(self) -> None:
         """
@@ -157,10 +144,10 @@ class Crew(Generic[I, T]):
             # Replacements of throttled jobs that nobody will await.
             self._backlog.discard()
 
-        self._workbench.let_go()
-        self._puller.let_go()
-        del self._backlog, self._change, self._outlet, self._admission, self.run
-        del self._workbench, self._starter, self._puller, self._lead
+        self._runner.let_go()
+        self._reader.let_go()
+        del self._backlog, self._change, self._sink, self._admission, self.run
+        del self._runner, self._dispatcher, self._reader, self._lead
 
     def _add_worker(self) -> None:
         self._workers += 1
@@ -197,7 +184,7 @@ class Crew(Generic[I, T]):
         self._workers -= 1
         if not self._workers:
             self.run.finish()
-            self._outlet.end()
+            self._sink.end()
 
     async def _begin_work(self) -> None:
         # Before it starts a job, and so perhaps another worker: a task can be cancelled only once
@@ -213,7 +200,7 @@ class Crew(Generic[I, T]):
         jobs = 0
         while True:
             start = self._start_now(me, goes_on=jobs > 0)
-            if start is None and jobs and not self._starter.called_back:
+            if start is None and jobs and not self._dispatcher.called_back:
                 # The consumer may be about to make room, or the source to give an item: to look
                 # again is cheaper than to be woken. A turn that was called back would lose its
                 # place meanwhile.
@@ -226,7 +213,7 @@ class Crew(Generic[I, T]):
                     return
 
             try:
-                await self._workbench.run(*start, None if self._keeps_slots else me.slot)
+                await self._runner.run(*start, None if self._keeps_slots else me.slot)
             finally:
                 if not self._keeps_slots:
                     self._admission.return_slot(me)
@@ -252,7 +239,7 @@ class Crew(Generic[I, T]):
         if lead.is_taken and self._change.waiting is None:
             return None
 
-        start = self._starter.now(worker)
+        start = self._dispatcher.try_start(worker)
         if start is not None and not lead.is_taken and not (goes_on and self._keeps_slots):
             self._see_to_successor()
 
@@ -262,12 +249,12 @@ class Crew(Generic[I, T]):
         """Wait for the lead, then until a job may start, and take it; ``None`` if there is none."""
         lead = self._lead
         while lead.is_taken:
-            self._admission.rest(me)
+            self._admission.release_if_shared(me)
             await lead.follow(me)
 
         lead.take()
         try:
-            start = await self._starter.next(me)
+            start = await self._dispatcher.next_start(me)
         finally:
             # If that was cut off, this worker begins anew and sees to others, or the run ends.
             lead.give_up()
@@ -286,21 +273,21 @@ class Crew(Generic[I, T]):
 
 
 async def run_to_end(
-    crew: Crew[I, T],
+    pool: WorkerPool[I, T],
     meanwhile: Callable[[], Awaitable[None]] | None = None,
     on_begun: Callable[[], None] | None = None,
 ) -> None:
     """
-    Let a crew do all there is to do, in task groups of its own.
+    Let a pool do all there is to do, in task groups of its own.
 
     :param meanwhile: what the caller's task does in the meantime
     :param on_begun: is called as soon as jobs may start
     :raises BaseException: what has ended the run, as it is: task groups are an inner matter
 
     """
-    run = crew.run
+    run = pool.run
     try:
-        async with tasks_of(crew):
+        async with tasks_of(pool):
             if on_begun is not None:
                 on_begun()
 
@@ -314,17 +301,17 @@ async def run_to_end(
         run.log_failure()
         raise
     finally:
-        crew.let_go()
+        pool.let_go()
 
     run.raise_failure()
 
 
 @asynccontextmanager
-async def tasks_of(crew: Crew[I, T]) -> AsyncGenerator[None]:
+async def tasks_of(pool: WorkerPool[I, T]) -> AsyncGenerator[None]:
     """
-    Run the tasks of a crew, until the jobs have ended and their source has been seen to.
+    Run the tasks of a pool, until the jobs have ended and their source has been seen to.
 
-    The workers are in a group of their own, which the crew cancels when there is nothing more to
+    The workers are in a group of their own, which the pool cancels when there is nothing more to
     do. The task that pulls from the source is in another around it, which nothing but the caller's
     own cancellation reaches: what a generator does when it is closed is not cut off.
 
@@ -333,17 +320,17 @@ async def tasks_of(crew: Crew[I, T]) -> AsyncGenerator[None]:
     """
     thrown = traceback = None
     try:
-        async with anyio.create_task_group() if crew.pulls else nullcontext() as source_group:
+        async with anyio.create_task_group() if pool.pulls else nullcontext() as source_group:
             try:
                 async with anyio.create_task_group() as task_group:
-                    crew.begin(task_group, source_group)
+                    pool.begin(task_group, source_group)
                     try:
                         yield
                     except BaseException as exc:
                         thrown, traceback = exc, exc.__traceback__
                         raise
             finally:
-                crew.end()
+                pool.end()
     except BaseException as exc:
         if bare(exc) is exc:
             raise

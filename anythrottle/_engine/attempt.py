@@ -17,17 +17,16 @@ from .._limiters.current import make_current
 from .._limiters.holding import Slot, hold_here
 from .._limiters.permit import TurnPermit
 from .._limiters.throttling import Throttle, go_again, throttle_in
-from .._loops.event_loop import EventLoop
 from ..abc import Permit
 from .admission import Admission, Asked, leave
-from .attempts import Attempts
 from .backlog import Backlog
 from .cancellation import without_cancellations
-from .isolation import isolated
-from .job import Errand
-from .outlet import Outlet
+from .context import run_in_context
+from .job_record import JobRecord
+from .options import JobOptions
 from .retrying import Retrying
 from .run_state import RunState
+from .sink import ResultSink
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
@@ -36,17 +35,15 @@ _logger = logging.getLogger("anythrottle")
 
 
 @final
-class Workbench(Generic[I, T]):
+class AttemptRunner(Generic[I, T]):
     """
     Runs the jobs of one run, one attempt at a time.
 
     :param backlog: where a job goes that is to go again
-    :param outlet: where it goes when it has ended
+    :param sink: where it goes when it has ended
     :param admission: what pauses if a job was throttled
     :param run: the run
-    :param attempts: how a job is attempted
-    :param loop: the event loop
-    :param observer: who is told what becomes of the jobs
+    :param options: how a job is attempted, and who is told what becomes of it
     :param on_failure: is called when a job has ended with an error
 
     """
@@ -61,34 +58,32 @@ class Workbench(Generic[I, T]):
         "_loop",
         "_observer",
         "_on_failure",
-        "_outlet",
         "_retrying",
         "_run",
+        "_sink",
         "_timeout",
     )
 
     def __init__(
         self,
         backlog: Backlog[I, T],
-        outlet: Outlet[I, T],
+        sink: ResultSink[I, T],
         admission: Admission[I],
         run: RunState,
-        attempts: Attempts,
+        options: JobOptions[I],
         *,
-        loop: EventLoop,
-        observer: Observer | None,
         on_failure: Callable[[], None] | None,
     ) -> None:
         self._backlog = backlog
-        self._outlet = outlet
+        self._sink = sink
         self._admission = admission
-        self._retrying = Retrying(attempts)
-        self._timeout = attempts.timeout
-        self._loop = loop
+        self._retrying = Retrying(options.attempts)
+        self._timeout = options.attempts.timeout
+        self._loop = run.loop
         self._run = run
         self._cancellation = run.cancellation
         self._on_failure = on_failure
-        self._observer = observer
+        self._observer = options.observer
         #: Of this one, each attempt has a copy of its own.
         self._context = copy_context()
         #: The same, for those that need no permit of their own.
@@ -99,10 +94,10 @@ class Workbench(Generic[I, T]):
 
     def let_go(self) -> None:
         """Break the reference cycles: tracebacks of what jobs have raised lead here."""
-        del self._backlog, self._outlet, self._run, self._on_failure
+        del self._backlog, self._sink, self._run, self._on_failure
 
     async def run(
-        self, errand: Errand[I, T], asked: Asked, permit: Permit, slot: Slot | None
+        self, record: JobRecord[I, T], asked: Asked, permit: Permit, slot: Slot | None
     ) -> None:
         """
         Run a started job once, and leave its permit, whatever happens.
@@ -121,29 +116,29 @@ class Workbench(Generic[I, T]):
                     context.run(hold_here, slot)
 
                 awaitable = (
-                    context.run(awaitable_of, errand.job, errand)
+                    context.run(awaitable_of, record.job, record)
                     if is_free
-                    else context.run(_call, errand, permit)
+                    else context.run(_call, record, permit)
                 )
                 if self._timeout is None:
-                    value = await isolated(awaitable, context)
+                    value = await run_in_context(awaitable, context)
                 else:
                     with anyio.fail_after(self._timeout):
-                        value = await isolated(awaitable, context)
+                        value = await run_in_context(awaitable, context)
             except BaseException as exc:
-                errand.duration = self._loop.time() - began
+                record.duration = self._loop.time() - began
                 if self._cancellation.caused(exc):
                     raise
 
-                self._take_error(errand, permit, exc)
+                self._take_error(record, permit, exc)
             else:
-                errand.duration = self._loop.time() - began
-                errand.value = value
-                errand.ended = True
+                record.duration = self._loop.time() - began
+                record.value = value
+                record.undelivered = True
                 self._backlog.running -= 1
-                self._outlet.succeed(errand)
+                self._sink.succeed(record)
                 if self._observer is not None:
-                    _tell_of_success(self._observer, errand)
+                    _tell_of_success(self._observer, record)
         except BaseException as exc:
             await leave(asked, exc)
             raise
@@ -154,107 +149,107 @@ class Workbench(Generic[I, T]):
         elif asked is not self._free:
             await leave(asked, None)
 
-    def fail(self, errand: Errand[I, T], error: BaseException) -> None:
+    def fail(self, record: JobRecord[I, T], error: BaseException) -> None:
         """Let a started job end with an error."""
         self._backlog.running -= 1
-        self._outlet.fail(errand, error)
+        self._sink.fail(record, error)
         if self._observer is not None:
-            tell_of_failure(self._observer, errand, error)
+            tell_of_failure(self._observer, record, error)
 
         if self._on_failure is not None:
             self._on_failure()
 
-    def _take_error(self, errand: Errand[I, T], permit: Permit, error: BaseException) -> None:
+    def _take_error(self, record: JobRecord[I, T], permit: Permit, error: BaseException) -> None:
         """See to what follows from an error that a job has raised."""
         error = without_cancellations(error)
         if isinstance(error, (Exception, anyio.get_cancelled_exc_class())):
             self._cancellation.absorb(error)
-            self._sort_out(errand, permit, error)
+            self._sort_out(record, permit, error)
         else:
             self._run.fail(error)
 
-    def _sort_out(self, errand: Errand[I, T], permit: Permit, error: BaseException) -> None:
+    def _sort_out(self, record: JobRecord[I, T], permit: Permit, error: BaseException) -> None:
         """Let a job that has raised an error go again, or end with it."""
         try:
             throttle = throttle_in(error)
         except (Exception, CancelledError) as exc:  # noqa: BLE001 - a wrong one is the job's error
-            self.fail(errand, exc)
+            self.fail(record, exc)
             return
 
         if throttle is not None:
-            self._obey(throttle, errand, permit, error)
+            self._obey(throttle, record, permit, error)
             return
 
         try:
-            delay = self._retrying.delay_before_next(error, errand.errors + 1)
+            delay = self._retrying.delay_before_next(error, record.errors + 1)
         except (Exception, CancelledError) as exc:  # noqa: BLE001 - that of retry_on is the job's
-            self.fail(errand, exc)
+            self.fail(record, exc)
             return
 
-        if delay is not None and not callable(errand.job):
+        if delay is not None and not callable(record.job):
             error.add_note("An awaitable cannot run again: pass a callable that makes it.")
             delay = None
 
         if delay is None:
-            self.fail(errand, error)
+            self.fail(record, error)
             return
 
-        _logger.info("%s: again in %g s, after %r", errand, delay, error)
-        self._backlog.delay(errand, self._loop.time() + delay)
+        _logger.info("%s: again in %g s, after %r", record, delay, error)
+        self._backlog.delay(record, self._loop.time() + delay)
         if self._observer is not None:
-            again = Retried(errand.position, errand.item, errand.attempts, delay, error)
+            again = Retried(record.position, record.item, record.attempts, delay, error)
             tell(self._observer, again)
 
     def _obey(
-        self, throttle: Throttle, errand: Errand[I, T], permit: Permit, error: BaseException
+        self, throttle: Throttle, record: JobRecord[I, T], permit: Permit, error: BaseException
     ) -> None:
         """Pause, and put a job that was throttled back to the front if it may go again."""
         self._admission.pause(permit, throttle.retry_after)
-        _logger.info("%s: %s", errand, error)
-        job = self._job_after(throttle, errand, error)
+        _logger.info("%s: %s", record, error)
+        job = self._job_after(throttle, record, error)
         if job is None:
-            self.fail(errand, error)
+            self.fail(record, error)
             return
 
-        item = errand.item
-        if job is not errand.job:
-            errand.replace(job)
+        item = record.item
+        if job is not record.job:
+            record.replace(job)
 
-        self._backlog.put_back(errand)
+        self._backlog.put_back(record)
         if self._observer is not None:
-            position, attempts = errand.position, errand.attempts
+            position, attempts = record.position, record.attempts
             tell(self._observer, Throttled(None, position, attempts, error, item))
 
     def _job_after(
-        self, throttle: Throttle, errand: Errand[I, T], error: BaseException
+        self, throttle: Throttle, record: JobRecord[I, T], error: BaseException
     ) -> JobOf[T] | None:
         """Return what shall run, now that a job was throttled; ``None`` if it may not go again."""
-        errand.throttles += 1
+        record.throttles += 1
         if throttle.retry_after is not None:
-            errand.retry_after = throttle.retry_after
+            record.retry_after = throttle.retry_after
 
         if throttle.pure and self._retrying.is_last_throttle(
-            error, errand.throttles, errand.retry_after
+            error, record.throttles, record.retry_after
         ):
             for unused in throttle.replacements:
                 discard(unused)
 
             return None
 
-        return go_again(throttle, error, errand.job, errand.throttles, inf)
+        return go_again(throttle, error, record.job, record.throttles, inf)
 
 
-def _call(errand: Errand[I, T], permit: Permit) -> Awaitable[T]:
+def _call(record: JobRecord[I, T], permit: Permit) -> Awaitable[T]:
     """Call a job, in its own context; return what to await."""
     make_current(permit)
-    return awaitable_of(errand.job, errand)
+    return awaitable_of(record.job, record)
 
 
-def _tell_of_success(observer: Observer, errand: Errand[I, T]) -> None:
+def _tell_of_success(observer: Observer, record: JobRecord[I, T]) -> None:
     """Tell that a job has ended with a result."""
-    tell(observer, Finished(errand.position, errand.item, errand.attempts, errand.duration))
+    tell(observer, Finished(record.position, record.item, record.attempts, record.duration))
 
 
-def tell_of_failure(observer: Observer, errand: Errand[I, T], error: BaseException) -> None:
+def tell_of_failure(observer: Observer, record: JobRecord[I, T], error: BaseException) -> None:
     """Tell that a job has ended with an error."""
-    tell(observer, Failed(errand.position, errand.item, errand.attempts, errand.duration, error))
+    tell(observer, Failed(record.position, record.item, record.attempts, record.duration, error))
