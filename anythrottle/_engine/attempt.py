@@ -138,7 +138,9 @@ class AttemptRunner(Generic[I, T]):
                 self._backlog.running -= 1
                 self._sink.succeed(record)
                 if self._observer is not None:
-                    _tell_of_success(self._observer, record)
+                    position, attempts = record.position, record.attempts
+                    ended = Finished(position, record.item, attempts, record.duration)
+                    tell(self._observer, ended)
         except BaseException as exc:
             await leave(asked, exc)
             raise
@@ -243,11 +245,6 @@ def _call(record: JobRecord[I, T], permit: Permit) -> Awaitable[T]:
     """Call a job, in its own context; return what to await."""
     make_current(permit)
     return awaitable_of(record.job, record)
-
-
-def _tell_of_success(observer: Observer, record: JobRecord[I, T]) -> None:
-    """Tell that a job has ended with a result."""
-    tell(observer, Finished(record.position, record.item, record.attempts, record.duration))
 
 
 def tell_of_failure(observer: Observer, record: JobRecord[I, T], error: BaseException) -> None:

@@ -1,8 +1,9 @@
-"""Outlets for those who wait for the end of all jobs, or for the first success."""
+"""Result sinks for callers that wait for the end of all jobs, or for the first success."""
 
 from __future__ import annotations
 
 import logging
+from operator import itemgetter
 from typing import TypeVar, final
 
 from .backlog import Backlog
@@ -92,7 +93,7 @@ class Race(ResultSink[I, T]):
             return self._winner
 
         if self._source_error is not None:
-            for _, error in sorted(self._errors, key=_position):
+            for _, error in sorted(self._errors, key=itemgetter(0)):
                 self._source_error.add_note(f"Before that, a job has failed: {error!r}")
 
             raise self._source_error
@@ -100,9 +101,5 @@ class Race(ResultSink[I, T]):
         if not self._errors:
             raise ValueError("items must not be empty: first() has nothing to return")
 
-        errors = [error for _, error in sorted(self._errors, key=_position)]
+        errors = [error for _, error in sorted(self._errors, key=itemgetter(0))]
         raise ExceptionGroup("no job has succeeded", errors)
-
-
-def _position(failure: tuple[int, Exception]) -> int:
-    return failure[0]

@@ -88,18 +88,8 @@ async def amap(
         cancellation that one of them raises by itself comes as a :exc:`RuntimeError`
 
     """
-    mapping = _Mapping(
-        func,
-        items,
-        JobOptions[I].checked(
-            limiter=limiter,
-            concurrency=concurrency,
-            cost=cost,
-            priority=priority,
-            attempts=attempts,
-            observer=observer,
-        ),
-    )
+    options = JobOptions[I].checked(limiter, concurrency, cost, priority, attempts, observer)
+    mapping = _Mapping(func, items, options)
     run = mapping.new_run()
     gathering = Gathering(mapping.backlog, run, keep=True)
     await run_to_end(mapping.pool(gathering, run))
@@ -143,18 +133,8 @@ async def for_each(
     :raises BaseException: the first error of a call, of the source or of the limiter
 
     """
-    mapping = _Mapping(
-        func,
-        items,
-        JobOptions[I].checked(
-            limiter=limiter,
-            concurrency=concurrency,
-            cost=cost,
-            priority=priority,
-            attempts=attempts,
-            observer=observer,
-        ),
-    )
+    options = JobOptions[I].checked(limiter, concurrency, cost, priority, attempts, observer)
+    mapping = _Mapping(func, items, options)
     run = mapping.new_run()
     gathering = Gathering(mapping.backlog, run, keep=False)
     await run_to_end(mapping.pool(gathering, run))
@@ -205,18 +185,8 @@ async def first(
     :raises BaseException: an error of the source, if no call succeeds, or of the limiter
 
     """
-    mapping = _Mapping(
-        func,
-        items,
-        JobOptions[I].checked(
-            limiter=limiter,
-            concurrency=concurrency,
-            cost=cost,
-            priority=priority,
-            attempts=attempts,
-            observer=observer,
-        ),
-    )
+    options = JobOptions[I].checked(limiter, concurrency, cost, priority, attempts, observer)
+    mapping = _Mapping(func, items, options)
     run = mapping.new_run()
     race = Race(mapping.backlog, run)
     await run_to_end(mapping.pool(race, run))
@@ -287,18 +257,8 @@ def amap_outcomes(
     :raises ValueError: if a parameter is out of its range
 
     """
-    mapping = _Mapping(
-        func,
-        items,
-        JobOptions[I].checked(
-            limiter=limiter,
-            concurrency=concurrency,
-            cost=cost,
-            priority=priority,
-            attempts=attempts,
-            observer=observer,
-        ),
-    )
+    options = JobOptions[I].checked(limiter, concurrency, cost, priority, attempts, observer)
+    mapping = _Mapping(func, items, options)
     check_halt(halt)
     return OutcomeBlock(partial(mapping.begin, ordered=ordered, halt=halt))
 
@@ -328,25 +288,21 @@ class _Mapping(Generic[I, T]):
         return RunState(self.backlog.change, self._clock.loop(), host_waits=host_waits)
 
     def pool(
-        self,
-        sink: ResultSink[I, T],
-        run: RunState,
-        on_failure: Callable[[], None] | None = None,
+        self, sink: ResultSink[I, T], run: RunState, ask: Callable[[], None] | None = None
     ) -> WorkerPool[I, T]:
-        """Return what runs all the jobs."""
-        return WorkerPool(
-            self.backlog, sink, self._options, run, resumable=False, on_failure=on_failure
-        )
+        """Return what runs all the jobs, and asks something after each failure."""
+        return WorkerPool(self.backlog, sink, self._options, run, resumable=False, on_failure=ask)
 
     def begin(
         self, *, ordered: bool, halt: Halt | None
     ) -> tuple[OutcomeFeed[I, T], WorkerPool[I, T]]:
         """Return what all the outcomes come out of, and the workers that are to begin for that."""
-        tally, options, run = self._tally, self._options, self.new_run(host_waits=False)
+        backlog, tally, options = self.backlog, self._tally, self._options
+        run = self.new_run(host_waits=False)
         tally.begin_run(run.loop.time)
-        statistics = partial(statistics_of, self.backlog, tally, options.limiter, self._clock)
+        statistics = partial(statistics_of, backlog, tally, options.limiter, self._clock)
         most_waiting = results_waiting(options.concurrency, options.limiter)
         feed = OutcomeFeed(
-            self.backlog, run, tally, statistics, most_waiting=most_waiting, ordered=ordered
+            backlog, run, tally, statistics, most_waiting=most_waiting, ordered=ordered
         )
         return feed, self.pool(feed, run, asking(halt, run, statistics))

@@ -53,9 +53,8 @@ class JobOptions(Generic[I]):
     observer: Observer | None
 
     @classmethod
-    def checked(
+    def checked(  # noqa: PLR0917 - in the order of the fields
         cls,
-        *,
         limiter: Limiter | str | None,
         concurrency: Concurrency,
         cost: CostOf[I],
@@ -71,8 +70,8 @@ class JobOptions(Generic[I]):
 
         """
         known = None if limiter is None else as_limiter(limiter)
-        check_concurrency(concurrency, known)
-        check_cost(cost, known)
+        _check_concurrency(concurrency, known)
+        _check_cost(cost, known)
         if not isinstance(priority, int) or isinstance(priority, bool):
             raise TypeError(f"priority must be an int, not {priority!r}")
 
@@ -105,9 +104,9 @@ def limiter_of(
     return as_limiter(limiter)
 
 
-def check_concurrency(value: Concurrency, limiter: Limiter | None) -> Concurrency:
+def _check_concurrency(value: Concurrency, limiter: Limiter | None) -> None:
     """
-    Return what has been given as ``concurrency``.
+    Check what has been given as ``concurrency``.
 
     :raises TypeError: if it can be none
     :raises ValueError: if it is below 1, or the limiter's own: each job would take two slots of it
@@ -119,13 +118,8 @@ def check_concurrency(value: Concurrency, limiter: Limiter | None) -> Concurrenc
                 f"concurrency={value!r} is that of the limiter too, which takes a slot for each "
                 f"job: leave it out here"
             )
-
-        return value
-
-    if value is None:
-        return value
-
-    return check_count("concurrency", value, or_else="a CapacityLimiter")
+    elif value is not None:
+        check_count("concurrency", value, or_else="a CapacityLimiter")
 
 
 def results_waiting(concurrency: Concurrency, limiter: Limiter | None) -> Callable[[], float]:
@@ -146,7 +140,7 @@ def results_waiting(concurrency: Concurrency, limiter: Limiter | None) -> Callab
     return as_many_as_run
 
 
-def check_cost(cost: CostOf[I], limiter: Limiter | None) -> None:
+def _check_cost(cost: CostOf[I], limiter: Limiter | None) -> None:
     """
     Raise at once what each job would be refused with: if a cost is none, or does not fit.
 

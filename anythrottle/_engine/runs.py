@@ -47,6 +47,7 @@ class Runs(Generic[I, T]):
         "_halt",
         "_options",
         "_run",
+        "_statistics",
         "_tally",
         "backlog",
         "closed",
@@ -73,6 +74,10 @@ class Runs(Generic[I, T]):
             most_waiting=results_waiting(options.concurrency, options.limiter),
         )
         self._clock = LoopClock(weakly(self._shift), "the throttler")
+        # Not a method of this object, which would then be in a cycle with its run.
+        self._statistics = partial(
+            statistics_of, backlog, self._tally, options.limiter, self._clock
+        )
         #: The run that is under way.
         self._run: RunState | None = None
         #: How the last run has ended.
@@ -161,18 +166,12 @@ class Runs(Generic[I, T]):
 
     def statistics(self) -> ThrottlerStatistics:
         """Return the state at this instant."""
-        return statistics_of(
-            self.backlog, self._tally, self._options.limiter, self._clock, self._ended
-        )
+        return self._statistics(self._ended)
 
     def _new_pool(self, run: RunState) -> WorkerPool[I, T]:
         self._ended = None
         self._tally.begin_run(run.loop.time)
-        # Not by a method of this object, which would then be in a cycle with the pool.
-        statistics = partial(
-            statistics_of, self.backlog, self._tally, self._options.limiter, self._clock
-        )
-        ask = asking(self._halt, run, statistics)
+        ask = asking(self._halt, run, self._statistics)
         return WorkerPool(
             self.backlog, self.results, self._options, run, resumable=True, on_failure=ask
         )

@@ -60,7 +60,6 @@ class WorkerPool(Generic[I, T]):
         "_admission",
         "_backlog",
         "_cancellation",
-        "_change",
         "_dispatcher",
         "_keeps_slots",
         "_lead",
@@ -87,7 +86,6 @@ class WorkerPool(Generic[I, T]):
         self._backlog = backlog
         self._sink = sink
         self.run = run
-        self._change = backlog.change
         self._cancellation = run.cancellation
         self._loop = run.loop
         self._resumable = resumable
@@ -146,7 +144,7 @@ class WorkerPool(Generic[I, T]):
 
         self._runner.let_go()
         self._reader.let_go()
-        del self._backlog, self._change, self._sink, self._admission, self.run
+        del self._backlog, self._sink, self._admission, self.run
         del self._runner, self._dispatcher, self._reader, self._lead
 
     def _add_worker(self) -> None:
@@ -236,7 +234,7 @@ class WorkerPool(Generic[I, T]):
 
         """
         lead = self._lead
-        if lead.is_taken and self._change.waiting is None:
+        if lead.is_taken and self._backlog.change.waiting is None:
             return None
 
         start = self._dispatcher.try_start(worker)

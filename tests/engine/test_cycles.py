@@ -25,7 +25,7 @@ Case = Callable[[], Awaitable[object]]
 
 #: AnyIO's task group on asyncio leaves a cycle of its own for each task that was cancelled, with
 #: the frame of what it has run. There is no more in it than these.
-SHELLS = {"AsyncioLoop", "WorkerPool", "SourceReader", "RunCancellation", "Worker"}
+SHELLS = {"AsyncioLoop", "RunCancellation", "SourceReader", "Worker", "WorkerPool"}
 
 
 def left_by(case: Case, backend: str) -> set[str]:
