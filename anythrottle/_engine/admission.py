@@ -1,4 +1,4 @@
-"""What a job needs before it may start: a slot, and a turn of the limiter."""
+"""Gives a job what it needs before it may start: a slot, and a turn of the limiter."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ Asked: TypeAlias = ReadyPermit | _Unentered
 @final
 class Worker(Parked):
     """
-    A task that runs jobs; parked while it waits for the lead, or with the lead for news.
+    A task that runs jobs; parked while it waits for the lead, or with the lead for a change.
 
-    :ivar slot: on whose behalf it borrows a slot: a fresh one each time, for tasks that a job has
-        left behind may still wait inside of an earlier one
+    :ivar slot: on whose behalf it borrows a slot: a fresh one each time, because tasks that a job
+        has left behind may still wait inside of an earlier one
     :ivar has_slot: whether it has borrowed it
 
     """
@@ -54,9 +54,9 @@ class Worker(Parked):
 @final
 class Admission(Generic[I]):
     """
-    Lets the jobs of one run start; made in that run.
+    Lets the jobs of one run in, one worker at a time; made in that run.
 
-    One worker at a time is let in. While it waits for its turn it holds a slot.
+    A worker that waits for the turn of its job holds a slot meanwhile.
 
     :param options: how the jobs are run
     :param run: the run
@@ -90,8 +90,8 @@ class Admission(Generic[I]):
         self._slots = (
             anyio.CapacityLimiter(concurrency) if isinstance(concurrency, int) else concurrency
         )
-        #: Whether a slot that has served one job may serve the next: nobody else waits for it, and
-        #: their number stays.
+        #: Whether a slot that has served one job may serve the next: no other run waits for
+        #: it, and their number stays.
         self.keeps_slots = isinstance(concurrency, int)
         self._cost = cost
         #: What each attempt costs, ``None`` if that depends on the item.
@@ -104,9 +104,9 @@ class Admission(Generic[I]):
 
     def find_cost(self, record: JobRecord[I, T]) -> None:
         """
-        See to it that it is known what a job costs, and that this is a cost that can be.
+        Compute what a job costs, unless that is known, and validate it.
 
-        :raises Exception: what the function that tells the cost has raised, or the limiter
+        :raises Exception: an error of the function that returns the cost, or of the limiter
 
         """
         if record.cost is None and callable(self._cost):
@@ -121,11 +121,11 @@ class Admission(Generic[I]):
         self, record: JobRecord[I, T], worker: Worker, *, begins: bool
     ) -> ReadyPermit | None:
         """
-        Let a job in whose cost is known if that needs no waiting.
+        Let a job in, whose cost is known, if it need not wait.
 
-        If it does, the worker may have a slot all the same.
+        If it must, the worker may have borrowed a slot all the same.
 
-        :param begins: whether its call begins; else its turn is only held
+        :param begins: whether the call of the job begins; else its turn is only held
         """
         assert record.cost is not None
         if not (worker.has_slot or self._borrow_now(worker)):
@@ -154,7 +154,7 @@ class Admission(Generic[I]):
         self, record: JobRecord[I, T], worker: Worker, called_back: TurnPermit | None = None
     ) -> tuple[Asked, Permit] | None:
         """
-        Let a job in as soon as it may be; the turn of a permit of ours is then held.
+        Wait until a job may be let in; the turn of a permit of this library's is then only held.
 
         :param called_back: a permit whose turn was called back, to be held again
         :return: the permit as it was asked for, and what entering it gave; ``None`` if
@@ -164,7 +164,7 @@ class Admission(Generic[I]):
         assert record.cost is not None
         try:
             with anyio.CancelScope() as self._run.entering:
-                # Perhaps it was not asked for one yet: a job may just have become due.
+                # A job that has just become due has not tried to borrow a slot yet.
                 if not (worker.has_slot or self._borrow_now(worker)):
                     await self._borrow(worker)
 
@@ -180,20 +180,20 @@ class Admission(Generic[I]):
         return None
 
     def pause(self, permit: Permit, seconds: float | None) -> None:
-        """Let the limiter pause, told by the permit of the call that was throttled."""
+        """Pause the limiter, by telling the permit of the call that was throttled."""
         tell_throttled(permit, self._limiter, seconds)
 
     def all_busy(self) -> bool:
-        """Tell whether nothing can start before one of the jobs that run has ended."""
+        """Return whether nothing can start before one of the running jobs has ended."""
         return self.keeps_slots and self._slots is not None and self._slots.available_tokens <= 0
 
     def release_if_shared(self, worker: Worker) -> None:
-        """Let a worker that runs nothing now give its slot back, if others may want it."""
+        """Return the slot of a worker that runs nothing now, if other runs may want it."""
         if not self.keeps_slots:
             self.return_slot(worker)
 
     def return_slot(self, worker: Worker) -> None:
-        """Let a worker give its slot back, if it has one."""
+        """Return the slot of a worker, if it has one."""
         if worker.has_slot:
             worker.has_slot = False
             if self._slots is not None:
@@ -249,7 +249,7 @@ async def undo(asked: Asked, permit: Permit) -> None:
 
 
 async def leave(asked: Asked, error: BaseException | None) -> None:
-    """Let a call end."""
+    """End a call."""
     if isinstance(asked, (TurnPermit, FreePermit)):
         asked.leave()
     elif error is None:

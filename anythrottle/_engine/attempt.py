@@ -1,4 +1,4 @@
-"""Runs one attempt of a job, and sees to what follows from how it ends."""
+"""Runs one attempt of a job, and does what follows from how the attempt ends."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class AttemptRunner(Generic[I, T]):
     """
     Runs the jobs of one run, one attempt at a time.
 
-    :param backlog: where a job goes that is to go again
-    :param sink: where it goes when it has ended
-    :param admission: what pauses if a job was throttled
+    :param backlog: takes a job that is to go again
+    :param sink: takes a job that has ended
+    :param admission: pauses if a job was throttled
     :param run: the run
-    :param options: how a job is attempted, and who is told what becomes of it
+    :param options: how a job is attempted, and the observer
     :param on_failure: is called when a job has ended with an error
 
     """
@@ -84,9 +84,9 @@ class AttemptRunner(Generic[I, T]):
         self._cancellation = run.cancellation
         self._on_failure = on_failure
         self._observer = options.observer
-        #: Of this one, each attempt has a copy of its own.
+        #: Each attempt has a copy of this one of its own.
         self._context = copy_context()
-        #: The same, for those that need no permit of their own.
+        #: The same, for attempts that need no permit of their own.
         self._free = admission.free
         self._free_context = self._context.copy()
         if self._free is not None:
@@ -152,7 +152,7 @@ class AttemptRunner(Generic[I, T]):
             await leave(asked, None)
 
     def fail(self, record: JobRecord[I, T], error: BaseException) -> None:
-        """Let a started job end with an error."""
+        """End a started job with an error."""
         self._backlog.running -= 1
         self._sink.fail(record, error)
         if self._observer is not None:
@@ -162,7 +162,7 @@ class AttemptRunner(Generic[I, T]):
             self._on_failure()
 
     def _take_error(self, record: JobRecord[I, T], permit: Permit, error: BaseException) -> None:
-        """See to what follows from an error that a job has raised."""
+        """Do what follows from an error that a job has raised."""
         error = without_cancellations(error)
         if isinstance(error, (Exception, anyio.get_cancelled_exc_class())):
             self._cancellation.absorb(error)
@@ -171,7 +171,7 @@ class AttemptRunner(Generic[I, T]):
             self._run.fail(error)
 
     def _sort_out(self, record: JobRecord[I, T], permit: Permit, error: BaseException) -> None:
-        """Let a job that has raised an error go again, or end with it."""
+        """Put a job back that has raised an error, or end it with that error."""
         try:
             throttle = throttle_in(error)
         except (Exception, CancelledError) as exc:  # noqa: BLE001 - a wrong one is the job's error
@@ -225,7 +225,7 @@ class AttemptRunner(Generic[I, T]):
     def _job_after(
         self, throttle: Throttle, record: JobRecord[I, T], error: BaseException
     ) -> JobOf[T] | None:
-        """Return what shall run, now that a job was throttled; ``None`` if it may not go again."""
+        """Return what is to run now that a job was throttled, ``None`` if it may not go again."""
         record.throttles += 1
         if throttle.retry_after is not None:
             record.retry_after = throttle.retry_after
@@ -248,5 +248,5 @@ def _call(record: JobRecord[I, T], permit: Permit) -> Awaitable[T]:
 
 
 def tell_of_failure(observer: Observer, record: JobRecord[I, T], error: BaseException) -> None:
-    """Tell that a job has ended with an error."""
+    """Tell an observer that a job has ended with an error."""
     tell(observer, Failed(record.position, record.item, record.attempts, record.duration, error))

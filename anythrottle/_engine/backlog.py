@@ -1,5 +1,5 @@
 """
-Which job is where, until it is done with.
+Keeps the jobs of a throttler or of a call of its kin, each in one place until it is done with.
 
 No ``await`` stands in this file, so each method moves a job from one place to another in one
 step. A job that was pulled or added and is not done with is in exactly one of these places:
@@ -83,7 +83,7 @@ class Backlog(Generic[I, T]):
         #: Told when there may be something to start, or room for its result, or nothing any more.
         self.change = Change()
         self.todo: FrontState[JobRecord[I, T]] = FrontState(0)
-        #: All that is in there, as nobody sends: the front.
+        #: All that is in there is at the front, because nothing is sent through it.
         self._front = self.todo.front
         #: (when to put it back, its rank, the job)
         self._by_due: list[tuple[float, int, JobRecord[I, T]]] = []
@@ -117,7 +117,7 @@ class Backlog(Generic[I, T]):
         return JobRecord(item, self._job_for(item, "job", None))
 
     def add(self, record: JobRecord[I, T], *, front: bool) -> None:
-        """Let a job come before all others, or before anything more from the source."""
+        """Put a job before all others, or before anything more from the source."""
         record.position = record.rank = self.positions
         self.positions += 1
         if front:
@@ -133,11 +133,11 @@ class Backlog(Generic[I, T]):
         """
         Bring the job to the front that is to start next, and return it.
 
-        What is due of the delayed jobs is put back, and if need be, the next job is pulled from a
-        sequence, or that has come to its end. Asked again, it is the same job, unless another one
-        has come to the front.
+        Delayed jobs that are due are put back first. If nothing is at the front then, the next job
+        is pulled from a sequence, or the source comes to its end. A second call returns the same
+        job, unless another one has come to the front.
 
-        :param time: tells what time it is, which matters to delayed jobs only
+        :param time: returns the time, which matters to delayed jobs only
         :param on_source_error: is called with an error of the sequence
         :return: ``None`` if there is none yet, or no more, or if too many are delayed
 
@@ -174,14 +174,14 @@ class Backlog(Generic[I, T]):
 
     def is_at_end(self) -> bool:
         """
-        Tell whether there is nothing to start and never will be in this run.
+        Return whether there is nothing to start and never will be in this run.
 
         A job that runs may be put back, or add others, and so may the consumer of its result.
         """
         return not (self._open or self.started or self._by_due or self._front)
 
     def start(self, record: JobRecord[I, T]) -> bool:
-        """Take a job to be run, if it is frontmost still; tell whether it was."""
+        """Take a job to be run, if it still is the frontmost one; return whether it was."""
         if self._front:
             if record is not self._front[0][2]:
                 return False
@@ -203,7 +203,7 @@ class Backlog(Generic[I, T]):
         return True
 
     def drop(self, record: JobRecord[I, T]) -> bool:
-        """Take a job that cannot be run, if it is frontmost still; tell whether it was."""
+        """Take a job that cannot be run, if it still is frontmost; return whether it was."""
         if not self.start(record):
             return False
 
@@ -229,7 +229,7 @@ class Backlog(Generic[I, T]):
         self.change.tell()
 
     def delay(self, record: JobRecord[I, T], until: float) -> None:
-        """Let a job that runs go again, but not before ``until``."""
+        """Take a running job back that is to go again, but not before ``until``."""
         self.retried += 1
         record.errors += 1
         self.running -= 1
@@ -238,14 +238,14 @@ class Backlog(Generic[I, T]):
         self.change.tell()
 
     def finish(self, record: JobRecord[I, T]) -> None:
-        """Be done with a job that was started."""
+        """Remove a job that was started and is done with."""
         del self.started[record]
         if not self._open and self.is_at_end():
             self.change.tell()
 
     def end_run(self) -> list[JobRecord[I, T]]:
         """
-        Bring what a run has left under way to where the next run finds it.
+        Put what a run has left under way to where the next run finds it.
 
         :return: the jobs that have been cut off and cannot go again; they are not done with yet
 
@@ -254,7 +254,7 @@ class Backlog(Generic[I, T]):
         for record in [record for record in self.started if not record.undelivered]:
             record.attempts -= 1
             if not self._items_are_jobs:
-                # A replacement may have gone instead: how far it came, nobody knows.
+                # A replacement may have gone instead, and how far it came is unknown.
                 discard(record.job)
                 record.job = self._job_for(record.item, self._name, None)
 
@@ -287,7 +287,7 @@ class Backlog(Generic[I, T]):
         return [record.item for record in self._unfinished()] + self.source.rest()
 
     def discard(self) -> None:
-        """Close the coroutines that will not be awaited, unless somebody else has them now."""
+        """Close the coroutines that will not be awaited, unless the user has them now."""
         if not (self._handed_out and self._items_are_jobs):
             for record in self._unfinished():
                 discard(record.job)
@@ -308,7 +308,7 @@ class Backlog(Generic[I, T]):
             self.todo.put_back(record, rank)
 
     def _is_one_too_many(self, record: JobRecord[I, T] | None) -> bool:
-        """Tell whether a job must not start as well, or else memory would not stay bounded."""
+        """Return whether a job must not start as well, because memory has to stay bounded."""
         return len(self._by_due) >= _MOST_DELAYED and record is not None and not record.attempts
 
     def _unfinished(self) -> list[JobRecord[I, T]]:
@@ -320,7 +320,7 @@ class Backlog(Generic[I, T]):
 def _maker_of(
     func: Callable[[I], Awaitable[T]] | None,
 ) -> Callable[[I, str, int | None], JobOf[T]]:
-    """Return what makes the job for an item, told the parameter's name and the index, or raises."""
+    """Return a function that makes the job for an item, or raises; it takes a name and an index."""
     if func is None:
         return cast("Callable[[I, str, int | None], JobOf[T]]", check_job)
 

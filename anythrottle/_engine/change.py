@@ -1,4 +1,4 @@
-"""Lets the one task that waits for a change in a backlog be woken, whoever causes that."""
+"""Wakes the one task that waits for something to change, whatever part of a run changes it."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class Change:
         self.waiting: Parked | None = None
 
     def await_by(self, waiting: Parked, loop: EventLoop) -> None:
-        """Let a task be woken whenever it is parked, until it is forgotten."""
+        """Wake a task from now on whenever it is parked, until it is forgotten."""
         self._loop = loop
         self.waiting = waiting
 
     def forget(self, waiting: Parked) -> None:
-        """Let a task not be woken any more; perhaps one of another run is to be already."""
+        """Do not wake a task any more; a task of another run may have taken its place."""
         if self.waiting is waiting:
             self.waiting = None
 
     def forget_run(self) -> None:
-        """Let nobody be woken: the event loop may be no more."""
+        """Wake no task any more: the event loop may have ended."""
         self.waiting = None
 
     def tell(self) -> None:

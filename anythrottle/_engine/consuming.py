@@ -30,7 +30,7 @@ _AWAITABLE = re.compile("Awaitable|Coroutine|Future|Task|Any|object")
 @final
 class Consumer(Generic[I, T]):
     """
-    Who is given what becomes of the jobs.
+    The user's function that is given what becomes of the jobs.
 
     :param consumer_fn: is given each result, if there is no ``outcome_fn``
     :param outcome_fn: is given each outcome, failures too
@@ -55,7 +55,7 @@ class Consumer(Generic[I, T]):
         return self._outcome_fn is not None
 
     def call(self, record: JobRecord[I, T]) -> Awaitable[object]:
-        """Hand over a job that has ended; return what to await."""
+        """Call the function with a job that has ended; return what to await."""
         called: object
         if self._outcome_fn is not None:
             called = self._outcome_fn(record.outcome(record.error))
@@ -130,9 +130,9 @@ async def consume(results: ThrottlerResults[I, T], consumer: Consumer[I, T], run
 
 def _is_exit_by_itself(error: BaseException) -> bool:
     """
-    Tell whether what was awaited has raised GeneratorExit.
+    Return whether what was awaited has raised GeneratorExit by itself.
 
-    One that is thrown in, as the caller's coroutine is closed, has closed what was awaited before
+    One that is thrown in when the caller's coroutine is closed has closed what was awaited before
     it is raised at the ``await`` itself. So nothing deeper is in its traceback.
     """
     traceback = error.__traceback__
@@ -140,7 +140,7 @@ def _is_exit_by_itself(error: BaseException) -> bool:
 
 
 def _check(name: str, consumer: object) -> None:
-    """Raise unless a consumer is async, or may be by what it declares: the first call tells."""
+    """Raise if a consumer is certainly not async; otherwise its first call shows."""
     if iscoroutinefunction(consumer):
         # Whatever it wraps.
         return

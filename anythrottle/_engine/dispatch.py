@@ -1,4 +1,4 @@
-"""Which job starts next, and when: it has a slot and its turn, and its result has room."""
+"""Starts the next job as soon as it has a slot and its turn, and its result has room."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .source_reader import SourceReader
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
 
-#: The least that one waits for a delayed job, in seconds: timers may go off early.
+#: The shortest wait for a delayed job, in seconds, because timers may go off early.
 _NAP = 0.001
 
 #: A job that has been started, and its permit: as it was asked for, and what entering it gave.
@@ -30,15 +30,15 @@ Start: TypeAlias = tuple[JobRecord[I, T], Asked, Permit]
 @final
 class Dispatcher(Generic[I, T]):
     """
-    Lets the jobs of one run start, each when it is frontmost.
+    Starts the jobs of one run, each when it is the frontmost one.
 
     :param backlog: the jobs
     :param sink: is asked whether there is room for a result
     :param admission: lets the jobs in
     :param run: the run
-    :param runner: lets a job end that cannot start
+    :param runner: ends a job that cannot start
     :param reader: is told of an error of a sequence
-    :param observer: who is told that a job starts
+    :param observer: is told that a job starts
 
     """
 
@@ -85,9 +85,9 @@ class Dispatcher(Generic[I, T]):
 
     def try_start(self, worker: Worker) -> Start[I, T] | None:
         """
-        Let a worker start the frontmost job, if that may be at once.
+        Start the frontmost job for a worker, if it need not wait.
 
-        :return: what to run; ``None`` if it may not be, or is to be found out by :meth:`next_start`
+        :return: what to run; ``None`` if it must wait, or only :meth:`next_start` can find out
 
         """
         self.called_back = False
@@ -128,7 +128,7 @@ class Dispatcher(Generic[I, T]):
 
     async def next_start(self, worker: Worker) -> Start[I, T] | None:
         """
-        Let a worker start the frontmost job as soon as there is one and it may start.
+        Start the frontmost job for a worker, as soon as there is one and it may start.
 
         :return: what to run; ``None`` if nothing more is to be started
 
@@ -153,7 +153,7 @@ class Dispatcher(Generic[I, T]):
                 self._admission.release_if_shared(worker)
                 await self._wait_for_change(worker)
             elif record.cost is None:
-                # Whoever is asked for the cost may change what is frontmost.
+                # The function that is asked for the cost may put another job to the front.
                 if not self._finds_cost(record):
                     # There may be many such jobs.
                     await self._loop.checkpoint()
@@ -183,7 +183,7 @@ class Dispatcher(Generic[I, T]):
             asked, permit = admitted
             frontmost = called_back = None
             try:
-                # It may have taken a while: what is frontmost now, and does it cost as much?
+                # The wait may have been long: which job is frontmost now, and does it cost as much?
                 frontmost = self._start_like(record, asked, permit)
                 if isinstance(asked, TurnPermit) and asked.in_line and self._run.phase is RUNNING:
                     called_back = asked
@@ -197,7 +197,7 @@ class Dispatcher(Generic[I, T]):
     def _start_like(
         self, record: JobRecord[I, T], asked: Asked, permit: Permit
     ) -> JobRecord[I, T] | None:
-        """Start what is frontmost, if it costs as much as a job that was admitted."""
+        """Start the frontmost job, if it costs as much as a job that was admitted."""
         frontmost = None
         if self._run.phase is RUNNING:
             frontmost = self._backlog.next_job(self._time, self._on_source_error)
@@ -214,7 +214,7 @@ class Dispatcher(Generic[I, T]):
 
     def _start(self, record: JobRecord[I, T], permit: Permit, held: TurnPermit | None) -> bool:
         """
-        Start a job whose turn has come, if it is frontmost still, and nothing else forbids it.
+        Start a job whose turn has come, if it still is frontmost, and nothing else forbids it.
 
         Observers and functions of a user's own may have stopped or cancelled the run, put another
         job first, or paused the limiter. After the last look nothing of theirs runs before the job.
@@ -249,7 +249,7 @@ class Dispatcher(Generic[I, T]):
         return begun
 
     def _finds_cost(self, record: JobRecord[I, T]) -> bool:
-        """Look what the frontmost job costs; if that cannot be told, it ends with an error."""
+        """Find the cost of the frontmost job, or else end the job; return whether it was found."""
         try:
             self._admission.find_cost(record)
         except (Exception, CancelledError) as exc:  # noqa: BLE001 - it is that job's alone
@@ -259,14 +259,14 @@ class Dispatcher(Generic[I, T]):
         return True
 
     def _drop(self, record: JobRecord[I, T], error: ValueError) -> None:
-        """Let a job end whose cost has come to be impossible, unless no job can start any more."""
+        """End a job whose cost has become impossible, unless that is so of all jobs."""
         if self._admission.fixed_cost is not None:
             raise error
 
         self._end(record, error)
 
     def _end(self, record: JobRecord[I, T], error: BaseException) -> None:
-        """Let a job end with an error without having been started."""
+        """End a job with an error without having started it, if it still is frontmost."""
         if self._backlog.drop(record):
             self._runner.fail(record, error)
 

@@ -21,7 +21,7 @@ _logger = logging.getLogger("anythrottle")
 @final
 class Gathering(ResultSink[I, T]):
     """
-    An sink that gathers the values of all jobs, and ends the run with the first error.
+    A result sink that gathers the values of all jobs, and ends the run with the first error.
 
     :param backlog: where the jobs come from
     :param run: the run
@@ -54,7 +54,7 @@ class Gathering(ResultSink[I, T]):
 @final
 class Race(ResultSink[I, T]):
     """
-    An sink that ends the run with the first success.
+    A result sink that ends the run with the first success.
 
     :param backlog: where the jobs come from
     :param run: the run

@@ -1,4 +1,4 @@
-"""Whether a run is to end because of what has failed in it."""
+"""Asks the user's ``halt`` whether a run is to end because of what has failed in it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .._jobs import discard
 from .run_state import RunState
 from .throttler_statistics import ThrottlerStatistics
 
-#: Tells of the statistics of a run whether nothing more is to be started in it.
+#: Returns, by the statistics of a run, whether nothing more is to be started in it.
 Halt: TypeAlias = Callable[[ThrottlerStatistics], bool]
 
 

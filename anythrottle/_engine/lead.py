@@ -1,5 +1,5 @@
 """
-Which of the workers waits for the next job: the leader, while the others run jobs or follow.
+Chooses the worker that waits for the next job, the leader; the others run jobs, or follow.
 
 The pattern is Leader/Followers: D. C. Schmidt, C. O'Ryan, M. Kircher, I. Pyarali and F. Buschmann,
 in "Pattern-Oriented Software Architecture", volume 2, 2000. Here, a follower that is woken has no
@@ -66,9 +66,9 @@ class Lead:
 
     def wake_successor(self) -> bool:
         """
-        Wake a follower to take the lead, unless somebody comes for it already.
+        Wake a follower to take the lead, unless another worker comes for it already.
 
-        :return: whether nobody will come, because there is no follower
+        :return: whether no worker will come, because there is no follower
 
         """
         if self._successor is not None or self._beginners:

@@ -1,4 +1,4 @@
-"""A function called for many items, under a limiter: all results, outcomes, or the first."""
+"""Calls a function for many items, under a limiter: all results, outcomes, or the first."""
 
 from __future__ import annotations
 

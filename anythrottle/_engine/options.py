@@ -41,7 +41,7 @@ class JobOptions(Generic[I]):
     :ivar cost: what a start of a job costs, or a function that tells it of an item
     :ivar priority: that of the jobs' turns among others that use the limiter: lower goes first
     :ivar attempts: how often a job is tried
-    :ivar observer: who is told what becomes of the jobs
+    :ivar observer: is told what becomes of the jobs
 
     """
 
@@ -124,7 +124,7 @@ def _check_concurrency(value: Concurrency, limiter: Limiter | None) -> None:
 
 def results_waiting(concurrency: Concurrency, limiter: Limiter | None) -> Callable[[], float]:
     """
-    Return what tells how many results may wait to be consumed: as many as run at once.
+    Return a function that says how many results may wait to be consumed: as many as run at once.
 
     The limiter's own concurrency counts if there is no other.
     """
@@ -132,7 +132,7 @@ def results_waiting(concurrency: Concurrency, limiter: Limiter | None) -> Callab
         return lambda: concurrency
 
     def as_many_as_run() -> float:
-        # Asked each time, as it may change during a run.
+        # Asked each time, because it may change during a run.
         slots = slots_of(limiter) if concurrency is None else concurrency
         total = slots.total_tokens if isinstance(slots, anyio.CapacityLimiter) else slots
         return _RESULTS_WAITING if total == inf else max(total, 1)

@@ -1,4 +1,4 @@
-"""The outcomes of jobs, handed over as they come, or in order."""
+"""The result sink that hands outcomes over, as they come or in order."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _logger = logging.getLogger("anythrottle")
 @final
 class OutcomeFeed(Live, Parked, ResultSink[I, T]):
     """
-    An sink that is an async iterator of outcomes; parked while it is waited for.
+    A result sink that is an async iterator of outcomes; parked while it is waited for.
 
     :param backlog: where the jobs come from
     :param run: the run
@@ -121,7 +121,7 @@ class OutcomeFeed(Live, Parked, ResultSink[I, T]):
         self._loop.wake(self)
 
     def leave(self) -> None:
-        """Take note that nobody will ask for outcomes any more."""
+        """Note that no outcomes will be asked for any more."""
         self._left = True
         self._loop.wake(self)
 
@@ -135,7 +135,7 @@ class OutcomeFeed(Live, Parked, ResultSink[I, T]):
         return self._statistics(self._how)
 
     def end_block(self) -> None:
-        """Take back what was cut off, and log the errors that nobody has asked for."""
+        """Take back what was cut off, and log the errors whose outcomes were not asked for."""
         self._backlog.end_run()
         if self._error is not None:
             _logger.error("the source has failed", exc_info=self._error)

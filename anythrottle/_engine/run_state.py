@@ -40,11 +40,11 @@ class RunState:
     """
     The state of one run; made in the task that runs it.
 
-    Only its own methods change :attr:`phase`, :attr:`how` and :attr:`failure`. Whoever takes part
-    in the run may call :meth:`stop` and :meth:`fail`; the others say who calls them.
+    Only its own methods change :attr:`phase`, :attr:`how` and :attr:`failure`. Every part of
+    the run may call :meth:`stop` and :meth:`fail`; the other methods say which part calls them.
 
-    :param change: what a worker waits for that finds nothing to start, told by whoever may have
-        changed that
+    :param change: what a worker waits for that finds nothing to start, told by each part that
+        may have changed that
     :param loop: the event loop
     :param host_waits: whether the task that runs it does nothing but wait for the others
 

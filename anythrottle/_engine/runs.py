@@ -34,7 +34,7 @@ class Runs(Generic[I, T]):
 
     :param backlog: the jobs
     :param options: how they are run
-    :param consumer: who is given what becomes of them, ``None`` for nobody
+    :param consumer: is given what becomes of them, ``None`` for none
     :param halt: ends a run after a failure, ``None`` for never
 
     """

@@ -1,4 +1,4 @@
-"""Where the jobs of a run go that have ended."""
+"""The base of what takes the jobs of a run that have ended."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ T = TypeVar("T")
 
 class ResultSink(ABC, Generic[I, T]):
     """
-    Where the workers leave the jobs that have ended; nothing here waits.
+    Takes the jobs that have ended from the workers; nothing here waits.
 
-    What it does by itself is right for one that always has room, and ends the run if the source
-    fails.
+    By itself it always has room, and lets the run end if the source fails.
     """
 
     __slots__ = ()
@@ -26,7 +25,7 @@ class ResultSink(ABC, Generic[I, T]):
         """Whether there may be no room for a result."""
         return False
 
-    def has_room(self, record: JobRecord[I, T]) -> bool:  # noqa: ARG002 - for who overrides it
+    def has_room(self, record: JobRecord[I, T]) -> bool:  # noqa: ARG002 - for subclasses
         """Return whether the frontmost job may be started now, as far as results go."""
         return True
 
@@ -38,7 +37,7 @@ class ResultSink(ABC, Generic[I, T]):
     def fail(self, record: JobRecord[I, T], error: BaseException) -> None:
         """Take a job that has ended with an error, and be done with it sooner or later."""
 
-    def survives(self, error: BaseException) -> bool:  # noqa: ARG002 - for who overrides it
+    def survives(self, error: BaseException) -> bool:  # noqa: ARG002 - for subclasses
         """Take an error of the source; return whether the jobs that run go on to their end."""
         return False
 

@@ -1,4 +1,4 @@
-"""Pulls the items of a source that only one task may advance."""
+"""Pulls the items of a source that only one task may advance, one ahead of the jobs."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class SourceReader(Parked, Generic[I, T]):
     """
     Offers the items of a source to the workers of one run, one ahead; parked until it is taken.
 
-    :param backlog: where the jobs for them go
-    :param sink: is asked what an error of the source means
+    :param backlog: takes the jobs for these items
+    :param sink: decides what an error of the source means
     :param run: the run
     :param resumable: whether another run may go on with the source
 
@@ -81,7 +81,7 @@ class SourceReader(Parked, Generic[I, T]):
                     await self._close(task_group)
 
     def end(self) -> None:
-        """Pull nothing more, as the run has ended; a step that is under way is cut off."""
+        """Pull nothing more, because the run has ended; a step that is under way is cut off."""
         if self._stepping:
             self._scope.cancel()
         else:
@@ -141,7 +141,7 @@ class SourceReader(Parked, Generic[I, T]):
             self._stepping = False
 
     def note_source_error(self, error: BaseException) -> None:
-        """Take note of an error of the source, whoever has advanced it."""
+        """Do what follows from an error of the source, also if a worker has advanced it."""
         error = uncancelled(error, "the source")
         if isinstance(error, Exception) and self._sink.survives(error):
             self._backlog.end_of_source()

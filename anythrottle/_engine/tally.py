@@ -1,4 +1,4 @@
-"""How many jobs have ended, over all runs, and how fast they end."""
+"""Counts how many jobs have ended, over all runs, and how fast they end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Tally:
 
     def begin_run(self, time: Callable[[], float]) -> None:
         """
-        Let the throughput be that of another run.
+        Measure the throughput of another run from now on.
 
         :param time: tells what time it is in that run
 

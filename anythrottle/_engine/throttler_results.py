@@ -1,4 +1,4 @@
-"""The results that a throttler's consumer has not had, and the jobs that have failed."""
+"""The result sink of a throttler: results until its consumer has had them, and failures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _logger = logging.getLogger("anythrottle")
 @final
 class ThrottlerResults(ResultSink[I, T]):
     """
-    The sink of a throttler, over all its runs.
+    The result sink of a throttler, over all its runs.
 
     :param backlog: where the jobs come from
     :param tally: counts the jobs that have ended
@@ -60,11 +60,11 @@ class ThrottlerResults(ResultSink[I, T]):
         self.processed: FrontState[JobRecord[I, T]] = FrontState(inf)
         self.failures: FrontState[Outcome[I, T]] = FrontState(inf)
         self.processed.open_receivers = 1
-        # Whoever reads them may come before the first run.
+        # A task may read them before the first run.
         self.failures.open_senders = 1
 
     def close(self) -> None:
-        """Let whoever reads failures come to the end: there are no more, unless in another run."""
+        """End the stream of failures: there are no more, unless in another run."""
         self.failures.open_senders = 0
         self.failures.end_if_drained()
 
@@ -114,7 +114,7 @@ class ThrottlerResults(ResultSink[I, T]):
         self.processed.end_if_drained()
 
     def end_run(self) -> None:
-        """Bring the results that were with the consumer to where the next run finds them."""
+        """Put the results that were with the consumer back to where the next run finds them."""
         waiting = set(self.processed.items())
         for record in self._backlog.started:
             if record not in waiting:

@@ -1,4 +1,4 @@
-"""What a throttler tells of itself."""
+"""The statistics of a throttler."""
 
 from __future__ import annotations
 

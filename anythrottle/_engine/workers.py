@@ -1,12 +1,12 @@
 """
-The tasks of one run: the workers, which run the jobs, and what lets them begin and end.
+Runs the tasks of one run, from its begin to its end: the workers, and what pulls from the source.
 
-Each worker runs one job after the other, and starts the next one itself if it may start at once.
-Else one worker at a time has the lead. It waits until there is a job and room for its result, then
-for a slot, then until the limiter lets one pass, takes the job that is frontmost at that instant,
-and passes the lead on before it runs it. So one task at most is in the limiter's line, and jobs
-start in their order. The workers are made as they are needed, never more than there are slots; if
-all of them run a job, nobody is woken.
+Each worker runs one job after the other, and starts the next one itself if it need not wait.
+Otherwise one worker at a time has the lead. It waits until there is a job and room for its result,
+then for a slot, then until the limiter lets one pass, takes the job that is frontmost at that
+instant, and passes the lead on before it runs it. So one task at most is in the limiter's line, and
+jobs start in their order. The workers are made as they are needed, never more than there are slots;
+if all of them run a job, none is woken.
 
 No task here lets an error out: the first that ends the run is kept in its state, and the task group
 is cancelled.
@@ -36,7 +36,7 @@ from .source_reader import SourceReader
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
 
-#: After so many jobs a worker lets others run, as its jobs may not do so by themselves.
+#: After so many jobs a worker lets others run, because its jobs may not do so by themselves.
 _JOBS_IN_A_ROW = 16
 
 
@@ -90,7 +90,7 @@ class WorkerPool(Generic[I, T]):
         self._loop = run.loop
         self._resumable = resumable
         self._admission = admission = Admission(options, run)
-        #: Kept at hand, for each job asks.
+        #: Kept at hand, because each job asks.
         self._keeps_slots = admission.keeps_slots
         self._runner = AttemptRunner(backlog, sink, admission, run, options, on_failure=on_failure)
         self._reader = SourceReader(backlog, sink, run, resumable=resumable)
@@ -139,7 +139,7 @@ class WorkerPool(Generic[I, T]):
         Tracebacks lead here, and AnyIO keeps some in cycles of its own.
         """
         if not self._resumable:
-            # Replacements of throttled jobs that nobody will await.
+            # Replacements of throttled jobs, which will not be awaited.
             self._backlog.discard()
 
         self._runner.let_go()
@@ -174,7 +174,7 @@ class WorkerPool(Generic[I, T]):
                         self.run.fail(exc)
                         return
 
-                    # Somebody has cancelled this task natively, and meant a job that is over.
+                    # Other code has cancelled this task natively, and meant a job that is over.
                     self._cancellation.absorb(exc)
         finally:
             self._admission.return_slot(me)
@@ -227,10 +227,10 @@ class WorkerPool(Generic[I, T]):
 
     def _start_now(self, worker: Worker, *, goes_on: bool) -> Start[I, T] | None:
         """
-        Let a worker start a job at once, unless the leader waits for more than a change.
+        Start a job for a worker if it need not wait, and no leader waits for its turn.
 
-        :param goes_on: whether it has just ended one: then others are seen to already, unless it
-            has given its slot back
+        :param goes_on: whether the worker has just ended a job: then there is a successor already,
+            unless it has given its slot back
 
         """
         lead = self._lead
@@ -239,7 +239,7 @@ class WorkerPool(Generic[I, T]):
 
         start = self._dispatcher.try_start(worker)
         if start is not None and not lead.is_taken and not (goes_on and self._keeps_slots):
-            self._see_to_successor()
+            self._pass_lead_on()
 
         return start
 
@@ -254,14 +254,14 @@ class WorkerPool(Generic[I, T]):
         try:
             start = await self._dispatcher.next_start(me)
         finally:
-            # If that was cut off, this worker begins anew and sees to others, or the run ends.
+            # If that was cut off, this worker begins anew and leads again, or the run ends.
             lead.give_up()
 
-        self._see_to_successor()
+        self._pass_lead_on()
         return start
 
-    def _see_to_successor(self) -> None:
-        """Let somebody take the lead, unless nothing can be started before a job ends."""
+    def _pass_lead_on(self) -> None:
+        """Have another worker take the lead, unless no job can start before one has ended."""
         if (
             self._lead.wake_successor()
             and self.run.phase is RUNNING
@@ -276,7 +276,7 @@ async def run_to_end(
     on_begun: Callable[[], None] | None = None,
 ) -> None:
     """
-    Let a pool do all there is to do, in task groups of its own.
+    Run all that a pool has to do, in task groups of its own.
 
     :param meanwhile: what the caller's task does in the meantime
     :param on_begun: is called as soon as jobs may start
@@ -309,7 +309,7 @@ async def tasks_of(pool: WorkerPool[I, T]) -> AsyncGenerator[None]:
     """
     Run the tasks of a pool, until the jobs have ended and their source has been seen to.
 
-    The workers are in a group of their own, which the pool cancels when there is nothing more to
+    The workers are in a group of their own, which is cancelled when there is nothing more to
     do. The task that pulls from the source is in another around it, which nothing but the caller's
     own cancellation reaches: what a generator does when it is closed is not cut off.
 
@@ -346,7 +346,7 @@ async def tasks_of(pool: WorkerPool[I, T]) -> AsyncGenerator[None]:
 
 async def cancelled_by_others() -> NoReturn:
     """
-    End a run whose tasks have been cancelled, though nobody here has wanted that.
+    End a run whose tasks have been cancelled, but not by this engine.
 
     :raises RuntimeError: unless the caller is being cancelled
 

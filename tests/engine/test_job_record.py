@@ -1,4 +1,4 @@
-"""Errands: what is known of a job."""
+"""The record of a job: what is known of it."""
 
 from anythrottle._engine.job_record import JobRecord
 

@@ -1,4 +1,4 @@
-"""The results: results until the consumer has had them, and failures."""
+"""A throttler's results, until the consumer has had them, and its failures."""
 
 from __future__ import annotations
 

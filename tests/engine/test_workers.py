@@ -1,4 +1,4 @@
-"""The pool: as many tasks as are needed, one of them with the lead."""
+"""The workers: as many tasks as are needed, one of them with the lead."""
 
 from __future__ import annotations
 
