@@ -76,7 +76,7 @@ class Backlog(Generic[I, T]):
         self._name = name
         self._handed_out = False
         self.source = Source(items, name)
-        #: The job that was pulled last, until it starts.
+        #: The job that was pulled last, until it starts; the source reader sets it, too.
         self.ahead: JobRecord[I, T] | None = None
         #: Told when that is not ahead any more.
         self.ahead_taken = Change()
@@ -94,6 +94,7 @@ class Backlog(Generic[I, T]):
         self._put_first = 0
         #: How many jobs have had their position so far.
         self.positions = 0
+        #: How many jobs run: the attempt runner counts each off that is not put back.
         self.running = 0
         self.starts = 0
         self.throttled = 0

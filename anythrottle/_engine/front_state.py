@@ -109,6 +109,7 @@ class FrontState(Generic[T]):
         self._senders: OrderedDict[_Sender[T], None] = OrderedDict()
         self._receivers: OrderedDict[_Receiver[T], None] = OrderedDict()
         self._clock = LoopClock(weakly(self._forget_run), "the front stream")
+        #: How many ends are open; the ends themselves count, and a throttler for its own.
         self.open_senders = 0
         self.open_receivers = 0
 

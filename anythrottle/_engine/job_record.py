@@ -15,7 +15,7 @@ T = TypeVar("T")
 @final
 class JobRecord(Generic[I, T]):
     """
-    A job, and what has become of it so far.
+    A job, and what has become of it so far; whichever part of the engine has it fills it in.
 
     :ivar item: what it was made for; a throttler's jobs are their own items
     :ivar job: the job, or the replacement that goes instead

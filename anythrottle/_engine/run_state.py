@@ -12,6 +12,7 @@ from .._loops.event_loop import EventLoop
 from .cancellation import RunCancellation
 from .change import Change
 from .outcome import uncancelled
+from .throttler_statistics import Ended
 
 _logger = logging.getLogger("anythrottle")
 
@@ -75,7 +76,7 @@ class RunState:
         self.loop = loop
         self.cancellation = RunCancellation(loop, host_waits=host_waits)
         self.phase = RUNNING
-        self.how: Literal["done", "stopped", "halted"] = "done"
+        self.how: Ended = "done"
         self.failure: BaseException | None = None
         self.entering: anyio.CancelScope | None = None
 

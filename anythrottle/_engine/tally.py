@@ -11,7 +11,7 @@ from .throughput import Throughput
 @final
 class Tally:
     """
-    Counts the jobs that have ended.
+    Counts the jobs that have ended; the sinks count :attr:`done` and :attr:`failed` up.
 
     :ivar done: how many results have been had, or were dropped
     :ivar failed: how many jobs have ended with an error
