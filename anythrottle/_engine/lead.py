@@ -2,7 +2,7 @@
 Chooses the worker that waits for the next job, the leader; the others run jobs, or follow.
 
 The pattern is Leader/Followers: D. C. Schmidt, C. O'Ryan, M. Kircher, I. Pyarali and F. Buschmann,
-in "Pattern-Oriented Software Architecture", volume 2, 2000. Here, a follower that is woken has no
+in "Pattern-Oriented Software Architecture", volume 2, 2000. Here a follower that is woken has no
 claim to the lead: a worker that has just ended its job may take it before, and so goes on without
 having had to wake another.
 """

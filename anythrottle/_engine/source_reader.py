@@ -76,7 +76,6 @@ class SourceReader(Parked, Generic[I, T]):
             try:
                 await self._pull()
             finally:
-                self._backlog.ahead_taken.forget(self)
                 if not self._resumable:
                     await self._close(task_group)
 

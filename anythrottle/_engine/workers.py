@@ -187,10 +187,11 @@ class WorkerPool(Generic[I, T]):
     async def _begin_work(self) -> None:
         # Before it starts a job, and so perhaps another worker: a task can be cancelled only once
         # it has come to a checkpoint.
+        lead = self._lead
         try:
             await self._loop.checkpoint()
         finally:
-            self._lead.note_beginner()
+            lead.note_beginner()
 
     async def _run_jobs(self, me: Worker) -> None:
         """Run one job after the other, until there are no more."""
