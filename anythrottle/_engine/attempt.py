@@ -133,14 +133,7 @@ class AttemptRunner(Generic[I, T]):
                 self._take_error(record, permit, exc)
             else:
                 record.duration = self._loop.time() - began
-                record.value = value
-                record.undelivered = True
-                self._backlog.running -= 1
-                self._sink.succeed(record)
-                if self._observer is not None:
-                    position, attempts = record.position, record.attempts
-                    ended = Finished(position, record.item, attempts, record.duration)
-                    tell(self._observer, ended)
+                self._take_value(record, value)
         except BaseException as exc:
             await leave(asked, exc)
             raise
@@ -160,6 +153,16 @@ class AttemptRunner(Generic[I, T]):
 
         if self._on_failure is not None:
             self._on_failure()
+
+    def _take_value(self, record: JobRecord[I, T], value: T) -> None:
+        """End a job with what it has returned."""
+        record.value = value
+        record.undelivered = True
+        self._backlog.running -= 1
+        self._sink.succeed(record)
+        if self._observer is not None:
+            position, attempts = record.position, record.attempts
+            tell(self._observer, Finished(position, record.item, attempts, record.duration))
 
     def _take_error(self, record: JobRecord[I, T], permit: Permit, error: BaseException) -> None:
         """Do what follows from an error that a job has raised."""
