@@ -80,7 +80,12 @@ class Limiter(Protocol):
         priority: int = 0,
         max_wait: float | Literal["deadline"] | None = None,
     ) -> AbstractAsyncContextManager[Permit]:
-        """Return the permit for one call: entering it waits for the turn."""
+        """
+        Return the permit for one call: entering it waits for the turn.
+
+        A permit may be dropped without having been entered, so it must not hold anything before.
+        An engine asks for one for each start of a job, and may enter it some time later.
+        """
         ...
 
     async def run(

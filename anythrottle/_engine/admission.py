@@ -1,7 +1,8 @@
-"""What a job needs before it may start: a slot, and a turn of the limiter."""
+"""Gives a job what it needs before it may start: a slot, and a turn of the limiter."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Generic, TypeAlias, TypeVar, final
 
@@ -15,8 +16,9 @@ from .._limiters.slots import Slot
 from .._loops.event_loop import Parked
 from .._policies.policy import Cost
 from ..abc import Limiter, Permit
-from .job import Errand
+from .job_record import JobRecord
 from .options import JobOptions
+from .run_state import RunState
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
@@ -24,17 +26,20 @@ T = TypeVar("T")
 #: A permit of this library's own, which has been entered without having had to wait.
 ReadyPermit: TypeAlias = TurnPermit | FreePermit
 
-#: A permit as it was asked for, or one that is ready.
-Asked: TypeAlias = ReadyPermit | AbstractAsyncContextManager[Permit]
+#: A permit as the limiter was asked for it.
+_Unentered: TypeAlias = AbstractAsyncContextManager[Permit]
+
+#: The same, or one that is ready.
+Asked: TypeAlias = ReadyPermit | _Unentered
 
 
 @final
 class Worker(Parked):
     """
-    A task that runs jobs; parked while it waits for the lead, or with the lead for news.
+    A task that runs jobs; parked while it waits for the lead, or with the lead for a change.
 
-    :ivar slot: on whose behalf it borrows a slot: a fresh one each time, for tasks that a job has
-        left behind may still wait inside of an earlier one
+    :ivar slot: on whose behalf it borrows a slot: a fresh one each time, because tasks that a job
+        has left behind may still wait inside of an earlier one
     :ivar has_slot: whether it has borrowed it
 
     """
@@ -50,11 +55,12 @@ class Worker(Parked):
 @final
 class Admission(Generic[I]):
     """
-    Lets the jobs of one run start; made in that run.
+    Lets the jobs of one run in, one worker at a time; made in that run.
 
-    One worker at a time is let in. While it waits for its turn it holds a slot.
+    A worker that waits for the turn of its job holds a slot meanwhile.
 
     :param options: how the jobs are run
+    :param run: the run
 
     """
 
@@ -62,14 +68,16 @@ class Admission(Generic[I]):
         "_cost",
         "_limiter",
         "_priority",
-        "_scope",
+        "_run",
         "_slots",
+        "_unused",
+        "_unused_cost",
         "fixed_cost",
         "free",
         "keeps_slots",
     )
 
-    def __init__(self, options: JobOptions[I]) -> None:
+    def __init__(self, options: JobOptions[I], run: RunState) -> None:
         limiter, concurrency, cost = options.limiter, options.concurrency, options.cost
         #: The permit of all jobs, if nothing can hold them up but a pause of this run's own.
         self.free: FreePermit | None = None
@@ -83,38 +91,44 @@ class Admission(Generic[I]):
         self._slots = (
             anyio.CapacityLimiter(concurrency) if isinstance(concurrency, int) else concurrency
         )
-        #: Whether a slot that has served one job may serve the next: nobody else waits for it, and
-        #: their number stays.
+        #: Whether a slot that has served one job may serve the next: no other run waits for
+        #: it, and their number stays.
         self.keeps_slots = isinstance(concurrency, int)
         self._cost = cost
         #: What each attempt costs, ``None`` if that depends on the item.
         self.fixed_cost: Cost | None = None if callable(cost) else cost
-        #: The scope of whoever waits.
-        self._scope: anyio.CancelScope | None = None
+        self._run = run
+        #: A permit that was asked for and has not been entered, and what it costs: for the next
+        #: start that costs as much, whichever job that is.
+        self._unused: _Unentered | None = None
+        self._unused_cost: Cost | None = None
 
-    def price(self, errand: Errand[I, T]) -> None:
+    def find_cost(self, record: JobRecord[I, T]) -> None:
         """
-        See to it that it is known what a job costs, and that this is a cost that can be.
+        Compute what a job costs, unless that is known, and validate it.
 
-        :raises Exception: what the function that tells the cost has raised, or the limiter
+        :raises Exception: an error of the function that returns the cost, or of the limiter
 
         """
-        if errand.cost is None and callable(self._cost):
-            cost = self._cost(errand.item)
-            self._limiter.permit(cost, priority=self._priority)
-            errand.cost = cost
-        elif errand.cost is None:
-            errand.cost = self.fixed_cost
+        if record.cost is None and callable(self._cost):
+            cost = self._cost(record.item)
+            # Even if there is an unused one that costs the same: true is no cost, but equals 1.
+            self._keep(self._limiter.permit(cost, priority=self._priority), cost)
+            record.cost = cost
+        elif record.cost is None:
+            record.cost = self.fixed_cost
 
-    def now(self, errand: Errand[I, T], worker: Worker, *, begins: bool) -> ReadyPermit | None:
+    def try_enter(
+        self, record: JobRecord[I, T], worker: Worker, *, begins: bool
+    ) -> ReadyPermit | None:
         """
-        Let a job in whose price is known if that needs no waiting.
+        Let a job in, whose cost is known, if it need not wait.
 
-        If it does, the worker may have a slot all the same.
+        If it must, the worker may have borrowed a slot all the same.
 
-        :param begins: whether its call begins; else its turn is only held
+        :param begins: whether the call of the job begins; else its turn is only held
         """
-        assert errand.cost is not None
+        assert record.cost is not None
         if not (worker.has_slot or self._borrow_now(worker)):
             return None
 
@@ -122,8 +136,13 @@ class Admission(Generic[I]):
         if free is not None and free.is_open:
             return free
 
-        asked = self._limiter.permit(errand.cost, priority=self._priority)
+        asked = (
+            self._limiter.permit(record.cost, priority=self._priority)
+            if self._unused is None
+            else self._permit(record.cost)
+        )
         if not (isinstance(asked, TurnPermit) and asked.enter_now(begins=begins)):
+            self._keep(asked, record.cost)
             return None
 
         if free is not None:
@@ -132,60 +151,70 @@ class Admission(Generic[I]):
 
         return asked
 
-    async def wait(
-        self, errand: Errand[I, T], worker: Worker, called_back: TurnPermit | None = None
+    async def enter(
+        self, record: JobRecord[I, T], worker: Worker, called_back: TurnPermit | None = None
     ) -> tuple[Asked, Permit] | None:
         """
-        Let a job in as soon as it may be; the turn of a permit of ours is then held.
+        Wait until a job may be let in; the turn of a permit of this library's is then only held.
 
         :param called_back: a permit whose turn was called back, to be held again
         :return: the permit as it was asked for, and what entering it gave; ``None`` if
-            :meth:`stop_waiting` was called
+            nothing more is to be started
 
         """
-        assert errand.cost is not None
+        assert record.cost is not None
         try:
-            with anyio.CancelScope() as self._scope:
-                # Perhaps it was not asked for one yet: a job may just have become due.
+            with anyio.CancelScope() as self._run.entering:
+                # A job that has just become due has not tried to borrow a slot yet.
                 if not (worker.has_slot or self._borrow_now(worker)):
                     await self._borrow(worker)
 
-                asked = called_back or self._limiter.permit(errand.cost, priority=self._priority)
+                asked = called_back or self._permit(record.cost)
                 if isinstance(asked, TurnPermit):
                     await asked.hold()
                     return asked, asked
 
                 return asked, await asked.__aenter__()
         finally:
-            self._scope = None
+            self._run.entering = None
 
         return None
 
     def pause(self, permit: Permit, seconds: float | None) -> None:
-        """Let the limiter pause, told by the permit of the call that was throttled."""
+        """Pause the limiter, by telling the permit of the call that was throttled."""
         tell_throttled(permit, self._limiter, seconds)
 
-    def stop_waiting(self) -> None:
-        """Let whoever waits give up."""
-        if self._scope is not None:
-            self._scope.cancel()
-
     def all_busy(self) -> bool:
-        """Tell whether nothing can start before one of the jobs that run has ended."""
+        """Return whether nothing can start before one of the running jobs has ended."""
         return self.keeps_slots and self._slots is not None and self._slots.available_tokens <= 0
 
-    def rest(self, worker: Worker) -> None:
-        """Let a worker that runs nothing now give its slot back, if others may want it."""
+    def release_if_shared(self, worker: Worker) -> None:
+        """Return the slot of a worker that runs nothing now, if other runs may want it."""
         if not self.keeps_slots:
             self.return_slot(worker)
 
     def return_slot(self, worker: Worker) -> None:
-        """Let a worker give its slot back, if it has one."""
+        """Return the slot of a worker, if it has one."""
         if worker.has_slot:
             worker.has_slot = False
             if self._slots is not None:
                 slot, worker.slot = worker.slot, None
                 self._slots.release_on_behalf_of(slot)
+
+    def _permit(self, cost: Cost) -> _Unentered:
+        """Return a permit of this cost: the one that is unused, or else a new one."""
+        unused = self._unused
+        if unused is not None and self._unused_cost == cost:
+            self._unused = None
+            return unused
+
+        return self._limiter.permit(cost, priority=self._priority)
+
+    def _keep(self, asked: _Unentered, cost: Cost) -> None:
+        """Keep a permit that has not been entered: it holds nothing."""
+        self._unused = asked
+        # A copy, because its owner may use the mapping again, with other amounts.
+        self._unused_cost = dict(cost) if isinstance(cost, Mapping) else cost
 
     def _borrow_now(self, worker: Worker) -> bool:
         if self._slots is not None:
@@ -221,7 +250,7 @@ async def undo(asked: Asked, permit: Permit) -> None:
 
 
 async def leave(asked: Asked, error: BaseException | None) -> None:
-    """Let a call end."""
+    """End a call."""
     if isinstance(asked, (TurnPermit, FreePermit)):
         asked.leave()
     elif error is None:

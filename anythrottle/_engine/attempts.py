@@ -34,8 +34,8 @@ class Attempts:
     Errors and throttles are counted apart. So here, a job may fail twice with an :exc:`OSError` or
     take too long, and goes again; the third time, that is its error. A job that raises
     :exc:`.ThrottleException` meanwhile goes again for as long as it takes, unless
-    ``max_throttles`` bounds that. A start that was cut off, as its run was cancelled, counts for
-    neither.
+    ``max_throttles`` bounds that. A start that was cut off because its run was cancelled counts
+    for neither.
 
     A job that has come to either bound has failed with its last error. That has a note of how often
     it was tried, or how often it was throttled and what the last ``retry_after`` was.

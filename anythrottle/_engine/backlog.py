@@ -1,5 +1,5 @@
 """
-Which job is where, until it is done with.
+Keeps the jobs of a throttler or of a call of its kin, each in one place until it is done with.
 
 No ``await`` stands in this file, so each method moves a job from one place to another in one
 step. A job that was pulled or added and is not done with is in exactly one of these places:
@@ -20,8 +20,9 @@ from math import inf
 from typing import Generic, TypeVar, cast, final
 
 from .._jobs import JobOf, check_job, discard
+from .change import Change
 from .front_state import FrontState
-from .job import Errand
+from .job_record import JobRecord
 from .source import Source, SourceEnd
 
 I = TypeVar("I")  # noqa: E741 - an item
@@ -49,12 +50,11 @@ class Backlog(Generic[I, T]):
         "_items_are_jobs",
         "_job_for",
         "_name",
-        "_on_news",
-        "_on_source_error",
         "_open",
         "_put_first",
         "ahead",
-        "on_ahead_taken",
+        "ahead_taken",
+        "change",
         "positions",
         "retried",
         "running",
@@ -76,74 +76,70 @@ class Backlog(Generic[I, T]):
         self._name = name
         self._handed_out = False
         self.source = Source(items, name)
-        #: The job that was pulled last, until it starts.
-        self.ahead: Errand[I, T] | None = None
-        #: Called when that is not ahead any more.
-        self.on_ahead_taken: Callable[[], None] | None = None
-        self.todo: FrontState[Errand[I, T]] = FrontState(0)
-        #: All that is in there, as nobody sends: the front.
+        #: The job that was pulled last, until it starts; the source reader sets it, too.
+        self.ahead: JobRecord[I, T] | None = None
+        #: Told when that is not ahead any more.
+        self.ahead_taken = Change()
+        #: Told when there may be something to start, or room for its result, or nothing any more.
+        self.change = Change()
+        self.todo: FrontState[JobRecord[I, T]] = FrontState(0)
+        #: All that is in there is at the front, because nothing is sent through it.
         self._front = self.todo.front
         #: (when to put it back, its rank, the job)
-        self._by_due: list[tuple[float, int, Errand[I, T]]] = []
-        self.started: dict[Errand[I, T], None] = {}
-        #: Called when there may be something to start, or nothing any more.
-        self._on_news: Callable[[], None] | None = None
-        #: Called with an error of a sequence.
-        self._on_source_error: Callable[[BaseException], None] | None = None
+        self._by_due: list[tuple[float, int, JobRecord[I, T]]] = []
+        self.started: dict[JobRecord[I, T], None] = {}
         #: Whether jobs may still come from the source, in this run.
         self._open = False
         #: How many jobs have been put before all others so far.
         self._put_first = 0
         #: How many jobs have had their position so far.
         self.positions = 0
+        #: How many jobs run: the attempt runner counts each off that is not put back.
         self.running = 0
         self.starts = 0
         self.throttled = 0
         self.retried = 0
 
-    def begin_run(
-        self, on_news: Callable[[], None], on_source_error: Callable[[BaseException], None]
-    ) -> None:
-        """
-        Begin a run: jobs may come from the source, and from the jobs.
-
-        :param on_news: is called when there may be something to start, or nothing any more
-        :param on_source_error: is called with an error of a sequence
-
-        """
+    def begin_run(self) -> None:
+        """Begin a run: jobs may come from the source, and from the jobs."""
         self._open = True
-        self._on_news = on_news
-        self._on_source_error = on_source_error
 
     def end_of_source(self) -> None:
         """Note that no more jobs come from the source in this run."""
         self._open = False
-        self._tell_news()
+        self.change.tell()
 
-    def errand(self, item: I) -> Errand[I, T]:
+    def record(self, item: I) -> JobRecord[I, T]:
         """Return the job for an item that has just been pulled."""
-        return Errand(item, self._job_for(item, self._name, self.source.pulled - 1))
+        return JobRecord(item, self._job_for(item, self._name, self.source.pulled - 1))
 
-    def new_errand(self, item: I) -> Errand[I, T]:
+    def new_record(self, item: I) -> JobRecord[I, T]:
         """Return the job for an item that does not come from the source."""
-        return Errand(item, self._job_for(item, "job", None))
+        return JobRecord(item, self._job_for(item, "job", None))
 
-    def add(self, errand: Errand[I, T], *, front: bool) -> None:
-        """Let a job come before all others, or before anything more from the source."""
-        errand.position = errand.rank = self.positions
+    def add(self, record: JobRecord[I, T], *, front: bool) -> None:
+        """Put a job before all others, or before anything more from the source."""
+        record.position = record.rank = self.positions
         self.positions += 1
         if front:
             self._put_first += 1
-            errand.rank = -self._put_first
+            record.rank = -self._put_first
 
-        self.todo.put_back(errand, errand.rank)
-        self._tell_news()
+        self.todo.put_back(record, record.rank)
+        self.change.tell()
 
-    def frontmost(self, time: Callable[[], float]) -> Errand[I, T] | None:
+    def next_job(
+        self, time: Callable[[], float], on_source_error: Callable[[BaseException], None]
+    ) -> JobRecord[I, T] | None:
         """
-        Return the job that is to start next, pulling it from a sequence if need be.
+        Bring the job to the front that is to start next, and return it.
 
-        :param time: tells what time it is, which matters to delayed jobs only
+        Delayed jobs that are due are put back first. If nothing is at the front then, the next job
+        is pulled from a sequence, or the source comes to its end. A second call returns the same
+        job, unless another one has come to the front.
+
+        :param time: returns the time, which matters to delayed jobs only
+        :param on_source_error: is called with an error of the sequence
         :return: ``None`` if there is none yet, or no more, or if too many are delayed
 
         """
@@ -151,22 +147,21 @@ class Backlog(Generic[I, T]):
             self._put_back_due(time())
 
         source = self.source
-        errand = self.ahead
+        record = self.ahead
         if self._front:
-            errand = self._front[0][2]
-        elif errand is None and self._open and source.is_sequence:
+            record = self._front[0][2]
+        elif record is None and self._open and source.is_sequence:
             try:
                 item = source.pull_nowait()
-                self.ahead = errand = Errand(
+                self.ahead = record = JobRecord(
                     item, self._job_for(item, self._name, source.pulled - 1)
                 )
             except SourceEnd:
                 self.end_of_source()
             except (Exception, CancelledError) as exc:  # noqa: BLE001 - the source's own
-                assert self._on_source_error is not None
-                self._on_source_error(exc)
+                on_source_error(exc)
 
-        return None if self._by_due and self._is_one_too_many(errand) else errand
+        return None if self._by_due and self._is_one_too_many(record) else record
 
     @property
     def delayed(self) -> int:
@@ -180,108 +175,106 @@ class Backlog(Generic[I, T]):
 
     def is_at_end(self) -> bool:
         """
-        Tell whether there is nothing to start and never will be in this run.
+        Return whether there is nothing to start and never will be in this run.
 
         A job that runs may be put back, or add others, and so may the consumer of its result.
         """
         return not (self._open or self.started or self._by_due or self._front)
 
-    def start(self, errand: Errand[I, T]) -> bool:
-        """Take a job to be run, if it is frontmost still; tell whether it was."""
+    def start(self, record: JobRecord[I, T]) -> bool:
+        """Take a job to be run, if it still is the frontmost one; return whether it was."""
         if self._front:
-            if errand is not self._front[0][2]:
+            if record is not self._front[0][2]:
                 return False
 
             self.todo.receive_nowait()
-        elif errand is self.ahead:
+        elif record is self.ahead:
             self.ahead = None
-            errand.position = errand.rank = self.positions
+            record.position = record.rank = self.positions
             self.positions += 1
-            if self.on_ahead_taken is not None:
-                self.on_ahead_taken()
+            if self.ahead_taken.waiting is not None:
+                self.ahead_taken.tell()
         else:
             return False
 
-        errand.attempts += 1
-        self.started[errand] = None
+        record.attempts += 1
+        self.started[record] = None
         self.starts += 1
         self.running += 1
         return True
 
-    def drop(self, errand: Errand[I, T]) -> bool:
-        """Take a job that cannot be run, if it is frontmost still; tell whether it was."""
-        if not self.start(errand):
+    def drop(self, record: JobRecord[I, T]) -> bool:
+        """Take a job that cannot be run, if it still is frontmost; return whether it was."""
+        if not self.start(record):
             return False
 
-        errand.attempts -= 1
+        record.attempts -= 1
         self.starts -= 1
         return True
 
-    def call_back(self, errand: Errand[I, T]) -> None:
+    def call_back(self, record: JobRecord[I, T]) -> None:
         """Put a job that was started, but has not begun, back to the front."""
-        errand.attempts -= 1
+        record.attempts -= 1
         self.starts -= 1
-        self._put_back(errand)
+        self._put_back(record)
 
-    def put_back(self, errand: Errand[I, T]) -> None:
+    def put_back(self, record: JobRecord[I, T]) -> None:
         """Put a job that was throttled back to the front."""
         self.throttled += 1
-        self._put_back(errand)
+        self._put_back(record)
 
-    def _put_back(self, errand: Errand[I, T]) -> None:
+    def _put_back(self, record: JobRecord[I, T]) -> None:
         self.running -= 1
-        self.todo.put_back(errand, errand.rank)
-        self.finish(errand)
-        self._tell_news()
+        self.todo.put_back(record, record.rank)
+        self.finish(record)
+        self.change.tell()
 
-    def delay(self, errand: Errand[I, T], until: float) -> None:
-        """Let a job that runs go again, but not before ``until``."""
+    def delay(self, record: JobRecord[I, T], until: float) -> None:
+        """Take a running job back that is to go again, but not before ``until``."""
         self.retried += 1
-        errand.errors += 1
+        record.errors += 1
         self.running -= 1
-        heappush(self._by_due, (until, errand.rank, errand))
-        self.finish(errand)
-        self._tell_news()
+        heappush(self._by_due, (until, record.rank, record))
+        self.finish(record)
+        self.change.tell()
 
-    def finish(self, errand: Errand[I, T]) -> None:
-        """Be done with a job that was started."""
-        del self.started[errand]
+    def finish(self, record: JobRecord[I, T]) -> None:
+        """Remove a job that was started and is done with."""
+        del self.started[record]
         if not self._open and self.is_at_end():
-            self._tell_news()
+            self.change.tell()
 
-    def end_run(self) -> list[Errand[I, T]]:
+    def end_run(self) -> list[JobRecord[I, T]]:
         """
-        Bring what a run has left under way to where the next run finds it.
+        Put what a run has left under way to where the next run finds it.
 
         :return: the jobs that have been cut off and cannot go again; they are not done with yet
 
         """
-        lost: list[Errand[I, T]] = []
-        for errand in [errand for errand in self.started if not errand.ended]:
-            errand.attempts -= 1
+        lost: list[JobRecord[I, T]] = []
+        for record in [record for record in self.started if not record.undelivered]:
+            record.attempts -= 1
             if not self._items_are_jobs:
-                # A replacement may have gone instead: how far it came, nobody knows.
-                discard(errand.job)
-                errand.job = self._job_for(errand.item, self._name, None)
+                # A replacement may have gone instead, and how far it came is unknown.
+                discard(record.job)
+                record.job = self._job_for(record.item, self._name, None)
 
-            if callable(errand.job):
-                del self.started[errand]
-                self.todo.put_back(errand, errand.rank)
+            if callable(record.job):
+                del self.started[record]
+                self.todo.put_back(record, record.rank)
             else:
-                lost.append(errand)
+                lost.append(record)
 
-        for _, rank, errand in self._by_due:
-            self.todo.put_back(errand, rank)
+        for _, rank, record in self._by_due:
+            self.todo.put_back(record, rank)
 
         self._by_due.clear()
         self._open = False
         self.running = 0
-        self.let_go()
+        # The event loop may be no more.
+        self.change.forget_run()
+        self.ahead_taken.forget_run()
         return lost
-
-    def let_go(self) -> None:
-        """Call nothing of the run any more."""
-        self._on_news = self._on_source_error = self.on_ahead_taken = None
 
     @property
     def queued(self) -> int | None:
@@ -292,13 +285,13 @@ class Backlog(Generic[I, T]):
     def remaining(self) -> list[I]:
         """Return the items of the jobs that are not done with, front first."""
         self._handed_out = True
-        return [errand.item for errand in self._unfinished()] + self.source.rest()
+        return [record.item for record in self._unfinished()] + self.source.rest()
 
     def discard(self) -> None:
-        """Close the coroutines that will not be awaited, unless somebody else has them now."""
+        """Close the coroutines that will not be awaited, unless the user has them now."""
         if not (self._handed_out and self._items_are_jobs):
-            for errand in self._unfinished():
-                discard(errand.job)
+            for record in self._unfinished():
+                discard(record.job)
 
     async def close(self) -> None:
         """Discard what is not done with, and close the source; nothing is to be started then."""
@@ -312,19 +305,15 @@ class Backlog(Generic[I, T]):
     def _put_back_due(self, now: float) -> None:
         """Put the jobs to the front that were delayed until now."""
         while self._by_due and self._by_due[0][0] <= now:
-            _, rank, errand = heappop(self._by_due)
-            self.todo.put_back(errand, rank)
+            _, rank, record = heappop(self._by_due)
+            self.todo.put_back(record, rank)
 
-    def _is_one_too_many(self, errand: Errand[I, T] | None) -> bool:
-        """Tell whether a job must not start as well, or else memory would not stay bounded."""
-        return len(self._by_due) >= _MOST_DELAYED and errand is not None and not errand.attempts
+    def _is_one_too_many(self, record: JobRecord[I, T] | None) -> bool:
+        """Return whether a job must not start as well, because memory has to stay bounded."""
+        return len(self._by_due) >= _MOST_DELAYED and record is not None and not record.attempts
 
-    def _tell_news(self) -> None:
-        if self._on_news is not None:
-            self._on_news()
-
-    def _unfinished(self) -> list[Errand[I, T]]:
-        delayed = [errand for _, _, errand in self._by_due]
+    def _unfinished(self) -> list[JobRecord[I, T]]:
+        delayed = [record for _, _, record in self._by_due]
         known = sorted([*self.started, *self.todo.items(), *delayed], key=_rank)
         return known if self.ahead is None else [*known, self.ahead]
 
@@ -332,7 +321,7 @@ class Backlog(Generic[I, T]):
 def _maker_of(
     func: Callable[[I], Awaitable[T]] | None,
 ) -> Callable[[I, str, int | None], JobOf[T]]:
-    """Return what makes the job for an item, told the parameter's name and the index, or raises."""
+    """Return a function that makes the job for an item, or raises; it takes a name and an index."""
     if func is None:
         return cast("Callable[[I, str, int | None], JobOf[T]]", check_job)
 
@@ -342,5 +331,5 @@ def _maker_of(
     return job_for
 
 
-def _rank(errand: Errand[I, T]) -> int:
-    return errand.rank
+def _rank(record: JobRecord[I, T]) -> int:
+    return record.rank

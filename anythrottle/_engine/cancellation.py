@@ -1,4 +1,4 @@
-"""Tells a cancellation of the run from what a job has raised by itself."""
+"""Distinguishes a cancellation of the run from what a job has raised by itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def bare(error: BaseException) -> BaseException:
 
 
 def is_cancellation(error: BaseException) -> bool:
-    """Tell whether an error is a cancellation, or a group of nothing else, as of Trio's nursery."""
+    """Return whether an error is a cancellation, or a group of nothing else, as Trio raises it."""
     cancelled = anyio.get_cancelled_exc_class()
     if isinstance(error, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", error)
@@ -34,7 +34,7 @@ def without_cancellations(error: BaseException) -> BaseException:
     """
     Return what else there is in a group that holds cancellations too; else what is given.
 
-    So it may come from a nursery of Trio's; a task group on asyncio leaves them out by itself.
+    A nursery of Trio's may raise such a group; a task group on asyncio leaves cancellations out.
     """
     if not isinstance(error, BaseExceptionGroup):
         return error
@@ -47,12 +47,12 @@ def without_cancellations(error: BaseException) -> BaseException:
 @final
 class RunCancellation:
     """
-    Tells whether the run is being cancelled; made in the task that runs it.
+    Knows whether the run is being cancelled; made in the task that runs it.
 
     A cancel scope is not the only way: asyncio's own ``Task.cancel()`` leaves no trace in the
-    scopes. And not every ``CancelledError`` is a cancellation: whoever awaits a task that was
-    cancelled raises it as well, as does a job whose task is cancelled natively by somebody else
-    than the run's owner.
+    scopes. And not every ``CancelledError`` is a cancellation: a job that awaits a task which was
+    cancelled raises it as well, as does a job whose task is cancelled natively by other code than
+    the run's owner.
 
     :param loop: the event loop
     :param host_waits: whether that task does nothing but wait for the run's other tasks
@@ -72,14 +72,14 @@ class RunCancellation:
         self._before = 0 if self._host is None else self._host.cancelling()
 
     def caused(self, error: BaseException) -> bool:
-        """Tell whether ``error``, just caught, has to leave the task, for the run is cancelled."""
+        """Return whether ``error``, just caught, has to leave the task: the run is cancelled."""
         if isinstance(error, GeneratorExit):
             return True
 
         return is_cancellation(error) and self.is_under_way()
 
     def is_under_way(self) -> bool:
-        """Tell whether the run is being cancelled, or at least the task that asks."""
+        """Return whether the run is being cancelled, or at least the calling task."""
         if self._loop.is_cancelled():
             return True
 
@@ -94,8 +94,8 @@ class RunCancellation:
         """
         Return whether no job may start any more: the run is being cancelled, or is about to be.
 
-        A task that waits is cancelled in the step in which its scope is, and it costs a tenth to
-        ask whether it was.
+        A task that waits is cancelled in the step in which its scope is, and to ask the task costs
+        a tenth of what it costs to ask the scope.
         """
         if self._host_waits and self._host is not None:
             return self._host.cancelling() > self._before
@@ -106,19 +106,19 @@ class RunCancellation:
         """
         Return whether the task that runs the run has been cancelled natively.
 
-        Perhaps it has not noticed yet, and perhaps that was a timeout of its own.
+        That task may not have noticed yet, and it may be a timeout of its own.
         """
         return self._host is not None and self._host.cancelling() > self._before
 
     def native_task(self) -> asyncio.Task[object] | None:
-        """Return the task that asks, if it can be cancelled natively."""
+        """Return the calling task, if it can be cancelled natively."""
         return None if self._host is None else asyncio.current_task()
 
     def is_native(self, error: BaseException) -> bool:
         """
-        Tell whether somebody has cancelled the task that asks natively.
+        Return whether ``error`` is there because the calling task was cancelled natively.
 
-        Else a ``CancelledError`` may come from a function that has asked a cancelled future.
+        Otherwise a ``CancelledError`` may come from a function that has asked a cancelled future.
         """
         task = self.native_task()
         return (
@@ -127,12 +127,12 @@ class RunCancellation:
 
     @staticmethod
     def absorb(error: BaseException) -> None:
-        """Take note that ``error``, which the run's cancellation has not caused, ends here."""
+        """Note that ``error``, which the run's cancellation has not caused, goes no further."""
         if isinstance(error, asyncio.CancelledError):
             _uncancel(asyncio.current_task())
 
     def forget(self, task: asyncio.Task[object] | None) -> None:
-        """Take note that what has cancelled a task natively is over, unless it is the run."""
+        """Note that what has cancelled a task natively is over, unless that was the run."""
         if task is not None and task.cancelling() and not self.is_under_way():
             _uncancel(task)
 

@@ -13,10 +13,10 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from .._jobs import discard
-from .crew import Crew
-from .deliveries import Deliveries
-from .job import Errand
+from .job_record import JobRecord
 from .outcome import Outcome, uncancelled
+from .run_state import RunState
+from .throttler_results import ThrottlerResults
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
@@ -33,7 +33,7 @@ _AWAITABLE = re.compile("Awaitable|Coroutine|Future|Task|Any|object")
 @final
 class Consumer(Generic[I, T]):
     """
-    Who is given what becomes of the jobs.
+    The user's function that is given what becomes of the jobs.
 
     :param consumer_fn: is given each result, if there is no ``outcome_fn``
     :param outcome_fn: is given each outcome, failures too
@@ -57,14 +57,14 @@ class Consumer(Generic[I, T]):
         """Whether it is given those that have failed as well."""
         return self._outcome_fn is not None
 
-    def call(self, errand: Errand[I, T]) -> Awaitable[object]:
-        """Hand over a job that has ended; return what to await."""
+    def call(self, record: JobRecord[I, T]) -> Awaitable[object]:
+        """Call the function with a job that has ended; return what to await."""
         called: object
         if self._outcome_fn is not None:
-            called = self._outcome_fn(errand.outcome(errand.error))
+            called = self._outcome_fn(record.outcome(record.error))
         else:
             assert self._consumer_fn is not None
-            called = self._consumer_fn(errand.value)
+            called = self._consumer_fn(record.value)
 
         if not isawaitable(called):
             function = self._outcome_fn or self._consumer_fn
@@ -100,59 +100,61 @@ def consumer_of(
     return consumer
 
 
-async def consume(deliveries: Deliveries[I, T], consumer: Consumer[I, T], crew: Crew[I, T]) -> None:
+async def consume(results: ThrottlerResults[I, T], consumer: Consumer[I, T], run: RunState) -> None:
     """Hand over what has become of the jobs, one at a time, until the last has ended."""
     while True:
         try:
-            _, errand = await deliveries.processed.receive(deliveries)
+            _, record = await results.processed.receive(results)
         except anyio.EndOfStream:
             return
 
         # There is room for one more.
-        crew.nudge()
+        run.change.tell()
         called: Awaitable[object] | None = None
         try:
-            if crew.cancellation.is_under_way():
+            if run.cancellation.is_under_way():
                 # There may be many results, and a consumer that never comes to a checkpoint.
                 await checkpoint()
 
-            called = consumer.call(errand)
+            called = consumer.call(record)
             await called
         except BaseException as exc:
             # Ctrl-C may come between the two.
             discard(called)
-            if crew.cancellation.caused(exc) and not _is_exit_by_itself(exc):
+            if run.cancellation.caused(exc) and not _is_exit_by_itself(exc):
                 raise
 
-            deliveries.finish(errand)
+            results.finish(record)
             # Kept in no variable, which would make a cycle of it and this frame.
-            crew.fail(_noted(exc, consumer, errand), consumer.name)
+            run.fail(_noted(exc, consumer, record), consumer.name)
             return
 
-        deliveries.finish(errand)
+        results.finish(record)
 
 
-def _noted(error: BaseException, consumer: Consumer[I, T], errand: Errand[I, T]) -> BaseException:
+def _noted(
+    error: BaseException, consumer: Consumer[I, T], record: JobRecord[I, T]
+) -> BaseException:
     """Return an error of the consumer with a note of its job, which counts as consumed."""
     try:
-        item = repr(errand.item)
+        item = repr(record.item)
     except Exception:  # noqa: BLE001 - whatever it is, the consumer's own error comes first
-        item = object.__repr__(errand.item)
+        item = object.__repr__(record.item)
 
     what = "outcome" if consumer.takes_failures else "result"
     shortened = item if len(item) <= _LONGEST else f"{item[:_LONGEST]}..."
     error = uncancelled(error, consumer.name)
     error.add_note(
-        f"It was raised by {consumer.name}, which had the {what} of {errand}: {shortened}"
+        f"It was raised by {consumer.name}, which had the {what} of {record}: {shortened}"
     )
     return error
 
 
 def _is_exit_by_itself(error: BaseException) -> bool:
     """
-    Tell whether what was awaited has raised GeneratorExit.
+    Return whether what was awaited has raised GeneratorExit by itself.
 
-    One that is thrown in, as the caller's coroutine is closed, has closed what was awaited before
+    One that is thrown in when the caller's coroutine is closed has closed what was awaited before
     it is raised at the ``await`` itself. So nothing deeper is in its traceback.
     """
     traceback = error.__traceback__
@@ -160,7 +162,7 @@ def _is_exit_by_itself(error: BaseException) -> bool:
 
 
 def _check(name: str, consumer: object) -> None:
-    """Raise unless a consumer is async, or may be by what it declares: the first call tells."""
+    """Raise if a consumer is certainly not async; otherwise its first call shows."""
     if iscoroutinefunction(consumer):
         # Whatever it wraps.
         return

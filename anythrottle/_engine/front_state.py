@@ -1,4 +1,4 @@
-"""What the two ends of a front-of-stream channel share."""
+"""The state that the ends of a front-of-stream channel share."""
 
 from __future__ import annotations
 
@@ -105,10 +105,11 @@ class FrontState(Generic[T]):
         self._positions = 0
         #: How many items have been handed to receivers that have not resumed yet.
         self._handed = 0
-        #: Those who wait, in their order; whoever leaves is found at once.
+        #: The tasks that wait, in their order; one that leaves is found at once.
         self._senders: OrderedDict[_Sender[T], None] = OrderedDict()
         self._receivers: OrderedDict[_Receiver[T], None] = OrderedDict()
         self._clock = LoopClock(weakly(self._forget_run), "the front stream")
+        #: How many ends are open; the ends themselves count, and a throttler for its own.
         self.open_senders = 0
         self.open_receivers = 0
 
@@ -135,7 +136,7 @@ class FrontState(Generic[T]):
             raise WouldBlock
 
     async def send(self, item: T, owner: object) -> None:
-        """Hand ``item`` over, and wait for room if need be; whoever is cancelled has not sent."""
+        """Hand ``item`` over, and wait for room if need be; a cancelled caller has not sent."""
         try:
             self.send_nowait(item)
         except WouldBlock:
@@ -158,7 +159,7 @@ class FrontState(Generic[T]):
             return position, item
 
         if self._senders:
-            # Whoever waited in a run that has ended has not sent.
+            # A task that waited in a loop that has ended has not sent.
             self._clock.peek()
 
         if self._buffer:
@@ -214,12 +215,12 @@ class FrontState(Generic[T]):
             heappush(self.front, (position, self._put_backs, item))
 
     def is_at_end(self) -> bool:
-        """Tell whether there is nothing to receive and never will be."""
+        """Return whether there is nothing to receive and never will be."""
         empty = not (self.front or self._buffer or self._senders or self._handed)
         return empty and not self.open_senders
 
     def end_if_drained(self) -> None:
-        """Send away those who wait for items if there can be none any more."""
+        """Send the receivers that wait away if there can be no more items."""
         if self.is_at_end():
             while self._receivers:
                 self._receivers.popitem(last=False)[0].settle()
@@ -254,7 +255,7 @@ class FrontState(Generic[T]):
         )
 
     def _is_awaited(self) -> bool:
-        """Tell whether somebody waits for an item whose run has not ended."""
+        """Return whether a task waits for an item, whose loop has not ended."""
         if self._receivers:
             self._clock.peek()
 
@@ -277,7 +278,7 @@ class FrontState(Generic[T]):
         return sender.item
 
     def _withdraw(self, receiver: _Receiver[T]) -> None:
-        """Let a cancelled receiver go; what it was handed goes to the front."""
+        """Remove a cancelled receiver; what it was handed goes to the front."""
         if receiver.numbered is not None:
             position, item = receiver.numbered
             self._handed -= 1

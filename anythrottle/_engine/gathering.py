@@ -1,14 +1,16 @@
-"""Outlets for those who wait for the end of all jobs, or for the first success."""
+"""Result sinks for callers that wait for the end of all jobs, or for the first success."""
 
 from __future__ import annotations
 
 import logging
-from typing import Generic, TypeVar, final
+from operator import itemgetter
+from typing import TypeVar, final
 
 from .backlog import Backlog
-from .crew import Crew
-from .job import Errand
+from .job_record import JobRecord
 from .outcome import Outcome, raisable
+from .run_state import RunState
+from .sink import ResultSink
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
@@ -17,46 +19,32 @@ _logger = logging.getLogger("anythrottle")
 
 
 @final
-class Gathering(Generic[I, T]):
+class Gathering(ResultSink[I, T]):
     """
-    An outlet that gathers the values of all jobs, and ends the run with the first error.
+    A result sink that gathers the values of all jobs, and ends the run with the first error.
 
     :param backlog: where the jobs come from
+    :param run: the run
     :param keep: whether the values are kept at all
 
     """
 
-    __slots__ = ("_backlog", "_keep", "_values", "crew")
+    __slots__ = ("_backlog", "_keep", "_run", "_values")
 
-    #: Who runs the jobs.
-    crew: Crew[I, T]
-
-    def __init__(self, backlog: Backlog[I, T], *, keep: bool) -> None:
+    def __init__(self, backlog: Backlog[I, T], run: RunState, *, keep: bool) -> None:
         self._backlog = backlog
+        self._run = run
         self._keep = keep
         self._values: dict[int, T] = {}
 
-    @property
-    def bounded(self) -> bool:
-        return False
-
-    def has_room(self, errand: Errand[I, T]) -> bool:  # noqa: ARG002 - Outlet's
-        return True
-
-    def succeed(self, errand: Errand[I, T]) -> None:
-        self._backlog.finish(errand)
+    def succeed(self, record: JobRecord[I, T]) -> None:
+        self._backlog.finish(record)
         if self._keep:
-            self._values[errand.position] = errand.value
+            self._values[record.position] = record.value
 
-    def fail(self, errand: Errand[I, T], error: BaseException) -> None:
-        self._backlog.finish(errand)
-        self.crew.fail(raisable(error, str(errand)))
-
-    def end_with(self, error: BaseException) -> bool:  # noqa: ARG002 - Outlet's
-        return False
-
-    def end(self) -> None:
-        pass
+    def fail(self, record: JobRecord[I, T], error: BaseException) -> None:
+        self._backlog.finish(record)
+        self._run.fail(raisable(error, str(record)))
 
     def values(self) -> list[T]:
         """Return the values of all jobs, in the order of their items."""
@@ -64,51 +52,40 @@ class Gathering(Generic[I, T]):
 
 
 @final
-class Race(Generic[I, T]):
+class Race(ResultSink[I, T]):
     """
-    An outlet that ends the run with the first success.
+    A result sink that ends the run with the first success.
 
     :param backlog: where the jobs come from
+    :param run: the run
 
     """
 
-    __slots__ = ("_backlog", "_errors", "_source_error", "_winner", "crew")
+    __slots__ = ("_backlog", "_errors", "_run", "_source_error", "_winner")
 
-    #: Who runs the jobs.
-    crew: Crew[I, T]
-
-    def __init__(self, backlog: Backlog[I, T]) -> None:
+    def __init__(self, backlog: Backlog[I, T], run: RunState) -> None:
         self._backlog = backlog
+        self._run = run
         self._winner: Outcome[I, T] | None = None
         self._errors: list[tuple[int, Exception]] = []
         self._source_error: BaseException | None = None
 
-    @property
-    def bounded(self) -> bool:
-        return False
-
-    def has_room(self, errand: Errand[I, T]) -> bool:  # noqa: ARG002 - Outlet's
-        return True
-
-    def succeed(self, errand: Errand[I, T]) -> None:
-        self._backlog.finish(errand)
+    def succeed(self, record: JobRecord[I, T]) -> None:
+        self._backlog.finish(record)
         if self._winner is None:
-            self._winner = errand.outcome()
-            self.crew.be_done()
+            self._winner = record.outcome()
+            self._run.win()
 
-    def fail(self, errand: Errand[I, T], error: BaseException) -> None:
-        self._backlog.finish(errand)
+    def fail(self, record: JobRecord[I, T], error: BaseException) -> None:
+        self._backlog.finish(record)
         if self._winner is None:
-            self._errors.append((errand.position, raisable(error, str(errand))))
+            self._errors.append((record.position, raisable(error, str(record))))
         else:
-            _logger.error("%s has failed while it was cancelled", errand, exc_info=error)
+            _logger.error("%s has failed while it was cancelled", record, exc_info=error)
 
-    def end_with(self, error: BaseException) -> bool:
+    def survives(self, error: BaseException) -> bool:
         self._source_error = error
         return True
-
-    def end(self) -> None:
-        pass
 
     def result(self) -> Outcome[I, T]:
         """Return the first success, or raise what there was instead."""
@@ -116,7 +93,7 @@ class Race(Generic[I, T]):
             return self._winner
 
         if self._source_error is not None:
-            for _, error in sorted(self._errors, key=_position):
+            for _, error in sorted(self._errors, key=itemgetter(0)):
                 self._source_error.add_note(f"Before that, a job has failed: {error!r}")
 
             raise self._source_error
@@ -124,9 +101,5 @@ class Race(Generic[I, T]):
         if not self._errors:
             raise ValueError("items must not be empty: first() has nothing to return")
 
-        errors = [error for _, error in sorted(self._errors, key=_position)]
+        errors = [error for _, error in sorted(self._errors, key=itemgetter(0))]
         raise ExceptionGroup("no job has succeeded", errors)
-
-
-def _position(failure: tuple[int, Exception]) -> int:
-    return failure[0]

@@ -1,19 +1,16 @@
-"""Whether a run is to end because of what has failed in it."""
+"""Asks the user's ``halt`` whether a run is to end because of what has failed in it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 from .._jobs import discard
-from .crew import Crew
+from .run_state import RunState
 from .throttler_statistics import ThrottlerStatistics
 
-I = TypeVar("I")  # noqa: E741 - an item
-T = TypeVar("T")
-
-#: Tells of the statistics of a run whether nothing more is to be started in it.
+#: Returns, by the statistics of a run, whether nothing more is to be started in it.
 Halt: TypeAlias = Callable[[ThrottlerStatistics], bool]
 
 
@@ -23,36 +20,37 @@ def check_halt(value: object) -> None:
         raise TypeError(f"halt must be a function of ThrottlerStatistics, not {value!r}")
 
 
-def let_halt(
-    crew: Crew[I, T], halt: Halt | None, statistics: Callable[[], ThrottlerStatistics]
-) -> None:
+def asking(
+    halt: Halt | None, run: RunState, statistics: Callable[[], ThrottlerStatistics]
+) -> Callable[[], None] | None:
     """
-    Let a function end a run that is about to begin.
+    Return what is to be called after each failure of a run that is about to begin.
 
-    :param crew: who runs the jobs
-    :param halt: the function, ``None`` for none
+    :param halt: the function that may end the run, ``None`` for none
+    :param run: the run
     :param statistics: returns the state at an instant, over all runs
+    :return: ``None`` if nothing is
 
     """
     if halt is None:
-        return
+        return None
 
     before = statistics()
 
     def ask() -> None:
-        if crew.is_ending:
+        if run.is_ending:
             return
 
         try:
             answer = _answer(halt, _since(before, statistics()))
         except BaseException as exc:  # noqa: BLE001 - it ends the run, whatever it is
-            crew.fail(exc, "halt")
+            run.fail(exc, "halt")
             return
 
         if answer:
-            crew.stop("halted")
+            run.stop("halted")
 
-    crew.on_failure(ask)
+    return ask
 
 
 def _answer(halt: Halt, statistics: ThrottlerStatistics) -> bool:

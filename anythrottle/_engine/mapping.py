@@ -1,4 +1,4 @@
-"""A function called for many items, under a limiter: all results, outcomes, or the first."""
+"""Calls a function for many items, under a limiter: all results, outcomes, or the first."""
 
 from __future__ import annotations
 
@@ -12,20 +12,18 @@ from .._loops.clock import LoopClock
 from ..abc import Limiter
 from .attempts import Attempts
 from .backlog import Backlog
-from .concurrency import Concurrency, results_waiting
-from .cost_of import CostOf
-from .crew import Crew
 from .gathering import Gathering, Race
-from .halting import Halt, check_halt, let_halt
-from .options import JobOptions
+from .halting import Halt, asking, check_halt
+from .options import Concurrency, CostOf, JobOptions, results_waiting
 from .outcome import Outcome
 from .outcome_block import OutcomeBlock
 from .outcome_feed import OutcomeFeed
 from .outcomes import Outcomes
-from .outlet import Outlet
-from .running import run_to_end
+from .run_state import RunState
+from .sink import ResultSink
 from .tally import Tally
 from .throttler_statistics import statistics_of
+from .workers import WorkerPool, run_to_end
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
@@ -90,20 +88,11 @@ async def amap(
         cancellation that one of them raises by itself comes as a :exc:`RuntimeError`
 
     """
-    mapping = _Mapping(
-        func,
-        items,
-        JobOptions[I].checked(
-            limiter=limiter,
-            concurrency=concurrency,
-            cost=cost,
-            priority=priority,
-            attempts=attempts,
-            observer=observer,
-        ),
-    )
-    gathering = Gathering(mapping.backlog, keep=True)
-    await mapping.run(gathering)
+    options = JobOptions[I].checked(limiter, concurrency, cost, priority, attempts, observer)
+    mapping = _Mapping(func, items, options)
+    run = mapping.new_run()
+    gathering = Gathering(mapping.backlog, run, keep=True)
+    await run_to_end(mapping.pool(gathering, run))
     return gathering.values()
 
 
@@ -144,19 +133,11 @@ async def for_each(
     :raises BaseException: the first error of a call, of the source or of the limiter
 
     """
-    mapping = _Mapping(
-        func,
-        items,
-        JobOptions[I].checked(
-            limiter=limiter,
-            concurrency=concurrency,
-            cost=cost,
-            priority=priority,
-            attempts=attempts,
-            observer=observer,
-        ),
-    )
-    await mapping.run(Gathering(mapping.backlog, keep=False))
+    options = JobOptions[I].checked(limiter, concurrency, cost, priority, attempts, observer)
+    mapping = _Mapping(func, items, options)
+    run = mapping.new_run()
+    gathering = Gathering(mapping.backlog, run, keep=False)
+    await run_to_end(mapping.pool(gathering, run))
 
 
 async def first(
@@ -204,20 +185,11 @@ async def first(
     :raises BaseException: an error of the source, if no call succeeds, or of the limiter
 
     """
-    mapping = _Mapping(
-        func,
-        items,
-        JobOptions[I].checked(
-            limiter=limiter,
-            concurrency=concurrency,
-            cost=cost,
-            priority=priority,
-            attempts=attempts,
-            observer=observer,
-        ),
-    )
-    race = Race(mapping.backlog)
-    await mapping.run(race)
+    options = JobOptions[I].checked(limiter, concurrency, cost, priority, attempts, observer)
+    mapping = _Mapping(func, items, options)
+    run = mapping.new_run()
+    race = Race(mapping.backlog, run)
+    await run_to_end(mapping.pool(race, run))
     return race.result()
 
 
@@ -285,20 +257,10 @@ def amap_outcomes(
     :raises ValueError: if a parameter is out of its range
 
     """
-    mapping = _Mapping(
-        func,
-        items,
-        JobOptions[I].checked(
-            limiter=limiter,
-            concurrency=concurrency,
-            cost=cost,
-            priority=priority,
-            attempts=attempts,
-            observer=observer,
-        ),
-    )
+    options = JobOptions[I].checked(limiter, concurrency, cost, priority, attempts, observer)
+    mapping = _Mapping(func, items, options)
     check_halt(halt)
-    return OutcomeBlock(partial(mapping.feed, ordered=ordered, halt=halt))
+    return OutcomeBlock(partial(mapping.begin, ordered=ordered, halt=halt))
 
 
 @final
@@ -321,21 +283,26 @@ class _Mapping(Generic[I, T]):
         self._clock = LoopClock(self._tally.shift, "the mapping")
         self.backlog: Backlog[I, T] = Backlog(items, func, "items")
 
-    async def run(self, outlet: Gathering[I, T] | Race[I, T]) -> None:
-        """Run all the jobs."""
-        outlet.crew = crew = self._crew(outlet)
-        await run_to_end(crew)
+    def new_run(self, *, host_waits: bool = True) -> RunState:
+        """Return the state of the run, which is to begin in the task that calls this."""
+        return RunState(self.backlog.change, self._clock.loop(), host_waits=host_waits)
 
-    def feed(self, *, ordered: bool, halt: Halt | None) -> OutcomeFeed[I, T]:
-        """Return what all the outcomes come out of, once its crew has begun."""
-        tally, loop = self._tally, self._clock.loop()
-        tally.begin_run(loop.time)
-        statistics = partial(statistics_of, self.backlog, tally, self._options.limiter, self._clock)
-        most_waiting = results_waiting(self._options.concurrency, self._options.limiter)
-        feed = OutcomeFeed(self.backlog, tally, statistics, loop, most_waiting, ordered=ordered)
-        feed.crew = self._crew(feed)
-        let_halt(feed.crew, halt, statistics)
-        return feed
+    def pool(
+        self, sink: ResultSink[I, T], run: RunState, ask: Callable[[], None] | None = None
+    ) -> WorkerPool[I, T]:
+        """Return what runs all the jobs, and asks something after each failure."""
+        return WorkerPool(self.backlog, sink, self._options, run, resumable=False, on_failure=ask)
 
-    def _crew(self, outlet: Outlet[I, T]) -> Crew[I, T]:
-        return Crew(self.backlog, outlet, self._options, self._clock, resumable=False)
+    def begin(
+        self, *, ordered: bool, halt: Halt | None
+    ) -> tuple[OutcomeFeed[I, T], WorkerPool[I, T]]:
+        """Return what all the outcomes come out of, and the workers that are to begin for that."""
+        backlog, tally, options = self.backlog, self._tally, self._options
+        run = self.new_run(host_waits=False)
+        tally.begin_run(run.loop.time)
+        statistics = partial(statistics_of, backlog, tally, options.limiter, self._clock)
+        most_waiting = results_waiting(options.concurrency, options.limiter)
+        feed = OutcomeFeed(
+            backlog, run, tally, statistics, most_waiting=most_waiting, ordered=ordered
+        )
+        return feed, self.pool(feed, run, asking(halt, run, statistics))

@@ -1,4 +1,4 @@
-"""What became of one job."""
+"""The public record of what became of one job."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Draft(Generic[I, T]):
 
 
 def raisable(error: BaseException, job: str) -> Exception:
-    """Return what to raise because of a job's error: never a cancellation, as nobody has asked."""
+    """Return what to raise because of a job's error: never a cancellation, which none asked for."""
     if isinstance(error, Exception):
         return error
 

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar, final
 from .cancellation import is_cancellation
 from .outcome_feed import OutcomeFeed
 from .outcomes import Outcomes
-from .running import cancelled_by_others, tasks_of
+from .workers import WorkerPool, cancelled_by_others, tasks_of
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
@@ -21,14 +21,15 @@ class OutcomeBlock(AbstractAsyncContextManager[Outcomes[I, T]], Generic[I, T]):
     """
     Runs jobs from its begin to its end, while their outcomes are iterated over.
 
-    :param begin: returns what the outcomes come out of; called in the task that enters the block
+    :param begin: returns what the outcomes come out of, and the pool that runs the jobs; called in
+        the task that enters the block
 
     """
 
-    __slots__ = ("_begin", "_feed", "_tasks")
+    __slots__ = ("_begin", "_feed", "_pool", "_tasks")
 
-    def __init__(self, begin: Callable[[], OutcomeFeed[I, T]]) -> None:
-        self._begin: Callable[[], OutcomeFeed[I, T]] | None = begin
+    def __init__(self, begin: Callable[[], tuple[OutcomeFeed[I, T], WorkerPool[I, T]]]) -> None:
+        self._begin: Callable[[], tuple[OutcomeFeed[I, T], WorkerPool[I, T]]] | None = begin
 
     async def __aenter__(self) -> Outcomes[I, T]:
         if self._begin is None:
@@ -37,10 +38,10 @@ class OutcomeBlock(AbstractAsyncContextManager[Outcomes[I, T]], Generic[I, T]):
             )
 
         begin, self._begin = self._begin, None
-        self._feed = feed = begin()
-        self._tasks = tasks_of(feed.crew)
+        self._feed, self._pool = begin()
+        self._tasks = tasks_of(self._pool)
         await self._tasks.__aenter__()
-        return feed
+        return self._feed
 
     async def __aexit__(
         self,
@@ -48,31 +49,31 @@ class OutcomeBlock(AbstractAsyncContextManager[Outcomes[I, T]], Generic[I, T]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        feed = self._feed
-        crew = feed.crew
-        cut_off = exc is not None and is_cancellation(exc) and crew.cancellation.is_under_way()
+        feed, pool = self._feed, self._pool
+        run = pool.run
+        cut_off = exc is not None and is_cancellation(exc) and run.cancellation.is_under_way()
         feed.leave()
-        crew.cancel()
+        run.cancel()
         # An error of the block's own is to leave it as it is, and not to cancel anything else.
         given = (exc_type, exc, traceback) if cut_off else (None, None, None)
         try:
             swallowed = await self._tasks.__aexit__(*given)
-            if swallowed and crew.failure is None:
+            if swallowed and run.failure is None:
                 await cancelled_by_others()
         except BaseException:
             if exc is None or cut_off or isinstance(exc, GeneratorExit):
-                crew.log_failure()
+                run.log_failure()
                 raise
 
             # It has come after the error of the block's own.
             swallowed = False
         finally:
             feed.end_block()
-            crew.let_go()
+            pool.let_go()
 
         if exc is not None and not swallowed:
-            crew.log_failure()
+            run.log_failure()
         else:
-            crew.raise_failure()
+            run.raise_failure()
 
         return False

@@ -1,20 +1,21 @@
-"""The outcomes of jobs, handed over as they come, or in order."""
+"""The result sink that hands outcomes over, as they come or in order."""
 
 from __future__ import annotations
 
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, Self, TypeVar, final
+from typing import Self, TypeVar, final
 
 import anyio
 
 from .._limiters.live import Live
-from .._loops.event_loop import EventLoop, Parked
+from .._loops.event_loop import Parked
 from .backlog import Backlog
-from .crew import Crew
-from .job import Errand
+from .job_record import JobRecord
 from .outcome import Outcome
+from .run_state import RunState
+from .sink import ResultSink
 from .tally import Tally
 from .throttler_statistics import Ended, ThrottlerStatistics
 
@@ -25,14 +26,14 @@ _logger = logging.getLogger("anythrottle")
 
 
 @final
-class OutcomeFeed(Live, Parked, Generic[I, T]):
+class OutcomeFeed(Live, Parked, ResultSink[I, T]):
     """
-    An outlet that is an async iterator of outcomes; parked while it is waited for.
+    A result sink that is an async iterator of outcomes; parked while it is waited for.
 
     :param backlog: where the jobs come from
+    :param run: the run
     :param tally: counts the calls that have ended
     :param statistics: returns the state at an instant, of which it knows how the run has ended
-    :param loop: the event loop
     :param most_waiting: tells how many outcomes may wait, or be held back for the order
     :param ordered: whether the outcomes come in the order of the items
 
@@ -48,33 +49,31 @@ class OutcomeFeed(Live, Parked, Generic[I, T]):
         "_most_waiting",
         "_next",
         "_ordered",
+        "_run",
         "_statistics",
         "_tally",
         "_waited_for",
         "_waiting",
-        "crew",
     )
-
-    #: Whose outcomes these are.
-    crew: Crew[I, T]
 
     def __init__(
         self,
         backlog: Backlog[I, T],
+        run: RunState,
         tally: Tally,
         statistics: Callable[[Ended | None], ThrottlerStatistics],
-        loop: EventLoop,
-        most_waiting: Callable[[], float],
         *,
+        most_waiting: Callable[[], float],
         ordered: bool,
     ) -> None:
         self.parked = None
         self._backlog = backlog
+        self._run = run
         self._tally = tally
         self._statistics = statistics
         #: How the run has ended, if it has by itself.
         self._how: Ended | None = None
-        self._loop = loop
+        self._loop = run.loop
         self._most_waiting = most_waiting
         self._ordered = ordered
         #: Outcomes that have not been handed over; by position, if they have to come in order.
@@ -90,53 +89,53 @@ class OutcomeFeed(Live, Parked, Generic[I, T]):
     def bounded(self) -> bool:
         return True
 
-    def has_room(self, errand: Errand[I, T]) -> bool:
+    def has_room(self, record: JobRecord[I, T]) -> bool:
         if not self._ordered:
             return len(self._waiting) < self._most_waiting()
 
-        known = errand.position >= 0
-        position = errand.position if known else self._backlog.positions
+        known = record.position >= 0
+        position = record.position if known else self._backlog.positions
         return position <= self._next + self._most_waiting()
 
-    def succeed(self, errand: Errand[I, T]) -> None:
-        self._backlog.finish(errand)
+    def succeed(self, record: JobRecord[I, T]) -> None:
+        self._backlog.finish(record)
         self._tally.note_end()
         self._tally.done += 1
-        self._put(errand.outcome())
+        self._put(record.outcome())
 
-    def fail(self, errand: Errand[I, T], error: BaseException) -> None:
-        self._backlog.finish(errand)
+    def fail(self, record: JobRecord[I, T], error: BaseException) -> None:
+        self._backlog.finish(record)
         self._tally.note_end()
         self._tally.failed += 1
-        self._put(errand.outcome(error))
+        self._put(record.outcome(error))
 
-    def end_with(self, error: BaseException) -> bool:
+    def survives(self, error: BaseException) -> bool:
         self._error = error
         return True
 
     def end(self) -> None:
         self._ended = True
-        if not (self._left or self._error or self.crew.failure):
-            self._how = self.crew.ended
+        if not (self._left or self._error or self._run.failure):
+            self._how = self._run.how
 
         self._loop.wake(self)
 
     def leave(self) -> None:
-        """Take note that nobody will ask for outcomes any more."""
+        """Note that no outcomes will be asked for any more."""
         self._left = True
         self._loop.wake(self)
 
     def stop(self) -> None:
         """Start no more calls; those that run go on, and their outcomes are still to come."""
         if not self._left:
-            self.crew.stop()
+            self._run.stop()
 
     def statistics(self) -> ThrottlerStatistics:
         """Return the state at this instant."""
         return self._statistics(self._how)
 
     def end_block(self) -> None:
-        """Take back what was cut off, and log the errors that nobody has asked for."""
+        """Take back what was cut off, and log the errors whose outcomes were not asked for."""
         self._backlog.end_run()
         if self._error is not None:
             _logger.error("the source has failed", exc_info=self._error)
@@ -164,7 +163,7 @@ class OutcomeFeed(Live, Parked, Generic[I, T]):
             outcome = self._take()
             if outcome is not None:
                 # There is room for one more.
-                self.crew.nudge()
+                self._run.change.tell()
                 return outcome
 
             if self._ended:

@@ -1,4 +1,4 @@
-"""What :func:`.amap_outcomes` gives its block."""
+"""The type of what :func:`.amap_outcomes` gives its block."""
 
 from __future__ import annotations
 

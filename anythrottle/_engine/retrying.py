@@ -1,4 +1,4 @@
-"""Whether a job that has failed goes again, and when."""
+"""Decides whether a job that has failed goes again, and when."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def back_off(failures: int) -> float:
 @final
 class Retrying:
     """
-    Tells whether a job goes again.
+    Decides whether a job goes again.
 
     :param attempts: how often it is tried, and after what
 
@@ -45,7 +45,7 @@ class Retrying:
 
     def delay_before_next(self, error: BaseException, errors: int) -> float | None:
         """
-        Tell after how many seconds to go again, now that an attempt has failed.
+        Return after how many seconds to go again, now that an attempt has failed.
 
         :param errors: how many attempts at the job have failed, this one included: those that
             were throttled do not make the back-off grow
@@ -80,7 +80,7 @@ class Retrying:
         self, error: BaseException, throttles: int, retry_after: float | None
     ) -> bool:
         """
-        Tell whether a job that was throttled may not go again; if so, that is noted on its error.
+        Return whether a job that was throttled may not go again; if so, note that on its error.
 
         :param throttles: how often the job was throttled, this time included
         :param retry_after: what the service has said last, in seconds; ``None`` if it never has
@@ -94,7 +94,7 @@ class Retrying:
 
 
 def _is_all(error: Exception, types: type[Exception] | tuple[type[Exception], ...]) -> bool:
-    """Tell whether nothing but errors of these types is in a group, as of a job's task group."""
+    """Return whether an error is a group that holds errors of these types and no others."""
     if not isinstance(error, ExceptionGroup):
         return False
 

@@ -1,4 +1,4 @@
-"""A handler and a level for the library's logger, for as long as a run takes."""
+"""Gives the library's logger a handler and a level for as long as a run takes."""
 
 from __future__ import annotations
 

@@ -10,19 +10,18 @@ import anyio
 
 from .._errors import JobInterrupted, SourceInterrupted
 from .._loops.clock import LoopClock, weakly
+from .attempt import tell_of_failure
 from .backlog import Backlog
 from .cancellation import RunCancellation
-from .concurrency import results_waiting
 from .consuming import Consumer, consume
-from .crew import Crew
-from .deliveries import Deliveries
-from .halting import Halt, let_halt
-from .options import JobOptions
+from .halting import Halt, asking
+from .options import JobOptions, results_waiting
 from .outcome import uncancelled
-from .running import run_to_end
+from .run_state import RunState
 from .tally import Tally
+from .throttler_results import ThrottlerResults
 from .throttler_statistics import Ended, ThrottlerStatistics, statistics_of
-from .workbench import tell_of_failure
+from .workers import WorkerPool, run_to_end
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
@@ -35,7 +34,7 @@ class Runs(Generic[I, T]):
 
     :param backlog: the jobs
     :param options: how they are run
-    :param consumer: who is given what becomes of them, ``None`` for nobody
+    :param consumer: is given what becomes of them, ``None`` for none
     :param halt: ends a run after a failure, ``None`` for never
 
     """
@@ -44,14 +43,15 @@ class Runs(Generic[I, T]):
         "__weakref__",
         "_clock",
         "_consumer",
-        "_crew",
         "_ended",
         "_halt",
         "_options",
+        "_run",
+        "_statistics",
         "_tally",
         "backlog",
         "closed",
-        "deliveries",
+        "results",
     )
 
     def __init__(
@@ -66,7 +66,7 @@ class Runs(Generic[I, T]):
         self._consumer = consumer
         self._halt = halt
         self._tally = Tally()
-        self.deliveries = Deliveries(
+        self.results = ThrottlerResults(
             backlog,
             self._tally,
             consumed=consumer is not None,
@@ -74,8 +74,12 @@ class Runs(Generic[I, T]):
             most_waiting=results_waiting(options.concurrency, options.limiter),
         )
         self._clock = LoopClock(weakly(self._shift), "the throttler")
-        #: Who runs the jobs, while a run is under way.
-        self._crew: Crew[I, T] | None = None
+        # Not a method of this object, which would then be in a cycle with its run.
+        self._statistics = partial(
+            statistics_of, backlog, self._tally, options.limiter, self._clock
+        )
+        #: The run that is under way.
+        self._run: RunState | None = None
         #: How the last run has ended.
         self._ended: Ended | None = None
         #: Whether nothing is to be run any more.
@@ -84,7 +88,7 @@ class Runs(Generic[I, T]):
     @property
     def under_way(self) -> bool:
         """Whether there is a run now."""
-        return self._crew is not None
+        return self._run is not None
 
     def check_open(self) -> None:
         """
@@ -105,7 +109,7 @@ class Runs(Generic[I, T]):
         """
         # A run whose loop is no more, or was the parent process's, is not under way.
         self._clock.peek()
-        if self._crew is not None:
+        if self._run is not None:
             raise anyio.BusyResourceError("running")
 
     async def run(self, on_begun: Callable[[], None]) -> None:
@@ -117,27 +121,29 @@ class Runs(Generic[I, T]):
         """
         source = self.backlog.source
         interrupted_before = source.interrupted
-        crew = self._crew = self._new_crew()
+        consumer = self._consumer
+        run = RunState(self.backlog.change, self._clock.loop(), host_waits=consumer is None)
+        pool = self._new_pool(run)
+        self._run = run
         try:
-            self.deliveries.begin_run()
-            consumer = self._consumer
+            self.results.begin_run()
             await run_to_end(
-                crew,
-                None if consumer is None else partial(consume, self.deliveries, consumer, crew),
+                pool,
+                None if consumer is None else partial(consume, self.results, consumer, run),
                 on_begun,
             )
         finally:
-            self._end_run(crew)
+            self._end_run(run)
 
         if interrupted_before:
             raise SourceInterrupted(source.items)
 
-        self._ended = crew.ended
+        self._ended = run.how
 
     def stop(self) -> None:
         """Start nothing more in the run that is under way, if there is one."""
-        if self._crew is not None:
-            self._crew.stop()
+        if self._run is not None:
+            self._run.stop()
 
     async def close(self) -> None:
         """
@@ -147,7 +153,7 @@ class Runs(Generic[I, T]):
 
         """
         self.closed = True
-        self.deliveries.close()
+        self.results.close()
         cancellation = RunCancellation(self._clock.loop())
         try:
             await self.backlog.close()
@@ -160,39 +166,34 @@ class Runs(Generic[I, T]):
 
     def statistics(self) -> ThrottlerStatistics:
         """Return the state at this instant."""
-        return statistics_of(
-            self.backlog, self._tally, self._options.limiter, self._clock, self._ended
-        )
+        return self._statistics(self._ended)
 
-    def _new_crew(self) -> Crew[I, T]:
-        crew = Crew(self.backlog, self.deliveries, self._options, self._clock, resumable=True)
+    def _new_pool(self, run: RunState) -> WorkerPool[I, T]:
         self._ended = None
-        self._tally.begin_run(self._clock.loop().time)
-        # Not by a method of this object, which would then be in a cycle with the crew.
-        statistics = partial(
-            statistics_of, self.backlog, self._tally, self._options.limiter, self._clock
+        self._tally.begin_run(run.loop.time)
+        ask = asking(self._halt, run, self._statistics)
+        return WorkerPool(
+            self.backlog, self.results, self._options, run, resumable=True, on_failure=ask
         )
-        let_halt(crew, self._halt, statistics)
-        return crew
 
     def _shift(self, seconds: float) -> None:
         """Go over to another run's clock."""
-        if self._crew is not None:
-            self._end_run(self._crew)
+        if self._run is not None:
+            self._end_run(self._run)
 
         self._tally.shift(seconds)
 
-    def _end_run(self, crew: Crew[I, T]) -> None:
-        if self._crew is not crew:
+    def _end_run(self, run: RunState) -> None:
+        if self._run is not run:
             # It was ended as its loop was no more, or the parent process's.
             return
 
-        self._crew = None
-        lost = [(errand, JobInterrupted(errand.job)) for errand in self.backlog.end_run()]
-        for errand, interrupted in lost:
-            self.deliveries.fail(errand, interrupted)
+        self._run = None
+        lost = [(record, JobInterrupted(record.job)) for record in self.backlog.end_run()]
+        for record, interrupted in lost:
+            self.results.fail(record, interrupted)
 
-        self.deliveries.end_run()
+        self.results.end_run()
         if self._options.observer is not None:
-            for errand, interrupted in lost:
-                tell_of_failure(self._options.observer, errand, interrupted)
+            for record, interrupted in lost:
+                tell_of_failure(self._options.observer, record, interrupted)

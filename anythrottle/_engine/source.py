@@ -1,4 +1,4 @@
-"""Where the items come from: any iterable or async iterable, advanced one item at a time."""
+"""Advances any iterable or async iterable by one item at a time."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class Source(Generic[I]):
         return cast("I", item)
 
     async def close(self) -> None:
-        """Close a generator, for nobody will advance it any more; nothing else is closed."""
+        """Close a generator, which will not be advanced any more; nothing else is closed."""
         generator = self._generator()
         if isasyncgen(generator):
             await cast("AsyncGenerator[I]", generator).aclose()
@@ -136,7 +136,7 @@ class Source(Generic[I]):
             cast("Generator[I]", generator).close()
 
     def note_cut_off(self) -> None:
-        """Look what has become of the source, if a step of it was cut off."""
+        """Find out what has become of the source, now that a step of it was cut off."""
         self.interrupted = isasyncgen(self._iterator) and self._iterator.ag_frame is None
 
     @property

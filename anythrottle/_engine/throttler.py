@@ -17,11 +17,9 @@ from ..abc import Limiter
 from .attempts import Attempts
 from .backlog import Backlog
 from .consuming import consumer_of
-from .cost_of import CostOf
 from .front_stream import FrontReceiveStream
 from .halting import Halt, check_halt
-from .limiter_option import limiter_of
-from .options import JobOptions
+from .options import CostOf, JobOptions, limiter_of
 from .outcome import Outcome
 from .run_logging import check_handler, check_level, logging_during_run
 from .runs import Runs
@@ -243,7 +241,7 @@ class Throttler(Live, Generic[I, T]):
         self._log_level = check_level(log_level)
         backlog: Backlog[J, R] = Backlog(jobs, func, "jobs" if func is None else "items")
         self._runs = Runs(backlog, options, consumer, halt)
-        self._exceptions = FrontReceiveStream(self._runs.deliveries.failures, warns=False)
+        self._exceptions = FrontReceiveStream(self._runs.results.failures, warns=False)
 
     @property
     def exceptions(self) -> FrontReceiveStream[Outcome[I, T]]:
@@ -299,7 +297,7 @@ class Throttler(Live, Generic[I, T]):
         """
         self._runs.check_open()
         backlog = self._runs.backlog
-        backlog.add(backlog.new_errand(job), front=front)
+        backlog.add(backlog.new_record(job), front=front)
 
     def stop(self) -> None:
         """

@@ -1,4 +1,4 @@
-"""What a throttler tells of itself."""
+"""The statistics of a throttler."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from .._limiters.rate_limiter import RateLimiter
 from .._loops.clock import LoopClock
 from ..abc import Limiter
 from .backlog import Backlog
-from .pace import expected_in
 from .tally import Tally
+from .throughput import expected_in
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")

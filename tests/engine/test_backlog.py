@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import inspect
 import math
-import weakref
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 
+from anythrottle._engine.admission import Worker
 from anythrottle._engine.backlog import Backlog
-from anythrottle._engine.job import Errand
+from anythrottle._engine.change import Change
+from anythrottle._engine.job_record import JobRecord
 from anythrottle._jobs import JobOf
+from anythrottle._loops.event_loop import EventLoop
 
 #: What is made of jobs, each of which is its own item.
 Jobs = Backlog[JobOf[int], int]
@@ -27,10 +30,6 @@ async def other() -> int:
 
 async def third() -> int:
     return 3
-
-
-def nothing() -> None:
-    """Want no news."""
 
 
 def surprise(error: BaseException) -> None:
@@ -52,50 +51,66 @@ def begun(added: list[JobOf[int]] | None = None, source: list[JobOf[int]] | None
     """Make a backlog in a run, with jobs added and jobs to come from a sequence."""
     backlog: Jobs = Backlog(source or [], None, "jobs")
     for each in added or []:
-        backlog.add(Errand(each, each), front=False)
+        backlog.add(JobRecord(each, each), front=False)
 
-    backlog.begin_run(nothing, surprise)
+    backlog.begin_run()
     return backlog
 
 
-def start(backlog: Jobs) -> Errand[JobOf[int], int]:
+def start(backlog: Jobs) -> JobRecord[JobOf[int], int]:
     """Start the frontmost job."""
-    errand = backlog.frontmost(no_time)
-    assert errand is not None
-    assert backlog.start(errand)
-    return errand
+    record = backlog.next_job(no_time, surprise)
+    assert record is not None
+    assert backlog.start(record)
+    return record
 
 
-def made() -> Errand[JobOf[int], int]:
+def made() -> JobRecord[JobOf[int], int]:
     """Make what is pulled."""
-    return Errand(job, job)
+    return JobRecord(job, job)
 
 
-def succeed(backlog: Jobs, errand: Errand[JobOf[int], int]) -> None:
+class Listening:
+    """An event loop, as far as a task is concerned that waits for a change: then it is called."""
+
+    def __init__(self, change: Change, call: Callable[[], object]) -> None:
+        self._call = call
+        self._change = change
+        self._waiting = Worker()
+        change.await_by(self._waiting, cast("EventLoop", self))
+
+    def cancel(self) -> None:
+        self._change.forget(self._waiting)
+
+    def wake(self, _: object) -> None:
+        self._call()
+
+
+def succeed(backlog: Jobs, record: JobRecord[JobOf[int], int]) -> None:
     """Let a job end well, and its result be kept."""
-    errand.value = 1
-    errand.ended = True
+    record.value = 1
+    record.undelivered = True
     backlog.running -= 1
 
 
 async def test_started_jobs_are_numbered_and_counted() -> None:
     backlog = begun([job, other])
-    errands = [start(backlog), start(backlog)]
-    assert [errand.position for errand in errands] == [0, 1]
-    assert [errand.attempts for errand in errands] == [1, 1]
+    records = [start(backlog), start(backlog)]
+    assert [record.position for record in records] == [0, 1]
+    assert [record.attempts for record in records] == [1, 1]
     assert (backlog.starts, backlog.running) == (2, 2)
     assert backlog.remaining() == [job, other]
 
 
 def test_only_who_is_frontmost_starts() -> None:
     backlog = begun([job], source=[other])
-    first = backlog.frontmost(no_time)
+    first = backlog.next_job(no_time, surprise)
     assert first is not None
     start(backlog)
-    second = backlog.frontmost(no_time)
+    second = backlog.next_job(no_time, surprise)
     assert second is not None
     assert not backlog.start(first)
-    backlog.add(Errand(third, third), front=True)
+    backlog.add(JobRecord(third, third), front=True)
     assert not backlog.start(second)
     assert not backlog.drop(second)
     assert (backlog.starts, second.attempts, backlog.remaining()) == (1, 0, [third, job, other])
@@ -106,10 +121,10 @@ def test_only_who_is_frontmost_starts() -> None:
 
 def test_what_is_no_job_is_named_by_its_position_and_passed_over() -> None:
     backlog = begun(source=[job, 5, other])  # type: ignore[list-item]
-    assert backlog.frontmost(no_time) is backlog.ahead
+    assert backlog.next_job(no_time, surprise) is backlog.ahead
     start(backlog)
     with pytest.raises(TypeError, match=r"^jobs\[1\] must be .*, not 5$"):
-        backlog.frontmost(no_time)
+        backlog.next_job(no_time, surprise)
 
     assert backlog.remaining() == [job, other]
 
@@ -117,31 +132,31 @@ def test_what_is_no_job_is_named_by_its_position_and_passed_over() -> None:
 def test_one_that_was_pulled_is_ahead_until_it_starts() -> None:
     backlog = begun([other])
     told: list[object] = []
-    backlog.on_ahead_taken = lambda: told.append(backlog.ahead)
+    Listening(backlog.ahead_taken, lambda: told.append(backlog.ahead))
     backlog.ahead = made()
     assert backlog.remaining() == [other, job]
     assert start(backlog).item is other
-    assert backlog.frontmost(no_time) is backlog.ahead
+    assert backlog.next_job(no_time, surprise) is backlog.ahead
     assert not told
-    errand = start(backlog)
+    record = start(backlog)
     assert told == [backlog.ahead] == [None]
     assert backlog.remaining() == [other, job]
     for each in list(backlog.started):
         succeed(backlog, each)
         backlog.finish(each)
 
-    assert errand.position == 1
+    assert record.position == 1
     assert backlog.remaining() == []
 
 
 def test_one_ahead_may_be_dropped() -> None:
     backlog = begun()
-    backlog.ahead = errand = made()
-    assert backlog.drop(errand)
+    backlog.ahead = record = made()
+    assert backlog.drop(record)
     assert backlog.ahead is None
-    assert (errand.attempts, errand.position) == (0, 0)
-    succeed(backlog, errand)
-    backlog.finish(errand)
+    assert (record.attempts, record.position) == (0, 0)
+    succeed(backlog, record)
+    backlog.finish(record)
     assert backlog.remaining() == []
 
 
@@ -151,19 +166,19 @@ def test_a_sequence_is_advanced_by_one_when_there_is_nothing_else() -> None:
     start(backlog)
     assert backlog.ahead is None
     for position, each in enumerate([other, third], 1):
-        errand = backlog.frontmost(no_time)
-        assert errand is not None
-        assert errand.item is each
-        assert (errand.position, backlog.positions) == (-1, position)
-        assert backlog.frontmost(no_time) is errand
-        assert start(backlog) is errand
-        assert errand.position == position
+        record = backlog.next_job(no_time, surprise)
+        assert record is not None
+        assert record.item is each
+        assert (record.position, backlog.positions) == (-1, position)
+        assert backlog.next_job(no_time, surprise) is record
+        assert start(backlog) is record
+        assert record.position == position
 
-    assert backlog.frontmost(no_time) is None
+    assert backlog.next_job(no_time, surprise) is None
     assert not backlog.is_at_end()
-    for errand in list(backlog.started):
-        succeed(backlog, errand)
-        backlog.finish(errand)
+    for record in list(backlog.started):
+        succeed(backlog, record)
+        backlog.finish(record)
 
     assert backlog.is_at_end()
 
@@ -173,24 +188,24 @@ def test_those_added_at_the_front_go_before_all_others_and_the_latest_first() ->
     throttled = start(backlog)
     backlog.put_back(throttled)
     for each in (other, third):
-        backlog.add(Errand(each, each), front=True)
+        backlog.add(JobRecord(each, each), front=True)
 
     started = [start(backlog) for _ in range(3)]
-    assert [errand.item for errand in started] == [third, other, job]
-    assert [errand.position for errand in started] == [2, 1, 0]
+    assert [record.item for record in started] == [third, other, job]
+    assert [record.position for record in started] == [2, 1, 0]
     # Where it was, it comes back to.
-    for errand in (started[2], started[1]):
-        backlog.put_back(errand)
+    for record in (started[2], started[1]):
+        backlog.put_back(record)
 
     assert start(backlog).item is other
 
 
 async def test_a_job_that_runs_holds_the_end_off() -> None:
     backlog = begun([job])
-    errand = start(backlog)
+    record = start(backlog)
     backlog.end_of_source()
     assert not backlog.is_at_end()
-    backlog.put_back(errand)
+    backlog.put_back(record)
     assert not backlog.is_at_end()
     assert backlog.throttled == 1
     again = start(backlog)
@@ -206,78 +221,78 @@ def test_the_source_ends_once() -> None:
     backlog = begun([job])
     backlog.end_of_source()
     backlog.end_of_source()
-    errand = start(backlog)
-    backlog.finish(errand)
+    record = start(backlog)
+    backlog.finish(record)
     assert backlog.is_at_end()
 
 
 class TestDelayed:
     def test_goes_back_to_its_place_when_it_is_due(self) -> None:
         backlog = begun([job, other, third])
-        errands = [start(backlog), start(backlog)]
+        records = [start(backlog), start(backlog)]
         backlog.end_of_source()
-        backlog.delay(errands[1], 5.0)
-        backlog.delay(errands[0], 7.0)
+        backlog.delay(records[1], 5.0)
+        backlog.delay(records[0], 7.0)
         assert (backlog.retried, backlog.delayed, backlog.running) == (2, 2, 0)
         assert (backlog.next_due, backlog.queued) == (5.0, 1)
         assert backlog.remaining() == [job, other, third]
-        first = backlog.frontmost(at(4.9))
+        first = backlog.next_job(at(4.9), surprise)
         assert first is not None
         assert first.item is third
-        assert backlog.frontmost(at(5.0)) is errands[1]
-        assert backlog.frontmost(at(7.0)) is errands[0]
+        assert backlog.next_job(at(5.0), surprise) is records[1]
+        assert backlog.next_job(at(7.0), surprise) is records[0]
         assert backlog.next_due == math.inf
-        for errand in (errands[0], errands[1], first):
-            assert start(backlog) is errand
+        for record in (records[0], records[1], first):
+            assert start(backlog) is record
             assert not backlog.is_at_end()
-            backlog.finish(errand)
+            backlog.finish(record)
 
         assert backlog.is_at_end()
 
     def test_holds_the_end_off(self) -> None:
         backlog = begun([job])
-        errand = start(backlog)
+        record = start(backlog)
         backlog.end_of_source()
-        backlog.delay(errand, 5.0)
+        backlog.delay(record, 5.0)
         assert not backlog.is_at_end()
 
     def test_is_at_the_front_when_the_run_has_ended(self) -> None:
         backlog = begun([job, other])
-        errand = start(backlog)
-        backlog.delay(errand, 5.0)
+        record = start(backlog)
+        backlog.delay(record, 5.0)
         assert backlog.end_run() == []
         assert (backlog.delayed, backlog.next_due) == (0, math.inf)
-        assert backlog.todo.items()[0] is errand
-        assert errand.attempts == 1
+        assert backlog.todo.items()[0] is record
+        assert record.attempts == 1
 
 
-class TestNews:
+class TestAChange:
     @pytest.mark.parametrize("how", ["added", "put back", "delayed", "end of source", "end"])
     def test_is_told_once_it_is_so(self, how: str) -> None:
         backlog = begun([job])
-        errand = start(backlog)
+        record = start(backlog)
         told: list[tuple[list[object], float, bool]] = []
-        backlog.begin_run(
+        Listening(
+            backlog.change,
             lambda: told.append(
                 ([entry[2] for entry in backlog.todo.front], backlog.next_due, backlog.is_at_end())
             ),
-            surprise,
         )
         if how == "added":
-            errand = made()
-            backlog.add(errand, front=False)
+            record = made()
+            backlog.add(record, front=False)
         elif how == "put back":
-            backlog.put_back(errand)
+            backlog.put_back(record)
         elif how == "delayed":
-            backlog.delay(errand, 5.0)
+            backlog.delay(record, 5.0)
         else:
             backlog.end_of_source()
             if how == "end":
-                backlog.finish(errand)
+                backlog.finish(record)
 
         expected = {
-            "added": ([errand], math.inf, False),
-            "put back": ([errand], math.inf, False),
+            "added": ([record], math.inf, False),
+            "put back": ([record], math.inf, False),
             "delayed": ([], 5.0, False),
             "end of source": ([], math.inf, False),
             "end": ([], math.inf, True),
@@ -286,22 +301,30 @@ class TestNews:
 
     def test_of_an_end_is_not_told_while_others_run(self) -> None:
         backlog = begun([job, other])
-        errands = [start(backlog), start(backlog)]
+        records = [start(backlog), start(backlog)]
         told: list[bool] = []
-        backlog.begin_run(lambda: told.append(backlog.is_at_end()), surprise)
+        Listening(backlog.change, lambda: told.append(backlog.is_at_end()))
         backlog.end_of_source()
-        backlog.finish(errands[0])
+        backlog.finish(records[0])
         assert told == [False]
-        backlog.finish(errands[1])
+        backlog.finish(records[1])
         assert told == [False, True]
 
-    def test_of_an_earlier_run_is_not_told(self) -> None:
+    def test_is_not_told_to_a_task_of_an_earlier_run(self) -> None:
         backlog = begun()
-        told: list[None] = []
-        backlog.begin_run(lambda: told.append(None), surprise)
+        told: list[str] = []
+        earlier = Listening(backlog.change, lambda: told.append("earlier"))
         backlog.end_run()
         backlog.add(made(), front=False)
         assert not told
+        later = Listening(backlog.change, lambda: told.append("later"))
+        # Its event loop goes on, and it is cancelled.
+        earlier.cancel()
+        backlog.add(made(), front=False)
+        assert told == ["later"]
+        later.cancel()
+        backlog.add(made(), front=False)
+        assert told == ["later"]
 
 
 class TestEndRun:
@@ -317,22 +340,22 @@ class TestEndRun:
     def test_an_awaitable_is_lost(self) -> None:
         coroutine = job()
         backlog = begun([coroutine])
-        errand = start(backlog)
-        assert backlog.end_run() == [errand]
+        record = start(backlog)
+        assert backlog.end_run() == [record]
         # Until somebody is told.
         assert backlog.remaining() == [coroutine]
-        backlog.finish(errand)
+        backlog.finish(record)
         assert backlog.remaining() == []
         coroutine.close()
 
     def test_what_has_ended_stays_where_it_is(self) -> None:
         backlog = begun([job])
-        errand = start(backlog)
-        succeed(backlog, errand)
+        record = start(backlog)
+        succeed(backlog, record)
         assert backlog.end_run() == []
-        assert list(backlog.started) == [errand]
+        assert list(backlog.started) == [record]
         assert backlog.remaining() == [job]
-        backlog.begin_run(nothing, surprise)
+        backlog.begin_run()
         backlog.end_of_source()
         assert not backlog.is_at_end()
 
@@ -340,30 +363,18 @@ class TestEndRun:
         backlog: Jobs = Backlog([], None, "jobs")
         for _ in range(2):
             assert backlog.is_at_end()
-            backlog.begin_run(nothing, surprise)
+            backlog.begin_run()
             assert not backlog.is_at_end()
-            assert backlog.frontmost(no_time) is None
+            assert backlog.next_job(no_time, surprise) is None
             assert backlog.is_at_end()
             backlog.end_run()
-
-    def test_lets_go_of_who_was_told(self) -> None:
-        class Listener:
-            def hear(self, error: BaseException | None = None) -> None: ...
-
-        listener = Listener()
-        gone = weakref.ref(listener)
-        backlog = begun()
-        backlog.begin_run(listener.hear, listener.hear)
-        backlog.end_run()
-        del listener
-        assert gone() is None
 
 
 class TestDiscard:
     def test_closes_what_nobody_will_await(self) -> None:
         coroutines = [job(), job()]
         backlog = begun([coroutines[0]])
-        backlog.ahead = Errand(coroutines[1], coroutines[1])
+        backlog.ahead = JobRecord(coroutines[1], coroutines[1])
         backlog.discard()
         states = [inspect.getcoroutinestate(coroutine) for coroutine in coroutines]
         assert states == [inspect.CORO_CLOSED] * 2
@@ -381,5 +392,5 @@ def test_remaining_has_the_rest_of_a_sequence() -> None:
     backlog = begun([third], source=[job, other])
     assert backlog.remaining() == [third, job, other]
     start(backlog)
-    assert backlog.frontmost(no_time) is not None
+    assert backlog.next_job(no_time, surprise) is not None
     assert backlog.remaining() == [third, job, other]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from typing import Any
 
 import anyio
 import pytest
@@ -20,12 +21,13 @@ from anythrottle import (
     for_each,
 )
 from anythrottle._jobs import JobOf
+from tests.engine.mine import Mine
 
 Case = Callable[[], Awaitable[object]]
 
 #: AnyIO's task group on asyncio leaves a cycle of its own for each task that was cancelled, with
 #: the frame of what it has run. There is no more in it than these.
-SHELLS = {"AsyncioLoop", "Crew", "Puller", "RunCancellation", "Worker"}
+SHELLS = {"AsyncioLoop", "RunCancellation", "SourceReader", "Worker", "WorkerPool"}
 
 
 def left_by(case: Case, backend: str) -> set[str]:
@@ -169,6 +171,18 @@ async def a_front_stream() -> None:
         send.send_nowait(1)
 
 
+async def a_front_stream_that_was_waited_at() -> None:
+    send, receive = create_front_stream[int]()
+    async with send, receive, anyio.create_task_group() as task_group:
+        task_group.start_soon(receive.receive)
+        await send.send(1)
+
+
+async def under_a_limiter_of_ones_own() -> None:
+    mine: Any = Mine(RateLimiter("99/s"))
+    await Throttler(jobs(), consume, limiter=mine).run()
+
+
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize(
     "case",
@@ -187,6 +201,8 @@ async def a_front_stream() -> None:
         outcomes_to_their_end,
         first_without_success,
         a_front_stream,
+        a_front_stream_that_was_waited_at,
+        under_a_limiter_of_ones_own,
     ],
 )
 def test_nothing_is_left(case: Case, backend: str) -> None:

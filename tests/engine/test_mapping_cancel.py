@@ -15,24 +15,28 @@ import anyio
 import pytest
 
 from anythrottle import RateLimiter, ThrottleException, amap, amap_outcomes, first, for_each
-from anythrottle._engine.crew import Crew
 from anythrottle._engine.outcome_feed import OutcomeFeed
-from anythrottle._engine.puller import Puller
+from anythrottle._engine.source_reader import SourceReader
+from anythrottle._engine.workers import WorkerPool
 from anythrottle.testing._virtual_loop import VirtualEventLoop
 from tests.conftest import Run
 from tests.engine.calls import Calls, Pulled
 from tests.engine.diary import doubled
 from tests.sweep import Strike, striker, sweep
 
-#: All that is awaited: the crew's tasks, and whoever takes outcomes.
-AWAITED: list[tuple[type, str]] = [(Crew, "_work"), (Puller, "pull"), (OutcomeFeed, "__anext__")]
+#: All that is awaited: the pool's tasks, and whoever takes outcomes.
+AWAITED: list[tuple[type, str]] = [
+    (WorkerPool, "_work"),
+    (SourceReader, "pull"),
+    (OutcomeFeed, "__anext__"),
+]
 
 #: Runs a coroutine function, lets the strike cut it off, and tells whether it did.
 How: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, object]], Strike], Awaitable[bool]]
 
 
 @pytest.fixture
-def strike_crew(monkeypatch: pytest.MonkeyPatch) -> Callable[[Strike], None]:
+def strike_pool(monkeypatch: pytest.MonkeyPatch) -> Callable[[Strike], None]:
     """Count the suspensions for a strike, from the next run on."""
     return striker(monkeypatch, AWAITED)
 
@@ -231,7 +235,7 @@ class TestSweep:
     def test_by_scopes(
         self,
         run: Run,
-        strike_crew: Callable[[Strike], None],
+        strike_pool: Callable[[Strike], None],
         function: str,
         source: str,
         how: How,
@@ -240,7 +244,7 @@ class TestSweep:
             await Scenario(source, function).cut_off(how, strike)
 
         for strike in sweep():
-            strike_crew(strike)
+            strike_pool(strike)
             run(main, strike)
 
         gc.collect()
@@ -252,7 +256,7 @@ class TestSweep:
     @pytest.mark.filterwarnings("ignore:coroutine '.*wrapper' was never awaited")
     def test_natively(
         self,
-        strike_crew: Callable[[Strike], None],
+        strike_pool: Callable[[Strike], None],
         function: str,
         source: str,
         how: How,
@@ -263,7 +267,7 @@ class TestSweep:
             await Scenario(source, function).cut_off(how, strike)
 
         for strike in sweep(when_woken=woken):
-            strike_crew(strike)
+            strike_pool(strike)
             run_on_asyncio(main, strike)
 
         gc.collect()
@@ -358,10 +362,10 @@ class TestOneByOne:
         ended = False
         with anyio.CancelScope() as scope:
 
-            def die_at_once(self: Crew[object, object], *task_groups: object) -> None:
+            def die_at_once(self: WorkerPool[object, object], *task_groups: object) -> None:
                 scope.cancel()
 
-            monkeypatch.setattr(Crew, "begin", die_at_once)
+            monkeypatch.setattr(WorkerPool, "begin", die_at_once)
             await function(Calls(1), range(3))
             ended = True
 

@@ -1,7 +1,7 @@
 """
 The throttler's promise T8: whatever cuts a run off, each job is then in exactly one place.
 
-The sweeps cut a run off at each suspension that it has, in the crew's own tasks and in what they
+The sweeps cut a run off at each suspension that it has, in the pool's own tasks and in what they
 call, one after the other; take stock; and run again.
 """
 
@@ -16,8 +16,8 @@ import anyio
 import pytest
 
 from anythrottle import Attempts, JobInterrupted, RateLimiter, ThrottleException, Throttler, amap
-from anythrottle._engine.crew import Crew
-from anythrottle._engine.puller import Puller
+from anythrottle._engine.source_reader import SourceReader
+from anythrottle._engine.workers import WorkerPool
 from anythrottle._jobs import JobOf
 from anythrottle.testing import wait_idle
 from anythrottle.testing._virtual_loop import VirtualEventLoop
@@ -25,16 +25,20 @@ from tests.conftest import Run
 from tests.engine.diary import Diary, Job, doubled, failures, finish
 from tests.sweep import Strike, striker, sweep
 
-#: All that a run awaits: the crew's own tasks, and the one that is in run() itself.
-AWAITED: list[tuple[type, str]] = [(Crew, "_work"), (Puller, "pull"), (Throttler, "run")]
+#: All that a run awaits: the pool's own tasks, and the one that is in run() itself.
+AWAITED: list[tuple[type, str]] = [
+    (WorkerPool, "_work"),
+    (SourceReader, "pull"),
+    (Throttler, "run"),
+]
 
 #: Runs a throttler, lets the strike cut it off, and tells whether it did.
 How: TypeAlias = Callable[["Throttler[JobOf[object], object]", Strike], Awaitable[bool]]
 
 
 @pytest.fixture
-def strike_crew(monkeypatch: pytest.MonkeyPatch) -> Callable[[Strike], None]:
-    """Count the suspensions of the crew's tasks for a strike, from the next run on."""
+def strike_pool(monkeypatch: pytest.MonkeyPatch) -> Callable[[Strike], None]:
+    """Count the suspensions of the pool's tasks for a strike, from the next run on."""
     return striker(monkeypatch, AWAITED)
 
 
@@ -201,10 +205,10 @@ class TestSweep:
     @pytest.mark.parametrize("source", ["list", "async", "generator"])
     @pytest.mark.parametrize("how", [by_scope, by_outer_scope])
     def test_by_scope(
-        self, run: Run, strike_crew: Callable[[Strike], None], how: How, source: str
+        self, run: Run, strike_pool: Callable[[Strike], None], how: How, source: str
     ) -> None:
         for strike in sweep():
-            strike_crew(strike)
+            strike_pool(strike)
             run(Scenario(source).cut_off, how, strike)
 
     @pytest.mark.parametrize("source", ["list", "async"])
@@ -213,10 +217,10 @@ class TestSweep:
     # AnyIO starts a task of its own around each: asyncio cancels that before the first step.
     @pytest.mark.filterwarnings("ignore:coroutine '.*wrapper' was never awaited")
     def test_on_asyncio(
-        self, strike_crew: Callable[[Strike], None], how: How, source: str, *, woken: bool
+        self, strike_pool: Callable[[Strike], None], how: How, source: str, *, woken: bool
     ) -> None:
         for strike in sweep(when_woken=woken):
-            strike_crew(strike)
+            strike_pool(strike)
             run_on_asyncio(Scenario(source).cut_off, how, strike)
 
         # Those that were never awaited, as long as their warnings are ignored.
@@ -224,7 +228,7 @@ class TestSweep:
 
     @pytest.mark.parametrize("how", [by_scope, by_outer_scope])
     def test_without_a_consumer(
-        self, run: Run, strike_crew: Callable[[Strike], None], how: How
+        self, run: Run, strike_pool: Callable[[Strike], None], how: How
     ) -> None:
         async def main(strike: Strike) -> None:
             diary = Diary()
@@ -239,12 +243,12 @@ class TestSweep:
             assert doubled(diary.who("end")) == []
 
         for strike in sweep():
-            strike_crew(strike)
+            strike_pool(strike)
             run(main, strike)
 
     @pytest.mark.parametrize("woken", [False, True])
     def test_natively_without_a_consumer(
-        self, strike_crew: Callable[[Strike], None], *, woken: bool
+        self, strike_pool: Callable[[Strike], None], *, woken: bool
     ) -> None:
         async def main(strike: Strike) -> None:
             diary = Diary()
@@ -260,12 +264,12 @@ class TestSweep:
             assert doubled(diary.who("end")) == []
 
         for strike in sweep(when_woken=woken):
-            strike_crew(strike)
+            strike_pool(strike)
             run_on_asyncio(main, strike)
 
     @pytest.mark.parametrize("woken", [False, True])
     def test_struck_twice_natively(
-        self, strike_crew: Callable[[Strike], None], *, woken: bool
+        self, strike_pool: Callable[[Strike], None], *, woken: bool
     ) -> None:
         """Whoever is impatient cancels again while the run winds down."""
 
@@ -285,11 +289,11 @@ class TestSweep:
             scenario.check_done(f"struck at {strike._number}")
 
         for strike in sweep(when_woken=woken):
-            strike_crew(strike)
+            strike_pool(strike)
             run_on_asyncio(main, strike)
 
     def test_a_consumer_that_fails_at_any_time(
-        self, run: Run, strike_crew: Callable[[Strike], None]
+        self, run: Run, strike_pool: Callable[[Strike], None]
     ) -> None:
         """The strike makes the consumer's call fail: the error is bare, with nothing noted."""
 
@@ -332,7 +336,7 @@ class TestSweep:
             scenario.check_done(f"struck at {strike._number}")
 
         for strike in sweep():
-            strike_crew(strike)
+            strike_pool(strike)
             run(main, strike)
 
 
@@ -614,10 +618,10 @@ async def test_a_run_whose_tasks_were_all_cancelled_before_it_does_not_return(
     ended = False
     with anyio.CancelScope() as scope:
 
-        def die_at_once(self: Crew[object, object], *task_groups: object) -> None:
+        def die_at_once(self: WorkerPool[object, object], *task_groups: object) -> None:
             scope.cancel()
 
-        monkeypatch.setattr(Crew, "begin", die_at_once)
+        monkeypatch.setattr(WorkerPool, "begin", die_at_once)
         await Throttler(Diary().jobs(1)).run()
         ended = True
 
@@ -626,10 +630,10 @@ async def test_a_run_whose_tasks_were_all_cancelled_before_it_does_not_return(
 
 
 async def test_nor_if_somebody_else_has_cancelled_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    def die_at_once(self: Crew[object, object], *task_groups: object) -> None:
+    def die_at_once(self: WorkerPool[object, object], *task_groups: object) -> None:
         pass
 
-    monkeypatch.setattr(Crew, "begin", die_at_once)
+    monkeypatch.setattr(WorkerPool, "begin", die_at_once)
     with pytest.raises(RuntimeError, match="cancelled by somebody else"):
         await Throttler(Diary().jobs(1)).run()
 

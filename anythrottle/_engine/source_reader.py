@@ -1,18 +1,17 @@
-"""Pulls the items of a source that only one task may advance."""
+"""Pulls the items of a source that only one task may advance, one ahead of the jobs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Generic, TypeVar, final
 
 import anyio
 from anyio.abc import TaskGroup
 
-from .._loops.event_loop import EventLoop, Parked
+from .._loops.event_loop import Parked
 from .backlog import Backlog
-from .cancellation import RunCancellation
 from .outcome import uncancelled
-from .outlet import Outlet
+from .run_state import RUNNING, RunState
+from .sink import ResultSink
 from .source import SourceEnd
 
 I = TypeVar("I")  # noqa: E741 - an item
@@ -20,16 +19,13 @@ T = TypeVar("T")
 
 
 @final
-class Puller(Parked, Generic[I, T]):
+class SourceReader(Parked, Generic[I, T]):
     """
     Offers the items of a source to the workers of one run, one ahead; parked until it is taken.
 
-    :param backlog: where the jobs for them go
-    :param outlet: is asked what an error of the source means
-    :param cancellation: tells a cancellation of the run from what the source has raised
-    :param loop: the event loop
-    :param on_pulled: is called when a job is ahead
-    :param end_with: is called with an error that ends the run
+    :param backlog: takes the jobs for these items
+    :param sink: decides what an error of the source means
+    :param run: the run
     :param resumable: whether another run may go on with the source
 
     """
@@ -38,34 +34,28 @@ class Puller(Parked, Generic[I, T]):
         "_backlog",
         "_cancellation",
         "_closing",
-        "_end_with",
         "_loop",
-        "_on_pulled",
-        "_outlet",
         "_resumable",
+        "_run",
         "_scope",
+        "_sink",
         "_stepping",
-        "stopping",
     )
 
     def __init__(
         self,
         backlog: Backlog[I, T],
-        outlet: Outlet[I, T],
-        cancellation: RunCancellation,
+        sink: ResultSink[I, T],
+        run: RunState,
         *,
-        loop: EventLoop,
-        on_pulled: Callable[[], None],
-        end_with: Callable[[BaseException], None],
         resumable: bool,
     ) -> None:
         self.parked = None
         self._backlog = backlog
-        self._loop = loop
-        self._on_pulled = on_pulled
-        self._outlet = outlet
-        self._cancellation = cancellation
-        self._end_with = end_with
+        self._loop = run.loop
+        self._sink = sink
+        self._run = run
+        self._cancellation = run.cancellation
         self._resumable = resumable
         #: The scopes within which it pulls, and closes too: a generator may hold scopes of its own
         #: from one step to the next, and has to leave them before these. The outer one cuts off a
@@ -74,8 +64,6 @@ class Puller(Parked, Generic[I, T]):
         self._closing = anyio.CancelScope()
         #: Whether a step of the source is under way.
         self._stepping = False
-        #: Whether nothing more is to be pulled.
-        self.stopping = False
 
     async def pull(self, task_group: TaskGroup) -> None:
         """
@@ -92,8 +80,7 @@ class Puller(Parked, Generic[I, T]):
                     await self._close(task_group)
 
     def end(self) -> None:
-        """Pull nothing more; a step that is under way is cut off."""
-        self.stopping = True
+        """Pull nothing more, because the run has ended; a step that is under way is cut off."""
         if self._stepping:
             self._scope.cancel()
         else:
@@ -101,14 +88,14 @@ class Puller(Parked, Generic[I, T]):
 
     def let_go(self) -> None:
         """Break the reference cycles, once the run is over."""
-        del self._backlog, self._outlet, self._on_pulled, self._end_with
+        del self._backlog, self._sink, self._run
 
     async def _pull(self) -> None:
-        self._backlog.on_ahead_taken = self._go_on
+        self._backlog.ahead_taken.await_by(self, self._loop)
         try:
             await self._loop.checkpoint()
             looks = True
-            while not (self.stopping or self._backlog.source.interrupted):
+            while self._run.phase is RUNNING and not self._backlog.source.interrupted:
                 # This task may have been woken before it could be told. Later, that only matters
                 # to a source that is to go on: it must not be cut off without need.
                 if looks and self._cancellation.is_under_way():
@@ -117,9 +104,9 @@ class Puller(Parked, Generic[I, T]):
                 looks = self._resumable and self._backlog.source.is_async
                 if self._backlog.ahead is None:
                     item = await self._step()
-                    self._backlog.ahead = self._backlog.errand(item)
+                    self._backlog.ahead = self._backlog.record(item)
 
-                self._on_pulled()
+                self._backlog.change.tell()
                 await self._loop.park(self)
         except SourceEnd:
             pass
@@ -132,7 +119,7 @@ class Puller(Parked, Generic[I, T]):
             if self._cancellation.is_native(exc):
                 self._cancellation.absorb(exc)
 
-            self.note_error(exc)
+            self.note_source_error(exc)
             return
 
         self._backlog.end_of_source()
@@ -152,16 +139,13 @@ class Puller(Parked, Generic[I, T]):
         finally:
             self._stepping = False
 
-    def note_error(self, error: BaseException) -> None:
-        """Take note of an error of the source, whoever has advanced it."""
+    def note_source_error(self, error: BaseException) -> None:
+        """Do what follows from an error of the source, also if a worker has advanced it."""
         error = uncancelled(error, "the source")
-        if isinstance(error, Exception) and self._outlet.end_with(error):
+        if isinstance(error, Exception) and self._sink.survives(error):
             self._backlog.end_of_source()
         else:
-            self._end_with(error)
-
-    def _go_on(self) -> None:
-        self._loop.wake(self)
+            self._run.fail(error)
 
     async def _close(self, task_group: TaskGroup) -> None:
         source = self._backlog.source
@@ -180,7 +164,7 @@ class Puller(Parked, Generic[I, T]):
                 exc.__traceback__ = None
                 raise
 
-            self._end_with(uncancelled(exc, "the source"))
+            self._run.fail(uncancelled(exc, "the source"))
         finally:
             watching.cancel()
 

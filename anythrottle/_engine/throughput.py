@@ -1,4 +1,4 @@
-"""How many jobs end per second now."""
+"""Measures how many jobs end per second now."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import final
 #: How far back is looked, in seconds, if many jobs have ended since then.
 _SECONDS = 10.0
 
-#: So many are many; of fewer, the last so many tell of the pace, however long ago they have ended.
+#: So many are many. If there are fewer, the last so many count, however long ago they have ended.
 _MANY = 10
 
 #: Jobs that end within so many seconds are counted as if they had ended together.
@@ -17,9 +17,9 @@ _GRAIN = 0.02
 
 
 @final
-class Pace:
+class Throughput:
     """
-    How many jobs have ended of late, in one run.
+    The number of jobs that have ended of late, in one run.
 
     :param now: when the run has begun
 
@@ -69,10 +69,10 @@ class Pace:
 
 def expected_in(paused_for: float, jobs: int | None, per_second: float) -> float | None:
     """
-    Return in how many seconds all will be done at this pace, ``None`` if that cannot be told.
+    Return in how many seconds all will be done at this throughput, ``None`` if that is unknown.
 
     :param paused_for: in how many seconds it may go on
-    :param jobs: how many are left, ``None`` if nobody knows
+    :param jobs: how many are left, ``None`` if unknown
 
     """
     if jobs == 0:

@@ -1,16 +1,17 @@
-"""The results that a throttler's consumer has not had, and the jobs that have failed."""
+"""The result sink of a throttler: results until its consumer has had them, and failures."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
 from math import inf
-from typing import Generic, TypeVar, final
+from typing import TypeVar, final
 
 from .backlog import Backlog
 from .front_state import FrontState
-from .job import Errand
+from .job_record import JobRecord
 from .outcome import Outcome
+from .sink import ResultSink
 from .tally import Tally
 
 I = TypeVar("I")  # noqa: E741 - an item
@@ -20,9 +21,9 @@ _logger = logging.getLogger("anythrottle")
 
 
 @final
-class Deliveries(Generic[I, T]):
+class ThrottlerResults(ResultSink[I, T]):
     """
-    The outlet of a throttler, over all its runs.
+    The result sink of a throttler, over all its runs.
 
     :param backlog: where the jobs come from
     :param tally: counts the jobs that have ended
@@ -56,14 +57,14 @@ class Deliveries(Generic[I, T]):
         self._consumed = consumed
         self._takes_failures = takes_failures
         self._most_waiting = most_waiting
-        self.processed: FrontState[Errand[I, T]] = FrontState(inf)
+        self.processed: FrontState[JobRecord[I, T]] = FrontState(inf)
         self.failures: FrontState[Outcome[I, T]] = FrontState(inf)
         self.processed.open_receivers = 1
-        # Whoever reads them may come before the first run.
+        # A task may read them before the first run.
         self.failures.open_senders = 1
 
     def close(self) -> None:
-        """Let whoever reads failures come to the end: there are no more, unless in another run."""
+        """End the stream of failures: there are no more, unless in another run."""
         self.failures.open_senders = 0
         self.failures.end_if_drained()
 
@@ -75,52 +76,49 @@ class Deliveries(Generic[I, T]):
     def bounded(self) -> bool:
         return self._consumed
 
-    def has_room(self, errand: Errand[I, T]) -> bool:  # noqa: ARG002 - Outlet's
+    def has_room(self, record: JobRecord[I, T]) -> bool:  # noqa: ARG002 - ResultSink's
         return len(self.processed) < self._most_waiting()
 
-    def succeed(self, errand: Errand[I, T]) -> None:
+    def succeed(self, record: JobRecord[I, T]) -> None:
         self._tally.note_end()
         if self._consumed:
-            self.processed.send_nowait(errand)
+            self.processed.send_nowait(record)
         else:
-            self.finish(errand)
+            self.finish(record)
 
-    def finish(self, errand: Errand[I, T]) -> None:
+    def finish(self, record: JobRecord[I, T]) -> None:
         """Note that the consumer has had what has become of a job."""
-        if errand.error is None:
+        if record.error is None:
             self._tally.done += 1
 
-        self._backlog.finish(errand)
+        self._backlog.finish(record)
 
-    def fail(self, errand: Errand[I, T], error: BaseException) -> None:
+    def fail(self, record: JobRecord[I, T], error: BaseException) -> None:
         self._tally.note_end()
         self._tally.failed += 1
         if self._takes_failures:
-            errand.error = error
-            errand.ended = True
-            self.processed.send_nowait(errand)
+            record.error = error
+            record.undelivered = True
+            self.processed.send_nowait(record)
             return
 
         if self.failures.open_receivers:
-            self.failures.send_nowait(errand.outcome(error))
+            self.failures.send_nowait(record.outcome(error))
         else:
-            _logger.error("%s has failed, and exceptions is closed", errand, exc_info=error)
+            _logger.error("%s has failed, and exceptions is closed", record, exc_info=error)
 
-        self._backlog.finish(errand)
-
-    def end_with(self, error: BaseException) -> bool:  # noqa: ARG002 - Outlet's
-        return False
+        self._backlog.finish(record)
 
     def end(self) -> None:
         self.processed.open_senders = 0
         self.processed.end_if_drained()
 
     def end_run(self) -> None:
-        """Bring the results that were with the consumer to where the next run finds them."""
+        """Put the results that were with the consumer back to where the next run finds them."""
         waiting = set(self.processed.items())
-        for errand in self._backlog.started:
-            if errand not in waiting:
-                self.processed.put_back(errand, errand.position)
+        for record in self._backlog.started:
+            if record not in waiting:
+                self.processed.put_back(record, record.position)
 
         self.close()
         if unread := len(self.failures):

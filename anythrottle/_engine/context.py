@@ -1,4 +1,4 @@
-"""Lets a coroutine have a context of its own, as if it were a task of its own."""
+"""Runs a coroutine in a context of its own, as if it were a task of its own."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ T = TypeVar("T")
 
 
 @types.coroutine
-def isolated(awaitable: Awaitable[T], context: Context) -> Generator[object, object, T]:
+def run_in_context(awaitable: Awaitable[T], context: Context) -> Generator[object, object, T]:
     """
-    Await something, each of its steps in ``context``: what it sets there, nobody else sees.
+    Await something with each of its steps in ``context``: what it sets there stays there.
 
     A task of its own would do the same, at ten times the price.
     """
@@ -22,7 +22,7 @@ def isolated(awaitable: Awaitable[T], context: Context) -> Generator[object, obj
         "Coroutine[object, object, T]",
         awaitable
         if isinstance(awaitable, CoroutineType)
-        # One that somebody awaits already is left alone.
+        # One that is awaited elsewhere already is left alone.
         and not (awaitable.cr_running or awaitable.cr_suspended)
         else _awaiting(cast("Awaitable[object]", awaitable)),
     )

@@ -1,4 +1,4 @@
-"""The crew: as many tasks as are needed, one of them with the lead."""
+"""The workers: as many tasks as are needed, one of them with the lead."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from anythrottle import (
     for_each,
 )
 from anythrottle._engine.cancellation import RunCancellation
-from anythrottle._engine.crew import Crew
+from anythrottle._engine.workers import WorkerPool
 from anythrottle._jobs import JobOf
 from anythrottle.abc import Event
 from anythrottle.testing import wait_idle
@@ -39,14 +39,14 @@ pytestmark = pytest.mark.timing
 def workers(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """Count the workers that have been made."""
     made = 0
-    add_worker = Crew._add_worker
+    add_worker = WorkerPool._add_worker
 
-    def count(self: Crew[object, object]) -> None:
+    def count(self: WorkerPool[object, object]) -> None:
         nonlocal made
         made += 1
         add_worker(self)
 
-    monkeypatch.setattr(Crew, "_add_worker", count)
+    monkeypatch.setattr(WorkerPool, "_add_worker", count)
     return lambda: made
 
 
@@ -245,15 +245,15 @@ class TestWorkConserving:
     ) -> None:
         """An idle worker, the leader or its successor, while a job waits for one added later."""
         workers: list[asyncio.Task[Any]] = []
-        work = Crew._work
+        work = WorkerPool._work
 
-        async def note_and_work(self: Crew[Any, Any]) -> None:
+        async def note_and_work(self: WorkerPool[Any, Any]) -> None:
             task = asyncio.current_task()
             assert task is not None
             workers.append(task)
             await work(self)
 
-        monkeypatch.setattr(Crew, "_work", note_and_work)
+        monkeypatch.setattr(WorkerPool, "_work", note_and_work)
 
         async def main() -> None:
             diary = Diary()

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from anythrottle import RateLimiter, Throttler, amap
-from anythrottle._engine.isolation import isolated
+from anythrottle._engine.context import run_in_context
 from anythrottle._jobs import JobOf
 from tests.engine.diary import failures, finish
 
@@ -26,7 +26,7 @@ async def test_what_it_sets_stays_in_its_context() -> None:
 
     context = copy_context()
     context.run(variable.set, "given")
-    assert await isolated(job(), context) == "given, mine"
+    assert await run_in_context(job(), context) == "given, mine"
     assert variable.get() == "nothing"
     assert context[variable] == "mine"
 
@@ -45,7 +45,7 @@ async def test_so_does_what_it_sets_after_an_error_was_thrown_in() -> None:
 
     context = copy_context()
     context.run(variable.set, "given")
-    assert await isolated(job(), context) == "given, mine"
+    assert await run_in_context(job(), context) == "given, mine"
     assert variable.get() == "nothing"
     assert context[variable] == "mine"
 
@@ -72,7 +72,7 @@ async def test_nor_can_it_be_awaited_again() -> None:
     coroutine = work()
     await coroutine
     with pytest.raises(RuntimeError, match="already awaited"):
-        await isolated(coroutine, copy_context())
+        await run_in_context(coroutine, copy_context())
 
 
 async def test_what_it_has_handled_is_no_context_of_what_it_raises() -> None:
@@ -84,7 +84,7 @@ async def test_what_it_has_handled_is_no_context_of_what_it_raises() -> None:
         raise ValueError
 
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - it has no message
-        await isolated(job(), copy_context())
+        await run_in_context(job(), copy_context())
 
     assert caught.value.__context__ is None
 

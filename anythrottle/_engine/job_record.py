@@ -1,4 +1,4 @@
-"""One job on its way through the engine."""
+"""One job with all that is known of it on its way through the engine."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ T = TypeVar("T")
 
 
 @final
-class Errand(Generic[I, T]):
+class JobRecord(Generic[I, T]):
     """
-    A job with what is known of it.
+    A job, and what has become of it so far; whichever part of the engine has it fills it in.
 
     :ivar item: what it was made for; a throttler's jobs are their own items
     :ivar job: the job, or the replacement that goes instead
     :ivar position: its place in the order of first starts; -1 before it is known
-    :ivar rank: by which it is put back: its position, but for who was put before all others
+    :ivar rank: by which it is put back: its position, unless it was put before all others
     :ivar cost: what an attempt costs, ``None`` before it is known
     :ivar attempts: how often it was started
     :ivar errors: how many of its starts have ended with an error, and not been its last
     :ivar throttles: how many of its starts were throttled
-    :ivar retry_after: what the service has said last when it was, in seconds; ``None`` if nothing
+    :ivar retry_after: what the service has said of these last, in seconds; ``None`` if nothing
     :ivar waited: how long it has waited for its turns, in seconds
     :ivar duration: how long the last attempt took, in seconds
-    :ivar ended: whether it has ended, and somebody is still to be told: then :attr:`value` is what
-        it returned, unless there is an :attr:`error`
+    :ivar undelivered: whether it has ended, and what it has ended with is still to be delivered:
+        :attr:`value`, unless there is an :attr:`error`
     :ivar error: what it has failed with, if it has ended so
 
     """
@@ -38,7 +38,6 @@ class Errand(Generic[I, T]):
         "attempts",
         "cost",
         "duration",
-        "ended",
         "error",
         "errors",
         "item",
@@ -47,6 +46,7 @@ class Errand(Generic[I, T]):
         "rank",
         "retry_after",
         "throttles",
+        "undelivered",
         "value",
         "waited",
     )
@@ -62,11 +62,11 @@ class Errand(Generic[I, T]):
         self.retry_after: float | None = None
         self.waited = 0.0
         self.duration = 0.0
-        self.ended = False
+        self.undelivered = False
         self.error: BaseException | None = None
 
     def replace(self, job: JobOf[T]) -> None:
-        """Let another job run instead."""
+        """Run another job instead from now on."""
         if self.item is self.job:
             # A throttler's: it is what remains to be done from now on.
             self.item = cast("I", job)

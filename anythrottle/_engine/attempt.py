@@ -1,0 +1,256 @@
+"""Runs one attempt of a job, and does what follows from how the attempt ends."""
+
+from __future__ import annotations
+
+import logging
+from asyncio import CancelledError
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
+from math import inf
+from typing import Generic, TypeVar, final
+
+import anyio
+
+from .._events import Failed, Finished, Observer, Retried, Throttled, tell
+from .._jobs import JobOf, awaitable_of, discard
+from .._limiters.current import make_current
+from .._limiters.holding import hold_here
+from .._limiters.permit import TurnPermit
+from .._limiters.slots import Slot
+from .._limiters.throttling import Throttle, go_again, throttle_in
+from ..abc import Permit
+from .admission import Admission, Asked, leave
+from .backlog import Backlog
+from .cancellation import without_cancellations
+from .context import run_in_context
+from .job_record import JobRecord
+from .options import JobOptions
+from .retrying import Retrying
+from .run_state import RunState
+from .sink import ResultSink
+
+I = TypeVar("I")  # noqa: E741 - an item
+T = TypeVar("T")
+
+_logger = logging.getLogger("anythrottle")
+
+
+@final
+class AttemptRunner(Generic[I, T]):
+    """
+    Runs the jobs of one run, one attempt at a time.
+
+    :param backlog: takes a job that is to go again
+    :param sink: takes a job that has ended
+    :param admission: pauses if a job was throttled
+    :param run: the run
+    :param options: how a job is attempted, and the observer
+    :param on_failure: is called when a job has ended with an error
+
+    """
+
+    __slots__ = (
+        "_admission",
+        "_backlog",
+        "_cancellation",
+        "_context",
+        "_free",
+        "_free_context",
+        "_loop",
+        "_observer",
+        "_on_failure",
+        "_retrying",
+        "_run",
+        "_sink",
+        "_timeout",
+    )
+
+    def __init__(
+        self,
+        backlog: Backlog[I, T],
+        sink: ResultSink[I, T],
+        admission: Admission[I],
+        run: RunState,
+        options: JobOptions[I],
+        *,
+        on_failure: Callable[[], None] | None,
+    ) -> None:
+        self._backlog = backlog
+        self._sink = sink
+        self._admission = admission
+        self._retrying = Retrying(options.attempts)
+        self._timeout = options.attempts.timeout
+        self._loop = run.loop
+        self._run = run
+        self._cancellation = run.cancellation
+        self._on_failure = on_failure
+        self._observer = options.observer
+        #: Each attempt has a copy of this one of its own.
+        self._context = copy_context()
+        #: The same, for attempts that need no permit of their own.
+        self._free = admission.free
+        self._free_context = self._context.copy()
+        if self._free is not None:
+            self._free_context.run(make_current, self._free)
+
+    def let_go(self) -> None:
+        """Break the reference cycles: tracebacks of what jobs have raised lead here."""
+        del self._backlog, self._sink, self._run, self._on_failure
+
+    async def run(
+        self, record: JobRecord[I, T], asked: Asked, permit: Permit, slot: Slot | None
+    ) -> None:
+        """
+        Run a started job once, and leave its permit, whatever happens.
+
+        :param asked: the permit as it was asked for
+        :param permit: what entering it gave
+        :param slot: the slot that the job holds, if slots are shared with others
+
+        """
+        try:
+            began = self._loop.time()
+            try:
+                is_free = permit is self._free
+                context = (self._free_context if is_free else self._context).copy()
+                if slot is not None:
+                    context.run(hold_here, slot)
+
+                awaitable = (
+                    context.run(awaitable_of, record.job, record)
+                    if is_free
+                    else context.run(_call, record, permit)
+                )
+                if self._timeout is None:
+                    value = await run_in_context(awaitable, context)
+                else:
+                    with anyio.fail_after(self._timeout):
+                        value = await run_in_context(awaitable, context)
+            except BaseException as exc:
+                record.duration = self._loop.time() - began
+                if self._cancellation.caused(exc):
+                    raise
+
+                self._take_error(record, permit, exc)
+            else:
+                record.duration = self._loop.time() - began
+                self._take_value(record, value)
+        except BaseException as exc:
+            await leave(asked, exc)
+            raise
+
+        # The same as leave() does, without a coroutine if that is possible.
+        if isinstance(asked, TurnPermit):
+            asked.leave()
+        elif asked is not self._free:
+            await leave(asked, None)
+
+    def fail(self, record: JobRecord[I, T], error: BaseException) -> None:
+        """End a started job with an error."""
+        self._backlog.running -= 1
+        self._sink.fail(record, error)
+        if self._observer is not None:
+            tell_of_failure(self._observer, record, error)
+
+        if self._on_failure is not None:
+            self._on_failure()
+
+    def _take_value(self, record: JobRecord[I, T], value: T) -> None:
+        """End a job with what it has returned."""
+        record.value = value
+        record.undelivered = True
+        self._backlog.running -= 1
+        self._sink.succeed(record)
+        if self._observer is not None:
+            position, attempts = record.position, record.attempts
+            tell(self._observer, Finished(position, record.item, attempts, record.duration))
+
+    def _take_error(self, record: JobRecord[I, T], permit: Permit, error: BaseException) -> None:
+        """Do what follows from an error that a job has raised."""
+        error = without_cancellations(error)
+        if isinstance(error, (Exception, anyio.get_cancelled_exc_class())):
+            self._cancellation.absorb(error)
+            self._sort_out(record, permit, error)
+        else:
+            self._run.fail(error)
+
+    def _sort_out(self, record: JobRecord[I, T], permit: Permit, error: BaseException) -> None:
+        """Put a job back that has raised an error, or end it with that error."""
+        try:
+            throttle = throttle_in(error)
+        except (Exception, CancelledError) as exc:  # noqa: BLE001 - a wrong one is the job's error
+            self.fail(record, exc)
+            return
+
+        if throttle is not None:
+            self._obey(throttle, record, permit, error)
+            return
+
+        try:
+            delay = self._retrying.delay_before_next(error, record.errors + 1)
+        except (Exception, CancelledError) as exc:  # noqa: BLE001 - that of retry_on is the job's
+            self.fail(record, exc)
+            return
+
+        if delay is not None and not callable(record.job):
+            error.add_note("An awaitable cannot run again: pass a callable that makes it.")
+            delay = None
+
+        if delay is None:
+            self.fail(record, error)
+            return
+
+        _logger.info("%s: again in %g s, after %r", record, delay, error)
+        self._backlog.delay(record, self._loop.time() + delay)
+        if self._observer is not None:
+            again = Retried(record.position, record.item, record.attempts, delay, error)
+            tell(self._observer, again)
+
+    def _obey(
+        self, throttle: Throttle, record: JobRecord[I, T], permit: Permit, error: BaseException
+    ) -> None:
+        """Pause, and put a job that was throttled back to the front if it may go again."""
+        self._admission.pause(permit, throttle.retry_after)
+        _logger.info("%s: %s", record, error)
+        job = self._job_after(throttle, record, error)
+        if job is None:
+            self.fail(record, error)
+            return
+
+        item = record.item
+        if job is not record.job:
+            record.replace(job)
+
+        self._backlog.put_back(record)
+        if self._observer is not None:
+            position, attempts = record.position, record.attempts
+            tell(self._observer, Throttled(None, position, attempts, error, item))
+
+    def _job_after(
+        self, throttle: Throttle, record: JobRecord[I, T], error: BaseException
+    ) -> JobOf[T] | None:
+        """Return what is to run now that a job was throttled, ``None`` if it may not go again."""
+        record.throttles += 1
+        if throttle.retry_after is not None:
+            record.retry_after = throttle.retry_after
+
+        if throttle.pure and self._retrying.is_last_throttle(
+            error, record.throttles, record.retry_after
+        ):
+            for unused in throttle.replacements:
+                discard(unused)
+
+            return None
+
+        return go_again(throttle, error, record.job, record.throttles, inf)
+
+
+def _call(record: JobRecord[I, T], permit: Permit) -> Awaitable[T]:
+    """Call a job, in its own context; return what to await."""
+    make_current(permit)
+    return awaitable_of(record.job, record)
+
+
+def tell_of_failure(observer: Observer, record: JobRecord[I, T], error: BaseException) -> None:
+    """Tell an observer that a job has ended with an error."""
+    tell(observer, Failed(record.position, record.item, record.attempts, record.duration, error))

@@ -1,0 +1,43 @@
+"""Wakes the one task that waits for something to change, whatever part of a run changes it."""
+
+from __future__ import annotations
+
+from typing import final
+
+from .._loops.event_loop import EventLoop, Parked
+
+
+@final
+class Change:
+    """
+    A change that one task at a time waits for, in one run after the other.
+
+    :ivar waiting: what that task is parked as, or ``None``; only the methods here set it
+
+    """
+
+    __slots__ = ("_loop", "waiting")
+
+    _loop: EventLoop
+
+    def __init__(self) -> None:
+        self.waiting: Parked | None = None
+
+    def await_by(self, waiting: Parked, loop: EventLoop) -> None:
+        """Wake a task from now on whenever it is parked, until it is forgotten."""
+        self._loop = loop
+        self.waiting = waiting
+
+    def forget(self, waiting: Parked) -> None:
+        """Do not wake a task any more; a task of another run may have taken its place."""
+        if self.waiting is waiting:
+            self.waiting = None
+
+    def forget_run(self) -> None:
+        """Wake no task any more: the event loop may have ended."""
+        self.waiting = None
+
+    def tell(self) -> None:
+        """Wake the task that waits, if there is one."""
+        if self.waiting is not None:
+            self._loop.wake(self.waiting)
