@@ -2,8 +2,9 @@
 How far it is from a call to what it does: the calls of the package's own functions on the way.
 
 They are counted, not timed, so the figures are the same each time; another Python's may differ a
-little. A call that waits and goes on is one call. Beside the calls stand the files that they are
-in, and how often a call is in another file than the one before: so often a reader turns the page.
+little. A coroutine that goes on after it has waited counts once more. Beside the calls stand the
+files that they are in, and how often a call is in another file than the one before: so often a
+reader turns the page.
 
 ``python -m benchmarks.ways waits`` lists the calls on each way that has that word in its title.
 """
@@ -37,11 +38,11 @@ class Count(NamedTuple):
 
 
 class Counter:
-    """Notes each call of a function of the package that begins in a ``with`` block."""
+    """Notes the calls of the package's functions in a ``with`` block."""
 
     def __init__(self) -> None:
-        #: Kept, so that each is counted once, however often it is resumed.
-        self._frames: dict[FrameType, str] = {}
+        #: The files and functions, in the order of their calls.
+        self._calls: list[tuple[str, str]] = []
         self._files: dict[str, bool] = {}
 
     def __enter__(self) -> Self:
@@ -55,7 +56,7 @@ class Counter:
     def _note(self, frame: FrameType, event: str, _: object) -> None:
         name = frame.f_code.co_filename
         if event == "call" and self._is_ours(name):
-            self._frames.setdefault(frame, name)
+            self._calls.append((name, frame.f_code.co_qualname))
 
     def _is_ours(self, name: str) -> bool:
         if name not in self._files:
@@ -66,16 +67,13 @@ class Counter:
 
     def count(self) -> Count:
         """Return what has been noted."""
-        names = list(self._frames.values())
+        names = [name for name, _ in self._calls]
         changes = sum(one != other for one, other in pairwise(names))
         return Count(len(names), len(set(names)), changes)
 
     def functions(self) -> list[str]:
         """Return the calls in their order, each as its file and function."""
-        return [
-            f"{Path(name).relative_to(PACKAGE)}: {frame.f_code.co_qualname}"
-            for frame, name in self._frames.items()
-        ]
+        return [f"{Path(name).relative_to(PACKAGE)}: {function}" for name, function in self._calls]
 
 
 async def acquire(counter: Counter) -> None:
