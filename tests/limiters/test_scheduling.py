@@ -8,9 +8,10 @@ and looks through all that there is, each time.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from itertools import accumulate, cycle
 from typing import Any, NamedTuple
 
 import anyio
@@ -52,7 +53,7 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True)
 class Rules:
-    policies: tuple[WindowTokenBucket, ...]
+    policies: tuple[Policy, ...]
     slots: float
     max_waiting: float
 
@@ -96,10 +97,16 @@ class PlainLoop:
     # What happens in one instant, in this order.
     END, LOOK, GIVE_UP, COME = range(4)
 
-    def __init__(self, rules: Rules, script: list[Call]) -> None:
+    def __init__(self, rules: Rules, script: list[Call], late: Sequence[int] = (0,)) -> None:
+        """
+        Make a loop for a script.
+
+        :param late: by how many quarters of a second timers are late, over and over again
+        """
         self.scheduler = scheduler_of(
             *rules.policies, slots=Slots(rules.slots), most=rules.max_waiting
         )
+        self.late = cycle(late)
         self.script = script
         self.now = 0.0
         self.heap: list[tuple[float, int, int]] = []
@@ -193,7 +200,8 @@ class PlainLoop:
         else:
             assert due == now + scheduler.gate.delay(head.amounts, now) > now
             if due < math.inf:
-                heappush(self.heap, (due, self.LOOK, -1))
+                look = due + next(self.late) * QUARTER
+                heappush(self.heap, (look, self.LOOK, -1))
 
     def begin(self, turn: Turn) -> None:
         assert turn.place is not None
@@ -270,7 +278,7 @@ class Plain:
     def end_of(self, number: int) -> int:
         return self.began[number] + self.script[number].seconds
 
-    def counted(self, policy: WindowTokenBucket) -> int:
+    def counted(self, policy: Policy) -> int:
         window = round(policy.window / QUARTER)
         since = self.end_of if policy.holds else self.began.__getitem__
         return sum(
@@ -345,7 +353,7 @@ class TestAPlainLoop:
         for policy in rules.policies:
             counted = loop.ends if policy.holds else went
             grants = [(counted[number], script[number].cost) for number in went]
-            assert_exact(grants, policy.limit, policy.window)
+            assert_exact(grants, round(policy.limit), policy.window)
 
     def test_an_hour_is_over_at_once(self) -> None:
         rules = Rules((WindowTokenBucket(3, 60.0),), math.inf, math.inf)
@@ -394,7 +402,49 @@ class TestWhenToLookAgain:
         assert scheduler.grant_due(1e9) == ([], math.nextafter(1e9, math.inf))
 
 
+def plain_flow(burst: int, calls: Sequence[tuple[float, int]]) -> list[float]:
+    """Return when each call is due, of a token a second and so many at once."""
+    dues: list[float] = []
+    level, at = float(burst), 0.0
+    for came, cost in calls:
+        due = max(at, came)
+        level = min(level + due - at, burst)
+        due += max(cost - level, 0.0)
+        level, at = max(level - cost, 0.0), due
+        dues.append(due)
+
+    return dues
+
+
 class TestLate:
+    @pytest.mark.promise("G3")
+    @examples(200)
+    @given(
+        st.integers(1, 4),
+        st.lists(
+            st.tuples(st.sampled_from([0, 0, 1, 2, 9, 30]), st.integers(0, 3)),
+            min_size=1,
+            max_size=25,
+        ),
+        st.lists(st.sampled_from([0, 0, 1, 2, 5, 20]), min_size=1, max_size=9),
+    )
+    def test_timers_that_are_late_cost_no_rate(
+        self, burst: int, calls: list[tuple[int, int]], late: list[int]
+    ) -> None:
+        script = [Call(gap, 1 + cost % burst, 0, 0, None, 0) for gap, cost in calls]
+        loop = PlainLoop(
+            Rules((TokenBucket(4, 4.0, burst=burst),), math.inf, math.inf), script, late
+        )
+        went = loop.run().went
+        came = [instant * QUARTER for instant in accumulate(call.gap for call in script)]
+        expected = plain_flow(
+            burst, [(at, call.cost) for at, call in zip(came, script, strict=True)]
+        )
+        dues = [loop.turns[number].due for number in range(len(script))]
+        assert dues == pytest.approx(expected)
+        for number, due in enumerate(dues):
+            assert -1e-9 <= went[number] - due <= max(late) * QUARTER + 1e-9
+
     def test_all_that_fell_due_meanwhile_go_at_once_each_as_of_when_it_was_due(self) -> None:
         scheduler = scheduler_of(TokenBucket(1, 1.0, burst=1))
         first = newcomer(scheduler, 0.0)
