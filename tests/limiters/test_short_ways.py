@@ -49,20 +49,20 @@ class World:
             self.limiter._gate.pause_until(LONG_AGO)
 
     async def call(self, number: int, step: Step) -> None:
-        verb = step.verb
+        verb = "acquire" if step.verb == "cancelled" else step.verb
         if verb == "acquire" and self.limiter._gate.holds:
             verb = "permit"
 
         with anyio.CancelScope() as scope:
+            if step.verb == "cancelled":
+                scope.cancel()
+
             if verb == "acquire":
                 await self.limiter.acquire(step.cost)
                 self.begin(number)
             elif verb == "run":
                 await self.limiter.run(self.run, number, step.quarters / 4, cost=step.cost)
             else:
-                if verb == "cancelled":
-                    scope.cancel()
-
                 async with self.limiter.permit(step.cost) as permit:
                     self.begin(number)
                     if verb == "settled":
