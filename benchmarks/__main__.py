@@ -4,7 +4,7 @@ import argparse
 import subprocess
 import sys
 
-NAMES = ("uncontended", "waiters", "accuracy", "marked", "engine", "memory", "compared")
+NAMES = ("uncontended", "waiters", "accuracy", "marked", "engine", "memory", "ways", "compared")
 
 
 def main() -> int:

@@ -512,6 +512,7 @@ class World:
                 job.close()
 
 
+@pytest.mark.promise("T1", "T2", "T4", "T5", "T7", "T8")
 @examples(150)
 @given(story=stories)
 async def test_a_throttler_whatever_happens(story: Story) -> None:

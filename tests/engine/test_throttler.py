@@ -200,6 +200,7 @@ def test_first_asyncio_then_trio() -> None:
 
 
 @pytest.mark.timing
+@pytest.mark.promise("T2")
 class TestT2ConcurrencyAndWindow:
     @pytest.mark.parametrize("concurrency", [1, 2, 5])
     async def test_never_more_than_concurrency_at_once(self, concurrency: int) -> None:
@@ -274,6 +275,7 @@ class TestT2ConcurrencyAndWindow:
 
 
 @pytest.mark.timing
+@pytest.mark.promise("T5")
 class TestT5Consumer:
     async def test_results_as_they_complete(self) -> None:
         diary = Diary()
@@ -410,6 +412,7 @@ class TestT5Consumer:
 BASE_EXCEPTIONS = [KeyboardInterrupt("mine"), SystemExit(3), GeneratorExit("mine")]
 
 
+@pytest.mark.promise("T6")
 class TestT6Exceptions:
     async def test_errors_are_collected_and_the_run_goes_on(self) -> None:
         diary = Diary()
@@ -695,6 +698,7 @@ class TestT6Exceptions:
         assert outcome.waited == 18.0
 
 
+@pytest.mark.promise("T7")
 class TestT7TheEnd:
     @pytest.mark.timing
     async def test_not_before_the_consumer_has_had_everything(self) -> None:
@@ -908,6 +912,7 @@ class TestT7TheEnd:
         assert diary.consumed == [0, 1, 2]
 
 
+@pytest.mark.promise("T9")
 class TestT9Lazy:
     @pytest.mark.timing
     @pytest.mark.parametrize("concurrency", [1, 3])
@@ -1068,6 +1073,7 @@ class TestT9Lazy:
 
 
 @pytest.mark.timing
+@pytest.mark.promise("T10")
 class TestT10StopAndRemaining:
     async def stop_at(self, instant: float, throttler: Throttler[JobOf[object], object]) -> None:
         async with anyio.create_task_group() as task_group:
@@ -1242,6 +1248,7 @@ class TestT10StopAndRemaining:
 
 
 @pytest.mark.timing
+@pytest.mark.promise("T11")
 class TestT11Add:
     async def test_before_the_run(self) -> None:
         diary = Diary()

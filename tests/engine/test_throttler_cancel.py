@@ -201,6 +201,7 @@ def run_on_asyncio(main: Callable[..., Awaitable[object]], *args: object) -> Non
     anyio.run(main, *args, backend_options={"loop_factory": VirtualEventLoop})
 
 
+@pytest.mark.promise("T8")
 class TestSweep:
     @pytest.mark.parametrize("source", ["list", "async", "generator"])
     @pytest.mark.parametrize("how", [by_scope, by_outer_scope])
@@ -341,6 +342,7 @@ class TestSweep:
 
 
 @pytest.mark.timing
+@pytest.mark.promise("T8")
 class TestT8OneByOne:
     async def test_a_callable_cut_off_midway_runs_again(self) -> None:
         diary = Diary()
@@ -641,6 +643,7 @@ async def test_nor_if_somebody_else_has_cancelled_them(monkeypatch: pytest.Monke
         await amap(anyio.sleep, [1])
 
 
+@pytest.mark.promise("T8")
 class TestNoNeverAwaitedWarnings:
     """From what the throttler has taken over; warnings are errors in these tests."""
 
@@ -683,6 +686,7 @@ class TestNoNeverAwaitedWarnings:
         gc.collect()
 
 
+@pytest.mark.promise("T8")
 class TestNativelyOnAsyncio:
     def test_asyncio_run_is_torn_down(self) -> None:
         diary = Diary()
@@ -887,6 +891,7 @@ class TestNativelyOnAsyncio:
         assert sorted(diary.consumed, key=str) == [0, 1, 2]
 
 
+@pytest.mark.promise("T8")
 class TestOnTrio:
     def test_nurseries_of_trio_s_own(self) -> None:
         """Several tasks cancelled in one nursery are a group of cancellations."""

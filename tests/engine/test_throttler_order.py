@@ -18,6 +18,7 @@ from tests.engine.diary import Diary, failures, finish
 pytestmark = pytest.mark.timing
 
 
+@pytest.mark.promise("T1")
 class TestT1Order:
     @pytest.mark.parametrize("concurrency", [1, 3, 10])
     async def test_jobs_start_in_the_order_given(self, concurrency: int) -> None:
@@ -91,6 +92,7 @@ class TestT1Order:
         assert waiting == {0, 1}
 
 
+@pytest.mark.promise("T3")
 class TestT3PickedLate:
     async def test_an_idle_throttler_holds_nothing_of_a_shared_limiter(self) -> None:
         limiter = RateLimiter("1/10s", concurrency=1)
@@ -168,6 +170,7 @@ class TestT3PickedLate:
         assert diary.when("start") == [0, 109, 119]
 
 
+@pytest.mark.promise("T4")
 class TestT4Throttled:
     async def test_the_default_pause_is_the_time_window(self) -> None:
         diary = Diary()
@@ -347,6 +350,7 @@ class TestT4Throttled:
         assert diary.when("start") == [0, 0, 51, 51]
 
 
+@pytest.mark.promise("T4")
 class TestT4Groups:
     async def test_a_pure_group_is_one_throttle(self) -> None:
         diary = Diary()

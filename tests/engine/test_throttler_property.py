@@ -28,6 +28,7 @@ pytestmark = pytest.mark.timing
 quarters = st.integers(0, 24).map(lambda number: number / 4)
 
 
+@pytest.mark.promise("T1", "T2")
 @examples(150)
 @given(
     seconds=st.lists(quarters, max_size=25),
@@ -233,6 +234,7 @@ plans = st.builds(
 )
 
 
+@pytest.mark.promise("T1", "T2", "T4", "T5", "T7", "T8")
 @examples(150)
 @given(
     todo=st.lists(plans, max_size=10),

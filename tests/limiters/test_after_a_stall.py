@@ -14,6 +14,8 @@ from anythrottle.abc import Permit
 from anythrottle.testing import wait_idle
 from anythrottle.testing._backends import stall
 
+pytestmark = pytest.mark.promise("G3")
+
 Told: TypeAlias = Callable[[RateLimiter, Permit], object]
 
 #: One a second, evenly.

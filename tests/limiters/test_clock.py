@@ -67,6 +67,7 @@ def new_loop() -> Iterator[Callable[[], VirtualEventLoop]]:
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
+@pytest.mark.promise("G8")
 class TestSeveralRuns:
     def test_limits_are_kept(self, first: Backend, second: Backend) -> None:
         limiter = RateLimiter("2/h")
@@ -219,6 +220,7 @@ class TestSeveralRuns:
         assert run_on(first, use) == 3
 
 
+@pytest.mark.promise("G8")
 class TestAcrossRuns:
     def test_a_question_does_not_count_what_a_dead_run_held(self, run: Run) -> None:
         limiter = RateLimiter("5/h", concurrency=1)
@@ -580,6 +582,7 @@ class TestAcrossRuns:
         anyio.run(main, backend=backend)
 
 
+@pytest.mark.promise("G8")
 class TestOutsideOfALoop:
     def test_works_by_real_elapsed_time(self, real_time: RealTime) -> None:
         limiter = RateLimiter("2/10s")
@@ -649,6 +652,7 @@ class TestOutsideOfALoop:
 
 
 @pytest.mark.timing
+@pytest.mark.promise("G9")
 class TestAnyClock:
     async def test_at_0_nothing_is_long_ago(self) -> None:
         assert anyio.current_time() == 0.0

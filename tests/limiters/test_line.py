@@ -49,6 +49,7 @@ IDLE = RateLimiterStatistics(
 
 
 @pytest.mark.timing
+@pytest.mark.promise("G4")
 class TestOrder:
     async def test_first_come_first_served(self) -> None:
         limiter = RateLimiter("1/s")
@@ -179,6 +180,7 @@ class TestOrder:
         assert [granted[number] for number in came] == [5.0, 6.0]
 
 
+@pytest.mark.promise("G3", "G4")
 class TestAgainstThePlainList:
     """G3 and G4: each grant exactly when the reference says."""
 
@@ -265,6 +267,7 @@ class TestAgainstThePlainList:
 
 
 @pytest.mark.timing
+@pytest.mark.promise("G3")
 class TestWorkConservation:
     async def test_after_a_stall_all_that_is_due_is_granted_at_once(self) -> None:
         limiter = RateLimiter("3/s")
@@ -411,6 +414,7 @@ async def take(limiter: RateLimiter, seconds: float) -> None:
         await anyio.sleep(seconds)
 
 
+@pytest.mark.promise("G5")
 class TestCancellationSweeps:
     """G5: cancelled at every suspension there is, nothing is lost and nothing doubled."""
 
@@ -646,6 +650,7 @@ async def assert_whole(limiter: RateLimiter, limit: int, window: float) -> None:
     assert limiter.peek().retry_after == window
 
 
+@pytest.mark.promise("G5")
 class TestCancellation:
     async def test_a_cancelled_scope_makes_every_acquire_raise_and_take_nothing(self) -> None:
         limiter = RateLimiter("5/s", concurrency=None)
@@ -788,6 +793,7 @@ class TestCancellation:
 
 
 @pytest.mark.timing
+@pytest.mark.promise("G7")
 class TestWakeUps:
     """G7: one wake per grant, and at most one more per batch."""
 

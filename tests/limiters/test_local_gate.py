@@ -19,6 +19,7 @@ from tests.properties import examples
 
 
 @pytest.mark.timing
+@pytest.mark.promise("G6")
 class TestAllOrNothing:
     async def test_a_refusal_charges_no_policy(self) -> None:
         limiter = RateLimiter("5/s", "6/10s", "100 tokens/min")
@@ -74,6 +75,7 @@ class TestAllOrNothing:
 
 
 @pytest.mark.timing
+@pytest.mark.promise("G6")
 class TestSharedCapacity:
     async def test_no_slot_is_held_while_waiting_for_tokens(self) -> None:
         capacity = anyio.CapacityLimiter(1)

@@ -19,7 +19,7 @@ from anythrottle.abc import Policy
 from anythrottle.testing import wait_idle
 from tests.limiters.tools import tasks
 
-pytestmark = pytest.mark.timing
+pytestmark = [pytest.mark.timing, pytest.mark.promise("G2")]
 
 END = "2/10s end"
 

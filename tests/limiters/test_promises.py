@@ -625,6 +625,7 @@ def steps_of(verbs: list[str]) -> st.SearchStrategy[Step]:
     return st.tuples(st.sampled_from(verbs), st.integers(0, 9), st.integers(0, 9), parts)
 
 
+@pytest.mark.promise("G1", "G2", "G3", "G4", "G5", "G6")
 class TestEverythingAtOnce:
     @examples(120)
     @given(

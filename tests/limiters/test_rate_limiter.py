@@ -110,6 +110,7 @@ VERBS = [
 parts = st.one_of(st.sampled_from([0.0, 0.25, 0.5, 1.0, 2.0]), st.floats(0.0, 1.5))
 
 
+@pytest.mark.promise("G1")
 class TestExact:
     """G1: no window ever holds more than the limit."""
 
@@ -221,6 +222,7 @@ class TestExact:
         assert_exact(grants, 5, window)
 
 
+@pytest.mark.promise("G2")
 class TestExactAtTheServer:
     """G2: with measure="end", wherever in the call the server counts it."""
 

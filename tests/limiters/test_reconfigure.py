@@ -25,6 +25,7 @@ from anythrottle import (
     TokenBucket,
     WindowTokenBucket,
 )
+from anythrottle._limiters.permit import TurnPermit
 from anythrottle._policies.fixed_window_bucket import FixedWindowBucket
 from anythrottle.abc import Bucket, Event, Policy
 from anythrottle.testing import wait_idle
@@ -860,24 +861,206 @@ class TestInTheSameInstant:
         assert len(errors) == 1
 
 
+#: What happens to a limiter, and what is left by each policy: each line a verb, and its arguments.
+Course = list[tuple[Any, ...]]
+
+
+async def follow(limiter: RateLimiter, course: Course) -> None:
+    """Let it happen; calls run until they end, by name, and nobody has to wait."""
+    permits: dict[str, TurnPermit] = {}
+    for number, (verb, *arguments) in enumerate(course):
+        match verb, *arguments:
+            case "begin", str(name), cost:
+                permits[name] = await limiter.permit(cost, max_wait=0).__aenter__()
+            case "end", str(name):
+                await permits[name].__aexit__(None, None, None)
+            case "acquire", cost:
+                await limiter.acquire(cost)
+            case (("refund" | "settle"), str(name), *cost):
+                getattr(permits[name], verb)(*cost)
+            case "until", float(instant):
+                await anyio.sleep_until(instant)
+            case "left", *amounts:
+                assert left(limiter) == amounts, course[: number + 1]
+            case "become", *policies:
+                limiter.reconfigure(*policies)
+            case "tighten", remaining, float(reset_after):
+                limiter.tighten(remaining=remaining, reset_after=reset_after)
+            case _:
+                pytest.fail(f"{verb!r} is no verb")
+
+
+RUNNING: dict[str, tuple[list[Policy | str], Course]] = {
+    "a charge is held from now on, instead of counting from the start": (
+        ["5/10s"],
+        [
+            ("begin", "call", 3),
+            ("until", 4.0),
+            ("become", ending(5, 10)),
+            ("left", 2),
+            ("begin", "other", 2),
+            ("end", "other"),
+            ("until", 50.0),
+            ("left", 2),
+            ("end", "call"),
+            ("until", 59.0),
+            ("left", 2),
+            ("until", 60.0),
+            ("left", 5),
+        ],
+    ),
+    "a charge that was held counts from now on": (
+        [ending(5, 10)],
+        [
+            ("begin", "call", 3),
+            ("until", 4.0),
+            ("become", "5/10s"),
+            ("left", 2),
+            ("until", 13.0),
+            ("left", 2),
+            ("until", 14.0),
+            ("left", 5),
+            ("end", "call"),
+            ("left", 5),
+        ],
+    ),
+    "a charge that is held is so by the new limit too": (
+        [ending(5, 10)],
+        [
+            ("begin", "call", 2),
+            ("begin", "other", 2),
+            ("end", "other"),
+            ("until", 8.0),
+            ("become", ending(6, 20)),
+            ("left", 2),
+            ("until", 20.0),
+            ("left", 4),
+            ("end", "call"),
+            ("until", 39.0),
+            ("left", 4),
+            ("until", 40.0),
+            ("left", 6),
+        ],
+    ),
+    "a charge that was held and then counted is held once": (
+        [ending(5, 10)],
+        [
+            ("begin", "call", 3),
+            ("begin", "other", 2),
+            ("end", "other"),
+            ("until", 10.0),
+            ("become", "5/10s"),
+            ("left", 2),
+            ("become", ending(5, 10)),
+            ("left", 2),
+            ("end", "call"),
+            ("until", 20.0),
+            ("left", 5),
+        ],
+    ),
+    "a charge that had come back and is held again counts once": (
+        [ending(5, 5)],
+        [
+            ("begin", "call", 3),
+            ("until", 2.0),
+            ("become", "5/10s"),
+            ("until", 7.0),
+            ("become", ending(5, 5)),
+            ("left", 2),
+            ("become", "5/10s"),
+            ("left", 2),
+            ("end", "call"),
+            ("until", 17.0),
+            ("left", 5),
+        ],
+    ),
+    "a charge of which a server has moved a part is held once": (
+        ["5/10s"],
+        [
+            ("begin", "call", 3),
+            ("until", 4.0),
+            ("tighten", 3, 9.0),
+            ("become", ending(5, 20)),
+            ("left", 2),
+            ("end", "call"),
+        ],
+    ),
+    "what was charged later is given back of what counts from then": (
+        ["5/10s"],
+        [
+            ("begin", "call", 1),
+            ("acquire", 1),
+            ("until", 4.0),
+            ("settle", "call", 3),
+            ("become", "5/20s"),
+            ("refund", "call"),
+            ("left", 4),
+            ("end", "call"),
+            ("until", 20.0),
+            ("left", 5),
+        ],
+    ),
+    "of two that run, each gets back its own": (
+        ["5/10s"],
+        [
+            ("begin", "early", 2),
+            ("until", 4.0),
+            ("begin", "late", 2),
+            ("become", "5/20s"),
+            ("refund", "late"),
+            ("until", 20.0),
+            ("left", 5),
+            ("end", "late"),
+            ("end", "early"),
+        ],
+    ),
+    "a refund of what had come back gives nothing": (
+        ["5/20s"],
+        [
+            ("begin", "call", 3),
+            ("until", 10.0),
+            ("acquire", 2),
+            ("become", "5/4s"),
+            ("left", 3),
+            ("refund", "call"),
+            ("left", 3),
+            ("end", "call"),
+        ],
+    ),
+    "a unit that was not counted before can be settled": (
+        ["5/10s"],
+        [
+            ("begin", "call", 2),
+            ("become", "5/10s", "100 tokens/10s"),
+            ("left", 3, 100),
+            ("settle", "call", {"tokens": 30}),
+            ("left", 3, 70),
+            ("settle", "call", {"tokens": 20}),
+            ("left", 3, 80),
+            ("end", "call"),
+        ],
+    ),
+    "units that are not counted any more": (
+        ["5/10s", "9 tokens/10s"],
+        [
+            ("begin", "call", {"tokens": 3}),
+            ("become", "5/10s"),
+            ("refund", "call"),
+            ("left", 5),
+            ("become", "5/10s", "9 tokens/10s"),
+            ("refund", "call"),
+            ("left", 5, 9),
+            ("end", "call"),
+        ],
+    ),
+}
+
+
 @pytest.mark.timing
 class TestCallsThatRun:
-    async def test_a_charge_is_held_from_now_on_instead_of_counting_from_the_start(self) -> None:
-        limiter = RateLimiter("5/10s")
-        async with limiter.permit(3):
-            await anyio.sleep_until(4)
-            limiter.reconfigure(ending(5, 10))
-            assert left(limiter) == [2]
-            async with limiter.permit(2, max_wait=0):
-                pass
-
-            await anyio.sleep_until(50)
-            assert left(limiter) == [2]
-
-        await anyio.sleep_until(59)
-        assert left(limiter) == [2]
-        await anyio.sleep_until(60)
-        assert left(limiter) == [5]
+    @pytest.mark.parametrize(("policies", "course"), RUNNING.values(), ids=RUNNING)
+    async def test_one_by_one(self, policies: list[Policy | str], course: Course) -> None:
+        await follow(RateLimiter(*policies), course)
 
     async def test_what_is_not_counted_any_more_can_be_settled_all_the_same(self) -> None:
         limiter = RateLimiter("5/10s", "100 tokens/10s")
@@ -914,16 +1097,6 @@ class TestCallsThatRun:
         await anyio.sleep_until(20)
         assert left(limiter) == [5]
 
-    async def test_settle_a_unit_that_was_not_counted_before(self) -> None:
-        limiter = RateLimiter("5/10s")
-        async with limiter.permit(2) as permit:
-            limiter.reconfigure("5/10s", "100 tokens/10s")
-            assert left(limiter) == [3, 100]
-            permit.settle({"tokens": 30})
-            assert left(limiter) == [3, 70]
-            permit.settle({"tokens": 20})
-            assert left(limiter) == [3, 80]
-
     async def test_what_they_have_ended_is_remembered_beside_a_longer_window(self) -> None:
         limiter = RateLimiter(ending(2, 3), "100/10s")
         async with limiter:
@@ -931,36 +1104,6 @@ class TestCallsThatRun:
 
         limiter.reconfigure(ending(1, 3), "100/10s")
         assert limiter.peek().retry_after == 3.0
-
-    async def test_a_charge_that_was_held_counts_from_now_on(self) -> None:
-        limiter = RateLimiter(ending(5, 10))
-        async with limiter.permit(3):
-            await anyio.sleep_until(4)
-            limiter.reconfigure("5/10s")
-            assert left(limiter) == [2]
-            await anyio.sleep_until(13)
-            assert left(limiter) == [2]
-            await anyio.sleep_until(14)
-            assert left(limiter) == [5]
-
-        assert left(limiter) == [5]
-
-    async def test_a_charge_that_is_held_is_so_by_the_new_limit_too(self) -> None:
-        limiter = RateLimiter(ending(5, 10))
-        async with limiter.permit(2):
-            async with limiter.permit(2):
-                pass
-
-            await anyio.sleep_until(8)
-            limiter.reconfigure(ending(6, 20))
-            assert left(limiter) == [2]
-            await anyio.sleep_until(20)
-            assert left(limiter) == [4]
-
-        await anyio.sleep_until(39)
-        assert left(limiter) == [4]
-        await anyio.sleep_until(40)
-        assert left(limiter) == [6]
 
     @pytest.mark.parametrize(
         ("old", "new"),
@@ -1002,41 +1145,6 @@ class TestCallsThatRun:
         await anyio.sleep(1e5)
         assert left(limiter) == [6]
 
-    async def test_a_charge_that_was_held_and_then_counted_is_held_once(self) -> None:
-        limiter = RateLimiter(ending(5, 10))
-        async with limiter.permit(3):
-            async with limiter.permit(2):
-                pass
-
-            await anyio.sleep_until(10)
-            for policy in (WindowTokenBucket(5, 10), ending(5, 10)):
-                limiter.reconfigure(policy)
-                assert left(limiter) == [2]
-
-        await anyio.sleep_until(20)
-        assert left(limiter) == [5]
-
-    async def test_a_charge_that_had_come_back_and_is_held_again_counts_once(self) -> None:
-        limiter = RateLimiter(ending(5, 5))
-        async with limiter.permit(3):
-            await anyio.sleep_until(2)
-            limiter.reconfigure("5/10s")
-            await anyio.sleep_until(7)
-            for policy in (ending(5, 5), WindowTokenBucket(5, 10)):
-                limiter.reconfigure(policy)
-                assert left(limiter) == [2]
-
-        await anyio.sleep_until(17)
-        assert left(limiter) == [5]
-
-    async def test_a_charge_of_which_a_server_has_moved_a_part_is_held_once(self) -> None:
-        limiter = RateLimiter("5/10s")
-        async with limiter.permit(3):
-            await anyio.sleep_until(4)
-            limiter.tighten(remaining=3, reset_after=9)
-            limiter.reconfigure(ending(5, 20))
-            assert left(limiter) == [2]
-
     async def test_a_charge_that_a_policy_has_forgotten_is_held_all_the_same(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -1048,39 +1156,6 @@ class TestCallsThatRun:
             assert left(limiter) == [2]
             await anyio.sleep_until(2000)
             assert left(limiter) == [2]
-
-    async def test_what_was_charged_later_is_given_back_of_what_counts_from_then(self) -> None:
-        limiter = RateLimiter("5/10s")
-        async with limiter.permit() as permit:
-            await limiter.acquire()
-            await anyio.sleep_until(4)
-            permit.settle(3)
-            limiter.reconfigure("5/20s")
-            permit.refund()
-            assert left(limiter) == [4]
-
-        await anyio.sleep_until(20)
-        assert left(limiter) == [5]
-
-    async def test_of_two_that_run_each_gets_back_its_own(self) -> None:
-        limiter = RateLimiter("5/10s")
-        async with limiter.permit(2):
-            await anyio.sleep_until(4)
-            async with limiter.permit(2) as late:
-                limiter.reconfigure("5/20s")
-                late.refund()
-                await anyio.sleep_until(20)
-                assert left(limiter) == [5]
-
-    async def test_a_refund_of_what_had_come_back_gives_nothing(self) -> None:
-        limiter = RateLimiter("5/20s")
-        async with limiter.permit(3) as permit:
-            await anyio.sleep(10)
-            await limiter.acquire(2)
-            limiter.reconfigure("5/4s")
-            assert left(limiter) == [3]
-            permit.refund()
-            assert left(limiter) == [3]
 
     async def test_a_call_that_has_ended_gives_back_no_more_than_it_took(self) -> None:
         limiter = RateLimiter("5/10s")
@@ -1094,16 +1169,6 @@ class TestCallsThatRun:
         assert left(limiter)[0] <= 4
         await anyio.sleep(10)
         assert left(limiter) == [6]
-
-    async def test_units_that_are_not_counted_any_more(self) -> None:
-        limiter = RateLimiter("5/10s", "9 tokens/10s")
-        async with limiter.permit({"tokens": 3}) as permit:
-            limiter.reconfigure("5/10s")
-            permit.refund()
-            assert left(limiter) == [5]
-            limiter.reconfigure("5/10s", "9 tokens/10s")
-            permit.refund()
-            assert left(limiter) == [5, 9]
 
 
 @pytest.mark.timing

@@ -927,6 +927,7 @@ class TestGroups:
         assert limiter.statistics().paused_for == 6
 
 
+@pytest.mark.promise("G5")
 class TestCancellation:
     """G5: cancelled at every suspension there is, in line and in the call, the limiter is whole."""
 

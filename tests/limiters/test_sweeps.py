@@ -12,6 +12,8 @@ from anythrottle.abc import Permit
 from anythrottle.testing import wait_idle
 from tests.limiters.tools import BLOWS, Blow, Victim, sweep_with
 
+pytestmark = pytest.mark.promise("G5")
+
 
 async def assert_all_is_back(limiter: RateLimiter, calls: int) -> None:
     statistics = limiter.statistics()

@@ -15,6 +15,8 @@ from anythrottle._loops.clock import loop_of, native_loop
 from anythrottle.testing import wait_idle
 from anythrottle.testing._virtual_loop import VirtualEventLoop
 
+pytestmark = pytest.mark.promise("G5")
+
 Enter: TypeAlias = Callable[[RateLimiter, Callable[[], None]], Coroutine[Any, Any, None]]
 
 #: How many wait, all of which are granted their turns in one step.

@@ -21,6 +21,8 @@ from anythrottle.testing import wait_idle
 from tests.forking import PARENTS
 from tests.limiters.tools import is_trio, tasks
 
+pytestmark = pytest.mark.promise("G8")
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -4,6 +4,7 @@ import math
 import pickle
 from dataclasses import FrozenInstanceError, dataclass
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -86,6 +87,143 @@ def spend(bucket: TokenBucketState, now: float, cost: int) -> float:
     """Charge at once, due or not; return the receipt."""
     bucket.take(now, cost)
     return bucket.start(now, cost)
+
+
+#: What a bucket is told, and what it answers: each line a method, its arguments, and the answer if
+#: it is a question.
+Course = list[tuple[Any, ...]]
+
+QUESTIONS = {"delay", "forgive", "history", "remaining", "reset_after"}
+
+
+def follow(bucket: TokenBucketState, course: Course) -> None:
+    for number, (method, *arguments) in enumerate(course):
+        if method == "spend":
+            spend(bucket, *arguments)
+        elif method in QUESTIONS:
+            answer = getattr(bucket, method)(*arguments[:-1])
+            assert answer == arguments[-1], course[: number + 1]
+        else:
+            getattr(bucket, method)(*arguments)
+
+
+TIGHTENED: dict[str, Course] = {
+    "nothing flows in before the reset": [
+        ("tighten", 0.0, 2, 4.0),
+        ("remaining", 0.0, 2),
+        ("remaining", 4.0, 2),
+        ("delay", 0.0, 3, 5.0),
+        ("reset_after", 0.0, 7.0),
+    ],
+    "what is missing from what remains may flow in": [
+        ("spend", 0.0, 5),
+        ("tighten", 0.0, 2, 4.0),
+        ("delay", 0.0, 1, 3.0),
+        ("delay", 0.0, 2, 4.0),
+        ("delay", 0.0, 3, 5.0),
+    ],
+    "a server that leaves more than can be used changes nothing": [
+        ("spend", 0.0, 5),
+        *[("tighten", number * 0.25, 1000 - number, 60.0) for number in range(1, 11)],
+        ("remaining", 2.5, 2),
+        ("delay", 2.5, 3, 0.5),
+    ],
+    "a reset beyond the window counts as the window": [
+        ("tighten", 0.0, 0, 1e9),
+        ("delay", 0.0, 1, 11.0),
+    ],
+    "without a reset it is as if it had been charged just now": [
+        ("tighten", 0.0, 2, None),
+        ("delay", 0.0, 3, 1.0),
+        ("tighten", 0.0, 4, None),
+        ("delay", 0.0, 3, 1.0),
+    ],
+    "an earlier reset loosens nothing": [
+        ("tighten", 0.0, 0, 8.0),
+        ("tighten", 1.0, 3, 1.0),
+        ("delay", 1.0, 1, 8.0),
+        ("spend", 1.0, 1),
+        ("delay", 1.0, 1, 9.0),
+    ],
+    "a full bucket that was tightened is no forgotten one": [
+        ("tighten", 0.0, 5, 8.0),
+        ("remaining", 0.0, 5),
+        ("reset_after", 0.0, 8.0),
+        ("spend", 0.0, 5),
+        ("delay", 0.0, 1, 9.0),
+    ],
+}
+
+KEPT: dict[str, tuple[TokenBucket, Course]] = {
+    "debt is paid back first": (
+        TokenBucket(1, 1, burst=3),
+        [
+            ("spend", 0.0, 10),
+            ("remaining", 0.0, 0),
+            ("delay", 0.0, 0, 7.0),
+            ("delay", 0.0, 1, 8.0),
+            ("reset_after", 0.0, 10.0),
+        ],
+    ),
+    "debt that is forgiven leaves less of it": (
+        TokenBucket(1, 1, burst=3),
+        [
+            ("spend", 0.0, 10),
+            ("forgive", 0.0, 7.0, False),
+            ("forgive", 0.0, 4.0, True),
+            ("delay", 1.0, 0, 3.0),
+            ("forgive", 4.0, 0.0, False),
+        ],
+    ),
+    "debt that is forgiven leaves it empty": (
+        TokenBucket(1, 1, burst=3),
+        [("spend", 0.0, 10), ("forgive", 0.0, -1.0, True), ("delay", 0.0, 1, 1.0)],
+    ),
+    "history is when the calls began": (
+        TokenBucket(1, 2, burst=10),
+        [
+            ("take", 0.0, 4),
+            ("history", 0.0, []),
+            ("start", 0.0, 3),
+            ("history", 0.0, [(0.0, 3)]),
+            ("history", 1e6, [(0.0, 3)]),
+            ("start", 1.0, 1),
+            ("take", 1.0, 1),
+            ("history", 1.0, [(0.0, 3), (1.0, 1)]),
+        ],
+    ),
+    "what was withheld is part of it, from when the server said so": (
+        TokenBucket(1, 1, burst=5),
+        [
+            ("tighten", 3.0, 1, None),
+            ("tighten", 3.5, 1, None),
+            ("tighten", 4.0, 9, None),
+            ("history", 5.0, [(3.0, 4), (3.5, 1)]),
+        ],
+    ),
+    "what is held is let go, and no more": (
+        TokenBucket(1, 1, burst=5),
+        [
+            ("take", 0.0, 4),
+            ("start", 0.0, 1),
+            ("forget_held",),
+            ("remaining", 0.0, 4),
+            ("forget_held",),
+            ("remaining", 0.0, 4),
+        ],
+    ),
+    "a clock that goes back gives nothing twice": (
+        TokenBucket(1, 1, burst=2),
+        [
+            ("spend", 100.0, 2),
+            ("delay", 50.0, 1, 51.0),
+            ("delay", 101.0, 1, 0.0),
+            ("spend", 101.0, 1),
+            ("spend", 50.0, 1),
+            ("delay", 101.0, 1, 2.0),
+        ],
+    ),
+}
 
 
 class TestTokenBucket:
@@ -528,56 +666,9 @@ class TestTighten:
 
             assert taken <= remaining
 
-    def test_nothing_flows_in_before_the_reset(self) -> None:
-        bucket = TokenBucket(10, 10, burst=5).bucket()
-        bucket.tighten(0.0, 2, 4.0)
-        assert bucket.remaining(0.0) == 2
-        assert bucket.remaining(4.0) == 2
-        assert bucket.delay(0.0, 3) == 5.0
-        assert bucket.reset_after(0.0) == 7.0
-
-    def test_what_is_missing_from_what_remains_may_flow_in(self) -> None:
-        bucket = TokenBucket(10, 10, burst=5).bucket()
-        spend(bucket, 0.0, 5)
-        bucket.tighten(0.0, 2, 4.0)
-        assert [bucket.delay(0.0, cost) for cost in (1, 2, 3)] == [3.0, 4.0, 5.0]
-
-    def test_a_server_that_leaves_more_than_can_be_used_changes_nothing(self) -> None:
-        bucket = TokenBucket(10, 10, burst=5).bucket()
-        spend(bucket, 0.0, 5)
-        for number in range(1, 11):
-            bucket.tighten(number * 0.25, 1000 - number, 60.0)
-
-        assert bucket.remaining(2.5) == 2
-        assert bucket.delay(2.5, 3) == 0.5
-
-    def test_a_reset_beyond_the_window_counts_as_the_window(self) -> None:
-        bucket = TokenBucket(10, 10, burst=5).bucket()
-        bucket.tighten(0.0, 0, 1e9)
-        assert bucket.delay(0.0, 1) == 11.0
-
-    def test_without_a_reset_it_is_as_if_it_had_been_charged_just_now(self) -> None:
-        bucket = TokenBucket(10, 10, burst=5).bucket()
-        bucket.tighten(0.0, 2, None)
-        assert bucket.delay(0.0, 3) == 1.0
-        bucket.tighten(0.0, 4, None)
-        assert bucket.delay(0.0, 3) == 1.0
-
-    def test_an_earlier_reset_loosens_nothing(self) -> None:
-        bucket = TokenBucket(10, 10, burst=5).bucket()
-        bucket.tighten(0.0, 0, 8.0)
-        bucket.tighten(1.0, 3, 1.0)
-        assert bucket.delay(1.0, 1) == 8.0
-        spend(bucket, 1.0, 1)
-        assert bucket.delay(1.0, 1) == 9.0
-
-    def test_a_full_bucket_that_was_tightened_is_no_forgotten_one(self) -> None:
-        bucket = TokenBucket(10, 10, burst=5).bucket()
-        bucket.tighten(0.0, 5, 8.0)
-        assert bucket.remaining(0.0) == 5
-        assert bucket.reset_after(0.0) == 8.0
-        spend(bucket, 0.0, 5)
-        assert bucket.delay(0.0, 1) == 9.0
+    @pytest.mark.parametrize("course", TIGHTENED.values(), ids=TIGHTENED)
+    def test_one_by_one(self, course: Course) -> None:
+        follow(TokenBucket(10, 10, burst=5).bucket(), course)
 
 
 class TestSuccession:
@@ -696,36 +787,9 @@ class TestState:
         bucket.take(now, math.floor(burst_of(policy)))
         assert bucket.remaining(now) == 0
 
-    def test_debt_is_paid_back_first(self) -> None:
-        bucket = TokenBucket(1, 1, burst=3).bucket()
-        spend(bucket, 0.0, 10)
-        assert bucket.remaining(0.0) == 0
-        assert bucket.delay(0.0, 0) == 7.0
-        assert bucket.delay(0.0, 1) == 8.0
-        assert bucket.reset_after(0.0) == 10.0
-
-    def test_debt_that_is_forgiven_leaves_it_empty(self) -> None:
-        bucket = TokenBucket(1, 1, burst=3).bucket()
-        spend(bucket, 0.0, 10)
-        assert not bucket.forgive(0.0, 7.0)
-        assert bucket.forgive(0.0, 4.0)
-        assert bucket.delay(1.0, 0) == 3.0
-        assert not bucket.forgive(4.0, 0.0)
-        bucket = TokenBucket(1, 1, burst=3).bucket()
-        spend(bucket, 0.0, 10)
-        assert bucket.forgive(0.0, -1.0)
-        assert bucket.delay(0.0, 1) == 1.0
-
-    def test_history_is_when_the_calls_began(self) -> None:
-        bucket = TokenBucket(1, 2, burst=10).bucket()
-        bucket.take(0.0, 4)
-        assert bucket.history(0.0) == []
-        bucket.start(0.0, 3)
-        assert bucket.history(0.0) == [(0.0, 3)]
-        assert bucket.history(1e6) == [(0.0, 3)]
-        bucket.start(1.0, 1)
-        bucket.take(1.0, 1)
-        assert bucket.history(1.0) == [(0.0, 3), (1.0, 1)]
+    @pytest.mark.parametrize(("policy", "course"), KEPT.values(), ids=KEPT)
+    def test_one_by_one(self, policy: TokenBucket, course: Course) -> None:
+        follow(policy.bucket(), course)
 
     def test_what_was_given_back_is_no_part_of_the_history(self) -> None:
         bucket = TokenBucket(1, 1, burst=10).bucket()
@@ -735,13 +799,6 @@ class TestState:
         # But what has flowed in again stays so.
         bucket.give_back(3.5, 4, receipt)
         assert bucket.history(3.5) == [(0.0, 2)]
-
-    def test_what_was_withheld_is_part_of_it_from_when_the_server_said_so(self) -> None:
-        bucket = TokenBucket(1, 1, burst=5).bucket()
-        bucket.tighten(3.0, 1, None)
-        bucket.tighten(3.5, 1, None)
-        bucket.tighten(4.0, 9, None)
-        assert bucket.history(5.0) == [(3.0, 4), (3.5, 1)]
 
     @examples(50)
     @given(policies, origins, st.data())
@@ -768,15 +825,6 @@ class TestState:
             delay = bucket.delay(5.0 + seconds, 3)
             assert 3.0 <= delay <= 3.0 + 4 * math.ulp(1e6)
 
-    def test_forget_held_lets_go_what_is_held_and_no_more(self) -> None:
-        bucket = TokenBucket(1, 1, burst=5).bucket()
-        bucket.take(0.0, 4)
-        bucket.start(0.0, 1)
-        bucket.forget_held()
-        assert bucket.remaining(0.0) == 4
-        bucket.forget_held()
-        assert bucket.remaining(0.0) == 4
-
     def test_thinking_ahead_leaves_it_as_it_was(self) -> None:
         bucket = TokenBucket(1, 1, burst=5).bucket()
         bucket.take(0.0, 2)
@@ -797,15 +845,6 @@ class TestState:
         ]
         assert answers == [(4, 0.0, 0.0), (0, 4.0, 4.0), (4, 0.0, 0.0), (2, 2.0, 2.0)]
         assert bucket.history(1.0) == [(0.0, 4)]
-
-    def test_a_clock_that_goes_back_gives_nothing_twice(self) -> None:
-        bucket = TokenBucket(1, 1, burst=2).bucket()
-        spend(bucket, 100.0, 2)
-        assert bucket.delay(50.0, 1) == 51.0
-        assert bucket.delay(101.0, 1) == 0.0
-        spend(bucket, 101.0, 1)
-        spend(bucket, 50.0, 1)
-        assert bucket.delay(101.0, 1) == 2.0
 
     def test_a_bucket_has_no_other_attributes(self) -> None:
         assert not hasattr(TokenBucket(1, 1).bucket(), "__dict__")

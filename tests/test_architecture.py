@@ -1,0 +1,58 @@
+"""What the pages say of the package's files: they exist, and so do their tests."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+PACKAGE = ROOT / "anythrottle"
+
+PAGES = [ROOT / "docs" / "explanation" / f"{name}.md" for name in ("architecture", "grants")]
+
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+def test_each_file_that_a_page_names_exists(page: Path) -> None:
+    named = set(re.findall(r"`(_?\w+(?:/_?\w+)*\.py)`", page.read_text(encoding="utf-8")))
+    assert named, "no file is named"
+    # Those of the engine are being renamed: then the first condition can go.
+    missing = {
+        name for name in named if not name.startswith("_engine/") and not (PACKAGE / name).exists()
+    }
+    assert not missing
+
+
+def test_the_layers_are_those_that_are_enforced() -> None:
+    page = PAGES[0].read_text(encoding="utf-8")
+    told = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    contracts = {contract["id"]: contract for contract in tools["importlinter"]["contracts"]}
+    layers = [name for row in contracts["layers"]["layers"] for name in re.findall(r"\w+", row)]
+    there = [path.stem for path in PACKAGE.iterdir() if not path.stem.startswith("__init__")]
+    assert told == [name for name in layers if name in there]
+
+
+def without_tests(folder: str) -> set[str]:
+    """Return the modules of a folder that no test file is named for."""
+    tests = ROOT / "tests" / folder.lstrip("_")
+    names = {path.stem for path in (PACKAGE / folder).glob("*.py")} - {"__init__", "__main__"}
+    return {name for name in names if not list(tests.glob(f"test_{name.lstrip('_')}*.py"))}
+
+
+FOLDERS = ["", "_limiters", "_loops", "_policies", "testing", "integrations"]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_modules_without_a_test_file_are_named(folder: str) -> None:
+    sentence = CONTRIBUTING[CONTRIBUTING.index("These modules have no file of their name") :]
+    named = sentence[: sentence.index("\n\n")]
+    start = named.index(f"in `{folder}`") if folder in named and folder else 0
+    part = named[start:].split(";")[0]
+    told = set(re.findall(r"`(\w+)`", part)) - {folder} if folder in named else set()
+    assert without_tests(folder) == told
