@@ -49,16 +49,22 @@ class TestSleep:
 
     async def test_whether_it_would_be_for_too_long(self, loop: EventLoop) -> None:
         head, sleeper, begun = Head(), turn(), loop.time()
-        assert head.sleeps_too_long(sleeper, begun + 3), "nobody sleeps: it has to be woken"
-        assert not head.sleeps_too_long(sleeper, math.inf), "there is nothing to wait for"
+        assert head.must_wake(sleeper, begun + 3, wants_slot=False), (
+            "nobody sleeps: it has to be woken"
+        )
+        assert not head.must_wake(sleeper, math.inf, wants_slot=False), (
+            "there is nothing to wait for"
+        )
         async with anyio.create_task_group() as task_group:
             task_group.start_soon(head.sleep, sleeper, loop, begun + 5)
             await wait_idle()
-            assert head.sleeps_too_long(sleeper, begun + 3)
-            assert not head.sleeps_too_long(sleeper, begun + 5)
-            assert head.sleeps_too_long(turn(), begun + 7), "another turn has come to be the head"
+            assert head.must_wake(sleeper, begun + 3, wants_slot=False)
+            assert not head.must_wake(sleeper, begun + 5, wants_slot=False)
+            assert head.must_wake(turn(), begun + 7, wants_slot=False), (
+                "another turn has come to be the head"
+            )
 
-        assert head.sleeps_too_long(sleeper, begun + 7), "it does not sleep any more"
+        assert head.must_wake(sleeper, begun + 7, wants_slot=False), "it does not sleep any more"
 
     async def test_who_is_cancelled_sleeps_no_more(self, loop: EventLoop) -> None:
         head, sleeper = Head(), turn()
@@ -67,7 +73,7 @@ class TestSleep:
             await wait_idle()
             task_group.cancel_scope.cancel()
 
-        assert head.sleeps_too_long(sleeper, loop.time() + 7)
+        assert head.must_wake(sleeper, loop.time() + 7, wants_slot=False)
 
     async def test_an_earlier_sleeper_that_wakes_leaves_the_next_one_alone(
         self, loop: EventLoop
@@ -78,7 +84,7 @@ class TestSleep:
             await wait_idle()
             task_group.start_soon(head.sleep, second, loop, begun + 5)
             await anyio.sleep(2)
-            assert not head.sleeps_too_long(second, begun + 5)
+            assert not head.must_wake(second, begun + 5, wants_slot=False)
 
 
 class TestSeek:
@@ -110,6 +116,7 @@ class TestSeek:
         assert self.found is None
         assert loop.time() == begun + 3
         assert not head.seeks
+        assert head.must_wake(turn(), math.inf, wants_slot=True), "it is for another one to seek"
         assert capacity.statistics().tasks_waiting == 0
 
     @pytest.mark.parametrize("whose", ["its own", "all"])
@@ -151,18 +158,5 @@ class TestSeek:
             task_group.cancel_scope.cancel()
 
         assert not head.seeks
+        assert head.must_wake(turn(), math.inf, wants_slot=True), "it is for another one to seek"
         assert capacity.statistics().tasks_waiting == 0
-
-
-async def test_another_loop_begins_anew(loop: EventLoop) -> None:
-    capacity = anyio.CapacityLimiter(1)
-    head, slots, sleeper, begun = Head(), Slots(shared=capacity), turn(), loop.time()
-    capacity.acquire_on_behalf_of_nowait(object())
-    async with anyio.create_task_group() as task_group:
-        task_group.start_soon(head.sleep, sleeper, loop, begun + 5)
-        task_group.start_soon(head.seek_slot, turn(), loop, slots)
-        await wait_idle()
-        head.forget()
-        assert not head.seeks
-        assert head.sleeps_too_long(sleeper, begun + 7)
-        task_group.cancel_scope.cancel()

@@ -26,6 +26,7 @@ from anythrottle._limiters.queue import TurnQueue
 from anythrottle._limiters.scheduling import Scheduler
 from anythrottle._limiters.slots import Slots
 from anythrottle._limiters.turn import FRONT, Turn
+from anythrottle._loops.clock import LoopClock
 from anythrottle._policies.policy import Cost
 from anythrottle._policies.window import WindowBucket
 from anythrottle.abc import Policy
@@ -70,7 +71,7 @@ class Happened:
 def scheduler_of(
     *policies: Policy, slots: Slots | None = None, most: float = math.inf
 ) -> Scheduler:
-    gate = LocalGate(policies, slots or Slots(), lambda instant: instant)
+    gate = LocalGate(policies, slots or Slots(), LoopClock(lambda _: None, "the scheduler"))
     queue = TurnQueue()
     return Scheduler(gate, queue, Forecasts(gate, queue), most)
 
