@@ -9,6 +9,7 @@ reader turns the page.
 ``python -m benchmarks.ways waits`` lists the calls on each way that has that word in its title.
 """
 
+import gc
 import sys
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
@@ -150,8 +151,13 @@ def go(way: Callable[[Counter], Awaitable[None]]) -> Counter:
     """Go a way on asyncio and a virtual clock, for the second time; return what was counted."""
     options: dict[str, Any] = dict(virtual_backends())["asyncio"]
     first, second = Counter(), Counter()
-    for counter in (first, second):
-        anyio.run(way, counter, backend="asyncio", backend_options=options)
+    gc.collect()
+    gc.disable()
+    try:
+        for counter in (first, second):
+            anyio.run(way, counter, backend="asyncio", backend_options=options)
+    finally:
+        gc.enable()
 
     return second
 
