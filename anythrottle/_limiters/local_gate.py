@@ -65,7 +65,7 @@ class LocalGate:
     holds: bool
     credits: bool
     slow: bool
-    #: The bucket, if there is only one.
+    #: The bucket, if there is only one, and it is no slow one.
     single: Bucket | None
     has_short_way: bool
     one: tuple[int, ...] | None
@@ -90,7 +90,7 @@ class LocalGate:
         self.holds = self.slots.bounded or self.holds_charges
         self.credits = any(bucket.uses_since for bucket in buckets)
         self.slow = not all(bucket.quick for bucket in buckets)
-        self.single = buckets[0] if len(buckets) == 1 else None
+        self.single = buckets[0] if len(buckets) == 1 and not self.slow else None
         self.has_short_way = not (self.holds or self.slow)
         self.only = self.single if self.has_short_way and self.units == _CALLS else None
         self.one = None

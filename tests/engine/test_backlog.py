@@ -123,7 +123,7 @@ def test_what_is_no_job_is_named_by_its_position_and_passed_over() -> None:
     backlog = begun(source=[job, 5, other])  # type: ignore[list-item]
     assert backlog.next_job(no_time, surprise) is backlog.ahead
     start(backlog)
-    with pytest.raises(TypeError, match=r"^jobs\[1\] must be .*, not 5$"):
+    with pytest.raises(TypeError, match=r"^jobs\[1\] must be .*, not 5; .*func=$"):
         backlog.next_job(no_time, surprise)
 
     assert backlog.remaining() == [job, other]

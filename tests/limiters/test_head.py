@@ -26,6 +26,11 @@ async def loop() -> EventLoop:
     return loop_of(native_loop())
 
 
+def too_long(head: Head, first: Turn, due: float) -> bool:
+    """Return whether the first in line would sleep too long, while no slot is wanted."""
+    return head.must_wake(first, due, wants_slot=False)
+
+
 class TestSleep:
     async def test_until_an_instant(self, loop: EventLoop) -> None:
         head, begun = Head(), loop.time()
@@ -49,22 +54,16 @@ class TestSleep:
 
     async def test_whether_it_would_be_for_too_long(self, loop: EventLoop) -> None:
         head, sleeper, begun = Head(), turn(), loop.time()
-        assert head.must_wake(sleeper, begun + 3, wants_slot=False), (
-            "nobody sleeps: it has to be woken"
-        )
-        assert not head.must_wake(sleeper, math.inf, wants_slot=False), (
-            "there is nothing to wait for"
-        )
+        assert too_long(head, sleeper, begun + 3), "nobody sleeps: it has to be woken"
+        assert not too_long(head, sleeper, math.inf), "there is nothing to wait for"
         async with anyio.create_task_group() as task_group:
             task_group.start_soon(head.sleep, sleeper, loop, begun + 5)
             await wait_idle()
-            assert head.must_wake(sleeper, begun + 3, wants_slot=False)
-            assert not head.must_wake(sleeper, begun + 5, wants_slot=False)
-            assert head.must_wake(turn(), begun + 7, wants_slot=False), (
-                "another turn has come to be the head"
-            )
+            assert too_long(head, sleeper, begun + 3)
+            assert not too_long(head, sleeper, begun + 5)
+            assert too_long(head, turn(), begun + 7), "another turn has come to be the head"
 
-        assert head.must_wake(sleeper, begun + 7, wants_slot=False), "it does not sleep any more"
+        assert too_long(head, sleeper, begun + 7), "it does not sleep any more"
 
     async def test_who_is_cancelled_sleeps_no_more(self, loop: EventLoop) -> None:
         head, sleeper = Head(), turn()
@@ -73,7 +72,7 @@ class TestSleep:
             await wait_idle()
             task_group.cancel_scope.cancel()
 
-        assert head.must_wake(sleeper, loop.time() + 7, wants_slot=False)
+        assert too_long(head, sleeper, loop.time() + 7)
 
     async def test_an_earlier_sleeper_that_wakes_leaves_the_next_one_alone(
         self, loop: EventLoop
@@ -84,7 +83,7 @@ class TestSleep:
             await wait_idle()
             task_group.start_soon(head.sleep, second, loop, begun + 5)
             await anyio.sleep(2)
-            assert not head.must_wake(second, begun + 5, wants_slot=False)
+            assert not too_long(head, second, begun + 5)
 
 
 class TestSeek:
