@@ -21,7 +21,6 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 def test_each_file_that_a_page_names_exists(page: Path) -> None:
     named = set(re.findall(r"`(_?\w+(?:/_?\w+)*\.py)`", page.read_text(encoding="utf-8")))
     assert named, "no file is named"
-    # Those of the engine are being renamed: then the first condition can go.
     missing = {name for name in named if not (PACKAGE / name).exists()}
     assert not missing
 
