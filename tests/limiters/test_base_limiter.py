@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -526,3 +527,26 @@ async def test_a_replacement_is_closed_if_it_cannot_go() -> None:
 def test_the_repr_says_what_is_measured_from_the_end() -> None:
     limiter = RateLimiter("20/10s end", "100 tokens/min")
     assert repr(limiter) == "<RateLimiter 20 calls/10s end, 100 tokens/60s>"
+
+
+class TestOutsideOfATask:
+    async def test_an_exit_is_of_no_use(self, anyio_backend_name: str) -> None:
+        if anyio_backend_name != "asyncio":
+            # On Trio, no code of a user's own runs outside of a task.
+            return
+
+        limiter = RateLimiter(concurrency=1)
+        done = anyio.Event()
+
+        def leave() -> None:
+            with pytest.raises(StopIteration):
+                limiter.__aexit__(None, None, None).send(None)
+
+            done.set()
+
+        async with limiter:
+            asyncio.get_running_loop().call_soon(leave)
+            await done.wait()
+            assert limiter.statistics().borrowed_tokens == 1
+
+        assert limiter.statistics().borrowed_tokens == 0

@@ -341,7 +341,7 @@ class OddPolicy:
 
 class TestAPlainLoop:
     @pytest.mark.promise("G3", "G4")
-    @examples(400)
+    @examples(120)
     @given(rules_drawn, scripts)
     def test_all_goes_as_the_plain_reference_says(self, rules: Rules, script: list[Call]) -> None:
         loop = PlainLoop(rules, script)
@@ -419,7 +419,7 @@ def plain_flow(burst: int, calls: Sequence[tuple[float, int]]) -> list[float]:
 
 class TestLate:
     @pytest.mark.promise("G3")
-    @examples(200)
+    @examples(60)
     @given(
         st.integers(1, 4),
         st.lists(

@@ -175,7 +175,7 @@ scripts = st.lists(
 )
 
 
-@examples(250)
+@examples(60)
 @given(kinds, scripts)
 def test_they_come_to_what_the_long_way_comes_to(run: Run, kind: Kind, script: list[Step]) -> None:
     async def main(*, shut: bool) -> tuple[list[Any], list[str]]:

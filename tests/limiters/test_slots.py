@@ -291,7 +291,7 @@ class TestExchanged:
 VERBS = ["take", "let go", "keep", "own", "shared", "other", "outsider", "give"]
 
 
-@examples(200)
+@examples(60)
 @given(st.lists(st.tuples(st.sampled_from(VERBS), st.integers(0, 3)), max_size=30))
 async def test_no_capacity_limiter_is_forgotten_whatever_happens(
     script: list[tuple[str, int]],

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import time
+from types import SimpleNamespace
 from typing import ClassVar
 
 import anyio
 import pytest
 from anyio import NoEventLoopError
 
-from anythrottle._loops.clock import LoopClock, weakly
+from anythrottle._loops import clock
+from anythrottle._loops.clock import LoopClock, loop_of, native_loop, weakly
 from tests.conftest import Run
 from tests.stopwatch import RealTime
 
@@ -89,3 +92,17 @@ class TestWeakly:
         gc.collect()
         call(2.5)
         assert Owner.shifts == [1.5]
+
+
+async def test_a_loop_that_anyio_does_not_see_has_no_cancel_scopes(
+    anyio_backend_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if anyio_backend_name == "asyncio":
+        seen = loop_of(native_loop())
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            assert seen.is_cancelled()
+            hidden = SimpleNamespace(native_token=object())
+            monkeypatch.setattr(clock, "_here", SimpleNamespace(latest=None))
+            monkeypatch.setattr(clock, "current_token", lambda: hidden)
+            assert not loop_of(asyncio.get_running_loop()).is_cancelled()
