@@ -42,8 +42,6 @@ class Gate(Protocol):
     """What such calls hold something in: other ones once the policies are exchanged."""
     only: Bucket | None
     """The bucket that alone decides on such calls, and counts calls: it may be asked itself."""
-    one: tuple[int, ...] | None
-    """What a cost of 1 comes to, if each policy counts calls."""
 
     def pause_until(self, instant: float) -> None:
         """Let nobody pass before an instant; of overlapping pauses, the later end holds."""

@@ -63,14 +63,15 @@ class LineLimiter(Controls):
         held: tuple[Bucket, ...] | None
         # Most often there is room, nobody is in line and nothing is paused: a short way for that.
         if (
-            max_wait is None
+            type(cost) is int  # A mapping may be the user's own, and do what it likes.
+            and max_wait is None
             and type(priority) is int
             and gate.has_short_way
             and line.observer is None
             and (loop := free_loop(line)) is not None
         ):
             only = gate.only
-            if only is not None and type(cost) is int and cost > 0 and only.take_free(cost):
+            if only is not None and cost > 0 and only.take_free(cost):
                 if self._fast:
                     only.start(loop.time(), cost)
                     return
@@ -171,7 +172,7 @@ class LineLimiter(Controls):
 
     async def __aenter__(self) -> None:
         line, gate = self._line, self._line.gate
-        turn = Turn(1, gate.one or gate.amounts(1), ends=True)
+        turn = Turn(1, gate.amounts(1), ends=True)
         turn.place = line.scheduler.new_place(0)
         await line.wait(turn, fast=self._fast)
         assert turn.loop is not None
@@ -191,11 +192,7 @@ class LineLimiter(Controls):
     def _permit(
         self, cost: Cost, priority: float, max_wait: MaxWait = None, *, fast: bool | None = None
     ) -> TurnPermit:
-        gate = self._line.gate
-        amounts = gate.one if type(cost) is int and cost == 1 else None
-        if amounts is None:
-            amounts = gate.amounts(cost)
-
+        amounts = self._line.gate.amounts(cost)
         fast = self._fast if fast is None else fast
         return TurnPermit(self, self._line, cost, amounts, priority, max_wait, fast=fast)
 

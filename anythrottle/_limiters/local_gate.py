@@ -35,6 +35,7 @@ class LocalGate:
     """
 
     __slots__ = (
+        "_one",
         "buckets",
         "capacities",
         "clock",
@@ -42,7 +43,6 @@ class LocalGate:
         "has_short_way",
         "holds",
         "holds_charges",
-        "one",
         "only",
         "paused_until",
         "policies",
@@ -68,7 +68,8 @@ class LocalGate:
     #: The bucket, if there is only one, and it is no slow one.
     single: Bucket | None
     has_short_way: bool
-    one: tuple[int, ...] | None
+    #: What a cost of 1 comes to, if each policy counts calls.
+    _one: tuple[int, ...] | None
     only: Bucket | None
 
     def __init__(self, policies: tuple[Policy, ...], slots: Slots, clock: LoopClock) -> None:
@@ -93,10 +94,10 @@ class LocalGate:
         self.single = buckets[0] if len(buckets) == 1 and not self.slow else None
         self.has_short_way = not (self.holds or self.slow)
         self.only = self.single if self.has_short_way and self.units == _CALLS else None
-        self.one = None
+        self._one = None
         if all(unit == "calls" for unit in self.units):
             one = amounts_of(1, self.units, self.capacities)
-            self.one = _ONE if one == _ONE else one
+            self._one = _ONE if one == _ONE else one
 
     def pause_until(self, instant: float) -> None:
         self.paused_until = max(self.paused_until, instant)
@@ -110,8 +111,8 @@ class LocalGate:
         return paused
 
     def amounts(self, cost: Cost) -> tuple[int, ...]:
-        if self.one is not None and type(cost) is int and cost == 1:
-            return self.one
+        if self._one is not None and type(cost) is int and cost == 1:
+            return self._one
 
         return amounts_of(cost, self.units, self.capacities)
 

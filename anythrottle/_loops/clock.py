@@ -110,10 +110,6 @@ class LoopClock:
 
         return self._utc.read(now, real_clock=self.latest is None or self.latest.real)
 
-    def is_here(self, loop: EventLoop | None) -> bool:
-        """Return whether ``loop`` is the one that used the owner last, and the caller is in it."""
-        return loop is not None and loop is self.latest and loop.is_current()
-
     def _change(self, loop: EventLoop | None) -> None:
         """Go over to another loop, or to real time."""
         # The clock that is left is read first: a stall between the readings moves instants later,
