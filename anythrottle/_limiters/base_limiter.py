@@ -295,15 +295,12 @@ class BaseLimiter(ABC):
     def _take_out(self) -> object | None:
         """Return what was noted for the caller's task, or else for any; ``None`` if nothing was."""
         loop, inside = self._inside_of, self._inside
-        if loop is None or not inside or not loop.is_current():
+        task = loop.task() if loop is not None and inside else None
+        if inside is None or task is None:
             # It was in a loop that is over.
             return None
 
         # The task's own; or, if another one has come in, any: they are all alike.
-        task = loop.task()
-        if task is None:
-            return None
-
         if task not in inside:
             task = next(iter(inside))
 

@@ -35,7 +35,7 @@ def end_call(line: WaitLine, turn: Turn) -> None:
         # It was held, or called back since, and is not needed.
         line.leave(turn)
     elif turn.granted and turn.loop is line.clock.latest:
-        waited_for = bool(line.queue.blocks)
+        waited_for = line.queue.head is not None
         if not (waited_for or gate.holds_charges or (gate.holds and line.observer)):
             gate.slots.let_go(turn)
             return
@@ -66,7 +66,7 @@ def mark_call(line: WaitLine, turn: Turn, units: Collection[str]) -> None:
         now = line.clock.estimate()
         line.catch_up(now)
         line.scheduler.mark_counted(turn, now, units)
-        if line.gate.holds_charges and line.queue.blocks:
+        if line.gate.holds_charges and line.queue.head is not None:
             line.serve(now)
 
 
@@ -84,3 +84,4 @@ def stand_again(line: WaitLine, turn: Turn) -> None:
     turn.loop = line.clock.loop()
     turn.came = turn.loop.time()
     line.scheduler.rejoin(turn)
+    line.serve(turn.came)

@@ -49,44 +49,44 @@ class Forecasts:
 
     """
 
-    __slots__ = ("_gate", "_marked", "_queue", "_tables")
+    __slots__ = ("_gate", "_marked", "_queue", "tables")
 
     def __init__(self, gate: LocalGate, queue: TurnQueue) -> None:
         self._gate = gate
         self._queue = queue
-        #: By whether they assume that calls that hold their charge end at once.
-        self._tables: Mapping[bool, Timetable] = _NONE
+        #: Timetables, by whether they assume that calls that hold their charge end at once.
+        self.tables: Mapping[bool, Timetable] = _NONE
         #: Whether anyone has asked for the middle of the line since it was empty.
         self._marked = False
 
     def invalidate(self) -> None:
         """Forget the timetables: something has happened that could not be foreseen."""
-        self._tables = _NONE
+        self.tables = _NONE
 
     def note_newcomer(self, turn: Turn) -> None:
         """Note that a turn is about to join those in line."""
         self._forget_empty_line()
-        if self._tables:
-            tables = self._tables.items()
-            self._tables = {key: table for key, table in tables if table.note_newcomer(turn)}
+        if self.tables:
+            tables = self.tables.items()
+            self.tables = {key: table for key, table in tables if table.note_newcomer(turn)}
 
     def note_leaving(self, turn: Turn) -> None:
         """Note that a turn has left those in line."""
-        for table in self._tables.values():
+        for table in self.tables.values():
             table.note_leaving(turn)
 
     def note_grants(self, now: float, late: float) -> None:
         """Note that turns have been granted at the front, by so many seconds late."""
         self._forget_empty_line()
         if late:
-            for table in self._tables.values():
+            for table in self.tables.values():
                 # One that was made when they were due already has foreseen some of that.
                 table.late += min(late, now - table.made)
 
     def note_end(self) -> None:
         """Note that a call has ended, and by that has let its charge go."""
-        if False in self._tables:
-            self._tables = {key: table for key, table in self._tables.items() if key}
+        if False in self.tables:
+            self.tables = {key: table for key, table in self.tables.items() if key}
 
     def is_hopeless(
         self, amounts: Sequence[int], now: float, priority: float, latest: float
@@ -157,8 +157,8 @@ class Forecasts:
         return Decision(reason is None, reason, wait, left[binding], reset, policy.limit, policy)
 
     def _forget_empty_line(self) -> None:
-        if self._tables and not self._queue.blocks:
-            self._tables = _NONE
+        if self.tables and self._queue.head is None:
+            self.tables = _NONE
             self._marked = False
 
     def _expected(
@@ -183,7 +183,7 @@ class Forecasts:
 
     def _table(self, now: float, *, ended: bool) -> Timetable:
         """Return the timetable to answer a question from."""
-        table = self._tables.get(ended and self._gate.holds_charges)
+        table = self.tables.get(ended and self._gate.holds_charges)
         if table is None:
             table = self._new_table(now, ended=ended)
 
@@ -192,7 +192,7 @@ class Forecasts:
 
     def _new_table(self, now: float, *, ended: bool) -> Timetable:
         table = Timetable(self._gate, self._queue, now, ended=ended, marked=self._marked)
-        self._tables = {**self._tables, ended and self._gate.holds_charges: table}
+        self.tables = {**self.tables, ended and self._gate.holds_charges: table}
         return table
 
     def _may_simulate(self, table: Timetable, ahead: int) -> bool:
@@ -236,7 +236,7 @@ class Forecasts:
     def _without_line(self, now: float) -> Forecast:
         forecast = Forecast.of(self._gate, now)
         for bucket in forecast.buckets:
-            if not self._queue.blocks and goes_by_utc(bucket):
+            if self._queue.head is None and goes_by_utc(bucket):
                 bucket.set_utc(now, self._gate.clock.utc(now))
 
         return forecast

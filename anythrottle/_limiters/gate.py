@@ -99,26 +99,34 @@ class Gate(Protocol):
         """
         ...
 
-    def take_if_due(self, turn: Turn, now: float) -> bool:
-        """Charge a turn if it is due at once: :meth:`delay` and :meth:`take` in one."""
+    def take_if_due(self, turn: Turn, now: float) -> float:
+        """
+        Charge a turn if it is due at once: :meth:`delay` and :meth:`take` in one.
+
+        :return: what :meth:`delay` returns; the turn says whether it was granted
+        """
         ...
 
     def may_start(self, turn: Turn, now: float) -> bool:
         """Return whether the call of a turn that was charged may begin by now."""
         ...
 
-    def hold(self, amounts: Sequence[int], now: float) -> tuple[Bucket, ...] | None:
+    def hold(self, amounts: Sequence[int], now: float) -> float:
         """
-        Hold what a call costs if it is due.
+        Hold what a call costs in :attr:`buckets` if it is due; no pause is under way.
 
         A short way: :meth:`delay` and :meth:`take` in one, for a call without a turn.
 
-        :return: :attr:`buckets`, for :meth:`start_held`; ``None`` if it is not due
+        :return: what :meth:`delay` returns: 0 if it is held
         """
         ...
 
     def start_held(self, held: tuple[Bucket, ...], amounts: Sequence[int], now: float) -> bool:
-        """Let the call begin if it still may; return whether it has begun."""
+        """
+        Let the call begin if it still may; return whether it has begun.
+
+        :param held: the buckets in which it is held
+        """
         ...
 
     def give_back_held(self, held: tuple[Bucket, ...], amounts: Sequence[int], now: float) -> None:
@@ -177,6 +185,11 @@ class Gate(Protocol):
 
 class Outlook(Protocol):
     """Foresees when turns will go, as far as its gate lets it; it comes with that."""
+
+    @property
+    def tables(self) -> Collection[object]:
+        """What has been foreseen. While that is nothing, no note need be taken of what happens."""
+        ...
 
     def invalidate(self) -> None:
         """Forget what was foreseen: something has happened that could not be."""

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 from typing import final
 
 import anyio
 
 from .._loops.event_loop import EventLoop
+from .scheduling import Scheduler
 from .slots import Slot, Slots
 from .turn import Turn
+
+#: The least nap after a timer that went off early, in seconds; it doubles while that goes on, so
+#: that a clock too coarse for the instant it is asked for cannot make the head spin.
+_NAP = 1e-6
 
 
 @final
 class Head:
     """
-    The head of a line, as far as its task sleeps on behalf of all.
+    The head of a line, as far as its task waits on behalf of all.
 
     At most one task sleeps until the line is due, and at most one waits in the own line of a
     capacity limiter. Another turn may come to be the head meanwhile; that one is woken then.
+
+    :param scheduler: what says when the head is due
+
     """
 
-    __slots__ = ("_scope", "_seeker", "_wake_at", "_watcher")
+    __slots__ = ("_scheduler", "_scope", "_seeker", "_wake_at", "_watcher")
 
-    def __init__(self) -> None:
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
         #: The turn whose task sleeps, and until when.
         self._watcher: Turn | None = None
         self._wake_at = inf
@@ -31,34 +41,54 @@ class Head:
         self._seeker: Turn | None = None
         self._scope: anyio.CancelScope | None = None
 
-    @property
-    def seeks(self) -> bool:
-        """Whether a shared slot is sought."""
-        return self._seeker is not None
-
-    def must_wake(self, first: Turn, due: float, *, wants_slot: bool) -> bool:
-        """
-        Return whether the first in line has to look, because nothing else makes it in time.
-
-        :param due: when it is due
-        :param wants_slot: whether it waits for a shared slot
-        """
-        if wants_slot and self._seeker is None:
+    def must_wake(self, head: Turn, due: float) -> bool:
+        """Return whether the head, due at an instant, has to look: nothing else does it in time."""
+        if self._scheduler.wants_slot and self._seeker is None:
             return True
 
-        return due < (self._wake_at if first is self._watcher else inf)
+        return due < (self._wake_at if head is self._watcher else inf)
 
-    async def sleep(self, turn: Turn, loop: EventLoop, until: float) -> bool:
-        """Sleep until an instant; return whether the task was woken before."""
-        self._watcher = turn
-        self._wake_at = until
-        try:
-            return await loop.park_until(turn, until)
-        finally:
-            if self._watcher is turn:
-                self._watcher = None
+    async def watch(
+        self, turn: Turn, loop: EventLoop, now: float, serve: Callable[..., None]
+    ) -> None:
+        """
+        As the head of the line, wait for what the line waits for, or until the turn is woken.
 
-    async def seek_slot(self, turn: Turn, loop: EventLoop, slots: Slots) -> Slot | None:
+        :param now: the present instant
+        :param serve: grants the turns that are due, as :meth:`.WaitLine.serve` does
+        """
+        scheduler, queue = self._scheduler, self._scheduler.queue
+        nap = 0.0
+        while queue.head is turn:
+            if scheduler.due <= now:
+                serve(now, watcher=turn)
+                if turn.granted or turn.error is not None:
+                    return
+
+            if now >= turn.give_up:
+                return
+
+            if scheduler.wants_slot and self._seeker is None:
+                spare = await self._seek_slot(turn, loop, scheduler.gate.slots)
+                # Pause and tokens are looked at again: meanwhile nothing was held. Without a slot,
+                # it may be for another turn to go on seeking.
+                serve(loop.time(), spare)
+                return
+
+            self._watcher = turn
+            self._wake_at = until = max(min(scheduler.due, turn.give_up), now + nap)
+            try:
+                if await loop.park_until(turn, until):
+                    # For more than the time, perhaps: all is to be looked at anew.
+                    return
+            finally:
+                if self._watcher is turn:
+                    self._watcher = None
+
+            now = loop.time()
+            nap = 0.0 if now >= until else max(2 * nap, _NAP)
+
+    async def _seek_slot(self, turn: Turn, loop: EventLoop, slots: Slots) -> Slot | None:
         """Wait for a shared slot until the turn gives up; return what it was borrowed for."""
         shared = slots.shared
         assert shared is not None

@@ -26,10 +26,6 @@ from .max_wait import MaxWait, latest_turn
 from .scheduling import Scheduler
 from .turn import Turn
 
-#: The least nap after a timer that went off early, in seconds; it doubles while that goes on, so
-#: that a clock too coarse for the instant it is asked for cannot make the head spin.
-_NAP = 1e-6
-
 #: By how many units in the last place an instant may be off that was reckoned on another way.
 _ROUNDING = 64
 
@@ -71,6 +67,7 @@ class WaitLine:
         max_wait: MaxWait = None,
         newcomer: bool = True,
         begins: bool = True,
+        due: float = inf,
     ) -> float:
         """
         Wait until ``turn``, which has its place, has been granted, and let its call begin.
@@ -79,16 +76,22 @@ class WaitLine:
         :param max_wait: how long to wait at most
         :param newcomer: whether it may be refused because too many wait already
         :param begins: whether the call begins; else the turn is only held, for :func:`.begin_call`
+        :param due: when it will be due, if nobody is in line, and the gate has just said so to the
+            turn, which then knows its loop, and when it came
         :return: how long it has waited, in seconds
         :raises ~anythrottle.LimitExceeded: if it would have to wait too long, or for too many
 
         """
-        turn.loop = loop = self.clock.loop()
-        arrived = turn.came = now = loop.time()
+        if due == inf or turn.loop is None:
+            turn.loop = self.clock.loop()
+            turn.came = turn.loop.time()
+
+        loop, arrived = turn.loop, turn.came
+        now = arrived
         patient = max_wait is None
         alone = False
         try:
-            if self._arrive(turn, now, max_wait, newcomer=newcomer) and not fast:
+            if self._arrive(turn, now, max_wait, newcomer=newcomer, due=due) and not fast:
                 await loop.checkpoint()
                 if loop.suspect is not None and loop.is_alarmed():
                     await loop.look()
@@ -105,17 +108,17 @@ class WaitLine:
                 else:
                     return (self.start(turn, now, alone=alone) if begins else now) - arrived
 
-                if turn.granted and not fast and loop.must_look():
+                # Nothing is thrown at a task that has been woken: it has to see for itself.
+                if (turn.granted and not fast) and (
+                    (loop.suspect is not None and loop.is_alarmed()) or loop.deadline() == -inf
+                ):
                     await loop.look()
 
                 now = loop.time()
                 if now >= turn.give_up:
                     self._check_max_wait(turn, loop, now)
         except BaseException as exc:
-            self.leave(turn)
-            if not isinstance(exc, Exception):
-                self.tell(Abandoned, turn.cost, self.clock.estimate() - arrived)
-
+            self._break_off(turn, exc, arrived)
             raise
 
         # Another loop has used the limiter while this one stood still. What was granted here has
@@ -125,7 +128,15 @@ class WaitLine:
         turn.amounts = self.gate.amounts(turn.cost)
         return await self.wait(turn, fast=True, newcomer=False, begins=begins)
 
-    def _arrive(self, turn: Turn, now: float, max_wait: MaxWait, *, newcomer: bool) -> bool:
+    def _break_off(self, turn: Turn, error: BaseException, arrived: float) -> None:
+        """Let a turn go whose task is refused, cancelled, or ends with an error."""
+        self.leave(turn)
+        if not isinstance(error, Exception):
+            self.tell(Abandoned, turn.cost, self.clock.estimate() - arrived)
+
+    def _arrive(
+        self, turn: Turn, now: float, max_wait: MaxWait, *, newcomer: bool, due: float
+    ) -> bool:
         """Grant a turn that is due, or let it stand in line; return whether it is granted."""
         scheduler = self.scheduler
         latest = inf
@@ -139,8 +150,11 @@ class WaitLine:
         if turn.in_line or turn.granted or turn.error is not None:
             return turn.granted
 
-        self.catch_up(now)
-        if not scheduler.try_now(turn, now):
+        if scheduler.due <= now:
+            self.serve(now)
+
+        turn.due = due
+        if due < inf or not scheduler.try_now(turn, now):
             shed = None
             if max_wait is not None or scheduler.max_waiting < inf:
                 shed = self._make_room(turn, now, latest, newcomer=newcomer)
@@ -171,7 +185,8 @@ class WaitLine:
 
         decision = self.scheduler.decide(refused, now)
         self.scheduler.dismiss(refused, LimitExceeded(decision, self.quotas()))
-        self._wake_or_let_go(refused)
+        refused.wake()
+        self.stop_seeking(refused)
         return refused.cost, decision
 
     def _next_change(
@@ -189,8 +204,9 @@ class WaitLine:
         if patient and self.gate.holds and is_inside():
             return self._change_inside(turn, loop, now)
 
-        if self.queue.first() is turn:
-            return self._watch(turn, loop, now)
+        if self.queue.head is turn:
+            head = self._head = self._head or Head(self.scheduler)
+            return head.watch(turn, loop, now, self.serve)
 
         return loop.park(turn) if turn.give_up == inf else loop.park_until(turn, turn.give_up)
 
@@ -214,38 +230,13 @@ class WaitLine:
                 return
 
             due = self.scheduler.due
-            if self.queue.first() is turn and due - now <= _ROUNDING * ulp(now):
+            if self.queue.head is turn and due - now <= _ROUNDING * ulp(now):
                 # Or all but now: sums of floats come out differently on different ways.
                 turn.give_up = due
                 return
 
             self.leave(turn)
             raise self.refuse(turn, now)
-
-    async def _watch(self, turn: Turn, loop: EventLoop, now: float) -> None:
-        """As the head of the line, wait for what the line waits for."""
-        scheduler = self.scheduler
-        head = self._head = self._head or Head()
-        nap = 0.0
-        while self.queue.first() is turn:
-            self.serve(now)
-            if turn.granted or turn.error is not None or now >= turn.give_up:
-                return
-
-            if scheduler.wants_slot and not head.seeks:
-                spare = await head.seek_slot(turn, loop, self.gate.slots)
-                # Pause and tokens are looked at again: meanwhile nothing was held. Without a slot,
-                # it may be for another turn to go on seeking.
-                self.serve(loop.time(), spare)
-                return
-
-            until = max(min(scheduler.due, turn.give_up), now + nap)
-            if await head.sleep(turn, loop, until):
-                # For more than the time, perhaps: all is to be looked at anew.
-                return
-
-            now = loop.time()
-            nap = 0.0 if now >= until else max(2 * nap, _NAP)
 
     def start(self, turn: Turn, now: float, *, alone: bool = False) -> float:
         """
@@ -266,7 +257,7 @@ class WaitLine:
                 turn.task_id = id(turn.loop.task())
 
         self.scheduler.start(turn, now)
-        if self.queue.blocks:
+        if self.queue.head is not None:
             self.look_again(now)
 
         return now
@@ -276,9 +267,10 @@ class WaitLine:
         if self.scheduler.due < inf:
             return
 
-        head = self.queue.first()
+        head = self.queue.head
         if self.gate.slow and head is not None:
             # Its buckets are not asked here: that may take a while, and the call has begun.
+            self.scheduler.expect_head(now)
             head.wake()
         else:
             self.serve(now)
@@ -296,30 +288,37 @@ class WaitLine:
                 # Whether or not it was the head: it may have been the one that was on watch.
                 self.serve(now)
 
-    def serve(self, now: float, spare: object = None) -> None:
+    def serve(self, now: float, spare: object = None, *, watcher: Turn | None = None) -> None:
         """
         Grant all turns that are due, and see to it that the new head watches the clock.
 
         :param spare: what a shared slot has been borrowed for already
+        :param watcher: the head, if it is its task that looks
 
         """
-        if spare is None and not self.queue.blocks:
+        if spare is None and self.queue.head is None:
             self.scheduler.rest()
             return
 
         woken, due = self.scheduler.grant_due(now, spare)
         for turn in woken:
-            self._wake_or_let_go(turn)
+            if turn.parked is not None:
+                turn.wake()
 
-        if woken and self.clock.latest is not None:
+            if turn.error is not None:
+                self.stop_seeking(turn)
+
+        if woken and woken[-1] is not watcher and self.clock.latest is not None:
             # The task that lets others go may fail in this step, and they may be of its task group.
             self.clock.latest.note_actor()
 
-        first = self.queue.first()
-        if first is not None:
-            head = self._head = self._head or Head()
-            if head.must_wake(first, due, wants_slot=self.scheduler.wants_slot):
-                first.wake()
+        head = self.queue.head
+        if head is None or head.parked is None:
+            # If it is awake, it looks by itself.
+            return
+
+        if self._head is None or self._head.must_wake(head, due):
+            head.wake()
 
     def serve_anew(self, now: float) -> None:
         """Serve those in line, now that something has happened that could not be foreseen."""
@@ -346,18 +345,13 @@ class WaitLine:
     def recount(self) -> None:
         """Count anew what those in line cost; those that can never be granted any more leave."""
         for turn in self.scheduler.recount():
-            self._wake_or_let_go(turn)
+            turn.wake()
+            self.stop_seeking(turn)
 
-    def _wake_or_let_go(self, turn: Turn) -> None:
-        """Wake a turn that was granted, or dismissed: then it seeks no slot any more."""
-        turn.wake()
-        if turn.error is not None and self._head is not None:
-            self._head.stop_seeking(turn)
-
-    def stop_seeking(self) -> None:
-        """Leave the line of a capacity limiter that is not the gate's any more."""
+    def stop_seeking(self, turn: Turn | None = None) -> None:
+        """Leave the line of a capacity limiter that is not the gate's any more, or the turn's."""
         if self._head is not None:
-            self._head.stop_seeking()
+            self._head.stop_seeking(turn)
 
     def quotas(self) -> tuple[PolicyState, ...]:
         """Return what each policy has left."""

@@ -6,7 +6,6 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 
 from .._events import Throttled
-from .._policies.bucket import Bucket
 from .._policies.policy import Cost
 from ..abc import Permit
 from .calls import end_call, stand_again
@@ -59,9 +58,7 @@ class LineLimiter(Controls):
         """
         line, gate = self._line, self._line.gate
         place: Place | None = None
-        amounts: tuple[int, ...]
-        held: tuple[Bucket, ...] | None
-        # Most often there is room, nobody is in line and nothing is paused: a short way for that.
+        # Most often nobody is in line and nothing is paused: a short way for that.
         if (
             type(cost) is int  # A mapping may be the user's own, and do what it likes.
             and max_wait is None
@@ -70,41 +67,46 @@ class LineLimiter(Controls):
             and line.observer is None
             and (loop := free_loop(line)) is not None
         ):
+            amounts: tuple[int, ...]
             only = gate.only
             if only is not None and cost > 0 and only.take_free(cost):
                 if self._fast:
                     only.start(loop.time(), cost)
                     return
 
-                held, amounts = gate.buckets, (cost,)
+                amounts = (cost,)
             else:
-                amounts = gate.amounts(cost)
-                held = gate.hold(amounts, loop.time())
-
-            if held is not None:
-                arrival = line.scheduler.arrivals
-                try:
-                    if not self._fast:
-                        await loop.checkpoint()
-                        if loop.suspect is not None and loop.is_alarmed():
-                            await loop.look()
-                except BaseException:
-                    give_back_held(line, loop, held, amounts)
-                    raise
-
-                now = loop.time()
-                if loop is line.clock.latest and gate.start_held(held, amounts, now):
-                    if line.scheduler.arrivals != arrival:
-                        # Others may be at the same point, and of the same task group.
-                        loop.note_actor()
-
-                    if line.queue.blocks:
-                        line.look_again(now)
-
+                amounts, now = gate.amounts(cost), loop.time()
+                delay = gate.hold(amounts, now)
+                if delay > 0:
+                    turn = Turn(cost, amounts, ends=False)
+                    turn.place = (priority, line.scheduler.arrivals)
+                    turn.loop, turn.came = loop, now
+                    await line.wait(turn, fast=self._fast, due=now + delay)
                     return
 
+            place, held = (priority, line.scheduler.arrivals), gate.buckets
+            try:
+                if not self._fast:
+                    await loop.checkpoint()
+                    if loop.suspect is not None and loop.is_alarmed():
+                        await loop.look()
+            except BaseException:
                 give_back_held(line, loop, held, amounts)
-                place = (priority, arrival)
+                raise
+
+            now = loop.time()
+            if loop is line.clock.latest and gate.start_held(held, amounts, now):
+                if line.scheduler.arrivals != place[1]:
+                    # Others may be at the same point, and of the same task group.
+                    loop.note_actor()
+
+                if line.queue.head is not None:
+                    line.look_again(now)
+
+                return
+
+            give_back_held(line, loop, held, amounts)
 
         check_priority(priority)
         turn = Turn(cost, self._amounts_without_hold(cost, "acquire"), ends=False)

@@ -121,7 +121,7 @@ class LocalGate:
             bucket.set_utc(now, self.clock.utc(now))
 
     def delay(self, amounts: Sequence[int], now: float) -> float:
-        if not self.slots.may_have_one():
+        if self.holds and not self.slots.may_have_one():
             return inf
 
         longest = 0.0 if self.paused_until <= now else seconds_until(now, self.paused_until)
@@ -159,41 +159,42 @@ class LocalGate:
         turn.due = since
         return True
 
-    def take_if_due(self, turn: Turn, now: float) -> bool:
+    def take_if_due(self, turn: Turn, now: float) -> float:
         single, slots = self.single, self.slots
         if (
             single is None
             or slots.shared is not None
             or self.paused_until > now
-            or not slots.may_have_one()
+            or (self.holds and not slots.may_have_one())
             or not single.take_free(turn.amounts[0])
         ):
-            return self.delay(turn.amounts, now) <= 0 and self.take(turn, now, now)
+            delay = self.delay(turn.amounts, now)
+            if delay <= 0:
+                self.take(turn, now, now)
+
+            return delay
 
         # The common case; saves half of the function calls.
         slots.holders[turn] = None
         self.paused_until = NEVER
         turn.granted = True
         turn.due = now
-        return True
+        return 0.0
 
     def may_start(self, turn: Turn, now: float) -> bool:  # noqa: ARG002 - all turns alike
         return self.paused_until <= now
 
-    def hold(self, amounts: Sequence[int], now: float) -> tuple[Bucket, ...] | None:
+    def hold(self, amounts: Sequence[int], now: float) -> float:
         if self.utc_buckets:
             self.notice(now)
 
-        buckets = self.buckets
-        for index, bucket in enumerate(buckets):
-            if amounts[index] and bucket.delay(now, amounts[index]) > 0:
-                return None
+        delay = self.delay(amounts, now)
+        if delay <= 0:
+            for index, bucket in enumerate(self.buckets):
+                if amounts[index]:
+                    bucket.take(now, amounts[index], now)
 
-        for index, bucket in enumerate(buckets):
-            if amounts[index]:
-                bucket.take(now, amounts[index], now)
-
-        return buckets
+        return delay
 
     def start_held(self, held: tuple[Bucket, ...], amounts: Sequence[int], now: float) -> bool:
         if held is not self.buckets or self.paused_until != NEVER:
@@ -226,24 +227,25 @@ class LocalGate:
 
     def start(self, turn: Turn, now: float) -> None:
         turn.began = now
-        amounts, started, single = turn.amounts, turn.charges, self.single
-        if single is not None and turn.ends and not started:
-            amount = amounts[0]
-            if amount:
-                turn.charges = [Charge(single, amount, single.start(now, amount), now)]
-
-            return
-
+        amounts, started = turn.amounts, turn.charges
         if not turn.ends:
             self.slots.let_go(turn)
 
-        charges = [
-            Charge(bucket, amounts[index], bucket.start(now, amounts[index]), now)
-            for index, bucket in enumerate(self.buckets)
-            if amounts[index] and (bucket.quick or not started)
-        ]
-        if turn.ends:
-            turn.charges = started + charges
+        if self.single is not None and turn.ends and amounts[0] and not started:
+            # The common case, at half the cost.
+            bucket, amount = self.single, amounts[0]
+            turn.charges = [Charge(bucket, amount, bucket.start(now, amount), now)]
+            return
+
+        charges = started.copy()
+        for index, bucket in enumerate(self.buckets):
+            amount = amounts[index]
+            if amount and (bucket.quick or not started):
+                receipt = bucket.start(now, amount)
+                if turn.ends:
+                    charges.append(Charge(bucket, amount, receipt, now))
+
+        turn.charges = charges
 
     def release(self, turn: Turn, now: float) -> None:
         if self.holds_charges:

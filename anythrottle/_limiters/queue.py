@@ -28,9 +28,11 @@ class TurnQueue:
     costs the same wherever in the line it joins, leaves or is counted.
     """
 
-    __slots__ = ("_size", "_starts", "blocks", "popped")
+    __slots__ = ("_size", "_starts", "blocks", "head", "popped")
 
     def __init__(self) -> None:
+        #: The turn that is next.
+        self.head: Turn | None = None
         #: None of them is empty: so there are none if and only if nobody is in line.
         self.blocks: list[list[Turn]] = []
         #: For each block but the first: a place that separates it from the one before.
@@ -51,6 +53,7 @@ class TurnQueue:
         blocks = self.blocks
         if not blocks:
             blocks.append([turn])
+            self.head = turn
         elif place > place_of(blocks[-1][-1]):
             # Nearly always so; full blocks stay full.
             if len(blocks[-1]) < _MOST:
@@ -61,15 +64,12 @@ class TurnQueue:
         else:
             index = bisect_right(self._starts, place)
             insort(blocks[index], turn, key=place_of)
+            self.head = blocks[0][0]
             if len(blocks[index]) > _MOST:
                 self._split(index)
 
-    def first(self) -> Turn | None:
-        """Return the turn that is next."""
-        return self.blocks[0][0] if self.blocks else None
-
     def pop(self) -> None:
-        """Take the turn out that :meth:`first` returns."""
+        """Take the head out."""
         self.popped += 1
         self._take_out(0, 0)
 
@@ -127,6 +127,7 @@ class TurnQueue:
     def clear(self) -> None:
         """Forget all."""
         self.blocks.clear()
+        self.head = None
         self._starts = ()
         self._size = 0
 
@@ -138,6 +139,8 @@ class TurnQueue:
             del self.blocks[index]
             # What separated it from a neighbour separates the two neighbours now.
             self._starts = self._starts[: max(index - 1, 0)] + self._starts[max(index, 1) :]
+
+        self.head = self.blocks[0][0] if self.blocks else None
 
     def _split(self, index: int) -> None:
         block = self.blocks[index]

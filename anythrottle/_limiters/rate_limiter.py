@@ -203,7 +203,7 @@ class RateLimiter(LineLimiter):
 
         :return: 0 if all is as new; infinity while calls run that hold something, or anybody waits
         """
-        return inf if self._line.queue.blocks else self._gate.idle_in(self._line.clock.peek())
+        return inf if self._line.queue.head else self._gate.idle_in(self._line.clock.peek())
 
 
 def as_limiter(value: Limiter | str) -> Limiter:

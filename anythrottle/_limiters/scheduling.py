@@ -70,7 +70,7 @@ class Scheduler:
 
     def notice(self, now: float) -> None:
         """Let the gate notice what else has changed, unless those in line have seen to that."""
-        if not self.queue.blocks:
+        if self.queue.head is None:
             self.gate.notice(now)
 
     def grant_due(self, now: float, spare: object = None) -> tuple[list[Turn], float]:
@@ -86,13 +86,17 @@ class Scheduler:
         if spare is not None:
             spare = gate.slots.hand_on(spare)
 
-        since = self._due_since(now)
+        since = min(self.due, now)
+        if since < gate.paused_until <= now:
+            # A pause is credited to no turn.
+            since = gate.paused_until
+
         late = now - since
         surprise = gate.holds and self.due == inf
         self.due = inf
         self.wants_slot = False
         woken: list[Turn] = []
-        while (head := queue.first()) is not None:
+        while (head := queue.head) is not None:
             try:
                 delay = gate.delay(head.amounts, now)
                 if delay > 0:
@@ -124,20 +128,20 @@ class Scheduler:
         if spare is not None:
             gate.slots.give_back(spare)
 
-        self.outlook.note_grants(now, late)
+        if self.outlook.tables:
+            self.outlook.note_grants(now, late)
+
         return woken, self.due
+
+    def expect_head(self, now: float) -> None:
+        """Note that the head may be due from now on, though that could not be foreseen."""
+        self.due = now
+        self.outlook.invalidate()
 
     def rest(self) -> None:
         """Do what :meth:`grant_due` comes to while nobody is in line."""
         self.due = inf
         self.wants_slot = False
-
-    def _due_since(self, now: float) -> float:
-        """Return since when the head is due, should it be: timers are late."""
-        since = min(self.due, now)
-        # A pause is credited to no turn.
-        paused_until = self.gate.paused_until
-        return paused_until if since < paused_until <= now else since
 
     def try_now(self, turn: Turn, now: float) -> bool:
         """
@@ -146,14 +150,17 @@ class Scheduler:
         Those in line that are due must have been granted theirs.
         """
         assert turn.place is not None
-        first = self.queue.first()
-        if first is None:
+        head = self.queue.head
+        if head is None:
             self.gate.notice(now)
-        elif first.place is not None and first.place <= turn.place:
+        elif head.place is not None and head.place <= turn.place:
             return False
 
-        self.outlook.invalidate()
-        return self.gate.take_if_due(turn, now)
+        if self.outlook.tables:
+            self.outlook.invalidate()
+
+        turn.due = now + self.gate.take_if_due(turn, now)
+        return turn.granted
 
     def one_too_many(self, turn: Turn, now: float, latest: float, *, newcomer: bool) -> Turn | None:
         """
@@ -184,9 +191,14 @@ class Scheduler:
         return None
 
     def join(self, turn: Turn) -> None:
-        """Let a turn that came now stand in line."""
-        self.outlook.note_newcomer(turn)
+        """Let a turn that came now, and could not go by :meth:`try_now`, stand in line."""
+        if self.outlook.tables:
+            self.outlook.note_newcomer(turn)
+
         self.queue.add(turn)
+        if self.queue.head is turn:
+            self.due = turn.due
+            self.wants_slot = False
 
     def rejoin(self, turn: Turn) -> None:
         """Let a turn stand in line that was told of before."""
@@ -263,7 +275,7 @@ class Scheduler:
 
     def start(self, turn: Turn, now: float) -> None:
         """Let the call of a turn that is held begin; it counts from ``now`` on."""
-        if now > turn.came and self.queue.blocks:
+        if now > turn.came and self.outlook.tables:
             self.outlook.note_grants(now, now - turn.came)
 
         self.gate.start(turn, now)

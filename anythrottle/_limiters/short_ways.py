@@ -23,11 +23,11 @@ def free_loop(line: WaitLine) -> EventLoop | None:
 
     The line's arrivals are then the caller's place, should it have to wait after all.
     """
-    if line.queue.blocks or line.gate.paused_until != NEVER:
+    if line.queue.head is not None or line.gate.paused_until != NEVER:
         return None
 
     loop = line.clock.latest
-    if loop is None or not loop.is_current():
+    if loop is None or not loop.is_here():
         return None
 
     line.scheduler.arrivals += 1
@@ -53,7 +53,8 @@ def enter_now(line: WaitLine, turn: Turn, priority: float, *, begins: bool) -> b
 
     # Nobody is in line, so there is no forecast that this would invalidate.
     if begins and line.observer is None and not gate.slow:
-        entered = gate.take_if_due(turn, now)
+        gate.take_if_due(turn, now)
+        entered = turn.granted
         if entered:
             gate.start(turn, now)
             if gate.holds:
@@ -70,7 +71,8 @@ def enter_now(line: WaitLine, turn: Turn, priority: float, *, begins: bool) -> b
 
 def _hold_now(line: WaitLine, turn: Turn, now: float) -> bool:
     """Hold a turn if it is due, and tell the observer; return whether it is held."""
-    if not line.gate.take_if_due(turn, now):
+    line.gate.take_if_due(turn, now)
+    if not turn.granted:
         return False
 
     line.tell_granted(turn, 0.0)

@@ -117,8 +117,9 @@ class Turn(Parked):
         self.may_be_shed = False
 
     def wake(self) -> None:
-        """Wake the task that waits, if there is one: outside of an event loop there is none."""
-        if self.loop is not None:
+        """Wake the task that waits, if there is one."""
+        if self.parked is not None:
+            assert self.loop is not None
             self.loop.wake(self)
 
     def kept(self) -> KeptTurn:

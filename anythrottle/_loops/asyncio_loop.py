@@ -50,11 +50,15 @@ class AsyncioLoop(EventLoop):
         return self._native.is_running() and get_ident() == self._thread and not self._process.left
 
     def is_here(self) -> bool:
-        # Trio may run as a guest in asyncio's callbacks.
-        return self.is_current() and asyncio.current_task(self._native) is not None
+        # Trio may run as a guest in asyncio's callbacks; and asyncio knows tasks of other threads.
+        return (
+            asyncio.current_task(self._native) is not None
+            and get_ident() == self._thread
+            and not self._process.left
+        )
 
-    def task(self) -> object:
-        return asyncio.current_task(self._native)
+    def task(self) -> object | None:
+        return asyncio.current_task(self._native) if self.is_here() else None
 
     def is_over(self) -> bool:
         return self._process.left or not self._native.is_running()
@@ -85,6 +89,7 @@ class AsyncioLoop(EventLoop):
         try:
             return await future
         finally:
+            who.parked = None
             if timer is not None:
                 timer.cancel()
 
@@ -109,9 +114,6 @@ class AsyncioLoop(EventLoop):
             self.suspect = suspect = True if failed else None
 
         return suspect is True
-
-    def must_look(self) -> bool:
-        return self.is_alarmed() or self.deadline() == -inf
 
     async def look(self) -> None:
         if not self.is_cancelled():

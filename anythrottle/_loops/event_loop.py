@@ -73,8 +73,8 @@ class EventLoop(ABC):
         """Return whether the caller is a task of this loop: slower, and certain."""
 
     @abstractmethod
-    def task(self) -> object:
-        """Return the task that runs now."""
+    def task(self) -> object | None:
+        """Return the task of this loop that the caller is; ``None`` if it is in none."""
 
     @abstractmethod
     def is_over(self) -> bool:
@@ -119,15 +119,6 @@ class EventLoop(ABC):
         A task that has just passed a checkpoint has to :meth:`look` then, before its call begins.
         """
         return False
-
-    def must_look(self) -> bool:
-        """
-        Return whether a task that has been woken has to :meth:`look` before its call begins.
-
-        Nothing is thrown at a task that has been woken already: it has to see for itself that its
-        scope has been cancelled since.
-        """
-        return self.deadline() == -inf
 
     async def look(self) -> None:
         """Raise if the scope that the caller is in is cancelled, or is about to be."""

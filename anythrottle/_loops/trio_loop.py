@@ -42,8 +42,8 @@ class TrioLoop(EventLoop):
     def is_here(self) -> bool:
         return self.is_current()
 
-    def task(self) -> object:
-        return trio.lowlevel.current_task()
+    def task(self) -> object | None:
+        return trio.lowlevel.current_task() if self.is_current() else None
 
     def is_over(self) -> bool:
         return self.has_ended()

@@ -115,7 +115,7 @@ class WindowBucket(Bucket):
         for back_at, amount, _ in self._entries:
             missing -= amount
             if missing <= 0:
-                return seconds_until(now, back_at)
+                return 0.0 if back_at <= now else seconds_until(now, back_at)
 
         return inf
 

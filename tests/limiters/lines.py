@@ -104,7 +104,7 @@ class Line:
         """Grant all that are due; the head has been since ``due``."""
         since = min(due, self.now)
         late = self.now - since
-        while (head := self.queue.first()) is not None:
+        while (head := self.queue.head) is not None:
             if self.gate.delay(head.amounts, self.now) > 0:
                 break
 
@@ -117,7 +117,7 @@ class Line:
     def sleep(self, seconds: float, late: Callable[[], float] = lambda: 0.0) -> None:
         """Let time pass, and those go that fall due, each by so much late."""
         until = self.now + seconds
-        while (head := self.queue.first()) is not None:
+        while (head := self.queue.head) is not None:
             due = self.now + self.gate.delay(head.amounts, self.now)
             if due > until:
                 break

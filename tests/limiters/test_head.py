@@ -7,155 +7,196 @@ import math
 import anyio
 import pytest
 
+from anythrottle._limiters.forecast import Forecasts
 from anythrottle._limiters.head import Head
+from anythrottle._limiters.local_gate import LocalGate
+from anythrottle._limiters.queue import TurnQueue
+from anythrottle._limiters.scheduling import Scheduler
 from anythrottle._limiters.slots import Slot, Slots
 from anythrottle._limiters.turn import Turn
-from anythrottle._loops.clock import loop_of, native_loop
-from anythrottle._loops.event_loop import EventLoop
+from anythrottle._loops.clock import LoopClock, loop_of, native_loop
 from anythrottle.testing import wait_idle
 
 pytestmark = pytest.mark.timing
 
 
-def turn() -> Turn:
-    return Turn(1, (), ends=True)
+class Line:
+    """A line without a limiter: its head, and what it was served with."""
 
+    def __init__(self, slots: Slots | None = None) -> None:
+        clock = LoopClock(lambda _: None, "the line")
+        gate, queue = LocalGate((), slots or Slots(), clock), TurnQueue()
+        self.scheduler = Scheduler(gate, queue, Forecasts(gate, queue))
+        self.head = Head(self.scheduler)
+        self.loop = loop_of(native_loop())
+        self.begun = self.loop.time()
+        self.served: list[float] = []
+        self.spare: object = None
+        self.arrivals = 0
 
-@pytest.fixture
-async def loop() -> EventLoop:
-    return loop_of(native_loop())
+    def join(self, due: float) -> Turn:
+        """Let a turn join in front of all others, that is due in so many seconds."""
+        self.arrivals -= 1
+        turn = Turn(1, (), ends=True)
+        turn.place, turn.loop, turn.due = (0, self.arrivals), self.loop, self.begun + due
+        self.scheduler.join(turn)
+        return turn
 
+    async def watch(self, turn: Turn) -> None:
+        await self.head.watch(turn, self.loop, self.loop.time(), self.serve)
 
-def too_long(head: Head, first: Turn, due: float) -> bool:
-    """Return whether the first in line would sleep too long, while no slot is wanted."""
-    return head.must_wake(first, due, wants_slot=False)
+    def serve(self, now: float, spare: object = None, *, watcher: Turn | None = None) -> None:
+        self.served.append(now - self.begun)
+        self.spare = spare
+        self.scheduler.due = math.inf
+        if watcher is not None:
+            watcher.granted = True
+
+    def must_wake(self, turn: Turn, due: float) -> bool:
+        return self.head.must_wake(turn, self.begun + due)
+
+    @property
+    def passed(self) -> float:
+        return self.loop.time() - self.begun
 
 
 class TestSleep:
-    async def test_until_an_instant(self, loop: EventLoop) -> None:
-        head, begun = Head(), loop.time()
-        assert not await head.sleep(turn(), loop, begun + 5)
-        assert loop.time() == begun + 5
+    async def test_until_the_line_is_due(self) -> None:
+        line = Line()
+        await line.watch(line.join(due=5))
+        assert line.served == [line.passed] == [5]
 
-    async def test_until_it_is_woken(self, loop: EventLoop) -> None:
-        head, sleeper, begun = Head(), turn(), loop.time()
-        woken: list[bool] = []
+    async def test_one_that_is_due_is_served_at_once(self) -> None:
+        line = Line()
+        await line.watch(line.join(due=0))
+        assert line.served == [line.passed] == [0]
 
-        async def sleep() -> None:
-            woken.append(await head.sleep(sleeper, loop, begun + 5))
+    async def test_until_the_turn_gives_up(self) -> None:
+        line = Line()
+        turn = line.join(due=5)
+        turn.give_up = line.begun + 3
+        await line.watch(turn)
+        assert (line.served, line.passed) == ([], 3)
 
+    async def test_until_it_is_woken(self) -> None:
+        line = Line()
+        sleeper = line.join(due=5)
         async with anyio.create_task_group() as task_group:
-            task_group.start_soon(sleep)
+            task_group.start_soon(line.watch, sleeper)
             await anyio.sleep(2)
-            loop.wake(sleeper)
+            sleeper.wake()
 
-        assert woken == [True]
-        assert loop.time() == begun + 2
+        assert (line.served, line.passed) == ([], 2)
 
-    async def test_whether_it_would_be_for_too_long(self, loop: EventLoop) -> None:
-        head, sleeper, begun = Head(), turn(), loop.time()
-        assert too_long(head, sleeper, begun + 3), "nobody sleeps: it has to be woken"
-        assert not too_long(head, sleeper, math.inf), "there is nothing to wait for"
+    async def test_whether_it_would_be_for_too_long(self) -> None:
+        line = Line()
+        sleeper = line.join(due=5)
+        assert line.must_wake(sleeper, 3), "nobody sleeps: it has to be woken"
+        assert not line.must_wake(sleeper, math.inf), "there is nothing to wait for"
         async with anyio.create_task_group() as task_group:
-            task_group.start_soon(head.sleep, sleeper, loop, begun + 5)
+            task_group.start_soon(line.watch, sleeper)
             await wait_idle()
-            assert too_long(head, sleeper, begun + 3)
-            assert not too_long(head, sleeper, begun + 5)
-            assert too_long(head, turn(), begun + 7), "another turn has come to be the head"
+            assert line.must_wake(sleeper, 3)
+            assert not line.must_wake(sleeper, 5)
+            assert line.must_wake(line.join(due=7), 7), "another turn has come to be the head"
 
-        assert too_long(head, sleeper, begun + 7), "it does not sleep any more"
+        assert line.must_wake(sleeper, 7), "it does not sleep any more"
 
-    async def test_who_is_cancelled_sleeps_no_more(self, loop: EventLoop) -> None:
-        head, sleeper = Head(), turn()
+    async def test_who_is_cancelled_sleeps_no_more(self) -> None:
+        line = Line()
+        sleeper = line.join(due=5)
         async with anyio.create_task_group() as task_group:
-            task_group.start_soon(head.sleep, sleeper, loop, loop.time() + 5)
+            task_group.start_soon(line.watch, sleeper)
             await wait_idle()
             task_group.cancel_scope.cancel()
 
-        assert too_long(head, sleeper, loop.time() + 7)
+        assert line.must_wake(sleeper, 7)
 
-    async def test_an_earlier_sleeper_that_wakes_leaves_the_next_one_alone(
-        self, loop: EventLoop
-    ) -> None:
-        head, first, second, begun = Head(), turn(), turn(), loop.time()
+    async def test_an_earlier_sleeper_that_wakes_leaves_the_next_one_alone(self) -> None:
+        line = Line()
         async with anyio.create_task_group() as task_group:
-            task_group.start_soon(head.sleep, first, loop, begun + 1)
+            task_group.start_soon(line.watch, line.join(due=1))
             await wait_idle()
-            task_group.start_soon(head.sleep, second, loop, begun + 5)
+            second = line.join(due=5)
+            task_group.start_soon(line.watch, second)
             await anyio.sleep(2)
-            assert not too_long(head, second, begun + 5)
+            assert not line.must_wake(second, 5)
+            assert line.served == [], "it is not the head any more"
 
 
 class TestSeek:
     """A slot of a capacity limiter, of which others hold the only one."""
 
-    async def seek(self, slots: Slots, head: Head, seeker: Turn, loop: EventLoop) -> None:
-        self.found = await head.seek_slot(seeker, loop, slots)
-
-    async def test_one_comes(self, loop: EventLoop) -> None:
+    @pytest.fixture
+    async def capacity(self) -> anyio.CapacityLimiter:
         capacity = anyio.CapacityLimiter(1)
-        head, slots, outsider = Head(), Slots(shared=capacity), object()
-        capacity.acquire_on_behalf_of_nowait(outsider)
+        capacity.acquire_on_behalf_of_nowait(self)
+        return capacity
+
+    def line(self, capacity: anyio.CapacityLimiter) -> tuple[Line, Turn]:
+        """Return a line, and its head, which is due but for a slot."""
+        line = Line(Slots(shared=capacity))
+        turn = line.join(due=math.inf)
+        line.scheduler.wants_slot = True
+        assert line.must_wake(turn, math.inf)
+        return line, turn
+
+    async def test_one_comes(self, capacity: anyio.CapacityLimiter) -> None:
+        line, turn = self.line(capacity)
         async with anyio.create_task_group() as task_group:
-            task_group.start_soon(self.seek, slots, head, turn(), loop)
+            task_group.start_soon(line.watch, turn)
             await wait_idle()
-            assert head.seeks
-            capacity.release_on_behalf_of(outsider)
+            assert not line.must_wake(turn, math.inf)
+            capacity.release_on_behalf_of(self)
 
-        assert isinstance(self.found, Slot)
-        assert not head.seeks
-        assert capacity.statistics().borrowers == (self.found,)
+        assert isinstance(line.spare, Slot)
+        assert line.must_wake(turn, math.inf)
+        assert capacity.statistics().borrowers == (line.spare,)
 
-    async def test_the_turn_gives_up(self, loop: EventLoop) -> None:
-        capacity = anyio.CapacityLimiter(1)
-        head, slots, seeker, begun = Head(), Slots(shared=capacity), turn(), loop.time()
-        capacity.acquire_on_behalf_of_nowait(object())
-        seeker.give_up = begun + 3
-        await self.seek(slots, head, seeker, loop)
-        assert self.found is None
-        assert loop.time() == begun + 3
-        assert not head.seeks
-        assert head.must_wake(turn(), math.inf, wants_slot=True), "it is for another one to seek"
+    async def test_the_turn_gives_up(self, capacity: anyio.CapacityLimiter) -> None:
+        line, turn = self.line(capacity)
+        turn.give_up = line.begun + 3
+        await line.watch(turn)
+        assert line.spare is None
+        assert line.passed == 3
+        assert line.must_wake(turn, math.inf), "it is for another one to seek"
         assert capacity.statistics().tasks_waiting == 0
 
     @pytest.mark.parametrize("whose", ["its own", "all"])
-    async def test_it_is_sought_no_longer(self, loop: EventLoop, whose: str) -> None:
-        capacity = anyio.CapacityLimiter(1)
-        head, slots, seeker = Head(), Slots(shared=capacity), turn()
-        capacity.acquire_on_behalf_of_nowait(object())
+    async def test_it_is_sought_no_longer(
+        self, capacity: anyio.CapacityLimiter, whose: str
+    ) -> None:
+        line, turn = self.line(capacity)
         async with anyio.create_task_group() as task_group:
-            task_group.start_soon(self.seek, slots, head, seeker, loop)
+            task_group.start_soon(line.watch, turn)
             await wait_idle()
-            head.stop_seeking(turn())
-            assert head.seeks, "that was another turn"
-            head.stop_seeking(seeker if whose == "its own" else None)
-            assert not head.seeks
+            line.head.stop_seeking(Turn(1, (), ends=True))
+            assert not line.must_wake(turn, math.inf), "that was another turn"
+            line.head.stop_seeking(turn if whose == "its own" else None)
+            assert line.must_wake(turn, math.inf)
 
-        assert self.found is None
+        assert line.spare is None
         assert capacity.statistics().tasks_waiting == 0
 
-    async def test_slots_that_have_been_exchanged_meanwhile(self, loop: EventLoop) -> None:
-        capacity = anyio.CapacityLimiter(1)
-        head, slots, outsider = Head(), Slots(shared=capacity), object()
-        capacity.acquire_on_behalf_of_nowait(outsider)
+    async def test_slots_that_have_been_exchanged_meanwhile(
+        self, capacity: anyio.CapacityLimiter
+    ) -> None:
+        line, turn = self.line(capacity)
         async with anyio.create_task_group() as task_group:
-            task_group.start_soon(self.seek, slots, head, turn(), loop)
+            task_group.start_soon(line.watch, turn)
             await wait_idle()
-            slots.resize(1, None)
-            capacity.release_on_behalf_of(outsider)
+            line.scheduler.gate.slots.resize(1, None)
+            capacity.release_on_behalf_of(self)
 
-        assert self.found is None
+        assert line.spare is None
         assert capacity.borrowed_tokens == 0
 
-    async def test_who_is_cancelled_seeks_no_more(self, loop: EventLoop) -> None:
-        capacity = anyio.CapacityLimiter(1)
-        head, slots = Head(), Slots(shared=capacity)
-        capacity.acquire_on_behalf_of_nowait(object())
+    async def test_who_is_cancelled_seeks_no_more(self, capacity: anyio.CapacityLimiter) -> None:
+        line, turn = self.line(capacity)
         async with anyio.create_task_group() as task_group:
-            task_group.start_soon(self.seek, slots, head, turn(), loop)
+            task_group.start_soon(line.watch, turn)
             await wait_idle()
             task_group.cancel_scope.cancel()
 
-        assert not head.seeks
-        assert head.must_wake(turn(), math.inf, wants_slot=True), "it is for another one to seek"
+        assert line.must_wake(turn, math.inf), "it is for another one to seek"
         assert capacity.statistics().tasks_waiting == 0

@@ -50,7 +50,7 @@ class TestTurnQueue:
                 plain = sorted([*plain, turn], key=place)
                 assert turn.in_line
             elif act == "pop" and plain:
-                assert queue.first() is plain[0]
+                assert queue.head is plain[0]
                 queue.pop()
                 popped += 1
                 assert not plain.pop(0).in_line
@@ -61,7 +61,7 @@ class TestTurnQueue:
 
             assert len(queue) == len(plain)
             assert queue.popped == popped
-            assert queue.first() is (plain[0] if plain else None)
+            assert queue.head is (plain[0] if plain else None)
             assert [turn for block in queue.blocks for turn in block] == plain
             assert all(queue.blocks), "a block is empty"
             assert queue.ahead_of() == plain
@@ -82,9 +82,9 @@ class TestTurnQueue:
 
         queue.remove(turns[4])
         queue.clear()
-        assert (len(queue), queue.first(), queue.ahead_of(), queue.blocks) == (0, None, [], [])
+        assert (len(queue), queue.head, queue.ahead_of(), queue.blocks) == (0, None, [], [])
         queue.add(turns[5])
-        assert (len(queue), queue.first()) == (1, turns[5])
+        assert (len(queue), queue.head) == (1, turns[5])
 
     def test_those_who_come_last_fill_one_block_after_the_other(self) -> None:
         queue = TurnQueue()
@@ -109,7 +109,7 @@ class TestTurnQueue:
             queue.remove(turn)
 
         left = []
-        while (turn_left := queue.first()) is not None:
+        while (turn_left := queue.head) is not None:
             left.append(turn_left)
             queue.pop()
 
@@ -127,7 +127,7 @@ class TestTurnQueue:
             assert sum(map(len, queue.blocks)) == len(queue)
 
         assert queue.blocks == []
-        assert queue.first() is None
+        assert queue.head is None
 
     @pytest.mark.parametrize("distinct", [False, True])
     def test_each_costs_a_few_looks_and_moves_few_others(self, distinct: bool) -> None:
@@ -160,7 +160,7 @@ class TestTurnQueue:
         for turn in turns[::2]:
             queue.remove(turn)
 
-        while queue.first() is not None:
+        while queue.head is not None:
             queue.pop()
 
         return count / number

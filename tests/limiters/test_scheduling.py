@@ -195,7 +195,7 @@ class PlainLoop:
             self.serve()
             return
 
-        head = scheduler.queue.first()
+        head = scheduler.queue.head
         if head is None:
             assert due == math.inf
         else:

@@ -81,7 +81,7 @@ class LineOfSome(Line):
     def table(self, *, marked: bool = True) -> Timetable:
         """Return a new timetable, in the outlook's place."""
         table = Timetable(self.gate, self.queue, self.now, ended=True, marked=marked)
-        self.outlook._tables = {False: table}
+        self.outlook.tables = {False: table}
         return table
 
     def ask(self, table: Timetable, amounts: Sequence[int], priority: int = 0) -> float | None:

@@ -99,7 +99,9 @@ class TestTrioRun:
         run = trio.run(main)
         run.wake(who)
 
-    @pytest.mark.parametrize("call", ["limiter.acquire_nowait()", "await limiter.acquire(5)"])
+    @pytest.mark.parametrize(
+        "call", ["limiter.acquire_nowait()", "await limiter.acquire(5)", "await limiter.acquire()"]
+    )
     def test_a_guest_run_is_another_loop_than_its_host(self, call: str) -> None:
         """Trio on top of asyncio, in one thread: two event loops at the same time."""
         # In a process of its own, which breaks if Trio is handed a future of asyncio.
