@@ -6,7 +6,8 @@ import asyncio
 import time
 import types
 import weakref
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import suppress
 from math import inf
 from threading import get_ident
 from typing import cast, final
@@ -99,6 +100,11 @@ class AsyncioLoop(EventLoop):
             who.parked = None
             if not (future.done() or self._process.left or self._native.is_closed()):
                 future.set_result(True)
+
+    def post(self, function: Callable[[], object]) -> None:
+        if not self._process.left:
+            with suppress(RuntimeError):
+                self._native.call_soon_threadsafe(function)
 
     def note_actor(self) -> None:
         if self.suspect is None or not self.is_alarmed():

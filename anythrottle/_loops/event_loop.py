@@ -104,6 +104,10 @@ class EventLoop(ABC):
     def wake(self, who: Parked) -> None:
         """Wake the task that is parked, if any; more than once is the same as once."""
 
+    @abstractmethod
+    def post(self, function: Callable[[], object]) -> None:
+        """Call a function in this loop soon, asked from any thread; if it has ended, do nothing."""
+
     def is_cancelled(self) -> bool:
         """Return whether the scope that the caller is in is cancelled."""
         return self.deadline() == -inf

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from math import inf
 from typing import final
@@ -95,6 +95,11 @@ class TrioLoop(EventLoop):
             # From the host's side of a guest run, or after the end.
             with suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(self._wake_here, who)
+
+    def post(self, function: Callable[[], object]) -> None:
+        if not self._process.left:
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(function)
 
     def note_actor(self) -> None:
         # A nursery learns at once that a task of it has failed.

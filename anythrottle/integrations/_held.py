@@ -1,0 +1,107 @@
+"""What a call holds from its answer's headers until the body is over."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from typing import TypeAlias, final
+
+from .._loops.clock import loop_of, native_loop
+from .._policies.policy import Cost
+from ..abc import Permit
+
+_logger = logging.getLogger("anythrottle")
+
+#: How much of a body is kept for ``settle``, in bytes.
+_MOST = 4 * 2**20
+
+#: Returns what a call has cost, of the whole body as it came; ``None`` leaves the estimate.
+Settle: TypeAlias = Callable[[bytes], Cost | None]
+
+
+@final
+class HeldCall:
+    """
+    A call whose answer has begun: its slot, and its charge, until the body is over.
+
+    :param permit: the permit of the call
+    :param settle: returns what the call has cost; ``None`` if there is nothing to settle
+    :param after: called when the call is settled, before it ends
+
+    """
+
+    __slots__ = ("_after", "_body", "_ended", "_loop", "_permit", "_settle", "_size")
+
+    def __init__(self, permit: Permit, settle: Settle | None, after: Callable[[], None]) -> None:
+        self._permit = permit
+        self._settle = settle
+        self._after = after
+        self._loop = loop_of(native_loop())
+        self._body: list[bytes] = []
+        self._size = 0
+        self._ended = False
+
+    def take(self, chunk: bytes) -> None:
+        """Take note of a part of the body."""
+        if self._settle is not None:
+            self._size += len(chunk)
+            if self._size <= _MOST:
+                self._body.append(chunk)
+            else:
+                self._body.clear()
+
+    def end(self, *, complete: bool = False) -> None:
+        """
+        Let the call end; a second time, do nothing.
+
+        :param complete: whether the whole body has been taken
+        """
+        if self._ended:
+            return
+
+        self._ended = True
+        try:
+            self.settle(complete=complete and self._size <= _MOST)
+        finally:
+            self._body.clear()
+            self._permit.end()
+
+    def settle(self, *, complete: bool) -> None:
+        """
+        Settle the call by its body, and do what is to be done after that.
+
+        :param complete: whether the body that was taken is the whole
+        """
+        if self._settle is None:
+            return
+
+        if not complete:
+            _logger.info(
+                "an answer was not read to its end (or is above 4 MiB): its call's estimate stays"
+            )
+            return
+
+        try:
+            cost = self._settle(b"".join(self._body))
+            if cost is not None:
+                self._permit.settle(cost)
+        except Exception:
+            _logger.exception("settle failed: the estimate of what the call costs stays")
+        else:
+            self._after()
+
+    def lose(self) -> None:
+        """
+        Let the call end in its own event loop, because its answer was dropped without being closed.
+
+        This may be called by the garbage collector, in any thread and at any time.
+        """
+        if not self._ended:
+            warnings.warn(
+                "an answer was dropped before it was read or closed: its call has held its slot "
+                "until now; close it, or read it to its end",
+                ResourceWarning,
+                stacklevel=2,
+            )
+            self._loop.post(self.end)

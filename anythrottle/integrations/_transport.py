@@ -1,0 +1,343 @@
+"""The transport for httpx2 and httpx, generic over the library's classes."""
+
+from __future__ import annotations
+
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Hashable,
+    Iterable,
+)
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast, final
+
+import anyio
+
+from .._errors import LimitExceeded
+from .._limiters.max_wait import MaxWait
+from .._policies.policy import Cost
+from ..abc import Permit
+from ._exchange import Exchange
+from ._held import HeldCall, Settle
+from ._hosts import ClientLimiter
+from ._options import Options, key_of_host
+from .headers import Exempt, Profile
+
+#: How much of a refused answer's body is read before it is closed, in bytes, and for how long.
+_DRAINED = 64 * 2**10
+_DRAINING = 1.0
+
+#: For how many seconds an answer is waited for to be closed that nobody gets.
+_CLOSING = 1.0
+
+#: Methods of which a second request changes nothing (RFC 9110, section 9.2.2).
+_IDEMPOTENT = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE"})
+
+#: Where a request says what is special about it, and an answer how it came about.
+_EXTENSION = "anythrottle"
+
+
+class Url(Protocol):
+    """A URL."""
+
+    @property
+    def scheme(self) -> str:
+        """The scheme, in lower case."""
+        ...
+
+    @property
+    def host(self) -> str:
+        """The host, in lower case."""
+        ...
+
+    @property
+    def port(self) -> int | None:
+        """The port, unless it is the scheme's."""
+        ...
+
+
+class Headers(Protocol):
+    """The headers of an answer."""
+
+    @property
+    def raw(self) -> list[tuple[bytes, bytes]]:
+        """The names and values as they came."""
+        ...
+
+
+class Body(Protocol):
+    """The body of an answer."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Iterate over its parts, as they come."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the answer."""
+        ...
+
+
+class Request(Protocol):
+    """A request."""
+
+    method: str
+    stream: Any  # pyright: ignore[reportExplicitAny] # the library's own
+    extensions: Any  # pyright: ignore[reportExplicitAny]
+
+    @property
+    def url(self) -> Url:
+        """Its address."""
+        ...
+
+
+class Response(Protocol):
+    """An answer."""
+
+    status_code: int
+    is_closed: bool
+    stream: Any  # pyright: ignore[reportExplicitAny]
+    extensions: Any  # pyright: ignore[reportExplicitAny]
+
+    @property
+    def headers(self) -> Headers:
+        """Its headers."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close it."""
+        ...
+
+
+Req = TypeVar("Req", bound=Request)
+Res = TypeVar("Res", bound=Response)
+
+
+class HeldBody:
+    """
+    The body of an answer that lets its call end when it has been read, or is closed.
+
+    :param body: the library's own
+    :param call: the call
+
+    """
+
+    def __init__(self, body: Body, call: HeldCall) -> None:
+        self._body = body
+        self._call = call
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        chunks = aiter(self._body)
+        try:
+            async for chunk in chunks:
+                self._call.take(chunk)
+                yield chunk
+        except Exception:
+            self._call.end()
+            raise
+        finally:
+            if isinstance(chunks, AsyncGenerator):
+                await chunks.aclose()
+
+        self._call.end(complete=True)
+
+    async def aclose(self) -> None:
+        try:
+            await self._body.aclose()
+        finally:
+            self._call.end()
+
+    def __del__(self) -> None:
+        self._call.lose()
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """
+    What is needed of the library.
+
+    :ivar response: its class of answers
+    :ivar bytes_body: its class of bodies that can be sent again
+    :ivar held_body: makes a body that is a :class:`HeldBody`
+    :ivar never_left: its errors after which nothing has reached the server
+    :ivar turn_timeout: makes the error of a request that has not got its turn
+
+    """
+
+    response: Callable[..., Any]  # pyright: ignore[reportExplicitAny]
+    bytes_body: Callable[[bytes], object]
+    held_body: Callable[[Body, HeldCall], object]
+    never_left: tuple[type[BaseException], ...]
+    turn_timeout: Callable[[LimitExceeded], Exception]
+
+
+@final
+class _Request(Generic[Req, Res]):
+    """A request, as an exchange knows it."""
+
+    def __init__(
+        self,
+        library: Library,
+        send: Callable[[Req], Awaitable[Res]],
+        request: Req,
+        settle: Callable[[Res], Cost | None] | None,
+    ) -> None:
+        self._library = library
+        self._send = send
+        self._request = request
+        self._settle = settle
+        self.idempotent = request.method.upper() in _IDEMPOTENT
+        bytes_body = library.bytes_body
+        self.replayable = isinstance(bytes_body, type) and isinstance(request.stream, bytes_body)
+        self.settles = settle is not None
+
+    async def send(self) -> Res:
+        return await self._send(self._request)
+
+    def never_left(self, error: BaseException) -> bool:
+        return isinstance(error, self._library.never_left)
+
+    def head(self, answer: Res) -> tuple[int, Iterable[tuple[str, str]]]:
+        raw = answer.headers.raw
+        names = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw]
+        return answer.status_code, names
+
+    def is_over(self, answer: Res) -> bool:
+        return answer.is_closed
+
+    def settle_of(self, answer: Res) -> Settle | None:
+        settle, response = self._settle, self._library.response
+        if settle is None:
+            return None
+
+        if answer.is_closed:
+            return lambda _: settle(answer)
+
+        status, headers = answer.status_code, answer.headers.raw
+        # A copy, because the answer is its reader's. It is decoded as that is.
+        return lambda body: settle(cast("Res", response(status, headers=headers, content=body)))
+
+    async def close(self, answer: Res) -> None:
+        with anyio.move_on_after(_CLOSING, shield=True):
+            await answer.aclose()
+
+    async def drain(self, answer: Res) -> Res:
+        if answer.is_closed:
+            return answer
+
+        body = await self._small_body(answer)
+        copy = self._library.response(
+            answer.status_code,
+            headers=answer.headers.raw,
+            stream=self._library.bytes_body(body),
+            extensions=answer.extensions,
+        )
+        return cast("Res", copy)
+
+    async def _small_body(self, answer: Res) -> bytes:
+        """Return an answer's body, and close it; none if it is large, slow or broken."""
+        body = bytearray()
+        whole = False
+        try:
+            with anyio.move_on_after(_DRAINING):
+                async for chunk in answer.stream:
+                    body += chunk
+                    if len(body) > _DRAINED:
+                        break
+                else:
+                    whole = True
+        except Exception:  # noqa: BLE001 - of an answer that nobody waits for
+            whole = False
+        finally:
+            await self.close(answer)
+
+        return bytes(body) if whole else b""
+
+    def hold(self, answer: Res, call: HeldCall) -> None:
+        answer.stream = self._library.held_body(answer.stream, call)
+
+    def note(self, answer: Res, waited: float, attempts: int, permit: Permit) -> None:
+        said = {"waited": waited, "attempts": attempts, "permit": permit}
+        answer.extensions = {**answer.extensions, _EXTENSION: said}
+
+    def turn_timeout(self, error: LimitExceeded) -> Exception:
+        return self._library.turn_timeout(error)
+
+
+class Throttled(Generic[Req, Res]):
+    """
+    A transport whose requests wait for their turns, and which goes by what the server says.
+
+    The parameters are told where it has a name.
+    """
+
+    _library: ClassVar[Library]
+
+    def __init__(
+        self,
+        transport: Any,  # pyright: ignore[reportExplicitAny] # the library's own class
+        limiter: ClientLimiter,
+        *,
+        key: Callable[[Req], Hashable] | None = None,
+        cost: Cost | Exempt | Callable[[Req], Cost | Exempt] = 1,
+        settle: Callable[[Res], Cost | None] | None = None,
+        profile: Profile | str = "plain",
+        max_throttles: int = 5,
+        max_wait: MaxWait = None,
+        max_pause: float = 3600.0,
+        learn: bool = False,
+    ) -> None:
+        if not hasattr(transport, "handle_async_request"):
+            raise TypeError(
+                f"transport must be an async transport, such as AsyncHTTPTransport(), "
+                f"not {transport!r}"
+            )
+
+        if settle is not None and not callable(settle):
+            raise TypeError(f"settle must be a function of an answer, or None, not {settle!r}")
+
+        self._transport = transport
+        self._settle = settle
+        self._options = Options[Req](
+            limiter,
+            key=key,
+            cost=cost,
+            profile=profile,
+            max_throttles=max_throttles,
+            max_wait=max_wait,
+            max_pause=max_pause,
+            learn=learn,
+        )
+
+    async def handle_async_request(self, request: Req) -> Res:
+        """Send a request in its turn; return the answer, which holds its slot until it is over."""
+        send: Callable[[Req], Awaitable[Res]] = self._transport.handle_async_request
+        url, options = request.url, self._options
+        host = key_of_host(url.scheme, url.host, url.port)
+        asked = options.asked(request, host, request.extensions.get(_EXTENSION))
+        if asked is None:
+            return await send(request)
+
+        wire = _Request(self._library, send, request, self._settle)
+        exchange = Exchange(
+            wire, options.hosts, asked.key, options.rules, cost=asked.cost, max_wait=asked.max_wait
+        )
+        return await exchange.run(asked.priority)
+
+    async def aclose(self) -> None:
+        """Close the transport inside of this one."""
+        await self._transport.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self._transport.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        await self._transport.__aexit__(exc_type, exc_value, traceback)

@@ -1,0 +1,95 @@
+"""Throttled clients of httpx2: ``pip install anythrottle[httpx2]``."""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+import httpx2
+
+from .._errors import LimitExceeded
+from .._policies.policy import Decision, PolicyState
+from ._transport import HeldBody, Library, Throttled
+
+__all__ = ("ThrottledTransport", "TurnTimeout")
+
+
+@final
+class TurnTimeout(LimitExceeded, httpx2.PoolTimeout):
+    """
+    Raised if a request has not got its turn within ``max_wait``: a ``PoolTimeout`` of httpx2, too.
+
+    :ivar decision: why, and when a request could go
+    :ivar quotas: what each policy of the limiter had left
+
+    """
+
+    def __init__(self, decision: Decision, quotas: tuple[PolicyState, ...] = ()) -> None:
+        # Not by super(): the two bases are made in ways of their own.
+        Exception.__init__(self, decision, quotas)
+        self.decision = decision
+        self.quotas = quotas
+        self._request = None
+
+
+class _HeldBody(HeldBody, httpx2.AsyncByteStream):
+    """A body that httpx2 takes for one."""
+
+
+def _turn_timeout(error: LimitExceeded) -> TurnTimeout:
+    return TurnTimeout(error.decision, error.quotas)
+
+
+class ThrottledTransport(Throttled[httpx2.Request, httpx2.Response], httpx2.AsyncBaseTransport):
+    """
+    A transport of httpx2 whose requests wait for their turns, and go by what the server says.
+
+    >>> import httpx2
+    >>> from anythrottle.integrations.httpx2 import ThrottledTransport
+    >>> transport = ThrottledTransport(httpx2.AsyncHTTPTransport(), "20/10s")
+    >>> client = httpx2.AsyncClient(transport=transport)
+
+    A request holds its slot and its charge until its answer has been read, or is closed. Waiting
+    for a turn counts for none of the timeouts of httpx2, and holds no connection. A refusal pauses
+    the limiter for all; the request goes again, if it can, from the front of the line.
+
+    :param transport: what sends the requests
+    :param limiter: a text such as ``"20/10s"``: so much for each host, measured from the end of
+        each call unless the text says otherwise; a limiter for all; or a
+        :class:`~anythrottle.KeyedLimiter`
+    :param key: returns, for a request, whose limiter it is for; ``None`` for its host
+    :param cost: what a request costs: calls, amounts by unit, a function of the request that
+        returns either, or :data:`~anythrottle.integrations.headers.EXEMPT`
+    :param settle: returns, for a complete copy of an answer, what the call has really cost;
+        ``None`` to leave it. It is called when the body has been read, if that is no longer than 4
+        MiB
+    :param profile: how the server tells its figures: a name of
+        :data:`~anythrottle.integrations.headers.PROFILES`, or a profile of your own
+    :param max_throttles: how often a request is sent at most, at least 1
+    :param max_wait: for how many seconds a request waits for each turn at most, 0 or more;
+        ``"deadline"`` for until the deadline of the enclosing cancel scope; ``None`` for as long as
+        it takes
+    :param max_pause: for how many seconds a pause is waited for at most, above 0; after a refusal
+        that asks for more, the limiter pauses for so long, and the answer is returned
+    :param learn: whether the limits that the server tells become the limiter's
+    :raises TypeError: if a parameter is of the wrong type
+    :raises ValueError: if a parameter is out of its range
+
+    Each request can say otherwise of itself, by
+    ``extensions={"anythrottle": {"cost": 2, "priority": -1, "max_wait": 5, "key": "other"}}``. Its
+    answer tells in ``extensions["anythrottle"]`` for how long it has ``waited``, in how many
+    ``attempts`` it came, and its ``permit``.
+    """
+
+    _library: ClassVar = Library(
+        response=httpx2.Response,
+        bytes_body=httpx2.ByteStream,
+        held_body=_HeldBody,
+        never_left=(
+            httpx2.ConnectError,
+            httpx2.ConnectTimeout,
+            httpx2.PoolTimeout,
+            httpx2.UnsupportedProtocol,
+            httpx2.LocalProtocolError,
+        ),
+        turn_timeout=_turn_timeout,
+    )
