@@ -44,8 +44,8 @@ def parse_retry_after(text: str, *, utc: float | str | None = None) -> float | N
         # More digits than a float can hold are as long as can be, but not for ever.
         seconds = min(float(match[1]), sys.float_info.max)
     else:
-        instant = _instant_of(text)
-        now = _instant_of(utc) if isinstance(utc, str) else utc
+        instant = instant_of(text)
+        now = instant_of(utc) if isinstance(utc, str) else utc
         now = time.time() if now is None or not isfinite(now) else now
         seconds = 0.0 if instant is None else instant - now
 
@@ -56,7 +56,7 @@ def parse_retry_after(text: str, *, utc: float | str | None = None) -> float | N
     return seconds
 
 
-def _instant_of(date: str) -> float | None:
+def instant_of(date: str) -> float | None:
     """Return the instant that an HTTP date means, in seconds since 1970."""
     try:
         instant = parsedate_to_datetime(date)

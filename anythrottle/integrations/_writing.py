@@ -1,0 +1,121 @@
+"""The fields ``RateLimit`` and ``RateLimit-Policy``, as the IETF's draft has them: write them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import lru_cache
+from math import ceil, isfinite
+from urllib.parse import quote
+
+import http_sf
+
+from .._policies.policy import Policy, PolicyState
+
+#: Timers fire up to a millisecond early, so who is told when to come is told a little later.
+_LATE = 0.002
+
+#: The greatest whole number of a structured field.
+_MOST = 10**15 - 1
+
+#: A limit that is not whole is told as a whole one for up to so many times its window.
+_MOST_WINDOWS = 1000
+
+#: Printable, and so it can be quoted.
+_PLAIN = "".join(map(chr, range(0x20, 0x7F)))
+
+
+def write_fields(states: Sequence[PolicyState]) -> tuple[tuple[bytes, bytes], ...]:
+    """
+    Return the fields that tell a client what each policy has left; none if there is no policy.
+
+    >>> from anythrottle import RateLimiter
+    >>> for name, value in write_fields(RateLimiter("20/10s", "9k tokens/min").quotas()):
+    ...     print(f"{name.decode()}: {value.decode()}")
+    ratelimit-policy: "calls-0";q=20;w=10, "tokens-1";q=9000;w=60;qu="tokens"
+    ratelimit: "calls-0";r=20, "tokens-1";r=9000
+
+    They are those of draft-ietf-httpapi-ratelimit-headers-11: a window is rounded up, what is left
+    is rounded down. ``t`` tells when there is more, by :func:`whole_seconds`, and our parameter
+    ``anythrottle-t`` the same in milliseconds; neither is there if nothing is missing, or if
+    that depends on when a call ends. A limit that is not whole is told for a longer window. A policy
+    without a limit, infinity, is not told.
+
+    :param states: what each policy has left, in their order
+    """
+    policies = tuple(state.policy for state in states)
+    try:
+        field, heads = _cached_heads(policies)
+    except TypeError:
+        # A policy of a user's own that has no hash.
+        field, heads = _heads(policies)
+
+    items = [
+        _item(head, limit, state)
+        for state, (head, limit) in zip(states, heads, strict=True)
+        if limit
+    ]
+    if not items:
+        return ()
+
+    return (b"ratelimit-policy", field), (b"ratelimit", ", ".join(items).encode("ascii"))
+
+
+def whole_seconds(seconds: float) -> int:
+    """
+    Return after how many whole seconds to come again, at least 1: rounded up, and a little late.
+
+    :param seconds: after how many seconds there is something, at least 0; finite
+    """
+    return min(max(ceil(seconds + _LATE), 1), _MOST)
+
+
+def _item(head: str, limit: int, state: PolicyState) -> str:
+    """Return what is left by one policy."""
+    remaining = min(state.remaining, _MOST)
+    after = state.retry_after
+    if not after or remaining == limit or not isfinite(after):
+        return f"{head}{remaining}"
+
+    exact = min(ceil((after + _LATE) * 1000), _MOST)
+    return f"{head}{remaining};t={whole_seconds(after)};anythrottle-t={exact}"
+
+
+def _heads(policies: tuple[Policy, ...]) -> tuple[bytes, tuple[tuple[str, int], ...]]:
+    """
+    Return ``RateLimit-Policy``, and for each policy the begin of its item in ``RateLimit``.
+
+    With it goes its limit, 0 for a policy that is not told.
+    """
+    told: list[str] = []
+    heads: list[tuple[str, int]] = []
+    for index, policy in enumerate(policies):
+        if not isfinite(policy.limit):
+            heads.append(("", 0))
+            continue
+
+        unit = quote(policy.unit, safe=_PLAIN)
+        name = http_sf.ser(f"{unit}-{index}")
+        limit, window = _whole_limit(policy)
+        qu = "" if unit == "calls" else f";qu={http_sf.ser(unit)}"
+        told.append(f"{name};q={limit};w={window}{qu}")
+        heads.append((f"{name};r=", limit))
+
+    return ", ".join(told).encode("ascii"), tuple(heads)
+
+
+_cached_heads = lru_cache(maxsize=128)(_heads)
+
+
+def _whole_limit(policy: Policy) -> tuple[int, int]:
+    """Return the least whole limit that means the same, and the seconds that it is for."""
+    limit, window = policy.limit, policy.window
+    if limit == int(limit):
+        scaled, seconds = int(limit), ceil(min(window, _MOST))
+    else:
+        fraction = Fraction(limit).limit_denominator(_MOST_WINDOWS)
+        scaled = max(fraction.numerator, 1)
+        # Rounded before it is rounded up, because the product of 0.1 and 10 may be above 1.
+        seconds = ceil(round(min(scaled / limit * window, _MOST), 9))
+
+    return min(scaled, _MOST), min(max(seconds, 1), _MOST)
