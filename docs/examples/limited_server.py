@@ -56,9 +56,13 @@ class LimitedServer:
 
         headers = [(b"retry-after", b"%d" % retry_after)] if retry_after else []
         status = 429 if retry_after else 200
-        body = scope["path"].removeprefix("/").encode()
+        body = b"" if retry_after else self.page(scope["path"])
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+    def page(self, path: str) -> bytes:
+        """Return what is at a path."""
+        return path.removeprefix("/").encode()
 
     def refuse(self, now: float) -> int:
         """Tell after how many seconds to come again, or count the request and return 0."""
