@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, TypeVar
 
 from .._policies.checks import check_amount, check_seconds, check_unit
+
+T = TypeVar("T")
 
 #: When a status is a refusal: always, or only if the answer tells when to come again.
 When: TypeAlias = Literal["always", "told"]
@@ -195,7 +197,7 @@ def profile_of(value: Profile | str) -> Profile:
     return PROFILES[value]
 
 
-def _tuple(name: str, value: Iterable[object], what: str) -> tuple[object, ...]:
+def _tuple(name: str, value: Iterable[T], what: str) -> tuple[T, ...]:
     """Return the elements of what is no text."""
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise TypeError(f"{name} must be a tuple of {what}, not {value!r}")
@@ -259,11 +261,11 @@ def _pair(name: str, value: Iterable[object], what: str) -> tuple[object, object
     return pair[0], pair[1]
 
 
-def _checked_pauses(value: Iterable[Iterable[object]]) -> tuple[tuple[str, float], ...]:
+def _checked_pauses(value: Iterable[tuple[str, float]]) -> tuple[tuple[str, float], ...]:
     what = "pairs of a header and the seconds that its number is multiplied by"
     pauses: list[tuple[str, float]] = []
-    for each in value:
-        header, scale = _pair("retry_after", each, what)
+    for pair in _tuple("retry_after", value, what):
+        header, scale = _pair("retry_after", pair, what)
         pauses.append((_header("retry_after", header), check_amount("retry_after", scale)))
 
     return tuple(pauses)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
-from math import ceil, inf, isfinite
+from math import ceil, inf
 from urllib.parse import quote
 
 import http_sf
@@ -96,7 +96,7 @@ def _heads(policies: tuple[Policy, ...]) -> tuple[bytes, tuple[tuple[str, int], 
     told: list[str] = []
     heads: list[tuple[str, int]] = []
     for index, policy in enumerate(policies):
-        if not isfinite(policy.limit):
+        if policy.limit == inf:
             heads.append(("", 0))
             continue
 
