@@ -202,6 +202,8 @@ def _seventh_draft(text: str) -> Told:
     if limit is None and remaining is None:
         return Told(clean=False)
 
+    # When there is more than nobody knows what, tells nothing.
+    reset = None if remaining is None else reset
     return Told(((None, Quota("calls", limit, None, remaining, reset)),), clean)
 
 

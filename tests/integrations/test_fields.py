@@ -132,6 +132,7 @@ class TestSeventhDraft:
             ("remaining=50,reset=5,limit=100", calls(100, 60, 50, 5)),
             ("reset=5, remaining=50, limit=100;x=1, other=(1 2)", calls(100, 60, 50, 5)),
             ("limit=100", calls(100, 60, None, None)),
+            ("limit=100, reset=5", calls(100, 60, None, None)),
         ],
     )
     def test_joined_by_the_limit(self, state: str, quota: Quota) -> None:
