@@ -100,6 +100,7 @@ class Profile:
     """
     How a service says what is left, and how it refuses: data for :func:`read_figures`.
 
+    >>> from anythrottle.integrations.headers import Profile, QuotaFields, read_figures
     >>> mine = Profile("mine", (QuotaFields("x-left", None),), refusals={429: "always"})
     >>> read_figures(200, [("X-Left", "7")], mine, utc=0).quotas
     (Quota(unit='calls', limit=None, window=None, remaining=7, reset_after=None),)
@@ -112,7 +113,7 @@ class Profile:
     :param quotas: the headers that tell of each quota
     :param refusals: by status, from 100 to 599: ``"always"`` if such an answer is a refusal,
         ``"told"`` if it is one only with the time after which to come again, or with a quota that
-        has nothing left; ``None``: 429 always, 503 if told
+        has nothing left. What it is by default: ``{429: "always", 503: "told"}``
     :param doubtful: the statuses after which nobody knows whether the server did anything
     :param retry_after: the headers that tell how long to wait after a refusal, each with what its
         number is multiplied by to be seconds, above 0; the first that tells anything counts

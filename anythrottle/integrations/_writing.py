@@ -8,8 +8,6 @@ from functools import lru_cache
 from math import ceil, inf
 from urllib.parse import quote
 
-import http_sf
-
 from .._policies.policy import Policy, PolicyState
 
 #: Timers fire up to a millisecond early, so who is told when to come is told a little later, in
@@ -22,7 +20,7 @@ _MOST = 10**15 - 1
 #: A limit that is not whole is told as a whole one for up to so many times its window.
 _MOST_WINDOWS = 1000
 
-#: Printable, and so it can be quoted.
+#: What a String of a structured field can hold; what else is in a unit is written as in a URL.
 _PLAIN = "".join(map(chr, range(0x20, 0x7F)))
 
 
@@ -37,10 +35,10 @@ def write_fields(states: Sequence[PolicyState]) -> tuple[tuple[bytes, bytes], ..
     ratelimit: "calls-0";r=20, "tokens-1";r=9000
 
     They are those of draft-ietf-httpapi-ratelimit-headers-11: a window is rounded up, what is left
-    is rounded down. ``t`` tells when there is more, by :func:`whole_seconds`, and our parameter
-    ``anythrottle-t`` the same in milliseconds; neither is there if nothing is missing, or if that
-    depends on when a call ends. A limit that is not whole is told for a longer window. A policy
-    whose limit is infinity is not told.
+    is rounded down. ``t`` tells when there is more, rounded up and a little late, lest who comes
+    back by a timer that fires early is refused; our own parameter ``anythrottle-t`` tells the same
+    in milliseconds. Neither is there if nothing is missing, or if it depends on when a call ends.
+    A limit that is not whole is told for a longer window; one that is infinity, not at all.
 
     :param states: what each policy has left, in their order
     """
@@ -100,10 +98,10 @@ def _heads(policies: tuple[Policy, ...]) -> tuple[bytes, tuple[tuple[str, int], 
             heads.append(("", 0))
             continue
 
-        unit = quote(policy.unit, safe=_PLAIN)
-        name = http_sf.ser(f"{unit}-{index}")
+        unit = quote(policy.unit, safe=_PLAIN).replace("\\", r"\\").replace('"', r"\"")
+        name = f'"{unit}-{index}"'
         limit, window = _whole_limit(policy)
-        qu = "" if unit == "calls" else f";qu={http_sf.ser(unit)}"
+        qu = "" if unit == "calls" else f';qu="{unit}"'
         told.append(f"{name};q={limit};w={window}{qu}")
         heads.append((f"{name};r=", limit))
 

@@ -84,7 +84,7 @@ def check(figures: Figures, profile: Profile) -> None:
     assert set(figures.malformed) <= profile.known
 
 
-@examples(600)
+@examples(300)
 @given(answers())
 def test_nothing_raises_and_all_is_in_its_range(
     answer: tuple[int, list[tuple[str, str]], Profile, float],
