@@ -46,13 +46,11 @@ class Told:
     """
     What a field of the drafts tells.
 
-    :ivar named: quotas by name
-    :ivar unnamed: quotas without
+    :ivar quotas: the quotas, each with its name, ``None`` in drafts that have no names
     :ivar clean: whether all of it could be read
     """
 
-    named: tuple[tuple[str, Quota], ...] = ()
-    unnamed: tuple[Quota, ...] = ()
+    quotas: tuple[tuple[str | None, Quota], ...] = ()
     clean: bool = True
 
 
@@ -69,35 +67,35 @@ class Policies:
     __slots__ = ("_joined", "_policies")
 
     def __init__(self, told: Told) -> None:
-        self._policies = [*told.named, *(("", quota) for quota in told.unnamed)]
+        self._policies = list(told.quotas)
         #: The indexes of those that have been joined.
         self._joined: set[int] = set()
 
     def add(self, quotas: tuple[Quota, ...]) -> None:
         """Add policies without names."""
-        self._policies.extend(("", quota) for quota in quotas)
+        self._policies.extend((None, quota) for quota in quotas)
 
-    def join_named(self, name: str, quota: Quota) -> Quota:
-        """Return a quota with limit, window and unit of the first policy of its name."""
-        for index, (policy_name, policy) in enumerate(self._policies):
-            if policy_name == name:
-                self._joined.add(index)
-                return replace(policy, remaining=quota.remaining, reset_after=quota.reset_after)
+    def join(self, name: str | None, quota: Quota) -> Quota:
+        """
+        Return a quota with the limit, window and unit of its policy, if that is told.
 
-        return quota
+        It is the first of its name, or without a name, the only one of its limit.
+        """
+        if name is None and quota.limit is None:
+            return quota
 
-    def join_unnamed(self, quota: Quota) -> Quota:
-        """Return a quota with the window of the one policy of its limit, if there is just one."""
         like = [
             index
-            for index, (name, policy) in enumerate(self._policies)
-            if not name and (policy.unit, policy.limit) == (quota.unit, quota.limit)
+            for index, (named, policy) in enumerate(self._policies)
+            if named == name
+            and (name is not None or (policy.unit, policy.limit) == (quota.unit, quota.limit))
         ]
-        if quota.limit is None or len(like) != 1:
+        if not like or (name is None and len(like) > 1):
             return quota
 
         self._joined.add(like[0])
-        return replace(quota, window=self._policies[like[0]][1].window)
+        policy = self._policies[like[0]][1]
+        return replace(policy, remaining=quota.remaining, reset_after=quota.reset_after)
 
     def rest(self) -> Iterator[Quota]:
         """Return the policies that have not been joined."""
@@ -113,26 +111,21 @@ def policies_of(text: str) -> Told:
     if items is None:
         return Told(clean=False)
 
-    named: list[tuple[str, Quota]] = []
-    unnamed: list[Quota] = []
+    quotas: list[tuple[str | None, Quota]] = []
     clean = True
     for value, params in items:
         name = _text_of(value)
         unit = _unit_of(params)
-        limit = _whole(params.get("q") if name is not None else value, least=1)
+        limit = _whole(value if name is None else params.get("q"), least=1)
         window = _decimal(params.get("w"))
         if unit is None or limit is None or window == 0:
             clean = False
             continue
 
         clean = clean and (window is not None or "w" not in params)
-        quota = Quota(unit, limit, window, None, None)
-        if name is None:
-            unnamed.append(quota)
-        else:
-            named.append((name, quota))
+        quotas.append((name, Quota(unit, limit, window, None, None)))
 
-    return Told(tuple(named), tuple(unnamed), clean)
+    return Told(tuple(quotas), clean)
 
 
 def states_of(text: str) -> Told:
@@ -144,7 +137,7 @@ def states_of(text: str) -> Told:
     if items is None:
         return Told(clean=False)
 
-    named: list[tuple[str, Quota]] = []
+    quotas: list[tuple[str | None, Quota]] = []
     clean = True
     for value, params in items:
         name = _text_of(value)
@@ -159,9 +152,9 @@ def states_of(text: str) -> Told:
         clean = clean and (reset is not None or "t" not in params)
         clean = clean and (exact is not None or "anythrottle-t" not in params)
         reset = reset if exact is None else exact / 1000
-        named.append((name, Quota(unit, None, None, remaining, reset)))
+        quotas.append((name, Quota(unit, None, None, remaining, reset)))
 
-    return Told(tuple(named), clean=clean)
+    return Told(tuple(quotas), clean)
 
 
 def limits_of(text: str, unit: str) -> tuple[int, tuple[Quota, ...]] | None:
@@ -209,7 +202,9 @@ def _seventh_draft(text: str) -> Told:
     if limit is None and remaining is None:
         return Told(clean=False)
 
-    return Told(unnamed=(Quota("calls", limit, None, remaining, reset),), clean=clean)
+    # When there is more than nobody knows what, tells nothing.
+    reset = None if remaining is None else reset
+    return Told(((None, Quota("calls", limit, None, remaining, reset)),), clean)
 
 
 def _list_of(text: str) -> list[_Item] | None:

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, TypeVar
 
 from .._policies.checks import check_amount, check_seconds, check_unit
+
+T = TypeVar("T")
 
 #: When a status is a refusal: always, or only if the answer tells when to come again.
 When: TypeAlias = Literal["always", "told"]
@@ -98,6 +100,7 @@ class Profile:
     """
     How a service says what is left, and how it refuses: data for :func:`read_figures`.
 
+    >>> from anythrottle.integrations.headers import Profile, QuotaFields, read_figures
     >>> mine = Profile("mine", (QuotaFields("x-left", None),), refusals={429: "always"})
     >>> read_figures(200, [("X-Left", "7")], mine, utc=0).quotas
     (Quota(unit='calls', limit=None, window=None, remaining=7, reset_after=None),)
@@ -110,7 +113,7 @@ class Profile:
     :param quotas: the headers that tell of each quota
     :param refusals: by status, from 100 to 599: ``"always"`` if such an answer is a refusal,
         ``"told"`` if it is one only with the time after which to come again, or with a quota that
-        has nothing left; ``None``: 429 always, 503 if told
+        has nothing left. What it is by default: ``{429: "always", 503: "told"}``
     :param doubtful: the statuses after which nobody knows whether the server did anything
     :param retry_after: the headers that tell how long to wait after a refusal, each with what its
         number is multiplied by to be seconds, above 0; the first that tells anything counts
@@ -195,7 +198,7 @@ def profile_of(value: Profile | str) -> Profile:
     return PROFILES[value]
 
 
-def _tuple(name: str, value: Iterable[object], what: str) -> tuple[object, ...]:
+def _tuple(name: str, value: Iterable[T], what: str) -> tuple[T, ...]:
     """Return the elements of what is no text."""
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise TypeError(f"{name} must be a tuple of {what}, not {value!r}")
@@ -259,11 +262,11 @@ def _pair(name: str, value: Iterable[object], what: str) -> tuple[object, object
     return pair[0], pair[1]
 
 
-def _checked_pauses(value: Iterable[Iterable[object]]) -> tuple[tuple[str, float], ...]:
+def _checked_pauses(value: Iterable[tuple[str, float]]) -> tuple[tuple[str, float], ...]:
     what = "pairs of a header and the seconds that its number is multiplied by"
     pauses: list[tuple[str, float]] = []
-    for each in value:
-        header, scale = _pair("retry_after", each, what)
+    for pair in _tuple("retry_after", value, what):
+        header, scale = _pair("retry_after", pair, what)
         pauses.append((_header("retry_after", header), check_amount("retry_after", scale)))
 
     return tuple(pauses)

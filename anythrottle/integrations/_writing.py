@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
-from math import ceil, isfinite
+from math import ceil, inf
 from urllib.parse import quote
-
-import http_sf
 
 from .._policies.policy import Policy, PolicyState
 
-#: Timers fire up to a millisecond early, so who is told when to come is told a little later.
-_LATE = 0.002
+#: Timers fire up to a millisecond early, so who is told when to come is told a little later, in
+#: milliseconds.
+_LATE = 2
 
 #: The greatest whole number of a structured field.
 _MOST = 10**15 - 1
@@ -21,7 +20,7 @@ _MOST = 10**15 - 1
 #: A limit that is not whole is told as a whole one for up to so many times its window.
 _MOST_WINDOWS = 1000
 
-#: Printable, and so it can be quoted.
+#: What a String of a structured field can hold; what else is in a unit is written as in a URL.
 _PLAIN = "".join(map(chr, range(0x20, 0x7F)))
 
 
@@ -36,25 +35,25 @@ def write_fields(states: Sequence[PolicyState]) -> tuple[tuple[bytes, bytes], ..
     ratelimit: "calls-0";r=20, "tokens-1";r=9000
 
     They are those of draft-ietf-httpapi-ratelimit-headers-11: a window is rounded up, what is left
-    is rounded down. ``t`` tells when there is more, by :func:`whole_seconds`, and our parameter
-    ``anythrottle-t`` the same in milliseconds; neither is there if nothing is missing, or if
-    that depends on when a call ends. A limit that is not whole is told for a longer window. A policy
-    without a limit, infinity, is not told.
+    is rounded down. ``t`` tells when there is more, rounded up and a little late, lest who comes
+    back by a timer that fires early is refused; our own parameter ``anythrottle-t`` tells the same
+    in milliseconds. Neither is there if nothing is missing, or if it depends on when a call ends.
+    A limit that is not whole is told for a longer window; one that is infinity, not at all.
 
     :param states: what each policy has left, in their order
     """
-    policies = tuple(state.policy for state in states)
+    policies = tuple([state.policy for state in states])
     try:
         field, heads = _cached_heads(policies)
     except TypeError:
         # A policy of a user's own that has no hash.
         field, heads = _heads(policies)
 
-    items = [
-        _item(head, limit, state)
-        for state, (head, limit) in zip(states, heads, strict=True)
-        if limit
-    ]
+    items: list[str] = []
+    for state, (head, limit) in zip(states, heads, strict=True):
+        if head:
+            items.append(head + _left(state, limit))
+
     if not items:
         return ()
 
@@ -67,37 +66,42 @@ def whole_seconds(seconds: float) -> int:
 
     :param seconds: after how many seconds there is something, at least 0; finite
     """
-    return min(max(ceil(seconds + _LATE), 1), _MOST)
+    return -(-_milliseconds(seconds) // 1000)
 
 
-def _item(head: str, limit: int, state: PolicyState) -> str:
-    """Return what is left by one policy."""
-    remaining = min(state.remaining, _MOST)
+def _left(state: PolicyState, limit: int) -> str:
+    """Return how much is left by one policy, and when there is more, as it stands behind ``r=``."""
+    remaining = state.remaining
     after = state.retry_after
-    if not after or remaining == limit or not isfinite(after):
-        return f"{head}{remaining}"
+    if not after or remaining == limit or after == inf:
+        return str(min(remaining, _MOST))
 
-    exact = min(ceil((after + _LATE) * 1000), _MOST)
-    return f"{head}{remaining};t={whole_seconds(after)};anythrottle-t={exact}"
+    exact = _milliseconds(after)
+    return f"{min(remaining, _MOST)};t={-(-exact // 1000)};anythrottle-t={exact}"
+
+
+def _milliseconds(seconds: float) -> int:
+    """Return after how many milliseconds to come again, at least 2."""
+    return ceil(min(seconds * 1000 + _LATE, _MOST))
 
 
 def _heads(policies: tuple[Policy, ...]) -> tuple[bytes, tuple[tuple[str, int], ...]]:
     """
     Return ``RateLimit-Policy``, and for each policy the begin of its item in ``RateLimit``.
 
-    With it goes its limit, 0 for a policy that is not told.
+    With it goes its limit. The begin is empty for a policy that is not told.
     """
     told: list[str] = []
     heads: list[tuple[str, int]] = []
     for index, policy in enumerate(policies):
-        if not isfinite(policy.limit):
+        if policy.limit == inf:
             heads.append(("", 0))
             continue
 
-        unit = quote(policy.unit, safe=_PLAIN)
-        name = http_sf.ser(f"{unit}-{index}")
+        unit = quote(policy.unit, safe=_PLAIN).replace("\\", r"\\").replace('"', r"\"")
+        name = f'"{unit}-{index}"'
         limit, window = _whole_limit(policy)
-        qu = "" if unit == "calls" else f";qu={http_sf.ser(unit)}"
+        qu = "" if unit == "calls" else f';qu="{unit}"'
         told.append(f"{name};q={limit};w={window}{qu}")
         heads.append((f"{name};r=", limit))
 

@@ -218,8 +218,7 @@ class _Reading:
                 quotas.append(quota)
 
         states = self._told("ratelimit", states_of)
-        quotas.extend(policies.join_named(name, quota) for name, quota in states.named)
-        quotas.extend(map(policies.join_unnamed, states.unnamed))
+        quotas.extend(policies.join(name, quota) for name, quota in states.quotas)
         quotas.extend(policies.rest())
         return tuple(quotas[:_MOST_QUOTAS])
 
@@ -259,7 +258,7 @@ class _Reading:
 
         more_after = _more_after(fields, limit, remaining, reset, overdrawn)
         quota = Quota(unit, limit, fields.window, remaining, more_after)
-        return quota if fields.window else policies.join_unnamed(quota)
+        return quota if fields.window else policies.join(None, quota)
 
     def _reset(self, fields: QuotaFields) -> float | None:
         """Return the seconds until the reset, by the first header that tells it."""
