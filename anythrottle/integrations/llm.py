@@ -61,7 +61,7 @@ class TokenCost:
     >>> prompt = {"messages": [{"role": "user", "content": "Why?"}], "max_completion_tokens": 500}
     >>> url = "https://api.openai.com/v1/chat/completions"
     >>> tokens.estimate(httpx2.Request("POST", url, json=prompt))
-    {'tokens': 518}
+    {'tokens': 517}
     >>> usage = {"prompt_tokens": 8, "completion_tokens": 40, "total_tokens": 48}
     >>> tokens.used(httpx2.Response(200, json={"usage": usage}))
     {'tokens': 48}
