@@ -14,6 +14,7 @@ from sphinx.application import Sphinx
 from sphinx.util.inspect import signature
 
 import anythrottle.integrations.headers
+import anythrottle.integrations.llm
 import anythrottle.integrations.rich
 import anythrottle.testing  # noqa: F401 # documented too
 
