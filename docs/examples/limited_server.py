@@ -6,7 +6,7 @@ import math
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -74,26 +74,31 @@ class LimitedServer:
         self.allowed.append(now)
         return 0
 
-    @asynccontextmanager
-    async def serving(self, backend: str) -> AsyncIterator[str]:
-        """Serve on a free port of this machine, and yield the URL."""
-        # The port is ours, and connections may queue, before the server has started.
-        listener = socket.create_server(("127.0.0.1", 0))
-        url = "http://{}:{}".format(*listener.getsockname())
-        config = Config.from_mapping(
-            bind=f"fd://{listener.detach()}", loglevel="WARNING", graceful_timeout=0.5
-        )
-        serve = import_module(f"hypercorn.{backend}").serve
-        stop = anyio.Event()
+    def serving(self, backend: str) -> AbstractAsyncContextManager[str]:
+        """Serve on a free port of this machine; return what yields the URL."""
+        return serving(self, backend)
 
-        async def serve_until_stopped() -> None:
-            # If it were cancelled, it would leave its sockets open.
-            with anyio.CancelScope(shield=True):
-                await serve(self, config, shutdown_trigger=stop.wait, mode="asgi")
 
-        async with anyio.create_task_group() as task_group:
-            task_group.start_soon(serve_until_stopped)
-            try:
-                yield url
-            finally:
-                stop.set()
+@asynccontextmanager
+async def serving(app: Any, backend: str) -> AsyncIterator[str]:
+    """Serve an ASGI app on a free port of this machine, and yield the URL."""
+    # The port is ours, and connections may queue, before the server has started.
+    listener = socket.create_server(("127.0.0.1", 0))
+    url = "http://{}:{}".format(*listener.getsockname())
+    config = Config.from_mapping(
+        bind=f"fd://{listener.detach()}", loglevel="WARNING", graceful_timeout=0.5
+    )
+    serve = import_module(f"hypercorn.{backend}").serve
+    stop = anyio.Event()
+
+    async def serve_until_stopped() -> None:
+        # If it were cancelled, it would leave its sockets open.
+        with anyio.CancelScope(shield=True):
+            await serve(app, config, shutdown_trigger=stop.wait, mode="asgi")
+
+    async with anyio.create_task_group() as task_group:
+        task_group.start_soon(serve_until_stopped)
+        try:
+            yield url
+        finally:
+            stop.set()
