@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import anyio
-import anyio.abc
 import httpx2
 import pytest
 
@@ -20,6 +19,8 @@ from anythrottle import RateLimiter, WindowTokenBucket
 from anythrottle.integrations.httpx2 import ThrottledTransport
 
 REQUESTS = 60
+
+both_backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
 CONFIGURATION = """
 master_process off; daemon off; worker_processes 1;
@@ -114,38 +115,38 @@ def wait_for(port: int, process: subprocess.Popen[str]) -> None:
             return
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
-@pytest.mark.parametrize(("rate", "limits"), CASES)
-async def test_nothing_is_refused(tmp_path: Path, rate: int, limits: Limits) -> None:
+async def ask(port: int, transport: httpx2.AsyncBaseTransport) -> Counter[int]:
+    """Send many requests at once; return how often each status was answered."""
     statuses = Counter[int]()
-    transport = ThrottledTransport(
-        httpx2.AsyncHTTPTransport(), limits.limiter(rate), max_throttles=1
-    )
 
-    async def get(url: str) -> None:
-        statuses[(await client.get(url)).status_code] += 1
+    async def get() -> None:
+        answer = await client.get(f"http://127.0.0.1:{port}/page")
+        statuses[answer.status_code] += 1
 
+    async with (
+        httpx2.AsyncClient(transport=transport) as client,
+        anyio.create_task_group() as task_group,
+    ):
+        for _ in range(REQUESTS):
+            task_group.start_soon(get)
+
+    return statuses
+
+
+@both_backends
+@pytest.mark.parametrize(("rate", "limits"), CASES)
+def test_nothing_is_refused(tmp_path: Path, rate: int, limits: Limits, backend: str) -> None:
+    limiter = limits.limiter(rate)
+    transport = ThrottledTransport(httpx2.AsyncHTTPTransport(), limiter, max_throttles=1)
     with nginx(tmp_path, rate, limits.limits) as port:
-        async with (
-            httpx2.AsyncClient(transport=transport) as client,
-            anyio.create_task_group() as task_group,
-        ):
-            for _ in range(REQUESTS):
-                task_group.start_soon(get, f"http://127.0.0.1:{port}/page")
+        statuses = anyio.run(ask, port, transport, backend=backend)
 
     assert statuses == {200: REQUESTS}
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
-async def test_without_a_limiter_most_are_refused(tmp_path: Path) -> None:
-    statuses = Counter[int]()
-
-    async def get(url: str) -> None:
-        statuses[(await client.get(url)).status_code] += 1
-
+@both_backends
+def test_without_a_limiter_most_are_refused(tmp_path: Path, backend: str) -> None:
     with nginx(tmp_path, 1, "limit_req zone=rate burst=10 nodelay;") as port:
-        async with httpx2.AsyncClient() as client, anyio.create_task_group() as task_group:
-            for _ in range(REQUESTS):
-                task_group.start_soon(get, f"http://127.0.0.1:{port}/page")
+        statuses = anyio.run(ask, port, httpx2.AsyncHTTPTransport(), backend=backend)
 
     assert statuses[503] > statuses[200] >= 11
