@@ -320,7 +320,9 @@ class TestBucketAndEverywhere:
         assert read(200, {"X-RateLimit-Bucket": " "}, "discord").bucket is None
         assert read(200, {"X-RateLimit-Bucket": "b"}).bucket is None
 
-    @pytest.mark.parametrize(("text", "everywhere"), [(" TRUE ", True), ("false", False)])
+    @pytest.mark.parametrize(
+        ("text", "everywhere"), [(" TRUE ", True), ("false", False), ("yes", False)]
+    )
     def test_everywhere(self, text: str, everywhere: bool) -> None:
         headers = {"X-RateLimit-Global": text}
         assert read(429, headers, "discord").everywhere == everywhere

@@ -79,10 +79,12 @@ class TestPolicies:
             WindowTokenBucket(9, 60, unit="tokens"),
             WindowTokenBucket(8, 1),
             WindowTokenBucket(7, 1, unit='größe "x\\y"'),
+            WindowTokenBucket(6, 1, unit=" ~\x1f\x7f"),
         )
         assert policy_field(*policies) == (
             '"calls-0";q=20;w=10, "tokens-1";q=9;w=60;qu="tokens", "calls-2";q=8;w=1, '
-            r'"gr%C3%B6%C3%9Fe \"x\\y\"-3";q=7;w=1;qu="gr%C3%B6%C3%9Fe \"x\\y\""'
+            r'"gr%C3%B6%C3%9Fe \"x\\y\"-3";q=7;w=1;qu="gr%C3%B6%C3%9Fe \"x\\y\"", '
+            '" ~%1F%7F-4";q=6;w=1;qu=" ~%1F%7F"'
         )
 
     def test_a_policy_without_a_limit_is_not_told(self) -> None:
