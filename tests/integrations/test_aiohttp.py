@@ -8,6 +8,7 @@ import logging
 import pickle
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from math import inf
 from typing import Any
 
 import aiohttp
@@ -118,7 +119,8 @@ async def test_a_body_that_may_be_gone_is_not_sent_again(
 
 
 async def test_what_asks_whether_it_may_go_on_asks_again(server: Loopback) -> None:
-    server.answers += [refused(), refused()]
+    again = text(b"no", 429, retry_after="0.001", connection="close")
+    server.answers += [again, again]
     limiter = RateLimiter(concurrency=1)
     async with (
         client(server, limiter) as session,
@@ -200,6 +202,7 @@ REFUSED_AGAIN: dict[str, tuple[Answer, bytes]] = {
     "as large as is read": (refused(body=b"x" * 65536), b"x" * 65536),
     "without a body": (refused(body=b""), b""),
     "large": (refused(body=b"x" * 65537), b""),
+    "large, and slow": (streamed(429, size=65537, retry_after="0.001"), b""),
     "slow": (streamed(429, retry_after="0.001"), b""),
     "broken": (broken(429, retry_after="0.001"), b""),
 }
@@ -210,7 +213,7 @@ REFUSED_AGAIN: dict[str, tuple[Answer, bytes]] = {
 async def test_without_a_second_turn_the_answer_is_the_servers_own(
     server: Loopback, kind: str, by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_DRAINING", SOON if kind == "slow" else 20)
+    monkeypatch.setattr(module, "_DRAINING", SOON if kind == "slow" else inf)
     answer, body = REFUSED_AGAIN[kind]
     server.answers.append(answer)
     limiter = RateLimiter("1/h", concurrency=1, measure="end")
@@ -230,9 +233,9 @@ async def test_without_a_second_turn_the_answer_is_the_servers_own(
 
 
 async def test_a_slow_refusal_does_not_outlast_the_time_of_its_request(server: Loopback) -> None:
-    server.answers.append(streamed(429, retry_after="0.001"))
+    server.answers.append(streamed(429, retry_after="1000"))
     limiter = RateLimiter(concurrency=1)
-    async with client(server, limiter, timeout=0.3) as session:
+    async with client(server, limiter, timeout=0.3) as session, asyncio.timeout(20):
         with pytest.raises(TimeoutError) as raised:
             await session.get("/")
 

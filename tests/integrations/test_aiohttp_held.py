@@ -156,6 +156,7 @@ async def half(server: Loopback, session: aiohttp.ClientSession) -> aiohttp.Clie
     return response
 
 
+@pytest.mark.filterwarnings("ignore:Unclosed connection:ResourceWarning")  # aiohttp's own
 @pytest.mark.parametrize("in_cycle", [False, True])
 async def test_an_answer_that_is_dropped_is_over_when_it_is_collected(
     server: Loopback, limiter: RateLimiter, *, in_cycle: bool
