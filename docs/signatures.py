@@ -13,6 +13,7 @@ from types import GenericAlias, ModuleType
 from sphinx.application import Sphinx
 from sphinx.util.inspect import signature
 
+import anythrottle.integrations.aiohttp
 import anythrottle.integrations.rich
 import anythrottle.testing  # noqa: F401 # documented too
 
