@@ -469,7 +469,7 @@ async def test_an_error_of_ours_closes_the_answer(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("mine")
 
-    monkeypatch.setattr(exchange, "tighten", fail)
+    monkeypatch.setattr(exchange, "read_figures", fail)
     server.answers.append(streamed())
     limiter = RateLimiter(concurrency=1)
     async with client(server, limiter) as session:
