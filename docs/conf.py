@@ -53,6 +53,7 @@ python_use_unqualified_type_names = True
 
 # Kept here, so that building needs no network: one line for each name that we refer to.
 intersphinx_mapping = {
+    "aiohttp": ("https://docs.aiohttp.org/en/stable", "_inventories/aiohttp.txt"),
     "python": ("https://docs.python.org/3", "_inventories/python.txt"),
     "anyio": ("https://anyio.readthedocs.io/en/stable", "_inventories/anyio.txt"),
     "rich": ("https://rich.readthedocs.io/en/stable", "_inventories/rich.txt"),

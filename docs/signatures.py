@@ -15,6 +15,7 @@ from sphinx.util.inspect import signature
 
 import anythrottle.integrations.headers
 import anythrottle.integrations.llm
+import anythrottle.integrations.aiohttp
 import anythrottle.integrations.rich
 import anythrottle.testing  # noqa: F401 # documented too
 

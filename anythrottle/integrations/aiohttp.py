@@ -58,13 +58,13 @@ class ThrottledMiddleware:
     """
     A middleware of aiohttp whose requests wait for their turns, and go by what the server says.
 
-    >>> import aiohttp, anyio
+    >>> import asyncio, aiohttp
     >>> from anythrottle.integrations.aiohttp import ThrottledMiddleware
     >>> throttled = ThrottledMiddleware("20/10s")
     >>> async def main():
     ...     async with aiohttp.ClientSession(middlewares=(throttled,)) as session:
     ...         ...
-    >>> anyio.run(main)
+    >>> asyncio.run(main())
 
     A request holds its slot and its charge until its answer has come to its end, or is closed; a
     websocket, until that is closed. Waiting for a turn holds no connection, but counts for

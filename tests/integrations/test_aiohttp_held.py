@@ -28,6 +28,9 @@ from tests.integrations.loopback import (
 )
 from tests.sweep import Strike, sweep
 
+# What aiohttp itself says of what is dropped: of a connection always, of an answer in debug mode.
+UNCLOSED = pytest.mark.filterwarnings("ignore:Unclosed:ResourceWarning")
+
 
 @pytest.fixture
 def anyio_backend() -> str:
@@ -156,6 +159,7 @@ async def half(server: Loopback, session: aiohttp.ClientSession) -> aiohttp.Clie
     return response
 
 
+@UNCLOSED
 @pytest.mark.parametrize("in_cycle", [False, True])
 async def test_an_answer_that_is_dropped_is_over_when_it_is_collected(
     server: Loopback, limiter: RateLimiter, *, in_cycle: bool
@@ -173,6 +177,7 @@ async def test_an_answer_that_is_dropped_is_over_when_it_is_collected(
         await until(lambda: not held(limiter))
 
 
+@UNCLOSED
 def test_an_answer_that_is_dropped_after_its_loop_ends_nothing(limiter: RateLimiter) -> None:
     throttled = ThrottledMiddleware(limiter)
 
@@ -244,6 +249,7 @@ async def accept(server: Loopback, request: web.Request) -> web.StreamResponse:
     return socket
 
 
+@UNCLOSED
 @pytest.mark.parametrize("by", ["client", "server", "nobody"])
 async def test_a_websocket_is_held_until_it_is_closed(
     server: Loopback, limiter: RateLimiter, by: str
