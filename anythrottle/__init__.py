@@ -1,7 +1,6 @@
 """Obey "at most 20 calls in any 10 seconds, 5 at a time" exactly, on asyncio and on Trio."""
 
 import logging as _logging
-from importlib.metadata import version as _version
 
 from ._engine.attempts import Attempts
 from ._engine.front_stream import FrontReceiveStream, FrontSendStream, create_front_stream
@@ -91,6 +90,6 @@ __all__ = (
 )
 
 #: The version of this library.
-__version__ = _version(__name__)
+__version__ = "0.1.0"
 
 _logging.getLogger(__name__).addHandler(_logging.NullHandler())
