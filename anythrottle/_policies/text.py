@@ -119,7 +119,7 @@ def _whole_amount(match: re.Match[str]) -> int:
     :raises ValueError: if it isn't whole, with the same rate in whole amounts
     """
     digits, places = _decimal(match["amount"])
-    parts = 10**places
+    parts: int = 10**places
     amount = digits * _SCALES[match["scale"]]
     if amount % parts == 0:
         return amount // parts
