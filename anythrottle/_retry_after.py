@@ -16,7 +16,7 @@ _SECONDS = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*")
 
 def parse_retry_after(text: str, *, utc: float | str | None = None) -> float | None:
     """
-    Return for how many seconds to pause, by the text of a ``Retry-After`` header.
+    Return the seconds to pause for, by the text of a ``Retry-After`` header.
 
     >>> parse_retry_after("120")
     120.0
@@ -56,7 +56,7 @@ def parse_retry_after(text: str, *, utc: float | str | None = None) -> float | N
 
 def _instant_of(date: str) -> float | None:
     """Return the instant that an HTTP date means, in seconds since 1970."""
-    # Here, as dates are rare and these take a quarter of the time that the rest takes to import.
+    # Imported here, because few headers are dates and these modules take milliseconds.
     from datetime import UTC
     from email.utils import parsedate_to_datetime
 

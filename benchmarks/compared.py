@@ -109,7 +109,7 @@ def measure(contenders: list[Contender], tell: Callable[[str], object]) -> dict[
 
 
 def ours_hold(rows: dict[str, dict[str, Any]]) -> bool:
-    """Tell whether ours keep what the page says of them."""
+    """Return whether ours keep what the page says of them."""
     ours = {contender.name for contender in CONTENDERS if contender.package == "anythrottle"}
     return all(
         row["fullest"] == LIMIT

@@ -13,7 +13,7 @@ import anyio
 from anythrottle import RateLimiter, WindowTokenBucket
 
 AMPLE = 10**9
-#: A timeout of those who want one: in seconds, longer than anything here.
+#: A timeout for limiters that want one: in seconds, longer than anything here.
 LONG = 1e9
 
 #: Tells a limiter that the server has counted the call.

@@ -41,7 +41,7 @@ class Control:
         await event.wait()
 
     async def release(self) -> None:
-        """Let all pass, at the pace."""
+        """Wake all waiters, at the pace."""
         while self.events:
             for _ in range(min(BATCH, len(self.events))):
                 self.events.popleft().set()
@@ -89,7 +89,7 @@ async def spawn(
     call: Callable[[], Awaitable[object]],
     release: Callable[[], Awaitable[object]],
 ) -> None:
-    """Let ``count`` native tasks wait (a task group's would cost more than the waiting)."""
+    """Run ``count`` native tasks that wait (a task group's would cost more than the waiting)."""
     if loop == "trio":
         async with trio.open_nursery() as nursery:
             for _ in range(count):
