@@ -33,7 +33,8 @@ def ours(limit: int, window: float) -> Callable[[], Awaitable[object]]:
 def throttler(limit: int, window: float) -> Callable[[], Awaitable[object]]:
     import throttler
 
-    return throttler.Throttler(limit, window).__aenter__
+    enter: Callable[[], Awaitable[object]] = throttler.Throttler(limit, window).__aenter__
+    return enter
 
 
 def aiolimiter(limit: int, window: float) -> Callable[[], Awaitable[object]]:

@@ -85,7 +85,7 @@ def steady(contender: Contender) -> dict[str, object]:
 
 def measure(contenders: list[Contender], tell: Callable[[str], object]) -> dict[str, Any]:
     """Measure everything."""
-    rows = {}
+    rows: dict[str, dict[str, Any]] = {}
     for contender in contenders:
         tell(contender.name)
         rows[contender.name] = steady(contender) | over_sockets(contender)

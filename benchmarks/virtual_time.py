@@ -4,7 +4,7 @@ import asyncio
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -36,7 +36,7 @@ async def at_once(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T
 
 
 @contextmanager
-def clocks_of(modules: tuple[str, ...]) -> Iterator[Callable[[VirtualEventLoop], None]]:
+def clocks_of(modules: tuple[str, ...]) -> Generator[Callable[[VirtualEventLoop], None]]:
     """
     Make the clocks of the ``time`` module show an event loop's time; yield what takes the loop.
 
@@ -89,9 +89,11 @@ def run_virtually(
             loop = asyncio.get_running_loop()
             assert isinstance(loop, VirtualEventLoop)
             call_at = loop.call_at
-            loop.call_at = lambda when, *rest, **options: call_at(  # type: ignore[method-assign]
-                max(when, loop.time() + SOONEST), *rest, **options
-            )
+
+            def call_soonest(when: float, *rest: Any, **options: Any) -> asyncio.TimerHandle:
+                return call_at(max(when, loop.time() + SOONEST), *rest, **options)
+
+            loop.call_at = call_soonest  # type: ignore[assignment, method-assign]
             follow(loop)
             return await function(*args)
 

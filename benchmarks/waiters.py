@@ -106,7 +106,7 @@ async def spawn(
 
 
 async def cpu_per_waiter(loop: str, count: int, makes: dict[str, Make]) -> dict[str, float]:
-    found = {}
+    found: dict[str, float] = {}
     for name in ("control", *makes):
         gc.collect()
         control = Control(trio.Event if loop == "trio" else asyncio.Event)
@@ -144,7 +144,7 @@ def main() -> None:
             name: run_on(loop, bytes_per_waiter, loop, 10_000, make)
             for name, make in {"control": None, **makes, **BOUNDED}.items()
         }
-        rows = []
+        rows: list[tuple[object, ...]] = []
         for count, repetitions in RUNS.items():
             these = makes | (BOUNDED if count == BOUNDED_COUNT else {})
             runs = [run_on(loop, cpu_per_waiter, loop, count, these) for _ in range(repetitions)]
