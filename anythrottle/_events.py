@@ -276,7 +276,7 @@ def tell(observer: Observer, event: Event) -> None:
     try:
         observer(event)
     except (Exception, CancelledError):  # the latter is no cancellation, as nothing is awaited
-        _logger.exception("observer %r has failed, told of %r", observer, event)
+        _logger.exception("observer %r has failed on %r", observer, event)
 
 
 def check_observer(observer: object) -> None:

@@ -48,7 +48,7 @@ def parse_retry_after(text: str, *, utc: float | str | None = None) -> float | N
         seconds = 0.0 if instant is None else instant - now
 
     if seconds <= 0:
-        _logger.info("Retry-After %r is taken for none: it tells no time to come", text)
+        _logger.info("Retry-After %r is ignored: it names no time to come", text)
         return None
 
     return seconds
