@@ -95,7 +95,7 @@ class Admission(Generic[I]):
         #: it, and their number stays.
         self.keeps_slots = isinstance(concurrency, int)
         self._cost = cost
-        #: What each attempt costs, ``None`` if that depends on the item.
+        #: What each attempt costs, ``None`` if that depends on the item: then a record has it.
         self.fixed_cost: Cost | None = None if callable(cost) else cost
         self._run = run
         #: A permit that was asked for and has not been entered, and what it costs: for the next
@@ -105,18 +105,16 @@ class Admission(Generic[I]):
 
     def find_cost(self, record: JobRecord[I, T]) -> None:
         """
-        Compute what a job costs, unless that is known, and validate it.
+        Compute what a job costs, and validate it; there is a function that returns it.
 
         :raises Exception: an error of the function that returns the cost, or of the limiter
 
         """
-        if record.cost is None and callable(self._cost):
-            cost = self._cost(record.item)
-            # Even if there is an unused one that costs the same: true is no cost, but equals 1.
-            self._keep(self._limiter.permit(cost, priority=self._priority), cost)
-            record.cost = cost
-        elif record.cost is None:
-            record.cost = self.fixed_cost
+        assert callable(self._cost)
+        cost = self._cost(record.item)
+        # Even if there is an unused one that costs the same: true is no cost, but equals 1.
+        self._keep(self._limiter.permit(cost, priority=self._priority), cost)
+        record.cost = cost
 
     def try_enter(
         self, record: JobRecord[I, T], worker: Worker, *, begins: bool
@@ -128,7 +126,6 @@ class Admission(Generic[I]):
 
         :param begins: whether the call of the job begins; else its turn is only held
         """
-        assert record.cost is not None
         if not (worker.has_slot or self._borrow_now(worker)):
             return None
 
@@ -136,13 +133,15 @@ class Admission(Generic[I]):
         if free is not None and free.is_open:
             return free
 
+        cost = self.fixed_cost if record.cost is None else record.cost
+        assert cost is not None
         asked = (
-            self._limiter.permit(record.cost, priority=self._priority)
+            self._limiter.permit(cost, priority=self._priority)
             if self._unused is None
-            else self._permit(record.cost)
+            else self._permit(cost)
         )
         if not (isinstance(asked, TurnPermit) and asked.enter_now(begins=begins)):
-            self._keep(asked, record.cost)
+            self._keep(asked, cost)
             return None
 
         if free is not None:
@@ -162,14 +161,15 @@ class Admission(Generic[I]):
             nothing more is to be started
 
         """
-        assert record.cost is not None
+        cost = self.fixed_cost if record.cost is None else record.cost
+        assert cost is not None
         try:
             with anyio.CancelScope() as self._run.entering:
                 # A job that has just become due has not tried to borrow a slot yet.
                 if not (worker.has_slot or self._borrow_now(worker)):
                     await self._borrow(worker)
 
-                asked = called_back or self._permit(record.cost)
+                asked = called_back or self._permit(cost)
                 if isinstance(asked, TurnPermit):
                     await asked.hold()
                     return asked, asked

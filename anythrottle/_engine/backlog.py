@@ -4,8 +4,8 @@ Keeps the jobs of a throttler or of a call of its kin, each in one place until i
 No ``await`` stands in this file, so each method moves a job from one place to another in one
 step. A job that was pulled or added and is not done with is in exactly one of these places:
 
-- the todo stream: at its front, put back or added;
-- ``ahead``: pulled, and to be started when the todo stream is empty;
+- ``todo``: put back or added;
+- ``ahead``: pulled, and to be started when nothing else is to do;
 - delayed: to be put back at an instant that is yet to come;
 - ``started``: started, and not yet done with.
 """
@@ -21,7 +21,6 @@ from typing import Generic, TypeVar, cast, final
 
 from .._jobs import JobOf, check_job, discard
 from .change import Change
-from .front_state import FrontState
 from .job_record import JobRecord
 from .source import Source, SourceEnd
 
@@ -45,7 +44,6 @@ class Backlog(Generic[I, T]):
 
     __slots__ = (
         "_by_due",
-        "_front",
         "_handed_out",
         "_items_are_jobs",
         "_job_for",
@@ -82,10 +80,9 @@ class Backlog(Generic[I, T]):
         self.ahead_taken = Change()
         #: Told when there may be something to start, or room for its result, or nothing any more.
         self.change = Change()
-        self.todo: FrontState[JobRecord[I, T]] = FrontState(0)
-        #: All that is in there is at the front, because nothing is sent through it.
-        self._front = self.todo.front
-        #: (when to put it back, its rank, the job)
+        #: (its rank, the job), as a heap: no two jobs have the same rank.
+        self.todo: list[tuple[int, JobRecord[I, T]]] = []
+        #: (when to put it back, its rank, the job), as a heap.
         self._by_due: list[tuple[float, int, JobRecord[I, T]]] = []
         self.started: dict[JobRecord[I, T], None] = {}
         #: Whether jobs may still come from the source, in this run.
@@ -125,7 +122,7 @@ class Backlog(Generic[I, T]):
             self._put_first += 1
             record.rank = -self._put_first
 
-        self.todo.put_back(record, record.rank)
+        heappush(self.todo, (record.rank, record))
         self.change.tell()
 
     def next_job(
@@ -148,8 +145,8 @@ class Backlog(Generic[I, T]):
 
         source = self.source
         record = self.ahead
-        if self._front:
-            record = self._front[0][2]
+        if self.todo:
+            record = self.todo[0][1]
         elif record is None and self._open and source.is_sequence:
             try:
                 item = source.pull_nowait()
@@ -179,15 +176,15 @@ class Backlog(Generic[I, T]):
 
         A job that runs may be put back, or add others, and so may the consumer of its result.
         """
-        return not (self._open or self.started or self._by_due or self._front)
+        return not (self._open or self.started or self._by_due or self.todo)
 
     def start(self, record: JobRecord[I, T]) -> bool:
         """Take a job to be run, if it still is the frontmost one; return whether it was."""
-        if self._front:
-            if record is not self._front[0][2]:
+        if self.todo:
+            if record is not self.todo[0][1]:
                 return False
 
-            self.todo.receive_nowait()
+            heappop(self.todo)
         elif record is self.ahead:
             self.ahead = None
             record.position = record.rank = self.positions
@@ -225,7 +222,7 @@ class Backlog(Generic[I, T]):
 
     def _put_back(self, record: JobRecord[I, T]) -> None:
         self.running -= 1
-        self.todo.put_back(record, record.rank)
+        heappush(self.todo, (record.rank, record))
         self.finish(record)
         self.change.tell()
 
@@ -261,19 +258,15 @@ class Backlog(Generic[I, T]):
 
             if callable(record.job):
                 del self.started[record]
-                self.todo.put_back(record, record.rank)
+                heappush(self.todo, (record.rank, record))
             else:
                 lost.append(record)
 
-        for _, rank, record in self._by_due:
-            self.todo.put_back(record, rank)
-
-        self._by_due.clear()
+        self._put_back_due(inf)
         self._open = False
         self.running = 0
         # The event loop may be no more.
-        self.change.forget_run()
-        self.ahead_taken.forget_run()
+        self.change.waiting = self.ahead_taken.waiting = None
         return lost
 
     @property
@@ -306,15 +299,15 @@ class Backlog(Generic[I, T]):
         """Put the jobs to the front that were delayed until now."""
         while self._by_due and self._by_due[0][0] <= now:
             _, rank, record = heappop(self._by_due)
-            self.todo.put_back(record, rank)
+            heappush(self.todo, (rank, record))
 
     def _is_one_too_many(self, record: JobRecord[I, T] | None) -> bool:
         """Return whether a job must not start as well, because memory has to stay bounded."""
         return len(self._by_due) >= _MOST_DELAYED and record is not None and not record.attempts
 
     def _unfinished(self) -> list[JobRecord[I, T]]:
-        delayed = [record for _, _, record in self._by_due]
-        known = sorted([*self.started, *self.todo.items(), *delayed], key=_rank)
+        waiting = [entry[-1] for entry in (*self.todo, *self._by_due)]
+        known = sorted([*self.started, *waiting], key=_rank)
         return known if self.ahead is None else [*known, self.ahead]
 
 

@@ -12,7 +12,8 @@ class Change:
     """
     A change that one task at a time waits for, in one run after the other.
 
-    :ivar waiting: what that task is parked as, or ``None``; only the methods here set it
+    :ivar waiting: what that task is parked as, or ``None``; reset when a run has ended, because its
+        event loop may be no more
 
     """
 
@@ -32,10 +33,6 @@ class Change:
         """Do not wake a task any more; a task of another run may have taken its place."""
         if self.waiting is waiting:
             self.waiting = None
-
-    def forget_run(self) -> None:
-        """Wake no task any more: the event loop may have ended."""
-        self.waiting = None
 
     def tell(self) -> None:
         """Wake the task that waits, if there is one."""

@@ -47,6 +47,7 @@ class Dispatcher(Generic[I, T]):
         "_backlog",
         "_bounded",
         "_cancellation",
+        "_costs_differ",
         "_loop",
         "_observer",
         "_on_source_error",
@@ -80,6 +81,8 @@ class Dispatcher(Generic[I, T]):
         self._time = run.loop.time
         self._on_source_error = reader.note_source_error
         self._observer = observer
+        #: Whether a function of a job tells what it costs.
+        self._costs_differ = admission.fixed_cost is None
         #: Whether :meth:`try_start` has just failed because the turn that it had was called back.
         self.called_back = False
 
@@ -95,19 +98,20 @@ class Dispatcher(Generic[I, T]):
             return None
 
         record = self._backlog.next_job(self._time, self._on_source_error)
-        if record is None:
+        if (
+            record is None
+            or (record.cost is None and self._costs_differ)
+            or (self._bounded and not self._sink.has_room(record))
+        ):
             return None
 
-        if record.cost is None:
-            record.cost = self._admission.fixed_cost
-            if record.cost is None:
-                return None
+        return self._start_at_once(record, worker)
 
-        if self._bounded and not self._sink.has_room(record):
-            return None
-
+    def _start_at_once(self, record: JobRecord[I, T], worker: Worker) -> Start[I, T] | None:
+        """Start the frontmost job, whose cost is known and whose result has room, if it may be."""
+        observed = self._observer is not None
         try:
-            permit = self._admission.try_enter(record, worker, begins=self._observer is None)
+            permit = self._admission.try_enter(record, worker, begins=not observed)
         except ValueError as exc:
             self._drop(record, exc)
             permit = None
@@ -115,7 +119,7 @@ class Dispatcher(Generic[I, T]):
         if permit is None:
             return None
 
-        held = permit if self._observer is not None and isinstance(permit, TurnPermit) else None
+        held = permit if observed and isinstance(permit, TurnPermit) else None
         started = False
         try:
             started = self._start(record, permit, held)
@@ -137,28 +141,21 @@ class Dispatcher(Generic[I, T]):
             if self._cancellation.forbids_starts():
                 await self._loop.checkpoint()
 
-            start = self.try_start(worker)
-            if start is not None:
-                return start
-
-            if self._run.phase is not RUNNING:
-                return None
-
             record = self._backlog.next_job(self._time, self._on_source_error)
-            if record is None or not self._sink.has_room(record):
+            if record is None or (self._bounded and not self._sink.has_room(record)):
                 if record is None and self._backlog.is_at_end():
                     self._run.exhaust()
                     return None
 
                 self._admission.release_if_shared(worker)
                 await self._wait_for_change(worker)
-            elif record.cost is None:
+            elif record.cost is None and self._costs_differ:
                 # The function that is asked for the cost may put another job to the front.
                 if not self._finds_cost(record):
                     # There may be many such jobs.
                     await self._loop.checkpoint()
             else:
-                start = await self._admit(record, worker)
+                start = self._start_at_once(record, worker) or await self._admit(record, worker)
                 if start is not None:
                     return start
 
@@ -168,9 +165,9 @@ class Dispatcher(Generic[I, T]):
         return None
 
     async def _admit(self, record: JobRecord[I, T], worker: Worker) -> Start[I, T] | None:
-        """Wait until the frontmost job may start, and start what is frontmost then."""
+        """Wait until a job may start, and start what is frontmost then, if it costs as much."""
         called_back: TurnPermit | None = None
-        while True:
+        while self._run.phase is RUNNING:
             try:
                 admitted = await self._admission.enter(record, worker, called_back)
             except ValueError as exc:
@@ -191,8 +188,13 @@ class Dispatcher(Generic[I, T]):
                 if frontmost is None and called_back is None:
                     await undo(asked, permit)
 
+            if frontmost is not None:
+                return frontmost, asked, permit
+
             if called_back is None:
-                return None if frontmost is None else (frontmost, asked, permit)
+                return None
+
+        return None
 
     def _start_like(
         self, record: JobRecord[I, T], asked: Asked, permit: Permit
@@ -227,21 +229,18 @@ class Dispatcher(Generic[I, T]):
             return False
 
         waited = record.waited + permit.waited
-        begun = held is None and self._observer is None
-        if not begun:
-            try:
-                if self._observer is not None:
-                    position, item = record.position, record.item
-                    tell(self._observer, Started(position, item, record.attempts, waited))
+        begun = False
+        try:
+            if self._observer is not None:
+                position, item = record.position, record.item
+                tell(self._observer, Started(position, item, record.attempts, waited))
+                if self._run.phase is not RUNNING or forbidden():
+                    return False
 
-                begun = (
-                    self._run.phase is RUNNING
-                    and not forbidden()
-                    and (held is None or held.begin())
-                )
-            finally:
-                if not begun:
-                    self._backlog.call_back(record)
+            begun = held is None or held.begin()
+        finally:
+            if not begun:
+                self._backlog.call_back(record)
 
         if begun:
             record.waited = waited
@@ -249,7 +248,10 @@ class Dispatcher(Generic[I, T]):
         return begun
 
     def _finds_cost(self, record: JobRecord[I, T]) -> bool:
-        """Find the cost of the frontmost job, or else end the job; return whether it was found."""
+        """Find the cost of the frontmost job, or else end the job; return whether it is known."""
+        if record.cost is not None or not self._costs_differ:
+            return True
+
         try:
             self._admission.find_cost(record)
         except (Exception, CancelledError) as exc:  # noqa: BLE001 - it is that job's alone

@@ -149,19 +149,14 @@ class WorkerPool(Generic[I, T]):
 
     def _add_worker(self) -> None:
         self._workers += 1
-        self._lead.expect_beginner()
-        self._task_group.start_soon(self._work, name="anythrottle worker")
+        worker = Worker()
+        self._lead.coming.add(worker)
+        self._task_group.start_soon(self._work, worker, name="anythrottle worker")
 
-    async def _work(self) -> None:
-        me = Worker()
-        begun = False
+    async def _work(self, me: Worker) -> None:
         try:
             while True:
                 try:
-                    if not begun:
-                        begun = True
-                        await self._begin_work()
-
                     await self._run_jobs(me)
                     break
                 except BaseException as exc:
@@ -184,29 +179,26 @@ class WorkerPool(Generic[I, T]):
             self.run.finish()
             self._sink.end()
 
-    async def _begin_work(self) -> None:
-        # Before it starts a job, and so perhaps another worker: a task can be cancelled only once
-        # it has come to a checkpoint.
-        lead = self._lead
-        try:
-            await self._loop.checkpoint()
-        finally:
-            lead.note_beginner()
-
     async def _run_jobs(self, me: Worker) -> None:
         """Run one job after the other, until there are no more."""
+        try:
+            # Before it starts a job, and so perhaps another worker: a task can be cancelled only
+            # once it has come to a checkpoint.
+            await self._loop.checkpoint()
+        finally:
+            self._lead.coming.discard(me)
+
         task = self._cancellation.native_task()
         jobs = 0
         while True:
-            start = self._start_now(me, goes_on=jobs > 0)
-            if start is None and jobs and not self._dispatcher.called_back:
-                # The consumer may be about to make room, or the source to give an item: to look
-                # again is cheaper than to be woken. A turn that was called back would lose its
-                # place meanwhile.
-                await self._loop.checkpoint()
-                start = self._start_now(me, goes_on=True)
-
+            start = self._start_now(me) if jobs else None
             if start is None:
+                if jobs and not self._dispatcher.called_back:
+                    # The consumer may be about to make room, or the source to give an item: to look
+                    # again is cheaper than to be woken. A turn that was called back would lose its
+                    # place meanwhile.
+                    await self._loop.checkpoint()
+
                 start = await self._next_start(me)
                 if start is None:
                     return
@@ -226,20 +218,15 @@ class WorkerPool(Generic[I, T]):
                 await self._loop.checkpoint()
                 self._cancellation.forget(task)
 
-    def _start_now(self, worker: Worker, *, goes_on: bool) -> Start[I, T] | None:
-        """
-        Start a job for a worker if it need not wait, and no leader waits for its turn.
-
-        :param goes_on: whether the worker has just ended a job: then there is a successor already,
-            unless it has given its slot back
-
-        """
+    def _start_now(self, worker: Worker) -> Start[I, T] | None:
+        """Start a job for a worker if it need not wait, and no leader waits for its turn."""
         lead = self._lead
         if lead.is_taken and self._backlog.change.waiting is None:
             return None
 
         start = self._dispatcher.try_start(worker)
-        if start is not None and not lead.is_taken and not (goes_on and self._keeps_slots):
+        # One that has kept its slot from its last job on has a successor already.
+        if start is not None and not (lead.is_taken or self._keeps_slots):
             self._pass_lead_on()
 
         return start
@@ -248,15 +235,19 @@ class WorkerPool(Generic[I, T]):
         """Wait for the lead, then until a job may start, and take it; ``None`` if there is none."""
         lead = self._lead
         while lead.is_taken:
+            start = self._start_now(me)
+            if start is not None:
+                return start
+
             self._admission.release_if_shared(me)
             await lead.follow(me)
 
-        lead.take()
+        lead.is_taken = True
         try:
             start = await self._dispatcher.next_start(me)
         finally:
             # If that was cut off, this worker begins anew and leads again, or the run ends.
-            lead.give_up()
+            lead.is_taken = False
 
         self._pass_lead_on()
         return start
