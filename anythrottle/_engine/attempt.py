@@ -6,13 +6,14 @@ import logging
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
+from dataclasses import replace
 from math import inf
 from typing import Generic, TypeVar, final
 
 import anyio
 
 from .._events import Failed, Finished, Observer, Retried, Throttled, tell
-from .._jobs import JobOf, awaitable_of, discard
+from .._jobs import JobOf, awaitable_of
 from .._limiters.current import make_current
 from .._limiters.holding import hold_here
 from .._limiters.permit import TurnPermit
@@ -25,7 +26,7 @@ from .cancellation import without_cancellations
 from .context import run_in_context
 from .job_record import JobRecord
 from .options import JobOptions
-from .retrying import Retrying
+from .retrying import delay_before_next
 from .run_state import RunState
 from .sink import ResultSink
 
@@ -51,15 +52,16 @@ class AttemptRunner(Generic[I, T]):
 
     __slots__ = (
         "_admission",
+        "_attempts",
         "_backlog",
         "_cancellation",
         "_context",
         "_free",
         "_free_context",
         "_loop",
+        "_most_throttles",
         "_observer",
         "_on_failure",
-        "_retrying",
         "_run",
         "_sink",
         "_timeout",
@@ -78,7 +80,9 @@ class AttemptRunner(Generic[I, T]):
         self._backlog = backlog
         self._sink = sink
         self._admission = admission
-        self._retrying = Retrying(options.attempts)
+        self._attempts = options.attempts
+        most = options.attempts.max_throttles
+        self._most_throttles = inf if most is None else most
         self._timeout = options.attempts.timeout
         self._loop = run.loop
         self._run = run
@@ -187,7 +191,7 @@ class AttemptRunner(Generic[I, T]):
             return
 
         try:
-            delay = self._retrying.delay_before_next(error, record.errors + 1)
+            delay = delay_before_next(self._attempts, error, record.errors + 1)
         except (Exception, CancelledError) as exc:  # noqa: BLE001 - that of retry_on is the job's
             self.fail(record, exc)
             return
@@ -231,18 +235,12 @@ class AttemptRunner(Generic[I, T]):
     ) -> JobOf[T] | None:
         """Return what is to run now that a job was throttled, ``None`` if it may not go again."""
         record.throttles += 1
-        if throttle.retry_after is not None:
-            record.retry_after = throttle.retry_after
+        if throttle.retry_after is None:
+            # What the service has said last may be from an earlier attempt.
+            throttle = replace(throttle, retry_after=record.retry_after)
 
-        if throttle.pure and self._retrying.is_last_throttle(
-            error, record.throttles, record.retry_after
-        ):
-            for unused in throttle.replacements:
-                discard(unused)
-
-            return None
-
-        return go_again(throttle, error, record.job, record.throttles, inf)
+        record.retry_after = throttle.retry_after
+        return go_again(throttle, error, record.job, record.throttles, self._most_throttles)
 
 
 def _call(record: JobRecord[I, T], permit: Permit) -> Awaitable[T]:

@@ -306,8 +306,9 @@ class Backlog(Generic[I, T]):
         return len(self._by_due) >= _MOST_DELAYED and record is not None and not record.attempts
 
     def _unfinished(self) -> list[JobRecord[I, T]]:
-        waiting = [entry[-1] for entry in (*self.todo, *self._by_due)]
-        known = sorted([*self.started, *waiting], key=_rank)
+        todo = [record for _, record in self.todo]
+        delayed = [record for _, _, record in self._by_due]
+        known = sorted([*self.started, *todo, *delayed], key=_rank)
         return known if self.ahead is None else [*known, self.ahead]
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from abc import abstractmethod
 from types import TracebackType
-from typing import Self, TypeVar, final
+from typing import Any, Self, TypeVar, final
 
 from anyio import ClosedResourceError
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
@@ -20,19 +21,76 @@ T_co = TypeVar("T_co", covariant=True)
 T_contra = TypeVar("T_contra", contravariant=True)
 
 
+class _FrontEnd(Live):
+    """One end of a stream, open until it is closed; either kind."""
+
+    __slots__ = ("_closed", "_warns")
+
+    _state: FrontState[Any]
+
+    def __init__(self, *, warns: bool) -> None:
+        self._closed = False
+        #: Whether it warns if it was never closed.
+        self._warns = warns
+
+    @abstractmethod
+    def _leave(self) -> None:
+        """Tell the state that this end is closed."""
+
+    def close(self) -> None:
+        """Close this end."""
+        if not self._closed:
+            self._closed = True
+            self._leave()
+
+    async def aclose(self) -> None:
+        """Close this end, like :meth:`close`."""
+        self.close()
+
+    def statistics(self) -> MemoryObjectStreamStatistics:
+        """Return the state at this instant; what was put back counts as buffered."""
+        return self._state.statistics()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedResourceError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if self._warns and not self._closed:
+            warnings.warn(
+                f"Unclosed <{type(self).__name__} at {id(self):x}>",
+                ResourceWarning,
+                stacklevel=1,
+                source=self,
+            )
+
+
 @final
-class FrontSendStream(Live, ObjectSendStream[T_contra]):
+class FrontSendStream(_FrontEnd, ObjectSendStream[T_contra]):
     """
     The sending end of a front-of-stream channel, see :class:`create_front_stream`.
 
     Like AnyIO's memory object send stream: it can be cloned, and is to be closed.
     """
 
-    __slots__ = ("_closed", "_state")
+    __slots__ = ("_state",)
+
+    _state: FrontState[T_contra]
 
     def __init__(self, state: FrontState[T_contra]) -> None:
+        super().__init__(warns=True)
         self._state = state
-        self._closed = False
         state.open_senders += 1
 
     def send_nowait(self, item: T_contra) -> None:
@@ -75,43 +133,13 @@ class FrontSendStream(Live, ObjectSendStream[T_contra]):
         self._check_open()
         return FrontSendStream(self._state)
 
-    def close(self) -> None:
-        """Close this end."""
-        if not self._closed:
-            self._closed = True
-            self._state.open_senders -= 1
-            self._state.close_senders(self)
-
-    async def aclose(self) -> None:
-        """Close this end, like :meth:`close`."""
-        self.close()
-
-    def statistics(self) -> MemoryObjectStreamStatistics:
-        """Return the state at this instant; what was put back counts as buffered."""
-        return self._state.statistics()
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ClosedResourceError
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if not self._closed:
-            _warn_unclosed(self)
+    def _leave(self) -> None:
+        self._state.open_senders -= 1
+        self._state.close_senders(self)
 
 
 @final
-class FrontReceiveStream(Live, ObjectReceiveStream[T_co]):
+class FrontReceiveStream(_FrontEnd, ObjectReceiveStream[T_co]):
     """
     The receiving end of a front-of-stream channel, see :class:`create_front_stream`.
 
@@ -119,12 +147,13 @@ class FrontReceiveStream(Live, ObjectReceiveStream[T_co]):
     :meth:`put_back`.
     """
 
-    __slots__ = ("_closed", "_state", "_warns")
+    __slots__ = ("_state",)
+
+    _state: FrontState[T_co]
 
     def __init__(self, state: FrontState[T_co], *, warns: bool = True) -> None:
+        super().__init__(warns=warns)
         self._state = state
-        self._closed = False
-        self._warns = warns
         state.open_receivers += 1
 
     def receive_nowait(self) -> T_co:
@@ -193,39 +222,9 @@ class FrontReceiveStream(Live, ObjectReceiveStream[T_co]):
         self._check_open()
         return FrontReceiveStream(self._state, warns=self._warns)
 
-    def close(self) -> None:
-        """Close this end."""
-        if not self._closed:
-            self._closed = True
-            self._state.open_receivers -= 1
-            self._state.close_receivers(self)
-
-    async def aclose(self) -> None:
-        """Close this end, like :meth:`close`."""
-        self.close()
-
-    def statistics(self) -> MemoryObjectStreamStatistics:
-        """Return the state at this instant; what was put back counts as buffered."""
-        return self._state.statistics()
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ClosedResourceError
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if self._warns and not self._closed:
-            _warn_unclosed(self)
+    def _leave(self) -> None:
+        self._state.open_receivers -= 1
+        self._state.close_receivers(self)
 
 
 @final
@@ -268,9 +267,3 @@ class create_front_stream(  # noqa: N801 - a function to its users, as AnyIO's i
 
         state: FrontState[T] = FrontState(max_buffer_size)
         return FrontSendStream(state), FrontReceiveStream(state)
-
-
-def _warn_unclosed(end: object) -> None:
-    warnings.warn(
-        f"Unclosed <{type(end).__name__} at {id(end):x}>", ResourceWarning, stacklevel=2, source=end
-    )

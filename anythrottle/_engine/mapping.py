@@ -8,7 +8,7 @@ from functools import partial
 from typing import Generic, TypeVar, final
 
 from .._events import Observer
-from .._loops.clock import LoopClock
+from .._loops.clock import LoopClock, loop_of, native_loop
 from ..abc import Limiter
 from .attempts import Attempts
 from .backlog import Backlog
@@ -267,7 +267,7 @@ def amap_outcomes(
 class _Mapping(Generic[I, T]):
     """A call of one of the functions above: its parameters, checked at once."""
 
-    __slots__ = ("_clock", "_options", "_tally", "backlog")
+    __slots__ = ("_options", "backlog")
 
     def __init__(
         self,
@@ -279,13 +279,11 @@ class _Mapping(Generic[I, T]):
             raise TypeError(f"func must be an async function of one argument, not {func!r}")
 
         self._options = options
-        self._tally = Tally()
-        self._clock = LoopClock(self._tally.shift, "the mapping")
         self.backlog: Backlog[I, T] = Backlog(items, func, "items")
 
-    def new_run(self, *, host_waits: bool = True) -> RunState:
-        """Return the state of the run, which is to begin in the task that calls this."""
-        return RunState(self.backlog.change, self._clock.loop(), host_waits=host_waits)
+    def new_run(self) -> RunState:
+        """Return the state of the run, which begins in the task that calls this and then waits."""
+        return RunState(self.backlog.change, loop_of(native_loop()), host_waits=True)
 
     def pool(
         self, sink: ResultSink[I, T], run: RunState, ask: Callable[[], None] | None = None
@@ -297,10 +295,12 @@ class _Mapping(Generic[I, T]):
         self, *, ordered: bool, halt: Halt | None
     ) -> tuple[OutcomeFeed[I, T], WorkerPool[I, T]]:
         """Return what all the outcomes come out of, and the workers that are to begin for that."""
-        backlog, tally, options = self.backlog, self._tally, self._options
-        run = self.new_run(host_waits=False)
+        backlog, options = self.backlog, self._options
+        tally = Tally()
+        clock = LoopClock(tally.shift, "the mapping")
+        run = RunState(backlog.change, clock.loop(), host_waits=False)
         tally.begin_run(run.loop.time)
-        statistics = partial(statistics_of, backlog, tally, options.limiter, self._clock)
+        statistics = partial(statistics_of, backlog, tally, options.limiter, clock)
         most_waiting = results_waiting(options.concurrency, options.limiter)
         feed = OutcomeFeed(
             backlog, run, tally, statistics, most_waiting=most_waiting, ordered=ordered

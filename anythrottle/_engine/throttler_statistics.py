@@ -10,7 +10,6 @@ from .._loops.clock import LoopClock
 from ..abc import Limiter
 from .backlog import Backlog
 from .tally import Tally
-from .throughput import expected_in
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
@@ -74,21 +73,35 @@ def statistics_of(
     """Return the state of a throttler that has these parts, at this instant."""
     per_second = tally.per_second(clock.peek())
     paused_for = limiter.statistics().paused_for if isinstance(limiter, RateLimiter) else 0.0
-    left = backlog.queued
-    if left is not None:
-        left += backlog.delayed + backlog.running
-
+    queued, delayed, running = backlog.queued, backlog.delayed, backlog.running
     return ThrottlerStatistics(
         started=backlog.starts,
-        running=backlog.running,
+        running=running,
         done=tally.done,
         failed=tally.failed,
         throttled=backlog.throttled,
         retried=backlog.retried,
-        delayed=backlog.delayed,
-        queued=backlog.queued,
+        delayed=delayed,
+        queued=queued,
         per_second=per_second,
         paused_for=paused_for,
-        expected_in=expected_in(paused_for, left, per_second),
+        expected_in=(
+            None
+            if queued is None
+            else _expected_in(paused_for, queued + delayed + running, per_second)
+        ),
         ended=ended,
     )
+
+
+def _expected_in(paused_for: float, jobs: int, per_second: float) -> float | None:
+    """
+    Return in how many seconds so many jobs will be done at this pace, ``None`` if it is unknown.
+
+    :param paused_for: in how many seconds they may go on
+
+    """
+    if not jobs:
+        return 0.0
+
+    return paused_for + jobs / per_second if per_second > 0 else None
