@@ -8,7 +8,6 @@ from typing import Generic, TypeAlias, TypeVar, final
 
 import anyio
 
-from .._limiters.base_limiter import tell_throttled
 from .._limiters.holding import borrowers_of, slots_here, waiting_inside
 from .._limiters.permit import FreePermit, TurnPermit
 from .._limiters.rate_limiter import RateLimiter
@@ -66,7 +65,6 @@ class Admission(Generic[I]):
 
     __slots__ = (
         "_cost",
-        "_limiter",
         "_priority",
         "_run",
         "_slots",
@@ -75,6 +73,7 @@ class Admission(Generic[I]):
         "fixed_cost",
         "free",
         "keeps_slots",
+        "limiter",
     )
 
     def __init__(self, options: JobOptions[I], run: RunState) -> None:
@@ -86,7 +85,7 @@ class Admission(Generic[I]):
             limiter = RateLimiter(observer=self.free.note)
             self.free.belong_to(limiter)
 
-        self._limiter: Limiter = limiter
+        self.limiter: Limiter = limiter
         self._priority = options.priority
         self._slots = (
             anyio.CapacityLimiter(concurrency) if isinstance(concurrency, int) else concurrency
@@ -113,7 +112,7 @@ class Admission(Generic[I]):
         assert callable(self._cost)
         cost = self._cost(record.item)
         # Even if there is an unused one that costs the same: true is no cost, but equals 1.
-        self._keep(self._limiter.permit(cost, priority=self._priority), cost)
+        self._keep(self.limiter.permit(cost, priority=self._priority), cost)
         record.cost = cost
 
     def try_enter(
@@ -136,7 +135,7 @@ class Admission(Generic[I]):
         cost = self.fixed_cost if record.cost is None else record.cost
         assert cost is not None
         asked = (
-            self._limiter.permit(cost, priority=self._priority)
+            self.limiter.permit(cost, priority=self._priority)
             if self._unused is None
             else self._permit(cost)
         )
@@ -180,10 +179,6 @@ class Admission(Generic[I]):
 
         return None
 
-    def pause(self, permit: Permit, seconds: float | None) -> None:
-        """Pause the limiter, by telling the permit of the call that was throttled."""
-        tell_throttled(permit, self._limiter, seconds)
-
     def all_busy(self) -> bool:
         """Return whether nothing can start before one of the running jobs has ended."""
         return self.keeps_slots and self._slots is not None and self._slots.available_tokens <= 0
@@ -208,7 +203,7 @@ class Admission(Generic[I]):
             self._unused = None
             return unused
 
-        return self._limiter.permit(cost, priority=self._priority)
+        return self.limiter.permit(cost, priority=self._priority)
 
     def _keep(self, asked: _Unentered, cost: Cost) -> None:
         """Keep a permit that has not been entered: it holds nothing."""

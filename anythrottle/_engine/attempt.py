@@ -13,7 +13,8 @@ from typing import Generic, TypeVar, final
 import anyio
 
 from .._events import Failed, Finished, Observer, Retried, Throttled, tell
-from .._jobs import JobOf, awaitable_of
+from .._jobs import awaitable_of
+from .._limiters.base_limiter import tell_throttled
 from .._limiters.current import make_current
 from .._limiters.holding import hold_here
 from .._limiters.permit import TurnPermit
@@ -54,11 +55,9 @@ class AttemptRunner(Generic[I, T]):
         "_admission",
         "_attempts",
         "_backlog",
-        "_cancellation",
         "_context",
         "_free",
         "_free_context",
-        "_loop",
         "_most_throttles",
         "_observer",
         "_on_failure",
@@ -84,9 +83,7 @@ class AttemptRunner(Generic[I, T]):
         most = options.attempts.max_throttles
         self._most_throttles = inf if most is None else most
         self._timeout = options.attempts.timeout
-        self._loop = run.loop
         self._run = run
-        self._cancellation = run.cancellation
         self._on_failure = on_failure
         self._observer = options.observer
         #: Each attempt has a copy of this one of its own.
@@ -113,7 +110,8 @@ class AttemptRunner(Generic[I, T]):
 
         """
         try:
-            began = self._loop.time()
+            time = self._run.loop.time
+            began = time()
             try:
                 is_free = permit is self._free
                 context = (self._free_context if is_free else self._context).copy()
@@ -131,13 +129,13 @@ class AttemptRunner(Generic[I, T]):
                     with anyio.fail_after(self._timeout):
                         value = await run_in_context(awaitable, context)
             except BaseException as exc:
-                record.duration = self._loop.time() - began
-                if self._cancellation.caused(exc):
+                record.duration = time() - began
+                if self._run.cancellation.caused(exc):
                     raise
 
                 self._take_error(record, permit, exc)
             else:
-                record.duration = self._loop.time() - began
+                record.duration = time() - began
                 self._take_value(record, value)
         except BaseException as exc:
             await leave(asked, exc)
@@ -173,7 +171,7 @@ class AttemptRunner(Generic[I, T]):
         """Do what follows from an error that a job has raised."""
         error = without_cancellations(error)
         if isinstance(error, (Exception, anyio.get_cancelled_exc_class())):
-            self._cancellation.absorb(error)
+            self._run.cancellation.absorb(error)
             self._sort_out(record, permit, error)
         else:
             self._run.fail(error)
@@ -205,7 +203,7 @@ class AttemptRunner(Generic[I, T]):
             return
 
         _logger.info("%s: again in %g s, after %r", record, delay, error)
-        self._backlog.delay(record, self._loop.time() + delay)
+        self._backlog.delay(record, self._run.loop.time() + delay)
         if self._observer is not None:
             again = Retried(record.position, record.item, record.attempts, delay, error)
             tell(self._observer, again)
@@ -214,9 +212,15 @@ class AttemptRunner(Generic[I, T]):
         self, throttle: Throttle, record: JobRecord[I, T], permit: Permit, error: BaseException
     ) -> None:
         """Pause, and put a job that was throttled back to the front if it may go again."""
-        self._admission.pause(permit, throttle.retry_after)
+        tell_throttled(permit, self._admission.limiter, throttle.retry_after)
         _logger.info("%s: %s", record, error)
-        job = self._job_after(throttle, record, error)
+        record.throttles += 1
+        if throttle.retry_after is None:
+            # What the service has said last may be from an earlier attempt.
+            throttle = replace(throttle, retry_after=record.retry_after)
+
+        record.retry_after = throttle.retry_after
+        job = go_again(throttle, error, record.job, record.throttles, self._most_throttles)
         if job is None:
             self.fail(record, error)
             return
@@ -229,18 +233,6 @@ class AttemptRunner(Generic[I, T]):
         if self._observer is not None:
             position, attempts = record.position, record.attempts
             tell(self._observer, Throttled(None, position, attempts, error, item))
-
-    def _job_after(
-        self, throttle: Throttle, record: JobRecord[I, T], error: BaseException
-    ) -> JobOf[T] | None:
-        """Return what is to run now that a job was throttled, ``None`` if it may not go again."""
-        record.throttles += 1
-        if throttle.retry_after is None:
-            # What the service has said last may be from an earlier attempt.
-            throttle = replace(throttle, retry_after=record.retry_after)
-
-        record.retry_after = throttle.retry_after
-        return go_again(throttle, error, record.job, record.throttles, self._most_throttles)
 
 
 def _call(record: JobRecord[I, T], permit: Permit) -> Awaitable[T]:

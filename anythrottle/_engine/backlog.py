@@ -249,7 +249,10 @@ class Backlog(Generic[I, T]):
 
         """
         lost: list[JobRecord[I, T]] = []
-        for record in [record for record in self.started if not record.undelivered]:
+        for record in list(self.started):
+            if record.undelivered:
+                continue
+
             record.attempts -= 1
             if not self._items_are_jobs:
                 # A replacement may have gone instead, and how far it came is unknown.

@@ -45,10 +45,7 @@ class Dispatcher(Generic[I, T]):
     __slots__ = (
         "_admission",
         "_backlog",
-        "_bounded",
-        "_cancellation",
         "_costs_differ",
-        "_loop",
         "_observer",
         "_on_source_error",
         "_run",
@@ -71,11 +68,8 @@ class Dispatcher(Generic[I, T]):
     ) -> None:
         self._backlog = backlog
         self._sink = sink
-        self._bounded = sink.bounded
         self._admission = admission
-        self._loop = run.loop
         self._run = run
-        self._cancellation = run.cancellation
         self._runner = runner
         #: For what :meth:`.Backlog.next_job` is to be given.
         self._time = run.loop.time
@@ -101,7 +95,7 @@ class Dispatcher(Generic[I, T]):
         if (
             record is None
             or (record.cost is None and self._costs_differ)
-            or (self._bounded and not self._sink.has_room(record))
+            or (self._sink.bounded and not self._sink.has_room(record))
         ):
             return None
 
@@ -138,11 +132,11 @@ class Dispatcher(Generic[I, T]):
 
         """
         while self._run.phase is RUNNING:
-            if self._cancellation.forbids_starts():
-                await self._loop.checkpoint()
+            if self._run.cancellation.forbids_starts():
+                await self._run.loop.checkpoint()
 
             record = self._backlog.next_job(self._time, self._on_source_error)
-            if record is None or (self._bounded and not self._sink.has_room(record)):
+            if record is None or (self._sink.bounded and not self._sink.has_room(record)):
                 if record is None and self._backlog.is_at_end():
                     self._run.exhaust()
                     return None
@@ -153,14 +147,14 @@ class Dispatcher(Generic[I, T]):
                 # The function that is asked for the cost may put another job to the front.
                 if not self._finds_cost(record):
                     # There may be many such jobs.
-                    await self._loop.checkpoint()
+                    await self._run.loop.checkpoint()
             else:
                 start = self._start_at_once(record, worker) or await self._admit(record, worker)
                 if start is not None:
                     return start
 
                 # There may be many that cannot be admitted.
-                await self._loop.checkpoint()
+                await self._run.loop.checkpoint()
 
         return None
 
@@ -224,7 +218,7 @@ class Dispatcher(Generic[I, T]):
         :param held: the permit, if its call has not begun
 
         """
-        forbidden = self._cancellation.forbids_starts
+        forbidden = self._run.cancellation.forbids_starts
         if self._run.phase is not RUNNING or forbidden() or not self._backlog.start(record):
             return False
 
@@ -275,11 +269,11 @@ class Dispatcher(Generic[I, T]):
     async def _wait_for_change(self, worker: Worker) -> None:
         due = self._backlog.next_due
         change = self._backlog.change
-        change.await_by(worker, self._loop)
+        change.await_by(worker, self._run.loop)
         try:
             if due == inf:
-                await self._loop.park(worker)
+                await self._run.loop.park(worker)
             else:
-                await self._loop.park_until(worker, max(due, self._time() + _NAP))
+                await self._run.loop.park_until(worker, max(due, self._time() + _NAP))
         finally:
             change.forget(worker)

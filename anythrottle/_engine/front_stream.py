@@ -26,7 +26,7 @@ class _FrontEnd(Live):
 
     __slots__ = ("_closed", "_warns")
 
-    _state: FrontState[Any]
+    _state: FrontState[Any]  # pyright: ignore[reportExplicitAny]
 
     def __init__(self, *, warns: bool) -> None:
         self._closed = False

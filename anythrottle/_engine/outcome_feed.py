@@ -85,9 +85,7 @@ class OutcomeFeed(Live, Parked, ResultSink[I, T]):
         self._left = False
         self._error: BaseException | None = None
 
-    @property
-    def bounded(self) -> bool:
-        return True
+    bounded = True
 
     def has_room(self, record: JobRecord[I, T]) -> bool:
         if not self._ordered:

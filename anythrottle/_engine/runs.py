@@ -123,7 +123,16 @@ class Runs(Generic[I, T]):
         interrupted_before = source.interrupted
         consumer = self._consumer
         run = RunState(self.backlog.change, self._clock.loop(), host_waits=consumer is None)
-        pool = self._new_pool(run)
+        self._ended = None
+        self._tally.begin_run(run.loop.time)
+        pool = WorkerPool(
+            self.backlog,
+            self.results,
+            self._options,
+            run,
+            resumable=True,
+            on_failure=asking(self._halt, run, self._statistics),
+        )
         self._run = run
         try:
             self.results.begin_run()
@@ -167,14 +176,6 @@ class Runs(Generic[I, T]):
     def statistics(self) -> ThrottlerStatistics:
         """Return the state at this instant."""
         return self._statistics(self._ended)
-
-    def _new_pool(self, run: RunState) -> WorkerPool[I, T]:
-        self._ended = None
-        self._tally.begin_run(run.loop.time)
-        ask = asking(self._halt, run, self._statistics)
-        return WorkerPool(
-            self.backlog, self.results, self._options, run, resumable=True, on_failure=ask
-        )
 
     def _shift(self, seconds: float) -> None:
         """Go over to another run's clock."""

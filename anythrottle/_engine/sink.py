@@ -20,10 +20,8 @@ class ResultSink(ABC, Generic[I, T]):
 
     __slots__ = ()
 
-    @property
-    def bounded(self) -> bool:
-        """Whether there may be no room for a result."""
-        return False
+    #: Whether there may be no room for a result.
+    bounded = False
 
     def has_room(self, record: JobRecord[I, T]) -> bool:  # noqa: ARG002 - for subclasses
         """Return whether the frontmost job may be started now, as far as results go."""

@@ -32,9 +32,7 @@ class SourceReader(Parked, Generic[I, T]):
 
     __slots__ = (
         "_backlog",
-        "_cancellation",
         "_closing",
-        "_loop",
         "_resumable",
         "_run",
         "_scope",
@@ -52,10 +50,8 @@ class SourceReader(Parked, Generic[I, T]):
     ) -> None:
         self.parked = None
         self._backlog = backlog
-        self._loop = run.loop
         self._sink = sink
         self._run = run
-        self._cancellation = run.cancellation
         self._resumable = resumable
         #: The scopes within which it pulls, and closes too: a generator may hold scopes of its own
         #: from one step to the next, and has to leave them before these. The outer one cuts off a
@@ -84,21 +80,21 @@ class SourceReader(Parked, Generic[I, T]):
         if self._stepping:
             self._scope.cancel()
         else:
-            self._loop.wake(self)
+            self._run.loop.wake(self)
 
     def let_go(self) -> None:
         """Break the reference cycles, once the run is over."""
         del self._backlog, self._sink, self._run
 
     async def _pull(self) -> None:
-        self._backlog.ahead_taken.await_by(self, self._loop)
+        self._backlog.ahead_taken.await_by(self, self._run.loop)
         try:
-            await self._loop.checkpoint()
+            await self._run.loop.checkpoint()
             looks = True
             while self._run.phase is RUNNING and not self._backlog.source.interrupted:
                 # This task may have been woken before it could be told. Later, that only matters
                 # to a source that is to go on: it must not be cut off without need.
-                if looks and self._cancellation.is_under_way():
+                if looks and self._run.cancellation.is_under_way():
                     return
 
                 looks = self._resumable and self._backlog.source.is_async
@@ -107,17 +103,17 @@ class SourceReader(Parked, Generic[I, T]):
                     self._backlog.ahead = self._backlog.record(item)
 
                 self._backlog.change.tell()
-                await self._loop.park(self)
+                await self._run.loop.park(self)
         except SourceEnd:
             pass
         except BaseException as exc:
-            if self._cancellation.caused(exc):
+            if self._run.cancellation.caused(exc):
                 # AnyIO keeps it in a reference cycle: not with all that was under way.
                 exc.__traceback__ = None
                 raise
 
-            if self._cancellation.is_native(exc):
-                self._cancellation.absorb(exc)
+            if self._run.cancellation.is_native(exc):
+                self._run.cancellation.absorb(exc)
 
             self.note_source_error(exc)
             return
@@ -132,7 +128,7 @@ class SourceReader(Parked, Generic[I, T]):
         except SourceEnd:
             raise
         except BaseException as exc:
-            if self._cancellation.is_under_way() or self._cancellation.is_native(exc):
+            if self._run.cancellation.is_under_way() or self._run.cancellation.is_native(exc):
                 source.note_cut_off()
 
             raise
@@ -159,7 +155,7 @@ class SourceReader(Parked, Generic[I, T]):
         try:
             await source.close()
         except BaseException as exc:
-            if self._cancellation.caused(exc):
+            if self._run.cancellation.caused(exc):
                 # AnyIO keeps it in a reference cycle: not with all that was under way.
                 exc.__traceback__ = None
                 raise
@@ -171,7 +167,7 @@ class SourceReader(Parked, Generic[I, T]):
     async def _pass_on_cancellation(self, watching: anyio.CancelScope) -> None:
         try:
             # On asyncio, a task is not told if its group was cancelled before it began.
-            if not self._cancellation.is_under_way():
+            if not self._run.cancellation.is_under_way():
                 with watching:
                     await anyio.sleep_forever()
         finally:

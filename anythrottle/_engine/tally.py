@@ -80,7 +80,8 @@ class Tally:
         """Move all instants to another clock."""
         self._since += seconds
         self._grain_ends += seconds
-        self._ends = deque([end + seconds, count] for end, count in self._ends)
+        for end in self._ends:
+            end[0] += seconds
 
     def per_second(self, now: float) -> float:
         """Return how many jobs have ended per second, of late."""

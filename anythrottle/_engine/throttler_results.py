@@ -35,10 +35,10 @@ class ThrottlerResults(ResultSink[I, T]):
 
     __slots__ = (
         "_backlog",
-        "_consumed",
         "_most_waiting",
         "_takes_failures",
         "_tally",
+        "bounded",
         "failures",
         "processed",
     )
@@ -54,7 +54,7 @@ class ThrottlerResults(ResultSink[I, T]):
     ) -> None:
         self._backlog = backlog
         self._tally = tally
-        self._consumed = consumed
+        self.bounded = consumed
         self._takes_failures = takes_failures
         self._most_waiting = most_waiting
         self.processed: FrontState[JobRecord[I, T]] = FrontState(inf)
@@ -72,16 +72,12 @@ class ThrottlerResults(ResultSink[I, T]):
         """Open the streams: results and failures may come."""
         self.processed.open_senders = self.failures.open_senders = 1
 
-    @property
-    def bounded(self) -> bool:
-        return self._consumed
-
     def has_room(self, record: JobRecord[I, T]) -> bool:  # noqa: ARG002 - ResultSink's
         return len(self.processed) < self._most_waiting()
 
     def succeed(self, record: JobRecord[I, T]) -> None:
         self._tally.note_end()
-        if self._consumed:
+        if self.bounded:
             self.processed.send_nowait(record)
         else:
             self.finish(record)

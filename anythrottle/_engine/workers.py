@@ -59,17 +59,15 @@ class WorkerPool(Generic[I, T]):
     __slots__ = (
         "_admission",
         "_backlog",
-        "_cancellation",
         "_dispatcher",
-        "_keeps_slots",
         "_lead",
-        "_loop",
         "_reader",
         "_resumable",
         "_runner",
         "_sink",
         "_task_group",
         "_workers",
+        "pulls",
         "run",
     )
 
@@ -86,12 +84,8 @@ class WorkerPool(Generic[I, T]):
         self._backlog = backlog
         self._sink = sink
         self.run = run
-        self._cancellation = run.cancellation
-        self._loop = run.loop
         self._resumable = resumable
         self._admission = admission = Admission(options, run)
-        #: Kept at hand, because each job asks.
-        self._keeps_slots = admission.keeps_slots
         self._runner = AttemptRunner(backlog, sink, admission, run, options, on_failure=on_failure)
         self._reader = SourceReader(backlog, sink, run, resumable=resumable)
         self._dispatcher = Dispatcher(
@@ -105,11 +99,8 @@ class WorkerPool(Generic[I, T]):
         )
         self._lead = Lead(run.loop)
         self._workers = 0
-
-    @property
-    def pulls(self) -> bool:
-        """Whether a task of its own pulls from the source: from a sequence, the workers do."""
-        return not self._backlog.source.is_sequence
+        #: Whether a task of its own pulls from the source: from a sequence, the workers do.
+        self.pulls = not backlog.source.is_sequence
 
     def begin(self, task_group: TaskGroup, source_group: TaskGroup | None) -> None:
         """
@@ -160,17 +151,17 @@ class WorkerPool(Generic[I, T]):
                     await self._run_jobs(me)
                     break
                 except BaseException as exc:
-                    if self._cancellation.caused(exc):
+                    if self.run.cancellation.caused(exc):
                         # AnyIO keeps it in a reference cycle: not with all that was under way.
                         exc.__traceback__ = None
                         raise
 
-                    if not self._cancellation.is_native(exc):
+                    if not self.run.cancellation.is_native(exc):
                         self.run.fail(exc)
                         return
 
                     # Other code has cancelled this task natively, and meant a job that is over.
-                    self._cancellation.absorb(exc)
+                    self.run.cancellation.absorb(exc)
         finally:
             self._admission.return_slot(me)
 
@@ -184,11 +175,11 @@ class WorkerPool(Generic[I, T]):
         try:
             # Before it starts a job, and so perhaps another worker: a task can be cancelled only
             # once it has come to a checkpoint.
-            await self._loop.checkpoint()
+            await self.run.loop.checkpoint()
         finally:
             self._lead.coming.discard(me)
 
-        task = self._cancellation.native_task()
+        task = self.run.cancellation.native_task()
         jobs = 0
         while True:
             start = self._start_now(me) if jobs else None
@@ -197,26 +188,26 @@ class WorkerPool(Generic[I, T]):
                     # The consumer may be about to make room, or the source to give an item: to look
                     # again is cheaper than to be woken. A turn that was called back would lose its
                     # place meanwhile.
-                    await self._loop.checkpoint()
+                    await self.run.loop.checkpoint()
 
                 start = await self._next_start(me)
                 if start is None:
                     return
 
             try:
-                await self._runner.run(*start, None if self._keeps_slots else me.slot)
+                await self._runner.run(*start, None if self._admission.keeps_slots else me.slot)
             finally:
-                if not self._keeps_slots:
+                if not self._admission.keeps_slots:
                     self._admission.return_slot(me)
 
             jobs += 1
             # A job may have cancelled this task natively, and have returned all the same; or that
             # of the run, which has to notice before more is started.
             if not jobs % _JOBS_IN_A_ROW or (
-                task is not None and (task.cancelling() or self._cancellation.host_is_called())
+                task is not None and (task.cancelling() or self.run.cancellation.host_is_called())
             ):
-                await self._loop.checkpoint()
-                self._cancellation.forget(task)
+                await self.run.loop.checkpoint()
+                self.run.cancellation.forget(task)
 
     def _start_now(self, worker: Worker) -> Start[I, T] | None:
         """Start a job for a worker if it need not wait, and no leader waits for its turn."""
@@ -226,7 +217,7 @@ class WorkerPool(Generic[I, T]):
 
         start = self._dispatcher.try_start(worker)
         # One that has kept its slot from its last job on has a successor already.
-        if start is not None and not (lead.is_taken or self._keeps_slots):
+        if start is not None and not (lead.is_taken or self._admission.keeps_slots):
             self._pass_lead_on()
 
         return start
