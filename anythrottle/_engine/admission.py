@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Generic, TypeAlias, TypeVar, final
+from typing import Generic, TypeAlias, final
 
 import anyio
 
@@ -15,12 +15,9 @@ from .._limiters.slots import Slot
 from .._loops.event_loop import Parked
 from .._policies.policy import Cost
 from ..abc import Limiter, Permit
-from .job_record import JobRecord
+from .job_record import I, JobRecord, T
 from .options import JobOptions
 from .run_state import RunState
-
-I = TypeVar("I")  # noqa: E741 - an item
-T = TypeVar("T")
 
 #: A permit of this library's own, which has been entered without having had to wait.
 ReadyPermit: TypeAlias = TurnPermit | FreePermit

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from dataclasses import replace
 from math import inf
-from typing import Generic, TypeVar, final
+from typing import Generic, final
 
 import anyio
 
@@ -25,14 +25,11 @@ from .admission import Admission, Asked, leave
 from .backlog import Backlog
 from .cancellation import without_cancellations
 from .context import run_in_context
-from .job_record import JobRecord
+from .job_record import I, JobRecord, T
 from .options import JobOptions
 from .retrying import delay_before_next
 from .run_state import RunState
 from .sink import ResultSink
-
-I = TypeVar("I")  # noqa: E741 - an item
-T = TypeVar("T")
 
 _logger = logging.getLogger("anythrottle")
 
@@ -63,7 +60,6 @@ class AttemptRunner(Generic[I, T]):
         "_on_failure",
         "_run",
         "_sink",
-        "_timeout",
     )
 
     def __init__(
@@ -82,7 +78,6 @@ class AttemptRunner(Generic[I, T]):
         self._attempts = options.attempts
         most = options.attempts.max_throttles
         self._most_throttles = inf if most is None else most
-        self._timeout = options.attempts.timeout
         self._run = run
         self._on_failure = on_failure
         self._observer = options.observer
@@ -123,10 +118,11 @@ class AttemptRunner(Generic[I, T]):
                     if is_free
                     else context.run(_call, record, permit)
                 )
-                if self._timeout is None:
+                timeout = self._attempts.timeout
+                if timeout is None:
                     value = await run_in_context(awaitable, context)
                 else:
-                    with anyio.fail_after(self._timeout):
+                    with anyio.fail_after(timeout):
                         value = await run_in_context(awaitable, context)
             except BaseException as exc:
                 record.duration = time() - began

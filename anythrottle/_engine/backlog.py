@@ -17,15 +17,12 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from functools import partial
 from heapq import heappop, heappush
 from math import inf
-from typing import Generic, TypeVar, cast, final
+from typing import Generic, cast, final
 
 from .._jobs import JobOf, check_job, discard
 from .change import Change
-from .job_record import JobRecord
+from .job_record import I, JobRecord, T
 from .source import Source, SourceEnd
-
-I = TypeVar("I")  # noqa: E741 - an item
-T = TypeVar("T")
 
 #: While so many jobs are delayed, only those may start that have been started before.
 _MOST_DELAYED = 1000
@@ -44,9 +41,8 @@ class Backlog(Generic[I, T]):
 
     __slots__ = (
         "_by_due",
+        "_func",
         "_handed_out",
-        "_items_are_jobs",
-        "_job_for",
         "_name",
         "_open",
         "_put_first",
@@ -69,8 +65,7 @@ class Backlog(Generic[I, T]):
         func: Callable[[I], Awaitable[T]] | None,
         name: str,
     ) -> None:
-        self._items_are_jobs = func is None
-        self._job_for = _maker_of(func)
+        self._func = func
         self._name = name
         self._handed_out = False
         self.source = Source(items, name)
@@ -110,12 +105,14 @@ class Backlog(Generic[I, T]):
         """Return the job for an item that has just been pulled."""
         return JobRecord(item, self._job_for(item, self._name, self.source.pulled - 1))
 
-    def new_record(self, item: I) -> JobRecord[I, T]:
-        """Return the job for an item that does not come from the source."""
-        return JobRecord(item, self._job_for(item, "job", None))
+    def add(self, item: I, *, front: bool) -> None:
+        """
+        Put the job for an item before all others, or before anything more from the source.
 
-    def add(self, record: JobRecord[I, T], *, front: bool) -> None:
-        """Put a job before all others, or before anything more from the source."""
+        :raises TypeError: if the item is to be a job itself, and can be none
+
+        """
+        record = JobRecord(item, self._job_for(item, "job", None))
         record.position = record.rank = self.positions
         self.positions += 1
         if front:
@@ -254,7 +251,7 @@ class Backlog(Generic[I, T]):
                 continue
 
             record.attempts -= 1
-            if not self._items_are_jobs:
+            if self._func is not None:
                 # A replacement may have gone instead, and how far it came is unknown.
                 discard(record.job)
                 record.job = self._job_for(record.item, self._name, None)
@@ -285,18 +282,25 @@ class Backlog(Generic[I, T]):
 
     def discard(self) -> None:
         """Close the coroutines that will not be awaited, unless the user has them now."""
-        if not (self._handed_out and self._items_are_jobs):
+        if not self._handed_out or self._func is not None:
             for record in self._unfinished():
                 discard(record.job)
 
     async def close(self) -> None:
         """Discard what is not done with, and close the source; nothing is to be started then."""
         self.discard()
-        if self._items_are_jobs and not self._handed_out:
+        if self._func is None and not self._handed_out:
             for item in self.source.rest_at_hand():
                 discard(item)
 
         await self.source.close()
+
+    def _job_for(self, item: I, name: str, index: int | None) -> JobOf[T]:
+        """Return the job for an item, or raise if there is none; it was given by that name."""
+        if self._func is None:
+            return check_job(cast("JobOf[T]", item), name, index)
+
+        return partial(self._func, item)
 
     def _put_back_due(self, now: float) -> None:
         """Put the jobs to the front that were delayed until now."""
@@ -313,19 +317,6 @@ class Backlog(Generic[I, T]):
         delayed = [record for _, _, record in self._by_due]
         known = sorted([*self.started, *todo, *delayed], key=_rank)
         return known if self.ahead is None else [*known, self.ahead]
-
-
-def _maker_of(
-    func: Callable[[I], Awaitable[T]] | None,
-) -> Callable[[I, str, int | None], JobOf[T]]:
-    """Return a function that makes the job for an item, or raises; it takes a name and an index."""
-    if func is None:
-        return cast("Callable[[I, str, int | None], JobOf[T]]", check_job)
-
-    def job_for(item: I, _name: str, _index: int | None) -> JobOf[T]:
-        return partial(func, item)
-
-    return job_for
 
 
 def _rank(record: JobRecord[I, T]) -> int:

@@ -7,19 +7,16 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from inspect import isawaitable, iscoroutinefunction, unwrap
 from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodType
-from typing import Generic, TypeVar, final
+from typing import Generic, final
 
 import anyio
 from anyio.lowlevel import checkpoint
 
 from .._jobs import discard
-from .job_record import JobRecord
+from .job_record import I, JobRecord, T
 from .outcome import Outcome, uncancelled
 from .run_state import RunState
 from .throttler_results import ThrottlerResults
-
-I = TypeVar("I")  # noqa: E741 - an item
-T = TypeVar("T")
 
 _FUNCTIONS = (FunctionType, MethodType, BuiltinFunctionType, MethodDescriptorType)
 
@@ -40,7 +37,7 @@ class Consumer(Generic[I, T]):
 
     """
 
-    __slots__ = ("_consumer_fn", "_outcome_fn", "name")
+    __slots__ = ("_consumer_fn", "_outcome_fn", "name", "takes_failures")
 
     def __init__(
         self,
@@ -51,11 +48,8 @@ class Consumer(Generic[I, T]):
         self._outcome_fn = outcome_fn
         #: The name of the parameter that it was given as.
         self.name = "consumer_fn" if outcome_fn is None else "outcome_fn"
-
-    @property
-    def takes_failures(self) -> bool:
-        """Whether it is given those that have failed as well."""
-        return self._outcome_fn is not None
+        #: Whether it is given those that have failed as well.
+        self.takes_failures = outcome_fn is not None
 
     def call(self, record: JobRecord[I, T]) -> Awaitable[object]:
         """Call the function with a job that has ended; return what to await."""

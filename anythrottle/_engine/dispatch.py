@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from math import inf
-from typing import Generic, TypeAlias, TypeVar, final
+from typing import Generic, TypeAlias, final
 
 from .._events import Observer, Started, tell
 from .._limiters.permit import TurnPermit
@@ -12,13 +12,10 @@ from ..abc import Permit
 from .admission import Admission, Asked, Worker, undo
 from .attempt import AttemptRunner
 from .backlog import Backlog
-from .job_record import JobRecord
+from .job_record import I, JobRecord, T
 from .run_state import RUNNING, RunState
 from .sink import ResultSink
 from .source_reader import SourceReader
-
-I = TypeVar("I")  # noqa: E741 - an item
-T = TypeVar("T")
 
 #: The shortest wait for a delayed job, in seconds, because timers may go off early.
 _NAP = 0.001

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar, cast, final
 
 from .._jobs import JobOf
@@ -13,6 +14,7 @@ T = TypeVar("T")
 
 
 @final
+@dataclass(slots=True, eq=False, repr=False)
 class JobRecord(Generic[I, T]):
     """
     A job, and what has become of it so far; whichever part of the engine has it fills it in.
@@ -34,36 +36,20 @@ class JobRecord(Generic[I, T]):
 
     """
 
-    __slots__ = (
-        "attempts",
-        "cost",
-        "duration",
-        "error",
-        "errors",
-        "item",
-        "job",
-        "position",
-        "rank",
-        "retry_after",
-        "throttles",
-        "undelivered",
-        "value",
-        "waited",
-    )
-
-    value: T
-
-    def __init__(self, item: I, job: JobOf[T], position: int = -1) -> None:
-        self.item = item
-        self.job = job
-        self.position = self.rank = position
-        self.cost: Cost | None = None
-        self.attempts = self.errors = self.throttles = 0
-        self.retry_after: float | None = None
-        self.waited = 0.0
-        self.duration = 0.0
-        self.undelivered = False
-        self.error: BaseException | None = None
+    item: I
+    job: JobOf[T]
+    position: int = -1
+    rank: int = -1
+    cost: Cost | None = None
+    attempts: int = 0
+    errors: int = 0
+    throttles: int = 0
+    retry_after: float | None = None
+    waited: float = 0.0
+    duration: float = 0.0
+    undelivered: bool = False
+    value: T = field(init=False)
+    error: BaseException | None = None
 
     def replace(self, job: JobOf[T]) -> None:
         """Run another job instead from now on."""
@@ -79,13 +65,9 @@ class JobRecord(Generic[I, T]):
 
     def outcome(self, error: BaseException | None = None) -> Outcome[I, T]:
         """Return how the job has ended: with an error, or as it did by itself."""
-        draft: Draft[I, T] = Draft()
-        draft.index = self.position
-        draft.item = self.item
-        draft.result = self.value if error is None else None
-        draft.error = error
-        draft.attempts = self.attempts
-        draft.waited = self.waited
-        draft.duration = self.duration
+        result = self.value if error is None else None
+        draft: Draft[I, T] = Draft(
+            self.position, self.item, result, error, self.attempts, self.waited, self.duration
+        )
         draft.__class__ = Outcome  # type: ignore[assignment] # the same slots, frozen
         return draft  # type: ignore[return-value]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Generic, TypeVar, final
+from typing import Any, TypeVar
 
 from .._events import Observer
 from .._loops.clock import LoopClock, loop_of, native_loop
@@ -14,6 +14,7 @@ from .attempts import Attempts
 from .backlog import Backlog
 from .gathering import Gathering, Race
 from .halting import Halt, asking, check_halt
+from .job_record import I, T
 from .options import Concurrency, CostOf, JobOptions, results_waiting
 from .outcome import Outcome
 from .outcome_block import OutcomeBlock
@@ -25,8 +26,7 @@ from .tally import Tally
 from .throttler_statistics import statistics_of
 from .workers import WorkerPool, run_to_end
 
-I = TypeVar("I")  # noqa: E741 - an item
-T = TypeVar("T")
+S = TypeVar("S", bound=ResultSink[Any, Any])  # pyright: ignore[reportExplicitAny]
 
 
 async def amap(
@@ -89,10 +89,7 @@ async def amap(
 
     """
     options = JobOptions[I].checked(limiter, concurrency, cost, priority, attempts, observer)
-    mapping = _Mapping(func, items, options)
-    run = mapping.new_run()
-    gathering = Gathering(mapping.backlog, run, keep=True)
-    await run_to_end(mapping.pool(gathering, run))
+    gathering = await _run_all(_backlog_of(func, items), options, Gathering[I, T])
     return gathering.values()
 
 
@@ -134,10 +131,8 @@ async def for_each(
 
     """
     options = JobOptions[I].checked(limiter, concurrency, cost, priority, attempts, observer)
-    mapping = _Mapping(func, items, options)
-    run = mapping.new_run()
-    gathering = Gathering(mapping.backlog, run, keep=False)
-    await run_to_end(mapping.pool(gathering, run))
+    keep_none = partial(Gathering[I, object], keep=False)
+    await _run_all(_backlog_of(func, items), options, keep_none)
 
 
 async def first(
@@ -186,10 +181,7 @@ async def first(
 
     """
     options = JobOptions[I].checked(limiter, concurrency, cost, priority, attempts, observer)
-    mapping = _Mapping(func, items, options)
-    run = mapping.new_run()
-    race = Race(mapping.backlog, run)
-    await run_to_end(mapping.pool(race, run))
+    race = await _run_all(_backlog_of(func, items), options, Race[I, T])
     return race.result()
 
 
@@ -258,51 +250,43 @@ def amap_outcomes(
 
     """
     options = JobOptions[I].checked(limiter, concurrency, cost, priority, attempts, observer)
-    mapping = _Mapping(func, items, options)
+    backlog = _backlog_of(func, items)
     check_halt(halt)
-    return OutcomeBlock(partial(mapping.begin, ordered=ordered, halt=halt))
+    return OutcomeBlock(partial(_begin, backlog, options, ordered=ordered, halt=halt))
 
 
-@final
-class _Mapping(Generic[I, T]):
-    """A call of one of the functions above: its parameters, checked at once."""
+def _backlog_of(
+    func: Callable[[I], Awaitable[T]], items: Iterable[I] | AsyncIterable[I]
+) -> Backlog[I, T]:
+    """Return the calls to be made, or raise if there can be none."""
+    if not callable(func):
+        raise TypeError(f"func must be an async function of one argument, not {func!r}")
 
-    __slots__ = ("_options", "backlog")
+    return Backlog(items, func, "items")
 
-    def __init__(
-        self,
-        func: Callable[[I], Awaitable[T]],
-        items: Iterable[I] | AsyncIterable[I],
-        options: JobOptions[I],
-    ) -> None:
-        if not callable(func):
-            raise TypeError(f"func must be an async function of one argument, not {func!r}")
 
-        self._options = options
-        self.backlog: Backlog[I, T] = Backlog(items, func, "items")
+async def _run_all(
+    backlog: Backlog[I, T],
+    options: JobOptions[I],
+    sink_of: Callable[[Backlog[I, T], RunState], S],
+) -> S:
+    """Run all the jobs, and return the sink that their results went to."""
+    run = RunState(backlog.change, loop_of(native_loop()), host_waits=True)
+    sink = sink_of(backlog, run)
+    await run_to_end(WorkerPool(backlog, sink, options, run, resumable=False))
+    return sink
 
-    def new_run(self) -> RunState:
-        """Return the state of the run, which begins in the task that calls this and then waits."""
-        return RunState(self.backlog.change, loop_of(native_loop()), host_waits=True)
 
-    def pool(
-        self, sink: ResultSink[I, T], run: RunState, ask: Callable[[], None] | None = None
-    ) -> WorkerPool[I, T]:
-        """Return what runs all the jobs, and asks something after each failure."""
-        return WorkerPool(self.backlog, sink, self._options, run, resumable=False, on_failure=ask)
-
-    def begin(
-        self, *, ordered: bool, halt: Halt | None
-    ) -> tuple[OutcomeFeed[I, T], WorkerPool[I, T]]:
-        """Return what all the outcomes come out of, and the workers that are to begin for that."""
-        backlog, options = self.backlog, self._options
-        tally = Tally()
-        clock = LoopClock(tally.shift, "the mapping")
-        run = RunState(backlog.change, clock.loop(), host_waits=False)
-        tally.begin_run(run.loop.time)
-        statistics = partial(statistics_of, backlog, tally, options.limiter, clock)
-        most_waiting = results_waiting(options.concurrency, options.limiter)
-        feed = OutcomeFeed(
-            backlog, run, tally, statistics, most_waiting=most_waiting, ordered=ordered
-        )
-        return feed, self.pool(feed, run, asking(halt, run, statistics))
+def _begin(
+    backlog: Backlog[I, T], options: JobOptions[I], *, ordered: bool, halt: Halt | None
+) -> tuple[OutcomeFeed[I, T], WorkerPool[I, T]]:
+    """Return what all the outcomes come out of, and the workers that are to begin for that."""
+    tally = Tally()
+    clock = LoopClock(tally.shift, "the mapping")
+    run = RunState(backlog.change, clock.loop(), host_waits=False)
+    tally.begin_run(run.loop.time)
+    statistics = partial(statistics_of, backlog, tally, options.limiter, clock)
+    most_waiting = results_waiting(options.concurrency, options.limiter)
+    feed = OutcomeFeed(backlog, run, tally, statistics, most_waiting=most_waiting, ordered=ordered)
+    ask = asking(halt, run, statistics)
+    return feed, WorkerPool(backlog, feed, options, run, resumable=False, on_failure=ask)

@@ -52,14 +52,13 @@ class Outcome(Generic[I_co, T_co]):
         return cast("T_co", self.result)
 
 
+@dataclass(slots=True)
 class Draft(Generic[I, T]):
     """
     An outcome that is not frozen yet: it has the same slots, and becomes one by its class.
 
     The constructor of a frozen dataclass takes three times as long.
     """
-
-    __slots__ = ("attempts", "duration", "error", "index", "item", "result", "waited")
 
     index: int
     item: I

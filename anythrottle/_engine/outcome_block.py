@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Generic, TypeVar, final
+from typing import Generic, final
 
 from .cancellation import is_cancellation
+from .job_record import I, T
 from .outcome_feed import OutcomeFeed
 from .outcomes import Outcomes
 from .workers import WorkerPool, cancelled_by_others, tasks_of
-
-I = TypeVar("I")  # noqa: E741 - an item
-T = TypeVar("T")
 
 
 @final

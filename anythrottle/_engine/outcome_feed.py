@@ -5,22 +5,19 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Self, TypeVar, final
+from typing import Self, final
 
 import anyio
 
 from .._limiters.live import Live
 from .._loops.event_loop import Parked
 from .backlog import Backlog
-from .job_record import JobRecord
+from .job_record import I, JobRecord, T
 from .outcome import Outcome
 from .run_state import RunState
 from .sink import ResultSink
 from .tally import Tally
 from .throttler_statistics import Ended, ThrottlerStatistics
-
-I = TypeVar("I")  # noqa: E741 - an item
-T = TypeVar("T")
 
 _logger = logging.getLogger("anythrottle")
 
@@ -45,7 +42,6 @@ class OutcomeFeed(Live, Parked, ResultSink[I, T]):
         "_error",
         "_how",
         "_left",
-        "_loop",
         "_most_waiting",
         "_next",
         "_ordered",
@@ -73,7 +69,6 @@ class OutcomeFeed(Live, Parked, ResultSink[I, T]):
         self._statistics = statistics
         #: How the run has ended, if it has by itself.
         self._how: Ended | None = None
-        self._loop = run.loop
         self._most_waiting = most_waiting
         self._ordered = ordered
         #: Outcomes that have not been handed over; by position, if they have to come in order.
@@ -116,12 +111,12 @@ class OutcomeFeed(Live, Parked, ResultSink[I, T]):
         if not (self._left or self._error or self._run.failure):
             self._how = self._run.how
 
-        self._loop.wake(self)
+        self._run.loop.wake(self)
 
     def leave(self) -> None:
         """Note that no outcomes will be asked for any more."""
         self._left = True
-        self._loop.wake(self)
+        self._run.loop.wake(self)
 
     def stop(self) -> None:
         """Start no more calls; those that run go on, and their outcomes are still to come."""
@@ -173,7 +168,7 @@ class OutcomeFeed(Live, Parked, ResultSink[I, T]):
 
             self._waited_for = True
             try:
-                await self._loop.park(self)
+                await self._run.loop.park(self)
             finally:
                 self._waited_for = False
 
@@ -184,7 +179,7 @@ class OutcomeFeed(Live, Parked, ResultSink[I, T]):
             self._waiting.append(outcome)
 
         if self._waited_for:
-            self._loop.wake(self)
+            self._run.loop.wake(self)
 
     def _take(self) -> Outcome[I, T] | None:
         if isinstance(self._waiting, dict):

@@ -55,11 +55,11 @@ class RunState:
     :ivar how: how it has ended, or will if nothing else comes between
     :ivar failure: the error that has ended it
     :ivar entering: the scope in which the admission waits, and that one alone sets it
+    :ivar task_scope: the scope in which all its jobs run; the worker pool sets it as it begins
 
     """
 
     __slots__ = (
-        "_task_scope",
         "cancellation",
         "change",
         "entering",
@@ -67,9 +67,10 @@ class RunState:
         "how",
         "loop",
         "phase",
+        "task_scope",
     )
 
-    _task_scope: anyio.CancelScope
+    task_scope: anyio.CancelScope
 
     def __init__(self, change: Change, loop: EventLoop, *, host_waits: bool) -> None:
         self.change = change
@@ -84,15 +85,6 @@ class RunState:
     def is_ending(self) -> bool:
         """Whether it ends before all is done, or because all is that was wanted."""
         return self.phase is Phase.WON or self.how != "done" or self.failure is not None
-
-    def begin(self, task_scope: anyio.CancelScope) -> None:
-        """
-        Begin; for the worker pool.
-
-        :param task_scope: the scope that all its jobs run in
-
-        """
-        self._task_scope = task_scope
 
     def exhaust(self) -> None:
         """Start nothing more, because there is nothing left; for the dispatcher."""
@@ -117,7 +109,7 @@ class RunState:
     def cancel(self) -> None:
         """Start nothing more, and cancel what runs; for the owner of the run."""
         self.phase = Phase.CANCELLED
-        self._task_scope.cancel()
+        self.task_scope.cancel()
 
     def win(self) -> None:
         """Cancel what runs, because all that was wanted has been done; for a result sink."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Generic, TypeVar, final
+from typing import Generic, final
 
 import anyio
 
@@ -15,6 +15,7 @@ from .backlog import Backlog
 from .cancellation import RunCancellation
 from .consuming import Consumer, consume
 from .halting import Halt, asking
+from .job_record import I, T
 from .options import JobOptions, results_waiting
 from .outcome import uncancelled
 from .run_state import RunState
@@ -22,9 +23,6 @@ from .tally import Tally
 from .throttler_results import ThrottlerResults
 from .throttler_statistics import Ended, ThrottlerStatistics, statistics_of
 from .workers import WorkerPool, run_to_end
-
-I = TypeVar("I")  # noqa: E741 - an item
-T = TypeVar("T")
 
 
 @final
@@ -46,11 +44,11 @@ class Runs(Generic[I, T]):
         "_ended",
         "_halt",
         "_options",
-        "_run",
         "_statistics",
         "_tally",
         "backlog",
         "closed",
+        "current",
         "results",
     )
 
@@ -79,16 +77,11 @@ class Runs(Generic[I, T]):
             statistics_of, backlog, self._tally, options.limiter, self._clock
         )
         #: The run that is under way.
-        self._run: RunState | None = None
+        self.current: RunState | None = None
         #: How the last run has ended.
         self._ended: Ended | None = None
         #: Whether nothing is to be run any more.
         self.closed = False
-
-    @property
-    def under_way(self) -> bool:
-        """Whether there is a run now."""
-        return self._run is not None
 
     def check_open(self) -> None:
         """
@@ -109,7 +102,7 @@ class Runs(Generic[I, T]):
         """
         # A run whose loop is no more, or was the parent process's, is not under way.
         self._clock.peek()
-        if self._run is not None:
+        if self.current is not None:
             raise anyio.BusyResourceError("running")
 
     async def run(self, on_begun: Callable[[], None]) -> None:
@@ -133,7 +126,7 @@ class Runs(Generic[I, T]):
             resumable=True,
             on_failure=asking(self._halt, run, self._statistics),
         )
-        self._run = run
+        self.current = run
         try:
             self.results.begin_run()
             await run_to_end(
@@ -151,8 +144,8 @@ class Runs(Generic[I, T]):
 
     def stop(self) -> None:
         """Start nothing more in the run that is under way, if there is one."""
-        if self._run is not None:
-            self._run.stop()
+        if self.current is not None:
+            self.current.stop()
 
     async def close(self) -> None:
         """
@@ -179,17 +172,17 @@ class Runs(Generic[I, T]):
 
     def _shift(self, seconds: float) -> None:
         """Go over to another run's clock."""
-        if self._run is not None:
-            self._end_run(self._run)
+        if self.current is not None:
+            self._end_run(self.current)
 
         self._tally.shift(seconds)
 
     def _end_run(self, run: RunState) -> None:
-        if self._run is not run:
+        if self.current is not run:
             # It was ended as its loop was no more, or the parent process's.
             return
 
-        self._run = None
+        self.current = None
         lost = [(record, JobInterrupted(record.job)) for record in self.backlog.end_run()]
         for record, interrupted in lost:
             self.results.fail(record, interrupted)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Generic, TypeVar
+from typing import Generic
 
-from .job_record import JobRecord
-
-I = TypeVar("I")  # noqa: E741 - an item
-T = TypeVar("T")
+from .job_record import I, JobRecord, T
 
 
 class ResultSink(ABC, Generic[I, T]):

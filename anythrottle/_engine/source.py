@@ -40,13 +40,13 @@ class Source(Generic[I]):
     """
 
     __slots__ = (
-        "_items",
         "_iterator",
         "_sequence",
         "ended",
         "interrupted",
         "is_async",
         "is_sequence",
+        "items",
         "pulled",
     )
 
@@ -54,7 +54,8 @@ class Source(Generic[I]):
         if not isinstance(items, (Iterable, AsyncIterable)):
             raise TypeError(f"{name} must be an iterable or an async iterable, not {items!r}")
 
-        self._items = items
+        #: What the items come from.
+        self.items = items
         self._sequence = items if isinstance(items, Sequence) else None
         #: Whether any task may advance it, by :meth:`pull_nowait`: a sequence has no state.
         self.is_sequence = self._sequence is not None
@@ -108,7 +109,7 @@ class Source(Generic[I]):
         item: object
         if self.is_async:
             if self._iterator is None:
-                self._iterator = aiter(cast("AsyncIterable[I]", self._items))
+                self._iterator = aiter(cast("AsyncIterable[I]", self.items))
 
             try:
                 item = await anext(cast("AsyncIterator[I]", self._iterator))
@@ -116,7 +117,7 @@ class Source(Generic[I]):
                 item = _END
         else:
             if self._iterator is None:
-                self._iterator = iter(cast("Iterable[I]", self._items))
+                self._iterator = iter(cast("Iterable[I]", self.items))
 
             item = next(cast("Iterator[I]", self._iterator), _END)
 
@@ -147,12 +148,7 @@ class Source(Generic[I]):
 
     def _generator(self) -> object:
         """Return what is to be closed, if it is a generator; it may have been begun by others."""
-        return self._items if self._iterator is None else self._iterator
-
-    @property
-    def items(self) -> object:
-        """What the items come from."""
-        return self._items
+        return self.items if self._iterator is None else self._iterator
 
     @property
     def left(self) -> int | None:
@@ -160,11 +156,11 @@ class Source(Generic[I]):
         if self.ended:
             return 0
 
-        if not isinstance(self._items, Sized):
+        if not isinstance(self.items, Sized):
             return None
 
         try:
-            return max(len(self._items) - self.pulled, 0)
+            return max(len(self.items) - self.pulled, 0)
         except Exception:  # noqa: BLE001 - it has no length, or none that is an index
             return None
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar, final
+from typing import Generic, final
 
 import anyio
 from anyio.abc import TaskGroup
 
 from .._loops.event_loop import Parked
 from .backlog import Backlog
+from .job_record import I, T
 from .outcome import uncancelled
 from .run_state import RUNNING, RunState
 from .sink import ResultSink
 from .source import SourceEnd
-
-I = TypeVar("I")  # noqa: E741 - an item
-T = TypeVar("T")
 
 
 @final

@@ -296,8 +296,7 @@ class Throttler(Live, Generic[I, T]):
 
         """
         self._runs.check_open()
-        backlog = self._runs.backlog
-        backlog.add(backlog.new_record(job), front=front)
+        self._runs.backlog.add(job, front=front)
 
     def stop(self) -> None:
         """
@@ -354,7 +353,7 @@ class Throttler(Live, Generic[I, T]):
     def __repr__(self) -> str:
         statistics = self.statistics()
         runs = self._runs
-        state = "closed" if runs.closed else "running" if runs.under_way else "idle"
+        state = "closed" if runs.closed else "running" if runs.current is not None else "idle"
         return (
             f"<Throttler {state}: {statistics.running} running, {statistics.done} done, "
             f"{statistics.failed} failed>"

@@ -5,17 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from math import inf
-from typing import TypeVar, final
+from typing import final
 
 from .backlog import Backlog
 from .front_state import FrontState
-from .job_record import JobRecord
+from .job_record import I, JobRecord, T
 from .outcome import Outcome
 from .sink import ResultSink
 from .tally import Tally
-
-I = TypeVar("I")  # noqa: E741 - an item
-T = TypeVar("T")
 
 _logger = logging.getLogger("anythrottle")
 

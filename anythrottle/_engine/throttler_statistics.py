@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias
 
 from .._limiters.rate_limiter import RateLimiter
 from .._loops.clock import LoopClock
 from ..abc import Limiter
 from .backlog import Backlog
+from .job_record import I, T
 from .tally import Tally
-
-I = TypeVar("I")  # noqa: E741 - an item
-T = TypeVar("T")
 
 #: How a run has ended.
 Ended: TypeAlias = Literal["done", "stopped", "halted"]

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
-from typing import Generic, NoReturn, TypeVar, final
+from typing import Generic, NoReturn, final
 
 import anyio
 from anyio.abc import TaskGroup
@@ -27,14 +27,12 @@ from .attempt import AttemptRunner
 from .backlog import Backlog
 from .cancellation import bare
 from .dispatch import Dispatcher, Start
+from .job_record import I, T
 from .lead import Lead
 from .options import JobOptions
 from .run_state import RUNNING, Phase, RunState
 from .sink import ResultSink
 from .source_reader import SourceReader
-
-I = TypeVar("I")  # noqa: E741 - an item
-T = TypeVar("T")
 
 #: After so many jobs a worker lets others run, because its jobs may not do so by themselves.
 _JOBS_IN_A_ROW = 16
@@ -79,7 +77,7 @@ class WorkerPool(Generic[I, T]):
         run: RunState,
         *,
         resumable: bool,
-        on_failure: Callable[[], None] | None,
+        on_failure: Callable[[], None] | None = None,
     ) -> None:
         self._backlog = backlog
         self._sink = sink
@@ -111,7 +109,7 @@ class WorkerPool(Generic[I, T]):
 
         """
         self._task_group = task_group
-        self.run.begin(task_group.cancel_scope)
+        self.run.task_scope = task_group.cancel_scope
         self._backlog.begin_run()
         if source_group is not None:
             source_group.start_soon(self._reader.pull, source_group, name="anythrottle source")
