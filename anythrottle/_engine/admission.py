@@ -22,7 +22,7 @@ from .run_state import RunState
 #: A permit of this library's own, which has been entered without having had to wait.
 ReadyPermit: TypeAlias = TurnPermit | FreePermit
 
-#: A permit as the limiter was asked for it.
+#: A permit as the limiter has returned it.
 _Unentered: TypeAlias = AbstractAsyncContextManager[Permit]
 
 #: The same, or one that is ready.
@@ -34,9 +34,9 @@ class Worker(Parked):
     """
     A task that runs jobs; parked while it waits for the lead, or with the lead for a change.
 
-    :ivar slot: on whose behalf it borrows a slot: a fresh one each time, because tasks that a job
-        has left behind may still wait inside of an earlier one
-    :ivar has_slot: whether it has borrowed it
+    :ivar slot: the borrower in whose name it borrows a slot: a new one each time, because tasks
+        that a job has left behind may still wait inside of an earlier one
+    :ivar has_slot: whether it has borrowed a slot
 
     """
 
@@ -51,9 +51,9 @@ class Worker(Parked):
 @final
 class Admission(Generic[I]):
     """
-    Lets the jobs of one run in, one worker at a time; made in that run.
+    Admits the jobs of one run, one worker at a time; made in that run.
 
-    A worker that waits for the turn of its job holds a slot meanwhile.
+    A worker holds a slot while it waits for the turn of its job.
 
     :param options: how the jobs are run
     :param run: the run
@@ -87,28 +87,28 @@ class Admission(Generic[I]):
         self._slots = (
             anyio.CapacityLimiter(concurrency) if isinstance(concurrency, int) else concurrency
         )
-        #: Whether a slot that has served one job may serve the next: no other run waits for
-        #: it, and their number stays.
+        #: Whether a worker keeps its slot from one job to the next: no other run waits for it, and
+        #: the number of slots stays the same.
         self.keeps_slots = isinstance(concurrency, int)
         self._cost = cost
-        #: What each attempt costs, ``None`` if that depends on the item: then a record has it.
+        #: What each attempt costs; ``None`` if that depends on the item: then the record has it.
         self.fixed_cost: Cost | None = None if callable(cost) else cost
         self._run = run
-        #: A permit that was asked for and has not been entered, and what it costs: for the next
-        #: start that costs as much, whichever job that is.
+        #: A permit that has not been entered, and what it costs: it serves the next start that
+        #: costs as much, whichever job that is.
         self._unused: _Unentered | None = None
         self._unused_cost: Cost | None = None
 
     def find_cost(self, record: JobRecord[I, T]) -> None:
         """
-        Compute what a job costs, and validate it; there is a function that returns it.
+        Compute and validate what a job costs, by the function that was given as the cost.
 
         :raises Exception: an error of the function that returns the cost, or of the limiter
 
         """
         assert callable(self._cost)
         cost = self._cost(record.item)
-        # Even if there is an unused one that costs the same: true is no cost, but equals 1.
+        # Asked even if an unused permit costs the same: True is no valid cost, but equals 1.
         self._keep(self.limiter.permit(cost, priority=self._priority), cost)
         record.cost = cost
 
@@ -116,11 +116,13 @@ class Admission(Generic[I]):
         self, record: JobRecord[I, T], worker: Worker, *, begins: bool
     ) -> ReadyPermit | None:
         """
-        Let a job in, whose cost is known, if it need not wait.
+        Admit a job whose cost is known, if it need not wait.
 
-        If it must, the worker may have borrowed a slot all the same.
+        If it must wait, the worker may have borrowed a slot all the same.
 
         :param begins: whether the call of the job begins; else its turn is only held
+        :return: its permit; ``None`` if it must wait
+
         """
         if not (worker.has_slot or self._borrow_now(worker)):
             return None
@@ -141,7 +143,7 @@ class Admission(Generic[I]):
             return None
 
         if free is not None:
-            # No pause is under way any more.
+            # It was granted, so no pause is under way any more.
             free.is_open = True
 
         return asked
@@ -150,10 +152,10 @@ class Admission(Generic[I]):
         self, record: JobRecord[I, T], worker: Worker, called_back: TurnPermit | None = None
     ) -> tuple[Asked, Permit] | None:
         """
-        Wait until a job may be let in; the turn of a permit of this library's is then only held.
+        Wait until a job may be admitted; a turn of this library's own limiters is only held then.
 
         :param called_back: a permit whose turn was called back, to be held again
-        :return: the permit as it was asked for, and what entering it gave; ``None`` if
+        :return: the permit as the limiter has returned it, and what entering it gave; ``None`` if
             nothing more is to be started
 
         """
@@ -181,7 +183,7 @@ class Admission(Generic[I]):
         return self.keeps_slots and self._slots is not None and self._slots.available_tokens <= 0
 
     def release_if_shared(self, worker: Worker) -> None:
-        """Return the slot of a worker that runs nothing now, if other runs may want it."""
+        """Return the slot of a worker that runs nothing now, if other runs may need it."""
         if not self.keeps_slots:
             self.return_slot(worker)
 
@@ -222,7 +224,7 @@ class Admission(Generic[I]):
         return True
 
     async def _borrow(self, worker: Worker) -> None:
-        """Borrow a slot, as soon as there is one; raise if there could never be one."""
+        """Wait for a slot and borrow it; raise if there could never be one."""
         slots = self._slots
         assert slots is not None
         held = slots_here(slots)
@@ -233,7 +235,7 @@ class Admission(Generic[I]):
 
 
 async def undo(asked: Asked, permit: Permit) -> None:
-    """Take back a turn that has been granted, and not been used."""
+    """Take back a turn that was granted and has not been used."""
     if isinstance(asked, (TurnPermit, FreePermit)):
         asked.withdraw()
     else:

@@ -1,4 +1,4 @@
-"""Runs one attempt of a job, and does what follows from how the attempt ends."""
+"""Runs one attempt of a job, and decides what follows from how it ends."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class AttemptRunner(Generic[I, T]):
 
     :param backlog: takes a job that is to go again
     :param sink: takes a job that has ended
-    :param admission: pauses if a job was throttled
+    :param admission: has the limiter, which pauses if a job was throttled
     :param run: the run
     :param options: how a job is attempted, and the observer
     :param on_failure: is called when a job has ended with an error
@@ -81,16 +81,16 @@ class AttemptRunner(Generic[I, T]):
         self._run = run
         self._on_failure = on_failure
         self._observer = options.observer
-        #: Each attempt has a copy of this one of its own.
+        #: Each attempt runs in a copy of this context.
         self._context = copy_context()
-        #: The same, for attempts that need no permit of their own.
+        #: The same, for attempts that share one permit.
         self._free = admission.free
         self._free_context = self._context.copy()
         if self._free is not None:
             self._free_context.run(make_current, self._free)
 
     def let_go(self) -> None:
-        """Break the reference cycles: tracebacks of what jobs have raised lead here."""
+        """Break the reference cycles: the tracebacks of jobs' errors lead here."""
         del self._backlog, self._sink, self._run, self._on_failure
 
     async def run(
@@ -99,7 +99,7 @@ class AttemptRunner(Generic[I, T]):
         """
         Run a started job once, and leave its permit, whatever happens.
 
-        :param asked: the permit as it was asked for
+        :param asked: the permit as the limiter has returned it
         :param permit: what entering it gave
         :param slot: the slot that the job holds, if slots are shared with others
 
@@ -137,7 +137,7 @@ class AttemptRunner(Generic[I, T]):
             await leave(asked, exc)
             raise
 
-        # The same as leave() does, without a coroutine if that is possible.
+        # As leave() does, but without a coroutine where none is needed.
         if isinstance(asked, TurnPermit):
             asked.leave()
         elif asked is not self._free:
@@ -154,7 +154,7 @@ class AttemptRunner(Generic[I, T]):
             self._on_failure()
 
     def _take_value(self, record: JobRecord[I, T], value: T) -> None:
-        """End a job with what it has returned."""
+        """End a job with the value that it has returned."""
         record.value = value
         record.undelivered = True
         self._backlog.running -= 1
@@ -164,7 +164,7 @@ class AttemptRunner(Generic[I, T]):
             tell(self._observer, Finished(position, record.item, attempts, record.duration))
 
     def _take_error(self, record: JobRecord[I, T], permit: Permit, error: BaseException) -> None:
-        """Do what follows from an error that a job has raised."""
+        """End the run if a job has raised what is no error of its own, else handle the error."""
         error = without_cancellations(error)
         if isinstance(error, (Exception, anyio.get_cancelled_exc_class())):
             self._run.cancellation.absorb(error)
@@ -173,21 +173,18 @@ class AttemptRunner(Generic[I, T]):
             self._run.fail(error)
 
     def _sort_out(self, record: JobRecord[I, T], permit: Permit, error: BaseException) -> None:
-        """Put a job back that has raised an error, or end it with that error."""
+        """Put a job that has raised an error back, or end it with that error."""
+        delay = None
         try:
             throttle = throttle_in(error)
-        except (Exception, CancelledError) as exc:  # noqa: BLE001 - a wrong one is the job's error
+            if throttle is None:
+                delay = delay_before_next(self._attempts, error, record.errors + 1)
+        except (Exception, CancelledError) as exc:  # noqa: BLE001 - a wrong signal, or retry_on's own
             self.fail(record, exc)
             return
 
         if throttle is not None:
             self._obey(throttle, record, permit, error)
-            return
-
-        try:
-            delay = delay_before_next(self._attempts, error, record.errors + 1)
-        except (Exception, CancelledError) as exc:  # noqa: BLE001 - that of retry_on is the job's
-            self.fail(record, exc)
             return
 
         if delay is not None and not callable(record.job):
@@ -207,12 +204,12 @@ class AttemptRunner(Generic[I, T]):
     def _obey(
         self, throttle: Throttle, record: JobRecord[I, T], permit: Permit, error: BaseException
     ) -> None:
-        """Pause, and put a job that was throttled back to the front if it may go again."""
+        """Pause, and put a throttled job back to the front if it may go again; else end it."""
         tell_throttled(permit, self._admission.limiter, throttle.retry_after)
         _logger.info("%s: %s", record, error)
         record.throttles += 1
         if throttle.retry_after is None:
-            # What the service has said last may be from an earlier attempt.
+            # The last that the service has said may be from an earlier attempt.
             throttle = replace(throttle, retry_after=record.retry_after)
 
         record.retry_after = throttle.retry_after
@@ -232,11 +229,11 @@ class AttemptRunner(Generic[I, T]):
 
 
 def _call(record: JobRecord[I, T], permit: Permit) -> Awaitable[T]:
-    """Call a job, in its own context; return what to await."""
+    """Return what to await for a job, called in its own context."""
     make_current(permit)
     return awaitable_of(record.job, record)
 
 
 def tell_of_failure(observer: Observer, record: JobRecord[I, T], error: BaseException) -> None:
-    """Tell an observer that a job has ended with an error."""
+    """Notify an observer that a job has ended with an error."""
     tell(observer, Failed(record.position, record.item, record.attempts, record.duration, error))

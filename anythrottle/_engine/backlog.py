@@ -1,13 +1,13 @@
 """
-Keeps the jobs of a throttler or of a call of its kin, each in one place until it is done with.
+Keeps the jobs of a throttler, `amap()` or a related function, each in one place until it is done.
 
 No ``await`` stands in this file, so each method moves a job from one place to another in one
-step. A job that was pulled or added and is not done with is in exactly one of these places:
+step. A job that was pulled or added and is not done is in exactly one of these places:
 
 - ``todo``: put back or added;
-- ``ahead``: pulled, and to be started when nothing else is to do;
-- delayed: to be put back at an instant that is yet to come;
-- ``started``: started, and not yet done with.
+- ``ahead``: pulled, and to be started when ``todo`` is empty;
+- delayed: to be put back at a later instant;
+- ``started``: started, and not done yet.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _MOST_DELAYED = 1000
 @final
 class Backlog(Generic[I, T]):
     """
-    The jobs that are not done with, over all runs.
+    The jobs that are not done, over all runs.
 
-    :param items: what the jobs are made for
-    :param func: is called with an item by its job; ``None`` if the items are jobs themselves
+    :param items: what the jobs are made of
+    :param func: the function that each job calls with its item; ``None`` if the items are the jobs
     :param name: the name of the parameter that the items were given as
 
     """
@@ -71,29 +71,29 @@ class Backlog(Generic[I, T]):
         self.source = Source(items, name)
         #: The job that was pulled last, until it starts; the source reader sets it, too.
         self.ahead: JobRecord[I, T] | None = None
-        #: Told when that is not ahead any more.
+        #: Notified when that job has been taken.
         self.ahead_taken = Change()
-        #: Told when there may be something to start, or room for its result, or nothing any more.
+        #: Notified when there may be a job to start, or room for its result, or no more jobs.
         self.change = Change()
-        #: (its rank, the job), as a heap: no two jobs have the same rank.
+        #: A heap of (its rank, the job); no two jobs have the same rank.
         self.todo: list[tuple[int, JobRecord[I, T]]] = []
-        #: (when to put it back, its rank, the job), as a heap.
+        #: A heap of (when to put it back, its rank, the job).
         self._by_due: list[tuple[float, int, JobRecord[I, T]]] = []
         self.started: dict[JobRecord[I, T], None] = {}
-        #: Whether jobs may still come from the source, in this run.
+        #: Whether jobs may still come from the source in this run.
         self._open = False
-        #: How many jobs have been put before all others so far.
+        #: How many jobs were added before all others so far.
         self._put_first = 0
-        #: How many jobs have had their position so far.
+        #: How many jobs have got their position so far.
         self.positions = 0
-        #: How many jobs run: the attempt runner counts each off that is not put back.
+        #: How many jobs run; the attempt runner counts down those that end.
         self.running = 0
         self.starts = 0
         self.throttled = 0
         self.retried = 0
 
     def begin_run(self) -> None:
-        """Begin a run: jobs may come from the source, and from the jobs."""
+        """Begin a run: jobs may come from the source again."""
         self._open = True
 
     def end_of_source(self) -> None:
@@ -109,7 +109,7 @@ class Backlog(Generic[I, T]):
         """
         Put the job for an item before all others, or before anything more from the source.
 
-        :raises TypeError: if the item is to be a job itself, and can be none
+        :raises TypeError: if the item is to be a job itself, and cannot be one
 
         """
         record = JobRecord(item, self._job_for(item, "job", None))
@@ -126,15 +126,15 @@ class Backlog(Generic[I, T]):
         self, time: Callable[[], float], on_source_error: Callable[[BaseException], None]
     ) -> JobRecord[I, T] | None:
         """
-        Bring the job to the front that is to start next, and return it.
+        Return the job that is to start next, the frontmost one.
 
         Delayed jobs that are due are put back first. If nothing is at the front then, the next job
         is pulled from a sequence, or the source comes to its end. A second call returns the same
         job, unless another one has come to the front.
 
-        :param time: returns the time, which matters to delayed jobs only
-        :param on_source_error: is called with an error of the sequence
-        :return: ``None`` if there is none yet, or no more, or if too many are delayed
+        :param time: returns the time; only called if jobs are delayed
+        :param on_source_error: called with an error of the sequence
+        :return: ``None`` if there is no job yet or no more, or if too many are delayed
 
         """
         if self._by_due:
@@ -169,14 +169,14 @@ class Backlog(Generic[I, T]):
 
     def is_at_end(self) -> bool:
         """
-        Return whether there is nothing to start and never will be in this run.
+        Return whether there is nothing to start, and never will be in this run.
 
-        A job that runs may be put back, or add others, and so may the consumer of its result.
+        A running job may be put back or add others, and the consumer of its result may add some.
         """
         return not (self._open or self.started or self._by_due or self.todo)
 
     def start(self, record: JobRecord[I, T]) -> bool:
-        """Take a job to be run, if it still is the frontmost one; return whether it was."""
+        """Take a job to run it, if it still is the frontmost one; return whether it was."""
         if self.todo:
             if record is not self.todo[0][1]:
                 return False
@@ -198,7 +198,7 @@ class Backlog(Generic[I, T]):
         return True
 
     def drop(self, record: JobRecord[I, T]) -> bool:
-        """Take a job that cannot be run, if it still is frontmost; return whether it was."""
+        """Take a job that cannot run, if it still is the frontmost one; return whether it was."""
         if not self.start(record):
             return False
 
@@ -207,13 +207,13 @@ class Backlog(Generic[I, T]):
         return True
 
     def call_back(self, record: JobRecord[I, T]) -> None:
-        """Put a job that was started, but has not begun, back to the front."""
+        """Put a job that was started but has not begun back to the front."""
         record.attempts -= 1
         self.starts -= 1
         self._put_back(record)
 
     def put_back(self, record: JobRecord[I, T]) -> None:
-        """Put a job that was throttled back to the front."""
+        """Put a throttled job back to the front."""
         self.throttled += 1
         self._put_back(record)
 
@@ -224,7 +224,7 @@ class Backlog(Generic[I, T]):
         self.change.tell()
 
     def delay(self, record: JobRecord[I, T], until: float) -> None:
-        """Take a running job back that is to go again, but not before ``until``."""
+        """Take a running job back, to start it again, but not before ``until``."""
         self.retried += 1
         record.errors += 1
         self.running -= 1
@@ -233,16 +233,16 @@ class Backlog(Generic[I, T]):
         self.change.tell()
 
     def finish(self, record: JobRecord[I, T]) -> None:
-        """Remove a job that was started and is done with."""
+        """Remove a started job that is done."""
         del self.started[record]
         if not self._open and self.is_at_end():
             self.change.tell()
 
     def end_run(self) -> list[JobRecord[I, T]]:
         """
-        Put what a run has left under way to where the next run finds it.
+        Put the jobs that a run has left under way where the next run finds them.
 
-        :return: the jobs that have been cut off and cannot go again; they are not done with yet
+        :return: the jobs that were cut off and cannot go again; they are not done yet
 
         """
         lost: list[JobRecord[I, T]] = []
@@ -252,7 +252,7 @@ class Backlog(Generic[I, T]):
 
             record.attempts -= 1
             if self._func is not None:
-                # A replacement may have gone instead, and how far it came is unknown.
+                # It may be a replacement, and how far that came is unknown.
                 discard(record.job)
                 record.job = self._job_for(record.item, self._name, None)
 
@@ -271,23 +271,23 @@ class Backlog(Generic[I, T]):
 
     @property
     def queued(self) -> int | None:
-        """How many jobs wait to be started, delayed ones apart, if the source can tell."""
+        """How many jobs wait to be started, without the delayed ones; ``None`` if it is unknown."""
         left = self.source.left
         return None if left is None else len(self.todo) + (self.ahead is not None) + left
 
     def remaining(self) -> list[I]:
-        """Return the items of the jobs that are not done with, front first."""
+        """Return the items of the jobs that are not done, front first."""
         self._handed_out = True
         return [record.item for record in self._unfinished()] + self.source.rest()
 
     def discard(self) -> None:
-        """Close the coroutines that will not be awaited, unless the user has them now."""
+        """Close the coroutines that will not be awaited, unless the user has got them."""
         if not self._handed_out or self._func is not None:
             for record in self._unfinished():
                 discard(record.job)
 
     async def close(self) -> None:
-        """Discard what is not done with, and close the source; nothing is to be started then."""
+        """Discard the jobs that are not done, and close the source; nothing can be started then."""
         self.discard()
         if self._func is None and not self._handed_out:
             for item in self.source.rest_at_hand():
@@ -296,28 +296,24 @@ class Backlog(Generic[I, T]):
         await self.source.close()
 
     def _job_for(self, item: I, name: str, index: int | None) -> JobOf[T]:
-        """Return the job for an item, or raise if there is none; it was given by that name."""
+        """Return the job for an item, or raise if it cannot be one; the error uses the name."""
         if self._func is None:
             return check_job(cast("JobOf[T]", item), name, index)
 
         return partial(self._func, item)
 
     def _put_back_due(self, now: float) -> None:
-        """Put the jobs to the front that were delayed until now."""
+        """Put the jobs that are due now back to the front."""
         while self._by_due and self._by_due[0][0] <= now:
             _, rank, record = heappop(self._by_due)
             heappush(self.todo, (rank, record))
 
     def _is_one_too_many(self, record: JobRecord[I, T] | None) -> bool:
-        """Return whether a job must not start as well, because memory has to stay bounded."""
+        """Return whether a job must not start yet, because memory has to stay bounded."""
         return len(self._by_due) >= _MOST_DELAYED and record is not None and not record.attempts
 
     def _unfinished(self) -> list[JobRecord[I, T]]:
         todo = [record for _, record in self.todo]
         delayed = [record for _, _, record in self._by_due]
-        known = sorted([*self.started, *todo, *delayed], key=_rank)
+        known = sorted([*self.started, *todo, *delayed], key=lambda record: record.rank)
         return known if self.ahead is None else [*known, self.ahead]
-
-
-def _rank(record: JobRecord[I, T]) -> int:
-    return record.rank

@@ -20,22 +20,22 @@ from .source_reader import SourceReader
 #: The shortest wait for a delayed job, in seconds, because timers may go off early.
 _NAP = 0.001
 
-#: A job that has been started, and its permit: as it was asked for, and what entering it gave.
+#: A started job and its permit: as the limiter has returned it, and what entering it gave.
 Start: TypeAlias = tuple[JobRecord[I, T], Asked, Permit]
 
 
 @final
 class Dispatcher(Generic[I, T]):
     """
-    Starts the jobs of one run, each when it is the frontmost one.
+    Starts the jobs of one run, always the frontmost one.
 
     :param backlog: the jobs
-    :param sink: is asked whether there is room for a result
-    :param admission: lets the jobs in
+    :param sink: says whether there is room for a result
+    :param admission: admits the jobs
     :param run: the run
     :param runner: ends a job that cannot start
-    :param reader: is told of an error of a sequence
-    :param observer: is told that a job starts
+    :param reader: handles an error of a sequence
+    :param observer: is notified when a job starts
 
     """
 
@@ -68,20 +68,20 @@ class Dispatcher(Generic[I, T]):
         self._admission = admission
         self._run = run
         self._runner = runner
-        #: For what :meth:`.Backlog.next_job` is to be given.
+        #: The arguments of :meth:`.Backlog.next_job`.
         self._time = run.loop.time
         self._on_source_error = reader.note_source_error
         self._observer = observer
-        #: Whether a function of a job tells what it costs.
+        #: Whether a function returns what each job costs.
         self._costs_differ = admission.fixed_cost is None
-        #: Whether :meth:`try_start` has just failed because the turn that it had was called back.
+        #: Whether the last :meth:`try_start` failed because its turn was called back.
         self.called_back = False
 
     def try_start(self, worker: Worker) -> Start[I, T] | None:
         """
         Start the frontmost job for a worker, if it need not wait.
 
-        :return: what to run; ``None`` if it must wait, or only :meth:`next_start` can find out
+        :return: what to run; ``None`` if it must wait, or only :meth:`next_start` can find its cost
 
         """
         self.called_back = False
@@ -99,7 +99,7 @@ class Dispatcher(Generic[I, T]):
         return self._start_at_once(record, worker)
 
     def _start_at_once(self, record: JobRecord[I, T], worker: Worker) -> Start[I, T] | None:
-        """Start the frontmost job, whose cost is known and whose result has room, if it may be."""
+        """Start a job if it need not wait; its cost is known, and its result has room."""
         observed = self._observer is not None
         try:
             permit = self._admission.try_enter(record, worker, begins=not observed)
@@ -141,7 +141,7 @@ class Dispatcher(Generic[I, T]):
                 self._admission.release_if_shared(worker)
                 await self._wait_for_change(worker)
             elif record.cost is None and self._costs_differ:
-                # The function that is asked for the cost may put another job to the front.
+                # The user's function may put another job to the front.
                 if not self._finds_cost(record):
                     # There may be many such jobs.
                     await self._run.loop.checkpoint()
@@ -171,7 +171,7 @@ class Dispatcher(Generic[I, T]):
             asked, permit = admitted
             frontmost = called_back = None
             try:
-                # The wait may have been long: which job is frontmost now, and does it cost as much?
+                # Meanwhile another job may have become the frontmost one.
                 frontmost = self._start_like(record, asked, permit)
                 if isinstance(asked, TurnPermit) and asked.in_line and self._run.phase is RUNNING:
                     called_back = asked
@@ -190,7 +190,7 @@ class Dispatcher(Generic[I, T]):
     def _start_like(
         self, record: JobRecord[I, T], asked: Asked, permit: Permit
     ) -> JobRecord[I, T] | None:
-        """Start the frontmost job, if it costs as much as a job that was admitted."""
+        """Start the frontmost job and return it, if it costs as much as the one admitted."""
         frontmost = None
         if self._run.phase is RUNNING:
             frontmost = self._backlog.next_job(self._time, self._on_source_error)
@@ -207,12 +207,13 @@ class Dispatcher(Generic[I, T]):
 
     def _start(self, record: JobRecord[I, T], permit: Permit, held: TurnPermit | None) -> bool:
         """
-        Start a job whose turn has come, if it still is frontmost, and nothing else forbids it.
+        Start a job whose turn has come, if it still is frontmost and nothing forbids it.
 
-        Observers and functions of a user's own may have stopped or cancelled the run, put another
-        job first, or paused the limiter. After the last look nothing of theirs runs before the job.
+        The user's observers and functions may have stopped or cancelled the run, put another job
+        first, or paused the limiter. After the last check, none of them runs before the job.
 
         :param held: the permit, if its call has not begun
+        :return: whether it was started
 
         """
         forbidden = self._run.cancellation.forbids_starts
@@ -252,14 +253,14 @@ class Dispatcher(Generic[I, T]):
         return True
 
     def _drop(self, record: JobRecord[I, T], error: ValueError) -> None:
-        """End a job whose cost has become impossible, unless that is so of all jobs."""
+        """End a job whose cost has become impossible; raise the error if all jobs cost the same."""
         if self._admission.fixed_cost is not None:
             raise error
 
         self._end(record, error)
 
     def _end(self, record: JobRecord[I, T], error: BaseException) -> None:
-        """End a job with an error without having started it, if it still is frontmost."""
+        """End a job that cannot start with an error, if it still is the frontmost one."""
         if self._backlog.drop(record):
             self._runner.fail(record, error)
 

@@ -22,7 +22,7 @@ T_contra = TypeVar("T_contra", contravariant=True)
 
 
 class _FrontEnd(Live):
-    """One end of a stream, open until it is closed; either kind."""
+    """What both ends of a stream have in common; each is open until it is closed."""
 
     __slots__ = ("_closed", "_warns")
 
@@ -30,12 +30,12 @@ class _FrontEnd(Live):
 
     def __init__(self, *, warns: bool) -> None:
         self._closed = False
-        #: Whether it warns if it was never closed.
+        #: Whether to warn if it was never closed.
         self._warns = warns
 
     @abstractmethod
     def _leave(self) -> None:
-        """Tell the state that this end is closed."""
+        """Note in the state that this end is closed."""
 
     def close(self) -> None:
         """Close this end."""
@@ -98,7 +98,7 @@ class FrontSendStream(_FrontEnd, ObjectSendStream[T_contra]):
         Send an item if that can be done without waiting.
 
         :param item: the item
-        :raises ~anyio.WouldBlock: if the buffer is full and nobody waits to receive
+        :raises ~anyio.WouldBlock: if the buffer is full and no task waits to receive
         :raises ~anyio.ClosedResourceError: if this end has been closed
         :raises ~anyio.BrokenResourceError: if the receiving end has been closed
 
@@ -110,8 +110,8 @@ class FrontSendStream(_FrontEnd, ObjectSendStream[T_contra]):
         """
         Send an item, and wait for room if the buffer is full.
 
-        Whoever is cancelled has not sent, with one exception that AnyIO's own streams know too:
-        asyncio's ``Task.cancel()`` in the very instant in which a receiver has taken the item.
+        A caller that is cancelled has not sent, with one exception, which AnyIO's own streams have
+        too: asyncio's ``Task.cancel()`` in the very instant in which a receiver has taken the item.
 
         :param item: the item
         :raises ~anyio.ClosedResourceError: if this end has been closed, or is while waiting
@@ -203,7 +203,7 @@ class FrontReceiveStream(_FrontEnd, ObjectReceiveStream[T_co]):
         Of those that were, the lowest position is received first. There is always room.
 
         :param item: the item, or one to take its place
-        :param position: its position as :meth:`receive_numbered` has told it, 0 or more
+        :param position: its position as :meth:`receive_numbered` has returned it, 0 or more
         :raises TypeError: if ``position`` is no int
         :raises ValueError: if ``position`` is negative
         :raises ~anyio.ClosedResourceError: if this end has been closed

@@ -19,9 +19,9 @@ class Gathering(ResultSink[I, T]):
     """
     A result sink that gathers the values of all jobs, and ends the run with the first error.
 
-    :param backlog: where the jobs come from
+    :param backlog: the jobs
     :param run: the run
-    :param keep: whether the values are kept at all
+    :param keep: whether the values are kept
 
     """
 
@@ -52,7 +52,7 @@ class Race(ResultSink[I, T]):
     """
     A result sink that ends the run with the first success.
 
-    :param backlog: where the jobs come from
+    :param backlog: the jobs
     :param run: the run
 
     """
@@ -84,7 +84,7 @@ class Race(ResultSink[I, T]):
         return True
 
     def result(self) -> Outcome[I, T]:
-        """Return the first success, or raise what there was instead."""
+        """Return the first success, or raise the errors that there were instead."""
         if self._winner is not None:
             return self._winner
 

@@ -1,10 +1,10 @@
 """
-Chooses the worker that waits for the next job, the leader; the others run jobs, or follow.
+Chooses the worker that waits for the next job, the leader; the others run jobs or follow.
 
 The pattern is Leader/Followers: D. C. Schmidt, C. O'Ryan, M. Kircher, I. Pyarali and F. Buschmann,
 in "Pattern-Oriented Software Architecture", volume 2, 2000. Here a follower that is woken has no
-claim to the lead: a worker that has just ended its job may take it before, and so goes on without
-having had to wake another.
+claim to the lead: a worker that has just ended its job may take the lead before, and then goes on
+without waking another.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Lead:
         self.coming: set[Worker] = set()
 
     async def follow(self, worker: Worker) -> None:
-        """Wait until the lead may be free."""
+        """Wait until the lead may be free: until this worker is woken."""
         self._followers[worker] = None
         try:
             await self._loop.park(worker)
@@ -49,7 +49,7 @@ class Lead:
         """
         Wake a follower to take the lead, unless another worker comes for it already.
 
-        :return: whether no worker will come, because there is no follower
+        :return: whether no worker is on its way, because there is no follower
 
         """
         if self.coming:

@@ -25,13 +25,13 @@ _logger = logging.getLogger("anythrottle")
 @final
 class OutcomeFeed(Live, Parked, ResultSink[I, T]):
     """
-    A result sink that is an async iterator of outcomes; parked while it is waited for.
+    A result sink that is an async iterator of outcomes; parked while a task waits for the next.
 
-    :param backlog: where the jobs come from
+    :param backlog: the jobs
     :param run: the run
     :param tally: counts the calls that have ended
-    :param statistics: returns the state at an instant, of which it knows how the run has ended
-    :param most_waiting: tells how many outcomes may wait, or be held back for the order
+    :param statistics: returns the state at this instant, given how the run has ended
+    :param most_waiting: returns how many outcomes may wait, or be held back for the order
     :param ordered: whether the outcomes come in the order of the items
 
     """
@@ -71,9 +71,9 @@ class OutcomeFeed(Live, Parked, ResultSink[I, T]):
         self._how: Ended | None = None
         self._most_waiting = most_waiting
         self._ordered = ordered
-        #: Outcomes that have not been handed over; by position, if they have to come in order.
+        #: Outcomes that have not been taken; by position, if they have to come in order.
         self._waiting: deque[Outcome[I, T]] | dict[int, Outcome[I, T]] = {} if ordered else deque()
-        #: The position of the outcome to be handed over next, if they have to come in order.
+        #: The position of the next outcome, if they have to come in order.
         self._next = 0
         self._waited_for = False
         self._ended = False
@@ -128,7 +128,7 @@ class OutcomeFeed(Live, Parked, ResultSink[I, T]):
         return self._statistics(self._how)
 
     def end_block(self) -> None:
-        """Take back what was cut off, and log the errors whose outcomes were not asked for."""
+        """Put back the jobs that were cut off, and log the errors whose outcomes were not taken."""
         self._backlog.end_run()
         if self._error is not None:
             _logger.error("the source has failed", exc_info=self._error)
@@ -184,7 +184,7 @@ class OutcomeFeed(Live, Parked, ResultSink[I, T]):
     def _take(self) -> Outcome[I, T] | None:
         if isinstance(self._waiting, dict):
             if self._ended and self._waiting:
-                # What was put back does not come any more.
+                # Jobs that were put back will not end any more.
                 self._next = min(self._waiting)
 
             outcome = self._waiting.pop(self._next, None)

@@ -17,7 +17,7 @@ def back_off(failures: int) -> float:
     """
     Return how long to wait after so many failed attempts, in seconds.
 
-    It is drawn evenly from all that lies below an exponentially growing bound: "full jitter" of
+    It is drawn evenly from 0 to an exponentially growing bound: "full jitter" of
     Marc Brooker, "Exponential backoff and jitter", AWS Architecture Blog, 2015.
 
     """
@@ -27,14 +27,14 @@ def back_off(failures: int) -> float:
 
 def delay_before_next(attempts: Attempts, error: BaseException, errors: int) -> float | None:
     """
-    Return after how many seconds to go again, now that an attempt has failed.
+    Return after how many seconds a job goes again, one attempt at which has failed.
 
     :param attempts: how often the job is tried, and after what
-    :param errors: how many attempts at the job have failed, this one included: those that
-        were throttled do not make the back-off grow
+    :param errors: how many attempts at the job have failed, this one included, and without those
+        that were throttled: these do not make the back-off grow
     :return: ``None`` if the error is the job's last
-    :raises Exception: what the function has raised that was given as ``retry_on``, or because
-        of what it has returned
+    :raises Exception: an error of the function that was given as ``retry_on``, or one because of
+        what it has returned
 
     """
     retry_on = attempts.retry_on

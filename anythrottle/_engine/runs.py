@@ -28,11 +28,11 @@ from .workers import WorkerPool, run_to_end
 @final
 class Runs(Generic[I, T]):
     """
-    Runs jobs, and carries on where an earlier run has left them.
+    Runs jobs, and continues where an earlier run has left them.
 
     :param backlog: the jobs
     :param options: how they are run
-    :param consumer: is given what becomes of them, ``None`` for none
+    :param consumer: takes what becomes of them, ``None`` for none
     :param halt: ends a run after a failure, ``None`` for never
 
     """
@@ -72,7 +72,7 @@ class Runs(Generic[I, T]):
             most_waiting=results_waiting(options.concurrency, options.limiter),
         )
         self._clock = LoopClock(weakly(self._shift), "the throttler")
-        # Not a method of this object, which would then be in a cycle with its run.
+        # A method would put this object in a reference cycle with its run.
         self._statistics = partial(
             statistics_of, backlog, self._tally, options.limiter, self._clock
         )
@@ -85,9 +85,9 @@ class Runs(Generic[I, T]):
 
     def check_open(self) -> None:
         """
-        Raise if nothing is to be run any more.
+        Raise if it has been closed.
 
-        :raises ~anyio.ClosedResourceError: then
+        :raises ~anyio.ClosedResourceError: if so
 
         """
         if self.closed:
@@ -97,19 +97,19 @@ class Runs(Generic[I, T]):
         """
         Raise if a run is under way.
 
-        :raises ~anyio.BusyResourceError: then
+        :raises ~anyio.BusyResourceError: if so
 
         """
-        # A run whose loop is no more, or was the parent process's, is not under way.
+        # A run does not count if its loop has ended, or was the parent process's.
         self._clock.peek()
         if self.current is not None:
             raise anyio.BusyResourceError("running")
 
     async def run(self, on_begun: Callable[[], None]) -> None:
         """
-        Run until all is done, if that may be.
+        Run until everything is done, or until something ends the run before.
 
-        :param on_begun: is called as soon as jobs may start
+        :param on_begun: called as soon as jobs may start
 
         """
         source = self.backlog.source
@@ -149,9 +149,9 @@ class Runs(Generic[I, T]):
 
     async def close(self) -> None:
         """
-        Close the source, and run nothing any more; not while a run is under way.
+        Close the source, and run nothing any more; not to be called while a run is under way.
 
-        :raises BaseException: what the source has raised as it was closed
+        :raises BaseException: an error that the source has raised as it was closed
 
         """
         self.closed = True
@@ -171,7 +171,7 @@ class Runs(Generic[I, T]):
         return self._statistics(self._ended)
 
     def _shift(self, seconds: float) -> None:
-        """Go over to another run's clock."""
+        """Change to another event loop's clock; a run in the earlier loop has ended."""
         if self.current is not None:
             self._end_run(self.current)
 
@@ -179,7 +179,7 @@ class Runs(Generic[I, T]):
 
     def _end_run(self, run: RunState) -> None:
         if self.current is not run:
-            # It was ended as its loop was no more, or the parent process's.
+            # It was ended before, because its loop had ended or was the parent process's.
             return
 
         self.current = None

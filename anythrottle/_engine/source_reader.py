@@ -19,7 +19,7 @@ from .source import SourceEnd
 @final
 class SourceReader(Parked, Generic[I, T]):
     """
-    Offers the items of a source to the workers of one run, one ahead; parked until it is taken.
+    Offers the items of a source to the workers of one run; parked until the one ahead is taken.
 
     :param backlog: takes the jobs for these items
     :param sink: decides what an error of the source means
@@ -51,9 +51,9 @@ class SourceReader(Parked, Generic[I, T]):
         self._sink = sink
         self._run = run
         self._resumable = resumable
-        #: The scopes within which it pulls, and closes too: a generator may hold scopes of its own
-        #: from one step to the next, and has to leave them before these. The outer one cuts off a
-        #: step; the inner one is there to be shielded from that.
+        #: The scopes within which it pulls and closes: a generator may hold scopes of its own from
+        #: one step to the next, and has to leave them before these. The outer one cuts off a step;
+        #: the inner one can be shielded from that.
         self._scope = anyio.CancelScope()
         self._closing = anyio.CancelScope()
         #: Whether a step of the source is under way.
@@ -61,9 +61,9 @@ class SourceReader(Parked, Generic[I, T]):
 
     async def pull(self, task_group: TaskGroup) -> None:
         """
-        Pull until the source has ended, or :meth:`end`; always in the task that calls this.
+        Pull until the source has ended, or :meth:`end` is called; always in the calling task.
 
-        :param task_group: the one that the task is in
+        :param task_group: the task group that this task is in
 
         """
         with self._scope, self._closing:
@@ -74,7 +74,7 @@ class SourceReader(Parked, Generic[I, T]):
                     await self._close(task_group)
 
     def end(self) -> None:
-        """Pull nothing more, because the run has ended; a step that is under way is cut off."""
+        """Pull nothing more, because the run has ended, and cut off a step that is under way."""
         if self._stepping:
             self._scope.cancel()
         else:
@@ -90,8 +90,9 @@ class SourceReader(Parked, Generic[I, T]):
             await self._run.loop.checkpoint()
             looks = True
             while self._run.phase is RUNNING and not self._backlog.source.interrupted:
-                # This task may have been woken before it could be told. Later, that only matters
-                # to a source that is to go on: it must not be cut off without need.
+                # A task that was woken before it was cancelled has not noticed yet. After the first
+                # item, that only matters to a source that goes on: it must not be cut off without
+                # need.
                 if looks and self._run.cancellation.is_under_way():
                     return
 
@@ -134,7 +135,7 @@ class SourceReader(Parked, Generic[I, T]):
             self._stepping = False
 
     def note_source_error(self, error: BaseException) -> None:
-        """Do what follows from an error of the source, also if a worker has advanced it."""
+        """Handle an error of the source; of a sequence too, from which a worker has pulled."""
         error = uncancelled(error, "the source")
         if isinstance(error, Exception) and self._sink.survives(error):
             self._backlog.end_of_source()
@@ -145,8 +146,8 @@ class SourceReader(Parked, Generic[I, T]):
         source = self._backlog.source
         watching = anyio.CancelScope()
         if self._scope.cancel_called and source.can_be_cut_off:
-            # It was cut off, and has given an item all the same. What it does now is no part of
-            # that step: only the caller's cancellation may reach it.
+            # It was cut off, and has given an item all the same. Closing it is no part of that
+            # step: only the caller's cancellation may reach it.
             self._closing.shield = True
             task_group.start_soon(self._pass_on_cancellation, watching)
 
@@ -164,7 +165,7 @@ class SourceReader(Parked, Generic[I, T]):
 
     async def _pass_on_cancellation(self, watching: anyio.CancelScope) -> None:
         try:
-            # On asyncio, a task is not told if its group was cancelled before it began.
+            # On asyncio, a task is not cancelled if its group was cancelled before it began.
             if not self._run.cancellation.is_under_way():
                 with watching:
                     await anyio.sleep_forever()

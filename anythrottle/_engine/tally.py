@@ -7,10 +7,10 @@ from collections.abc import Callable
 from math import inf
 from typing import final
 
-#: How far back is looked, in seconds, if many jobs have ended since then.
+#: How far the measurement looks back, in seconds, if many jobs have ended since then.
 _SECONDS = 10.0
 
-#: So many are many. If there are fewer, the last so many count, however long ago they have ended.
+#: How many are many. If fewer have ended, the last so many count, however long ago that was.
 _MANY = 10
 
 #: Jobs that end within so many seconds are counted as if they had ended together.
@@ -22,7 +22,7 @@ class Tally:
     """
     Counts the jobs that have ended; the sinks count :attr:`done` and :attr:`failed` up.
 
-    :ivar done: how many results have been had, or were dropped
+    :ivar done: how many results were consumed or dropped
     :ivar failed: how many jobs have ended with an error
 
     """
@@ -35,7 +35,7 @@ class Tally:
     _grain_ends: float
     #: How many these are.
     _count: float
-    #: When the last has ended that is not among these, or else the run has begun.
+    #: When the last job before these has ended; if there was none, when the run has begun.
     _since: float
     _time: Callable[[], float]
 
@@ -47,7 +47,7 @@ class Tally:
 
     def begin_run(self, time: Callable[[], float]) -> None:
         """
-        Measure how fast the jobs of another run end.
+        Measure anew, because another run begins.
 
         :param time: returns the time in that run
 
@@ -62,7 +62,7 @@ class Tally:
         self._since = now
 
     def note_end(self) -> None:
-        """Note that a job has ended, well or not."""
+        """Note that a job has succeeded or failed."""
         now = self._time()
         ends = self._ends
         self._count += 1
@@ -84,7 +84,7 @@ class Tally:
             end[0] += seconds
 
     def per_second(self, now: float) -> float:
-        """Return how many jobs have ended per second, of late."""
+        """Return how many jobs have ended per second of late."""
         since = max(now - _SECONDS, self._since)
         count = sum(count for end, count in self._ends if end > now - _SECONDS)
         if count < _MANY:

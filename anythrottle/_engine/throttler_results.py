@@ -1,4 +1,4 @@
-"""The result sink of a throttler: results until its consumer has had them, and failures."""
+"""The result sink of a throttler: keeps results until they are consumed, and failures."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class ThrottlerResults(ResultSink[I, T]):
     """
     The result sink of a throttler, over all its runs.
 
-    :param backlog: where the jobs come from
+    :param backlog: the jobs
     :param tally: counts the jobs that have ended
     :param consumed: whether there is a consumer; else results are dropped
-    :param takes_failures: whether it is given those that have failed too
-    :param most_waiting: tells how many results may wait for it before jobs have to
+    :param takes_failures: whether the consumer takes failures as well
+    :param most_waiting: returns how many results may wait for it, before jobs have to
 
     """
 
@@ -61,12 +61,12 @@ class ThrottlerResults(ResultSink[I, T]):
         self.failures.open_senders = 1
 
     def close(self) -> None:
-        """End the stream of failures: there are no more, unless in another run."""
+        """End the stream of failures, until another run begins."""
         self.failures.open_senders = 0
         self.failures.end_if_drained()
 
     def begin_run(self) -> None:
-        """Open the streams: results and failures may come."""
+        """Open the streams of results and failures."""
         self.processed.open_senders = self.failures.open_senders = 1
 
     def has_room(self, record: JobRecord[I, T]) -> bool:  # noqa: ARG002 - ResultSink's
@@ -80,7 +80,7 @@ class ThrottlerResults(ResultSink[I, T]):
             self.finish(record)
 
     def finish(self, record: JobRecord[I, T]) -> None:
-        """Note that the consumer has had what has become of a job."""
+        """Note that a job is done: its result or failure is consumed, or its result is dropped."""
         if record.error is None:
             self._tally.done += 1
 
@@ -107,7 +107,7 @@ class ThrottlerResults(ResultSink[I, T]):
         self.processed.end_if_drained()
 
     def end_run(self) -> None:
-        """Put the results that were with the consumer back to where the next run finds them."""
+        """Put back the results that the consumer was given and has not finished."""
         waiting = set(self.processed.items())
         for record in self._backlog.started:
             if record not in waiting:

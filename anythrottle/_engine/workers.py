@@ -1,5 +1,5 @@
 """
-Runs the tasks of one run, from its begin to its end: the workers, and what pulls from the source.
+Runs the tasks of one run, from its begin to its end: the workers, and the source reader.
 
 Each worker runs one job after the other, and starts the next one itself if it need not wait.
 Otherwise one worker at a time has the lead. It waits until there is a job and room for its result,
@@ -34,7 +34,7 @@ from .run_state import RUNNING, Phase, RunState
 from .sink import ResultSink
 from .source_reader import SourceReader
 
-#: After so many jobs a worker lets others run, because its jobs may not do so by themselves.
+#: After so many jobs a worker comes to a checkpoint, because its jobs may never do so.
 _JOBS_IN_A_ROW = 16
 
 
@@ -44,11 +44,11 @@ class WorkerPool(Generic[I, T]):
     The workers of one run; made in the task that runs them.
 
     :param backlog: the jobs
-    :param sink: where they go when they have ended
+    :param sink: takes the jobs that have ended
     :param options: how the jobs are run
     :param run: the run
     :param resumable: whether another run may go on with the source and the jobs
-    :param on_failure: is called whenever a job has ended with an error
+    :param on_failure: called whenever a job has failed, ``None`` for nothing
 
     """
 
@@ -97,7 +97,7 @@ class WorkerPool(Generic[I, T]):
         )
         self._lead = Lead(run.loop)
         self._workers = 0
-        #: Whether a task of its own pulls from the source: from a sequence, the workers do.
+        #: Whether the source is pulled by a task of its own; a sequence is, by the workers.
         self.pulls = not backlog.source.is_sequence
 
     def begin(self, task_group: TaskGroup, source_group: TaskGroup | None) -> None:
@@ -117,7 +117,7 @@ class WorkerPool(Generic[I, T]):
         self._add_worker()
 
     def end(self) -> None:
-        """Pull nothing more, now that the workers are gone; what is to be closed is closed."""
+        """Pull nothing more, because the workers have ended; the reader then closes the source."""
         self.run.note_end()
         self._reader.end()
 
@@ -128,7 +128,7 @@ class WorkerPool(Generic[I, T]):
         Tracebacks lead here, and AnyIO keeps some in cycles of its own.
         """
         if not self._resumable:
-            # Replacements of throttled jobs, which will not be awaited.
+            # Replacements of throttled jobs may be left, which will not be awaited.
             self._backlog.discard()
 
         self._runner.let_go()
@@ -158,7 +158,7 @@ class WorkerPool(Generic[I, T]):
                         self.run.fail(exc)
                         return
 
-                    # Other code has cancelled this task natively, and meant a job that is over.
+                    # Other code has cancelled this task natively because of a job that is over.
                     self.run.cancellation.absorb(exc)
         finally:
             self._admission.return_slot(me)
@@ -199,8 +199,8 @@ class WorkerPool(Generic[I, T]):
                     self._admission.return_slot(me)
 
             jobs += 1
-            # A job may have cancelled this task natively, and have returned all the same; or that
-            # of the run, which has to notice before more is started.
+            # A job may have cancelled this task natively and returned all the same; or it may have
+            # cancelled the host of the run, which has to notice before more is started.
             if not jobs % _JOBS_IN_A_ROW or (
                 task is not None and (task.cancelling() or self.run.cancellation.host_is_called())
             ):
@@ -214,14 +214,14 @@ class WorkerPool(Generic[I, T]):
             return None
 
         start = self._dispatcher.try_start(worker)
-        # One that has kept its slot from its last job on has a successor already.
+        # If it has kept the slot of its last job, there is a successor already.
         if start is not None and not (lead.is_taken or self._admission.keeps_slots):
             self._pass_lead_on()
 
         return start
 
     async def _next_start(self, me: Worker) -> Start[I, T] | None:
-        """Wait for the lead, then until a job may start, and take it; ``None`` if there is none."""
+        """Wait for the lead, then for a job, and start it; return ``None`` if there are no more."""
         lead = self._lead
         while lead.is_taken:
             start = self._start_now(me)
@@ -235,14 +235,14 @@ class WorkerPool(Generic[I, T]):
         try:
             start = await self._dispatcher.next_start(me)
         finally:
-            # If that was cut off, this worker begins anew and leads again, or the run ends.
+            # If this was cut off, either the run ends, or this worker begins anew and leads again.
             lead.is_taken = False
 
         self._pass_lead_on()
         return start
 
     def _pass_lead_on(self) -> None:
-        """Have another worker take the lead, unless no job can start before one has ended."""
+        """Wake or make a worker to take the lead, unless no job can start before one has ended."""
         if (
             self._lead.wake_successor()
             and self.run.phase is RUNNING
@@ -259,9 +259,9 @@ async def run_to_end(
     """
     Run all that a pool has to do, in task groups of its own.
 
-    :param meanwhile: what the caller's task does in the meantime
-    :param on_begun: is called as soon as jobs may start
-    :raises BaseException: what has ended the run, as it is: task groups are an inner matter
+    :param meanwhile: awaited by the caller's task in the meantime
+    :param on_begun: called as soon as jobs may start
+    :raises BaseException: the error that has ended the run, without the groups of task groups
 
     """
     run = pool.run
@@ -274,7 +274,7 @@ async def run_to_end(
                 await meanwhile()
 
         if run.failure is None and run.phase is Phase.CANCELLED:
-            # While the task group was waiting for nothing but its workers.
+            # They were cancelled while the task group only waited for its workers.
             await cancelled_by_others()
     except BaseException:
         run.log_failure()
@@ -288,13 +288,13 @@ async def run_to_end(
 @asynccontextmanager
 async def tasks_of(pool: WorkerPool[I, T]) -> AsyncGenerator[None]:
     """
-    Run the tasks of a pool, until the jobs have ended and their source has been seen to.
+    Run the tasks of a pool, until the jobs have ended and their source is closed or kept.
 
-    The workers are in a group of their own, which is cancelled when there is nothing more to
-    do. The task that pulls from the source is in another around it, which nothing but the caller's
-    own cancellation reaches: what a generator does when it is closed is not cut off.
+    The workers are in a task group of their own, which is cancelled to end them. The source reader
+    is in another one around it, which only the caller's own cancellation reaches: what a generator
+    does when it is closed is not cut off.
 
-    :raises BaseException: what else has ended the task groups, as it is
+    :raises BaseException: another error that has ended the task groups, without their groups
 
     """
     thrown = traceback = None
@@ -314,12 +314,12 @@ async def tasks_of(pool: WorkerPool[I, T]) -> AsyncGenerator[None]:
         if bare(exc) is exc:
             raise
 
-        # On Trio, Ctrl-C comes in a group of the task group's.
+        # On Trio, the task group raises Ctrl-C in an exception group.
         raise bare(exc) from None
     finally:
         if thrown is not None and traceback is not None:
-            # Not with the frame of this generator: since Python 3.12 that refers to the frames of
-            # its callers, and one of these to the error, which would be a reference cycle.
+            # Without the frame of this generator: since Python 3.12 it refers to the frames of its
+            # callers, one of which refers to the error, which would be a reference cycle.
             thrown.__traceback__ = traceback.tb_next
 
         del thrown, traceback
@@ -327,7 +327,7 @@ async def tasks_of(pool: WorkerPool[I, T]) -> AsyncGenerator[None]:
 
 async def cancelled_by_others() -> NoReturn:
     """
-    End a run whose tasks have been cancelled, but not by this engine.
+    Raise because the tasks of a run were cancelled, and not by this engine.
 
     :raises RuntimeError: unless the caller is being cancelled
 
