@@ -61,8 +61,7 @@ class Admission(Generic[I]):
     """
 
     __slots__ = (
-        "_cost",
-        "_priority",
+        "_options",
         "_run",
         "_slots",
         "_unused",
@@ -74,7 +73,7 @@ class Admission(Generic[I]):
     )
 
     def __init__(self, options: JobOptions[I], run: RunState) -> None:
-        limiter, concurrency, cost = options.limiter, options.concurrency, options.cost
+        limiter, slots, cost = options.limiter, options.concurrency, options.cost
         #: The permit of all jobs, if nothing can hold them up but a pause of this run's own.
         self.free: FreePermit | None = None
         if limiter is None:
@@ -83,14 +82,11 @@ class Admission(Generic[I]):
             self.free.belong_to(limiter)
 
         self.limiter: Limiter = limiter
-        self._priority = options.priority
-        self._slots = (
-            anyio.CapacityLimiter(concurrency) if isinstance(concurrency, int) else concurrency
-        )
+        self._options = options
+        self._slots = anyio.CapacityLimiter(slots) if isinstance(slots, int) else slots
         #: Whether a worker keeps its slot from one job to the next: no other run waits for it, and
         #: the number of slots stays the same.
-        self.keeps_slots = isinstance(concurrency, int)
-        self._cost = cost
+        self.keeps_slots = isinstance(slots, int)
         #: What each attempt costs; ``None`` if that depends on the item: then the record has it.
         self.fixed_cost: Cost | None = None if callable(cost) else cost
         self._run = run
@@ -106,10 +102,11 @@ class Admission(Generic[I]):
         :raises Exception: an error of the function that returns the cost, or of the limiter
 
         """
-        assert callable(self._cost)
-        cost = self._cost(record.item)
+        cost_of = self._options.cost
+        assert callable(cost_of)
+        cost = cost_of(record.item)
         # Asked even if an unused permit costs the same: True is no valid cost, but equals 1.
-        self._keep(self.limiter.permit(cost, priority=self._priority), cost)
+        self._keep(self.limiter.permit(cost, priority=self._options.priority), cost)
         record.cost = cost
 
     def try_enter(
@@ -134,7 +131,7 @@ class Admission(Generic[I]):
         cost = self.fixed_cost if record.cost is None else record.cost
         assert cost is not None
         asked = (
-            self.limiter.permit(cost, priority=self._priority)
+            self.limiter.permit(cost, priority=self._options.priority)
             if self._unused is None
             else self._permit(cost)
         )
@@ -202,7 +199,7 @@ class Admission(Generic[I]):
             self._unused = None
             return unused
 
-        return self.limiter.permit(cost, priority=self._priority)
+        return self.limiter.permit(cost, priority=self._options.priority)
 
     def _keep(self, asked: _Unentered, cost: Cost) -> None:
         """Keep a permit that has not been entered: it holds nothing."""

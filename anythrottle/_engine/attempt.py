@@ -53,7 +53,6 @@ class AttemptRunner(Generic[I, T]):
         "_attempts",
         "_backlog",
         "_context",
-        "_free",
         "_free_context",
         "_most_throttles",
         "_observer",
@@ -84,10 +83,9 @@ class AttemptRunner(Generic[I, T]):
         #: Each attempt runs in a copy of this context.
         self._context = copy_context()
         #: The same, for attempts that share one permit.
-        self._free = admission.free
         self._free_context = self._context.copy()
-        if self._free is not None:
-            self._free_context.run(make_current, self._free)
+        if admission.free is not None:
+            self._free_context.run(make_current, admission.free)
 
     def let_go(self) -> None:
         """Break the reference cycles: the tracebacks of jobs' errors lead here."""
@@ -108,7 +106,7 @@ class AttemptRunner(Generic[I, T]):
             time = self._run.loop.time
             began = time()
             try:
-                is_free = permit is self._free
+                is_free = permit is self._admission.free
                 context = (self._free_context if is_free else self._context).copy()
                 if slot is not None:
                     context.run(hold_here, slot)
@@ -140,7 +138,7 @@ class AttemptRunner(Generic[I, T]):
         # As leave() does, but without a coroutine where none is needed.
         if isinstance(asked, TurnPermit):
             asked.leave()
-        elif asked is not self._free:
+        elif asked is not self._admission.free:
             await leave(asked, None)
 
     def fail(self, record: JobRecord[I, T], error: BaseException) -> None:

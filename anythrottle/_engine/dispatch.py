@@ -6,13 +6,14 @@ from asyncio import CancelledError
 from math import inf
 from typing import Generic, TypeAlias, final
 
-from .._events import Observer, Started, tell
+from .._events import Started, tell
 from .._limiters.permit import TurnPermit
 from ..abc import Permit
 from .admission import Admission, Asked, Worker, undo
 from .attempt import AttemptRunner
 from .backlog import Backlog
 from .job_record import I, JobRecord, T
+from .options import JobOptions
 from .run_state import RUNNING, RunState
 from .sink import ResultSink
 from .source_reader import SourceReader
@@ -33,9 +34,9 @@ class Dispatcher(Generic[I, T]):
     :param sink: says whether there is room for a result
     :param admission: admits the jobs
     :param run: the run
+    :param options: the observer, which is notified when a job starts
     :param runner: ends a job that cannot start
     :param reader: handles an error of a sequence
-    :param observer: is notified when a job starts
 
     """
 
@@ -58,10 +59,10 @@ class Dispatcher(Generic[I, T]):
         sink: ResultSink[I, T],
         admission: Admission[I],
         run: RunState,
+        options: JobOptions[I],
         *,
         runner: AttemptRunner[I, T],
         reader: SourceReader[I, T],
-        observer: Observer | None,
     ) -> None:
         self._backlog = backlog
         self._sink = sink
@@ -71,7 +72,7 @@ class Dispatcher(Generic[I, T]):
         #: The arguments of :meth:`.Backlog.next_job`.
         self._time = run.loop.time
         self._on_source_error = reader.note_source_error
-        self._observer = observer
+        self._observer = options.observer
         #: Whether a function returns what each job costs.
         self._costs_differ = admission.fixed_cost is None
         #: Whether the last :meth:`try_start` failed because its turn was called back.

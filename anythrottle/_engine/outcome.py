@@ -70,7 +70,7 @@ class Draft(Generic[I, T]):
 
 
 def raisable(error: BaseException, job: str) -> Exception:
-    """Return what to raise for a job's error, so that it does not look like the run's cancellation."""
+    """Return what to raise for a job's error, so that it does not look like a cancellation."""
     if isinstance(error, Exception):
         return error
 

@@ -118,22 +118,15 @@ class Runs(Generic[I, T]):
         run = RunState(self.backlog.change, self._clock.loop(), host_waits=consumer is None)
         self._ended = None
         self._tally.begin_run(run.loop.time)
+        ask = asking(self._halt, run, self._statistics)
         pool = WorkerPool(
-            self.backlog,
-            self.results,
-            self._options,
-            run,
-            resumable=True,
-            on_failure=asking(self._halt, run, self._statistics),
+            self.backlog, self.results, self._options, run, resumable=True, on_failure=ask
         )
+        consuming = None if consumer is None else partial(consume, self.results, consumer, run)
         self.current = run
         try:
             self.results.begin_run()
-            await run_to_end(
-                pool,
-                None if consumer is None else partial(consume, self.results, consumer, run),
-                on_begun,
-            )
+            await run_to_end(pool, consuming, on_begun)
         finally:
             self._end_run(run)
 

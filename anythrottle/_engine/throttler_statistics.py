@@ -72,6 +72,7 @@ def statistics_of(
     per_second = tally.per_second(clock.peek())
     paused_for = limiter.statistics().paused_for if isinstance(limiter, RateLimiter) else 0.0
     queued, delayed, running = backlog.queued, backlog.delayed, backlog.running
+    left = None if queued is None else queued + delayed + running
     return ThrottlerStatistics(
         started=backlog.starts,
         running=running,
@@ -83,23 +84,20 @@ def statistics_of(
         queued=queued,
         per_second=per_second,
         paused_for=paused_for,
-        expected_in=(
-            None
-            if queued is None
-            else _expected_in(paused_for, queued + delayed + running, per_second)
-        ),
+        expected_in=_expected_in(paused_for, left, per_second),
         ended=ended,
     )
 
 
-def _expected_in(paused_for: float, jobs: int, per_second: float) -> float | None:
+def _expected_in(paused_for: float, jobs: int | None, per_second: float) -> float | None:
     """
-    Return in how many seconds so many jobs will be done at this pace, ``None`` if it is unknown.
+    Return in how many seconds all jobs will be done at this pace, ``None`` if that is unknown.
 
     :param paused_for: in how many seconds they may go on
+    :param jobs: how many are left, ``None`` if unknown
 
     """
-    if not jobs:
+    if jobs == 0:
         return 0.0
 
-    return paused_for + jobs / per_second if per_second > 0 else None
+    return None if jobs is None or per_second <= 0 else paused_for + jobs / per_second

@@ -87,13 +87,7 @@ class WorkerPool(Generic[I, T]):
         self._runner = AttemptRunner(backlog, sink, admission, run, options, on_failure=on_failure)
         self._reader = SourceReader(backlog, sink, run, resumable=resumable)
         self._dispatcher = Dispatcher(
-            backlog,
-            sink,
-            admission,
-            run,
-            runner=self._runner,
-            reader=self._reader,
-            observer=options.observer,
+            backlog, sink, admission, run, options, runner=self._runner, reader=self._reader
         )
         self._lead = Lead(run.loop)
         self._workers = 0
@@ -243,11 +237,8 @@ class WorkerPool(Generic[I, T]):
 
     def _pass_lead_on(self) -> None:
         """Wake or make a worker to take the lead, unless no job can start before one has ended."""
-        if (
-            self._lead.wake_successor()
-            and self.run.phase is RUNNING
-            and not self._admission.all_busy()
-        ):
+        none_comes = self._lead.wake_successor()
+        if none_comes and self.run.phase is RUNNING and not self._admission.all_busy():
             self._add_worker()
 
 
