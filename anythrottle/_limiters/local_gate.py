@@ -7,12 +7,11 @@ from math import inf
 from typing import final
 
 from .._loops.clock import LoopClock
-from .._policies.bucket import Bucket, WallClockBucket, complete, goes_by_utc
+from .._policies.bucket import Bucket, complete, goes_by_utc
 from .._policies.checks import unit_of
 from .._policies.policy import Cost, Policy, PolicyState, seconds_until
 from .cost import amounts_of, by_unit
 from .gate import NEVER
-from .quotas import quotas_of
 from .slots import Slots
 from .turn import Charge, Turn
 
@@ -53,25 +52,6 @@ class LocalGate:
         "utc_buckets",
     )
 
-    policies: tuple[Policy, ...]
-    #: What each of them counts.
-    units: tuple[str, ...]
-    buckets: tuple[Bucket, ...]
-    #: The most that can be charged at once, for each policy.
-    capacities: tuple[float, ...]
-    #: Those which have to be told what UTC is.
-    utc_buckets: tuple[WallClockBucket, ...]
-    holds_charges: bool
-    holds: bool
-    credits: bool
-    slow: bool
-    #: The bucket, if there is only one, and it is no slow one.
-    single: Bucket | None
-    has_short_way: bool
-    #: What a cost of 1 comes to, if each policy counts calls.
-    _one: tuple[int, ...] | None
-    only: Bucket | None
-
     def __init__(self, policies: tuple[Policy, ...], slots: Slots, clock: LoopClock) -> None:
         self.paused_until = NEVER
         self.slots = slots
@@ -81,20 +61,26 @@ class LocalGate:
     def set_policies(self, policies: tuple[Policy, ...], buckets: Sequence[Bucket]) -> None:
         """Decide by these from now on, and by what the slots have become."""
         self.policies = policies
-        units = tuple(unit_of(policy.unit) for policy in policies)
-        # The same for most limiters, of which there may be many.
-        self.units = _CALLS if units == _CALLS else units
+        #: What each policy counts. The same for most limiters, of which there may be many.
+        self.units = tuple(unit_of(policy.unit) for policy in policies)
+        if self.units == _CALLS:
+            self.units = _CALLS
+
         self.buckets = tuple(buckets)
+        #: The most that can be charged at once, for each policy.
         self.capacities = tuple(bucket.capacity for bucket in buckets)
+        #: The buckets that have to be told what UTC is.
         self.utc_buckets = tuple(bucket for bucket in buckets if goes_by_utc(bucket))
         self.holds_charges = any(policy.holds for policy in policies)
         self.holds = self.slots.bounded or self.holds_charges
         self.credits = any(bucket.uses_since for bucket in buckets)
         self.slow = not all(bucket.quick for bucket in buckets)
+        #: The bucket, if there is only one, and it is no slow one.
         self.single = buckets[0] if len(buckets) == 1 and not self.slow else None
         self.has_short_way = not (self.holds or self.slow)
         self.only = self.single if self.has_short_way and self.units == _CALLS else None
-        self._one = None
+        #: What a cost of 1 comes to, if each policy counts calls.
+        self._one: tuple[int, ...] | None = None
         if all(unit == "calls" for unit in self.units):
             one = amounts_of(1, self.units, self.capacities)
             self._one = _ONE if one == _ONE else one
@@ -272,10 +258,7 @@ class LocalGate:
 
     def give_back(self, turn: Turn, now: float) -> None:
         turn.told = False
-        for bucket, amount in zip(self.buckets, turn.amounts, strict=True):
-            if amount:
-                bucket.give_back(now, amount, None)
-
+        self.give_back_held(self.buckets, turn.amounts, now)
         self.slots.let_go(turn)
 
     def give_back_all(self, turns: Sequence[Turn], now: float) -> None:
@@ -316,7 +299,25 @@ class LocalGate:
                 bucket.tighten(now, remaining, reset_after)
 
     def quotas(self, now: float, *, here: bool) -> tuple[PolicyState, ...]:
-        return quotas_of(self.policies, self.buckets, now, self.clock.utc, here=here)
+        states: list[PolicyState] = []
+        for policy, bucket in zip(self.policies, self.buckets, strict=True):
+            if here:
+                # What has come back is dropped, so that asking often costs little.
+                bucket.drop_due(now)
+
+            asked = bucket
+            if goes_by_utc(bucket):
+                # A copy, because a question changes nothing.
+                asked = bucket.ahead(now)
+                assert goes_by_utc(asked)
+                asked.set_utc(now, self.clock.utc(now))
+
+            remaining = asked.remaining(now)
+            fits = remaining + 1 <= bucket.capacity
+            more = asked.delay(now, remaining + 1) if fits else 0.0
+            states.append(PolicyState(policy, remaining, more, asked.reset_after(now)))
+
+        return tuple(states)
 
     def change_loops(self, shift: float) -> None:
         self.paused_until += shift

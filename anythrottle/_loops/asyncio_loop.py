@@ -27,7 +27,6 @@ class AsyncioLoop(EventLoop):
     ) -> None:
         super().__init__()
         self._native = native
-        self.suspect = None
         #: Held by the one that looks. A task group learns one pass of the loop later that a task
         #: of it has failed: those that were woken before have to wait for that.
         self._looking = asyncio.Lock()
@@ -119,14 +118,11 @@ class AsyncioLoop(EventLoop):
         if not self.is_cancelled():
             # One after the other, lest each of many that fail makes all the others wait.
             async with self._looking:
-                await self._let_groups_learn()
+                if self.is_alarmed():
+                    await _yield_once()
+                    self.suspect = None
 
         await self.checkpoint_if_cancelled()
-
-    async def _let_groups_learn(self) -> None:
-        if self.is_alarmed():
-            await _yield_once()
-            self.suspect = None
 
 
 @types.coroutine

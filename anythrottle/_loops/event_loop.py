@@ -45,8 +45,6 @@ class EventLoop(ABC):
         "time",
     )
 
-    #: By how much this loop's clock was behind ``time.monotonic()`` when it was last read.
-    behind: float
     #: Whether this loop's clock is the real one; then it is read as ``time.monotonic()``.
     real: bool
     #: What returns the time of this loop's clock, in seconds.
@@ -57,28 +55,29 @@ class EventLoop(ABC):
     checkpoint_if_cancelled: Callable[[], Awaitable[None]]
     #: What returns the deadline of that scope: minus infinity if it is cancelled.
     deadline: Callable[[], float]
-    #: The task that was noted last, if that may have failed since; ``True`` if one has.
-    suspect: weakref.ref[asyncio.Task[object]] | Literal[True] | None
 
     def __init__(self) -> None:
         self._process = current_process()
+        #: By how much this loop's clock was behind ``time.monotonic()`` when it was last read.
         self.behind = 0.0
+        #: The task that was noted last, if that may have failed since; ``True`` if one has.
+        self.suspect: weakref.ref[asyncio.Task[object]] | Literal[True] | None = None
 
     @abstractmethod
     def is_current(self) -> bool:
         """Return whether the caller is in this loop, or in a guest's within this one."""
 
-    @abstractmethod
     def is_here(self) -> bool:
         """Return whether the caller is a task of this loop: slower, and certain."""
+        return self.is_current()
 
     @abstractmethod
     def task(self) -> object | None:
         """Return the task of this loop that the caller is; ``None`` if it is in none."""
 
-    @abstractmethod
     def is_over(self) -> bool:
         """Return, from outside of it, whether this loop stands still, or has ended."""
+        return self.has_ended()
 
     @abstractmethod
     def has_ended(self) -> bool:
@@ -108,8 +107,7 @@ class EventLoop(ABC):
         """Return whether the scope that the caller is in is cancelled."""
         return self.deadline() == -inf
 
-    @abstractmethod
-    def note_actor(self) -> None:
+    def note_actor(self) -> None:  # noqa: B027 - for loops that learn late that a task has failed
         """Note that the task which runs now begins its call, or grants others their turns."""
 
     def is_alarmed(self) -> bool:
