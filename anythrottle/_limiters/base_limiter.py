@@ -157,7 +157,9 @@ class BaseLimiter(ABC):
                 following = again = current = None
                 try:
                     async with permit as current:
-                        _let_keep(current)
+                        if isinstance(current, TurnPermit):
+                            current.may_be_kept = True
+
                         try:
                             with as_current(current):
                                 return await awaitable_of(job, "the function")
@@ -286,11 +288,7 @@ class BaseLimiter(ABC):
             self._inside = inside = {}
             self._inside_of = loop
 
-        task = loop.task()
-        if task in inside:
-            inside[task].append(held)
-        else:
-            inside[task] = [held]
+        inside.setdefault(loop.task(), []).append(held)
 
     def _take_out(self) -> object | None:
         """Return what was noted for the caller's task, or else for any; ``None`` if nothing was."""
@@ -333,12 +331,6 @@ class BaseLimiter(ABC):
 def _check_func(func: object) -> None:
     if not callable(func):
         raise TypeError(f"func must be an async function, not {func!r}")
-
-
-def _let_keep(permit: object) -> None:
-    """Let the function that runs next keep its call, if the permit is one of ours."""
-    if isinstance(permit, TurnPermit):
-        permit.may_be_kept = True
 
 
 def _abandon(permit: object, again: object) -> None:

@@ -108,11 +108,11 @@ def _carry_over_to(
     if level is not None:
         assert has_level(bucket)
         forgiven = bucket.succeed(level, now, told)
-        receipt_of = _of_no_use if forgiven else partial(bucket.receipt_of, level, now)
         for turn, charge in _running(charges, level):
-            receipt = receipt_of(charge.receipt)
+            # Of what has been forgiven, nothing can be given back.
+            receipt = -inf if forgiven else bucket.receipt_of(level, now, charge.receipt)
             since = _counts_from(charge, old[0], new[0], now)
-            charges[turn].append(_carried(charge, bucket, receipt, since))
+            charges[turn].append(Charge(bucket, charge.amount, receipt, since, charge.counted))
 
         return
 
@@ -127,7 +127,7 @@ def _carry_over_to(
             index = bisect_left(instants, since)
             receipt = receipts[index] if index < len(receipts) else -inf
 
-        charges[turn].append(_carried(charge, bucket, receipt, since))
+        charges[turn].append(Charge(bucket, charge.amount, receipt, since, charge.counted))
 
 
 def _counts_from(charge: Charge, old: Policy, new: Policy, now: float) -> float:
@@ -136,18 +136,6 @@ def _counts_from(charge: Charge, old: Policy, new: Policy, now: float) -> float:
         return charge.counted
 
     return now if old.holds else charge.since
-
-
-def _carried(charge: Charge, bucket: Bucket, receipt: float, since: float) -> Charge:
-    """Return a charge in another bucket."""
-    carried = Charge(bucket, charge.amount, receipt, since)
-    carried.counted = charge.counted
-    return carried
-
-
-def _of_no_use(_: float) -> float:
-    # Of what has been forgiven, nothing can be given back.
-    return -inf
 
 
 def _running(charges: _Charges, bucket: Bucket) -> list[tuple[Turn, Charge]]:
@@ -229,12 +217,11 @@ def _charge_running(new: _Pair, charges: _Charges, now: float) -> None:
     for instant, amount, turn, counted in sorted(parts, key=itemgetter(0)):
         if amount:
             bucket.take(instant, amount)
-            charge = Charge(bucket, amount, bucket.start(instant, amount), instant)
-            charge.counted = counted
+            receipt = bucket.start(instant, amount)
             if policy.holds and counted is not None:
-                charge.receipt = bucket.release(counted, amount, charge.receipt)
+                receipt = bucket.release(counted, amount, receipt)
 
-            charges[turn].append(charge)
+            charges[turn].append(Charge(bucket, amount, receipt, instant, counted))
 
 
 def _memory(successor: Bucket, pair: _Pair) -> tuple[bool, bool, float]:

@@ -62,7 +62,7 @@ class Controls(Live, BaseLimiter):
 
         """
         if seconds is None:
-            seconds = self._default_pause()
+            seconds = min((policy.window for policy in self.policies), default=1.0)
 
         seconds = check_seconds("seconds", seconds, zero=True, infinite=True)
         line = self._line
@@ -173,6 +173,3 @@ class Controls(Live, BaseLimiter):
             parts.append(f"paused for {statistics.paused_for:.3g}s")
 
         return f"<{type(self).__name__}{name} {', '.join(parts) or 'without limit'}>"
-
-    def _default_pause(self) -> float:
-        return min((policy.window for policy in self._line.gate.policies), default=1.0)

@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable, Hashable, Iterator
 from heapq import heappop, heappush
 from math import inf, nextafter
-from typing import Generic, TypeVar, final
+from typing import Generic, TypeVar, cast, final
 
 from .._errors import LimitExceeded
 from .._loops.clock import LoopClock, weakly
@@ -120,7 +120,8 @@ class KeyedLimiter(Live, Generic[K, L]):
             return False
 
         _, _, key = heappop(self._checks)
-        idle_in = _idle_in(self._limiters[key])
+        # It was checked when it was made.
+        idle_in = cast("Idle", self._limiters[key]).idle_in()
         if idle_in > 0 or not self._let_go(key):
             # In use. If it is unknown for how long, it is left alone for as long as a pause.
             wait = _patience(self._limiters[key]) if idle_in in {0, inf} else idle_in
@@ -181,11 +182,6 @@ def _check_made(limiter: object, key: object) -> None:
             f"make must return a limiter that can be referred to weakly (if it has __slots__, add "
             f"'__weakref__'), not {limiter!r}, for key {key!r}"
         ) from None
-
-
-def _idle_in(limiter: object) -> float:
-    assert isinstance(limiter, Idle)
-    return limiter.idle_in()
 
 
 def _patience(limiter: object) -> float:

@@ -97,7 +97,7 @@ class WaitLine:
                     await loop.look()
 
                 now = loop.time()
-                alone = turn.place is not None and self.scheduler.arrivals == turn.place[1]
+                alone = self.scheduler.arrivals == turn.place[1]
 
             while loop is self.clock.latest:
                 if not (turn.granted and self.gate.may_start(turn, now)):
@@ -129,7 +129,7 @@ class WaitLine:
         return await self.wait(turn, fast=True, newcomer=False, begins=begins)
 
     def _break_off(self, turn: Turn, error: BaseException, arrived: float) -> None:
-        """Let a turn go whose task is refused, cancelled, or ends with an error."""
+        """Take a turn out whose task is refused, is cancelled, or ends with an error."""
         self.leave(turn)
         if not isinstance(error, Exception):
             self.tell(Abandoned, turn.cost, self.clock.estimate() - arrived)

@@ -15,7 +15,7 @@ from .max_wait import MaxWait, check_max_wait, check_priority
 from .permit import TurnPermit
 from .scheduling import HOLDS
 from .short_ways import free_loop, give_back_held
-from .turn import FRONT, Place, Turn
+from .turn import FRONT, NOWHERE, Place, Turn
 
 
 class LineLimiter(Controls):
@@ -153,7 +153,7 @@ class LineLimiter(Controls):
             # Any other needs a closer look, which costs a call.
             check_priority(priority)
 
-        return self._permit(cost, priority, max_wait)
+        return TurnPermit(self, self._line, cost, priority, max_wait, fast=self._fast)
 
     def permit_again(self, permit: Permit, cost: Cost) -> TurnPermit | None:
         """
@@ -163,11 +163,14 @@ class LineLimiter(Controls):
         :param cost: what it costs, 0 or more, or amounts by unit
         :return: the permit; ``None`` if ``permit`` is none that this limiter has granted
         """
-        if not isinstance(permit, TurnPermit) or permit.limiter is not self or permit.place is None:
+        if not isinstance(permit, TurnPermit) or permit.limiter is not self:
+            return None
+
+        if permit.place is NOWHERE:
             return None
 
         # Not fast: else a function that is throttled each time would never let others run.
-        again = self._permit(cost, FRONT, permit.max_wait, fast=False)
+        again = TurnPermit(self, self._line, cost, FRONT, permit.max_wait, fast=False)
         again.place = (FRONT, permit.place[1])
         stand_again(self._line, again)
         return again
@@ -190,13 +193,6 @@ class LineLimiter(Controls):
         if turn is not None:
             assert isinstance(turn, Turn)
             end_call(self._line, turn)
-
-    def _permit(
-        self, cost: Cost, priority: float, max_wait: MaxWait = None, *, fast: bool | None = None
-    ) -> TurnPermit:
-        amounts = self._line.gate.amounts(cost)
-        fast = self._fast if fast is None else fast
-        return TurnPermit(self, self._line, cost, amounts, priority, max_wait, fast=fast)
 
     def _amounts_without_hold(self, cost: Cost, verb: str) -> tuple[int, ...]:
         """Return what a cost charges; raise if the limiter has to be told of the end of a call."""

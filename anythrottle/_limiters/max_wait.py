@@ -33,16 +33,14 @@ def check_max_wait(max_wait: MaxWait) -> MaxWait:
     return check_seconds("max_wait", max_wait, zero=True, infinite=True)
 
 
-def check_priority(priority: int) -> int:
+def check_priority(priority: int) -> None:
     """
-    Return a priority, if it is one.
+    Raise unless a priority is one.
 
     :raises TypeError: if it is none
     """
     if not isinstance(priority, int) or isinstance(priority, bool):
         raise TypeError(f"priority must be an int, not {priority!r}")
-
-    return priority
 
 
 def latest_turn(max_wait: float | Literal["deadline"], now: float) -> tuple[float, float]:

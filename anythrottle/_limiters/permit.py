@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from math import inf
 from types import TracebackType
-from typing import Protocol, Self, final
+from typing import Self, final
 
 from .._events import Event, Paused, Settled, tell
 from .._policies.checks import check_unit, unit_of
 from .._policies.policy import Cost, PolicyState
+from ..abc import Limiter
 from .calls import begin_call, end_call, keep_call, mark_call, settle_call
 from .cost import by_unit, check_counted, named_amounts
 from .line import WaitLine
 from .live import Live
 from .max_wait import MaxWait
 from .short_ways import enter_now
-from .turn import Turn
-
-
-class Pausing(Protocol):
-    """A limiter, as far as a permit knows it."""
-
-    def pause(self, seconds: float | None = None) -> None:
-        """Let nobody pass for a while."""
-        ...
+from .turn import NOWHERE, Turn
 
 
 @final
@@ -46,7 +39,7 @@ class FreePermit:
     def __init__(self) -> None:
         self.is_open = True
 
-    def belong_to(self, limiter: Pausing) -> None:
+    def belong_to(self, limiter: Limiter) -> None:
         """Say whose pauses it is told of, and lets begin."""
         self._limiter = weakref.ref(limiter)
 
@@ -104,30 +97,29 @@ class TurnPermit(Live, Turn):
         "_keeps",
         "_kept",
         "_line",
-        "_owner",
         "_policies",
         "_priority",
         "_quotas",
         "_waited",
+        "limiter",
         "max_wait",
         "may_be_kept",
     )
 
-    def __init__(  # noqa: PLR0917 - only one who calls it, and often
+    def __init__(
         self,
-        owner: Pausing,
+        limiter: Limiter,
         line: WaitLine,
         cost: Cost,
-        amounts: Sequence[int],
         priority: float,
         max_wait: MaxWait,
         *,
         fast: bool,
     ) -> None:
         # Not by super(): there is one for each call, and that costs.
-        Turn.__init__(self, cost, amounts, ends=True)
-        #: Keeps the limiter alive (see KeyedLimiter) while a permit of it exists.
-        self._owner = owner
+        Turn.__init__(self, cost, line.gate.amounts(cost), ends=True)
+        #: Kept alive (see KeyedLimiter) while a permit of it exists.
+        self.limiter = limiter
         self._line = line
         self._policies = line.gate.policies
         self._priority = priority
@@ -147,11 +139,6 @@ class TurnPermit(Live, Turn):
     def waited(self) -> float:
         """How long the call has waited for its turn, in seconds."""
         return self._waited
-
-    @property
-    def limiter(self) -> Pausing:
-        """The limiter that has granted it."""
-        return self._owner
 
     @property
     def quotas(self) -> tuple[PolicyState, ...]:
@@ -197,7 +184,6 @@ class TurnPermit(Live, Turn):
         :raises RuntimeError: if the call has not begun
 
         """
-        self._check_begun()
         self.settle(dict.fromkeys(self._line.gate.units, 0))
 
     def mark_counted(self, *units: str) -> None:
@@ -236,7 +222,7 @@ class TurnPermit(Live, Turn):
         :raises ValueError: if ``retry_after`` is negative or NaN
 
         """
-        self._owner.pause(retry_after)
+        self.limiter.pause(retry_after)
 
     def keep(self) -> None:
         """
@@ -295,14 +281,9 @@ class TurnPermit(Live, Turn):
         """
         return begin_call(self._line, self)
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether the call has begun."""
-        return self.began < inf
-
     def withdraw(self) -> None:
         """Take back a turn that has been granted, and not been used."""
-        if self.has_begun:
+        if self.began < inf:
             self.refund()
 
         self.leave()
@@ -340,7 +321,7 @@ class TurnPermit(Live, Turn):
             self.amounts = gate.amounts(self.cost)
 
         self._entered = True
-        if self.place is not None:
+        if self.place is not NOWHERE:
             return False
 
         self.place = self._line.scheduler.new_place(self._priority)

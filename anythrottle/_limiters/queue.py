@@ -47,7 +47,6 @@ class TurnQueue:
     def add(self, turn: Turn) -> None:
         """Put a turn in its place."""
         place = turn.place
-        assert place is not None
         turn.in_line = True
         self._size += 1
         blocks = self.blocks
@@ -75,7 +74,6 @@ class TurnQueue:
 
     def remove(self, turn: Turn) -> None:
         """Take any turn out."""
-        assert turn.place is not None
         index = bisect_right(self._starts, turn.place)
         block = self.blocks[index]
         position = bisect_left(block, turn.place, key=place_of)

@@ -149,11 +149,10 @@ class Scheduler:
 
         Those in line that are due must have been granted theirs.
         """
-        assert turn.place is not None
         head = self.queue.head
         if head is None:
             self.gate.notice(now)
-        elif head.place is not None and head.place <= turn.place:
+        elif head.place <= turn.place:
             return False
 
         if self.outlook.tables:
@@ -173,7 +172,6 @@ class Scheduler:
         :return: the newcomer, one in line, or ``None``
 
         """
-        assert turn.place is not None
         # Others that go again may stand behind it, of which the forecast knows no better.
         ranked = turn.place[0] > FRONT or self.queue.rank(turn.place) == self.queue.count_ahead(
             FRONT
@@ -301,7 +299,6 @@ class Scheduler:
 
     def decide(self, turn: Turn, now: float) -> Decision:
         """Return why a turn would have to wait, and how long."""
-        assert turn.place is not None
         return self.outlook.decide(turn.amounts, now, turn.place[0])
 
     def change_loops(self, shift: float) -> list[Turn]:

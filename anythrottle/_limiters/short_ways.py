@@ -14,7 +14,7 @@ from .._policies.bucket import Bucket
 from .calls import begin_call
 from .gate import NEVER
 from .line import WaitLine
-from .turn import Turn
+from .turn import NOWHERE, Turn
 
 
 def free_loop(line: WaitLine) -> EventLoop | None:
@@ -51,32 +51,26 @@ def enter_now(line: WaitLine, turn: Turn, priority: float, *, begins: bool) -> b
     gate = line.gate
     gate.notice(now)
 
-    # Nobody is in line, so there is no forecast that this would invalidate.
-    if begins and line.observer is None and not gate.slow:
-        gate.take_if_due(turn, now)
-        entered = turn.granted
-        if entered:
-            gate.start(turn, now)
-            if gate.holds:
-                turn.task_id = id(loop.task())
-    else:
-        turn.place = (priority, line.scheduler.arrivals)
-        entered = _hold_now(line, turn, now) and (not begins or begin_call(line, turn))
-        if not entered:
-            line.leave(turn)
-            turn.place = None
+    turn.place = (priority, line.scheduler.arrivals)
+    # The line is empty, so there is no forecast that this would invalidate.
+    gate.take_if_due(turn, now)
+    entered = turn.granted
+    quick = begins and line.observer is None and not gate.slow
+    if entered and quick:
+        gate.start(turn, now)
+        if gate.holds:
+            turn.task_id = id(loop.task())
+    elif entered:
+        line.tell_granted(turn, 0.0)
+        entered = not begins or begin_call(line, turn)
+
+    if not (entered or quick):
+        line.leave(turn)
+
+    if not entered:
+        turn.place = NOWHERE
 
     return entered
-
-
-def _hold_now(line: WaitLine, turn: Turn, now: float) -> bool:
-    """Hold a turn if it is due, and tell the observer; return whether it is held."""
-    line.gate.take_if_due(turn, now)
-    if not turn.granted:
-        return False
-
-    line.tell_granted(turn, 0.0)
-    return True
 
 
 def take_now(line: WaitLine, turn: Turn) -> None:

@@ -42,7 +42,8 @@ def throttle_in(error: BaseException) -> Throttle | None:
 
     replacements = [signal.task for signal in signals if signal.task is not None]
     try:
-        pauses = [_pause_of(signal) for signal in signals]
+        # Checked by the constructor, but those derived from it may not call that.
+        pauses = [check_retry_after(signal.retry_after) for signal in signals]
     except BaseException as exc:
         for unused in replacements:
             discard(unused)
@@ -68,11 +69,16 @@ def go_again(
 
     """
     replacement = throttle.replacements[0] if throttle.replacements else job
+    goes = False
     if throttle.pure and attempts >= most:
         note_last_throttle(error, attempts, throttle.retry_after)
-        goes = False
+    elif throttle.pure and replacement is job and not callable(job):
+        error.add_note(
+            "An awaitable cannot run again: pass a callable that makes it, or raise "
+            "ThrottleException(task=...) with what shall run instead."
+        )
     else:
-        goes = throttle.pure and _may_go(error, job, replacement)
+        goes = throttle.pure
 
     for unused in throttle.replacements:
         if not goes or unused is not replacement:
@@ -93,23 +99,6 @@ def note_last_throttle(error: BaseException, throttles: int, retry_after: float 
         said = f"the last retry_after was {retry_after:g} s"
 
     error.add_note(f"It was throttled {times}; {said}.")
-
-
-def _may_go(error: BaseException, job: object, replacement: object) -> bool:
-    """Return whether a throttled job can go again; if not, that is noted on its error."""
-    if replacement is job and not callable(job):
-        error.add_note(
-            "An awaitable cannot run again: pass a callable that makes it, or raise "
-            "ThrottleException(task=...) with what shall run instead."
-        )
-        return False
-
-    return True
-
-
-def _pause_of(signal: ThrottleException) -> float | None:
-    # Checked by the constructor, but those derived from it may not call that.
-    return check_retry_after(signal.retry_after)
 
 
 def _signals_in(error: BaseException) -> tuple[list[ThrottleException], bool]:

@@ -13,6 +13,9 @@ from .._policies.policy import Cost
 #: A place in line: the priority, then the order of arrival.
 Place: TypeAlias = tuple[float, int]
 
+#: The place of a turn that has none yet.
+NOWHERE: Place = (inf, 0)
+
 #: What a call that has not begun has been charged. Never changed, so that it serves for all.
 _NOTHING: list[Charge] = []
 
@@ -38,12 +41,19 @@ class Charge:
 
     __slots__ = ("amount", "bucket", "counted", "receipt", "since")
 
-    def __init__(self, bucket: Bucket, amount: int, receipt: float, since: float) -> None:
+    def __init__(
+        self,
+        bucket: Bucket,
+        amount: int,
+        receipt: float,
+        since: float,
+        counted: float | None = None,
+    ) -> None:
         self.bucket = bucket
         self.amount = amount
         self.receipt = receipt
         self.since = since
-        self.counted: float | None = None
+        self.counted = counted
 
 
 class Turn(Parked):
@@ -101,7 +111,7 @@ class Turn(Parked):
         self.amounts = amounts
         self.ends = ends
         self.loop: EventLoop | None = None
-        self.place: Place | None = None
+        self.place = NOWHERE
         self.in_line = False
         self.came = -inf
         self.due = inf
@@ -126,7 +136,6 @@ class Turn(Parked):
         """Return a turn that holds from now on what this one holds, which then holds nothing."""
         kept = KeptTurn(self.cost, self.amounts, ends=True)
         kept.loop = self.loop
-        kept.place = self.place
         kept.began = self.began
         kept.charges = self.charges
         kept.marks = self.marks
