@@ -42,8 +42,8 @@ def end_call(line: WaitLine, turn: Turn) -> None:
 
         now = line.clock.estimate()
         line.scheduler.end(turn, now)
-        if waited_for and gate.slots.exceeded():
-            # Still: there were more slots when it began.
+        if waited_for and not gate.slots.may_have_one():
+            # Still not: there were more slots when it began.
             line.wake_all()
         elif waited_for:
             line.serve(now)

@@ -371,13 +371,10 @@ class WaitLine:
             tell(self.observer, event(self.name, *fields))
 
     def tell_granted(self, turn: Turn, waited: float) -> None:
-        """Tell the observer that a turn is granted, and held."""
-        if self.observer is None:
-            return
-
+        """Tell the observer, which there is, that a turn is granted, and held."""
         turn.told = True
         try:
-            tell(self.observer, Granted(self.name, turn.cost, waited))
+            self.tell(Granted, turn.cost, waited)
         except BaseException:
             # It ends the program, and the call does not begin.
             self.leave(turn)

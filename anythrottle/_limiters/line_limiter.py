@@ -15,7 +15,7 @@ from .max_wait import MaxWait, check_max_wait, check_priority
 from .permit import TurnPermit
 from .scheduling import HOLDS
 from .short_ways import free_loop, give_back_held
-from .turn import FRONT, NOWHERE, Place, Turn
+from .turn import FRONT, NOWHERE, Turn
 
 
 class LineLimiter(Controls):
@@ -57,7 +57,6 @@ class LineLimiter(Controls):
 
         """
         line, gate = self._line, self._line.gate
-        place: Place | None = None
         # Most often nobody is in line and nothing is paused: a short way for that.
         if (
             type(cost) is int  # A mapping may be the user's own, and do what it likes.
@@ -67,15 +66,8 @@ class LineLimiter(Controls):
             and line.observer is None
             and (loop := free_loop(line)) is not None
         ):
-            amounts: tuple[int, ...]
             only = gate.only
-            if only is not None and cost > 0 and only.take_free(cost):
-                if self._fast:
-                    only.start(loop.time(), cost)
-                    return
-
-                amounts = (cost,)
-            else:
+            if only is None or cost <= 0 or not only.take_free(cost):
                 amounts, now = gate.amounts(cost), loop.time()
                 delay = gate.hold(amounts, now)
                 if delay > 0:
@@ -84,6 +76,11 @@ class LineLimiter(Controls):
                     turn.loop, turn.came = loop, now
                     await line.wait(turn, fast=self._fast, due=now + delay)
                     return
+            elif self._fast:
+                only.start(loop.time(), cost)
+                return
+            else:
+                amounts = (cost,)
 
             place, held = (priority, line.scheduler.arrivals), gate.buckets
             try:
@@ -106,17 +103,17 @@ class LineLimiter(Controls):
 
                 return
 
+            # A pause has begun, or another loop or other policies: it waits after all.
             give_back_held(line, loop, held, amounts)
+            turn = Turn(cost, self._amounts_without_hold(cost, "acquire"), ends=False)
+            turn.place = place
+            await line.wait(turn, fast=True, newcomer=False)
+            return
 
         check_priority(priority)
         turn = Turn(cost, self._amounts_without_hold(cost, "acquire"), ends=False)
-        turn.place = line.scheduler.new_place(priority) if place is None else place
-        await line.wait(
-            turn,
-            fast=self._fast or place is not None,
-            max_wait=check_max_wait(max_wait),
-            newcomer=place is None,
-        )
+        turn.place = line.scheduler.new_place(priority)
+        await line.wait(turn, fast=self._fast, max_wait=check_max_wait(max_wait))
 
     def permit(
         self, cost: Cost = 1, *, priority: int = 0, max_wait: MaxWait = None

@@ -61,11 +61,9 @@ class LocalGate:
     def set_policies(self, policies: tuple[Policy, ...], buckets: Sequence[Bucket]) -> None:
         """Decide by these from now on, and by what the slots have become."""
         self.policies = policies
-        #: What each policy counts. The same for most limiters, of which there may be many.
-        self.units = tuple(unit_of(policy.unit) for policy in policies)
-        if self.units == _CALLS:
-            self.units = _CALLS
-
+        units = tuple(unit_of(policy.unit) for policy in policies)
+        # The same tuple for most limiters, of which there may be many.
+        self.units = _CALLS if units == _CALLS else units
         self.buckets = tuple(buckets)
         #: The most that can be charged at once, for each policy.
         self.capacities = tuple(bucket.capacity for bucket in buckets)
@@ -253,8 +251,7 @@ class LocalGate:
                     if charge.bucket is bucket and charge.counted is None:
                         charge.counted = now
                         if policy.holds:
-                            receipt = bucket.release(now, charge.amount, charge.receipt)
-                            charge.receipt = receipt
+                            charge.receipt = bucket.release(now, charge.amount, charge.receipt)
 
     def give_back(self, turn: Turn, now: float) -> None:
         turn.told = False

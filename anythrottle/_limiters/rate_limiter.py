@@ -175,7 +175,7 @@ class RateLimiter(LineLimiter):
         finally:
             # Also those that were called back, should a policy of the user's own have failed.
             line.serve_anew(now)
-            if gate.slots.exceeded():
+            if not gate.slots.may_have_one():
                 line.wake_all()
 
             for turn in recalled:

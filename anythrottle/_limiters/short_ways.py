@@ -61,7 +61,9 @@ def enter_now(line: WaitLine, turn: Turn, priority: float, *, begins: bool) -> b
         if gate.holds:
             turn.task_id = id(loop.task())
     elif entered:
-        line.tell_granted(turn, 0.0)
+        if line.observer is not None:
+            line.tell_granted(turn, 0.0)
+
         entered = not begins or begin_call(line, turn)
 
     if not (entered or quick):

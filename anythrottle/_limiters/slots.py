@@ -140,14 +140,10 @@ class Slots:
     def none_left(self) -> bool:
         """Return whether no slot could be had now."""
         if self.shared is None:
-            return self.exceeded()
+            return not self.may_have_one()
 
         statistics = self.shared.statistics()
         return statistics.borrowed_tokens >= statistics.total_tokens or statistics.tasks_waiting > 0
-
-    def exceeded(self) -> bool:
-        """Return whether all slots of its own are held, or more, as there were more of them."""
-        return self.shared is None and len(self.holders) >= self._own
 
     def none_behind(self, ahead: int) -> bool:
         """Return whether no slot would be left behind so many other turns."""
@@ -178,15 +174,13 @@ class Slots:
 
     def _fill_lacking(self) -> None:
         while self._lacking and (slot := self._borrow()) is not None:
-            self._lacking.popitem()[0].slot = slot
+            self.hand_on(slot)
 
     def _return_of(self, turn: Turn) -> None:
         if self._lacking:
             self._lacking.pop(turn, None)
 
         if turn.slot is not None:
-            slot, turn.slot = turn.slot, None
-            if self._lacking:
-                self._lacking.popitem()[0].slot = slot
-            else:
+            slot, turn.slot = self.hand_on(turn.slot), None
+            if slot is not None:
                 self.give_back(slot)
