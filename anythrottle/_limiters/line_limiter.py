@@ -57,7 +57,7 @@ class LineLimiter(Controls):
 
         """
         line, gate = self._line, self._line.gate
-        # Most often nobody is in line and nothing is paused: a short way for that.
+        # Most often the line is empty and nothing is paused: a short way for that.
         if (
             type(cost) is int  # A mapping may be the user's own, and do what it likes.
             and max_wait is None
@@ -95,7 +95,7 @@ class LineLimiter(Controls):
             now = loop.time()
             if loop is line.clock.latest and gate.start_held(held, amounts, now):
                 if line.scheduler.arrivals != place[1]:
-                    # Others may be at the same point, and of the same task group.
+                    # Other tasks may be at the same point, and of the same task group.
                     loop.note_actor()
 
                 if line.queue.head is not None:
@@ -154,11 +154,11 @@ class LineLimiter(Controls):
 
     def permit_again(self, permit: Permit, cost: Cost) -> TurnPermit | None:
         """
-        Return the permit for a call that goes again: in line already, before all others.
+        Return the permit for a call that goes again, which is in line already, before all others.
 
-        :param permit: the permit that it runs under as yet
-        :param cost: what it costs, 0 or more, or amounts by unit
-        :return: the permit; ``None`` if ``permit`` is none that this limiter has granted
+        :param permit: the permit that the call runs under as yet
+        :param cost: what the call costs, 0 or more, or amounts by unit
+        :return: the permit; ``None`` if ``permit`` was not granted by this limiter
         """
         if not isinstance(permit, TurnPermit) or permit.limiter is not self:
             return None
@@ -166,7 +166,7 @@ class LineLimiter(Controls):
         if permit.place is NOWHERE:
             return None
 
-        # Not fast: else a function that is throttled each time would never let others run.
+        # Not fast, because a function that is throttled each time would never let others run.
         again = TurnPermit(self, self._line, cost, FRONT, permit.max_wait, fast=False)
         again.place = (FRONT, permit.place[1])
         stand_again(self._line, again)
@@ -192,7 +192,7 @@ class LineLimiter(Controls):
             end_call(self._line, turn)
 
     def _amounts_without_hold(self, cost: Cost, verb: str) -> tuple[int, ...]:
-        """Return what a cost charges; raise if the limiter has to be told of the end of a call."""
+        """Return what a cost charges; raise if the limiter has to know of the end of a call."""
         if self._line.gate.holds:
             raise RuntimeError(HOLDS.format(verb=verb, limiter=repr(self)))
 

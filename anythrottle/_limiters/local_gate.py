@@ -27,7 +27,7 @@ class LocalGate:
     """
     A :class:`.Gate` with buckets of its own.
 
-    :param policies: the policies, each of which must agree
+    :param policies: the policies, each of which must agree to a call
     :param slots: the slots
     :param clock: the limiter's clock, which knows UTC too
 
@@ -59,7 +59,7 @@ class LocalGate:
         self.set_policies(policies, [complete(policy.bucket()) for policy in policies])
 
     def set_policies(self, policies: tuple[Policy, ...], buckets: Sequence[Bucket]) -> None:
-        """Decide by these from now on, and by what the slots have become."""
+        """Decide by these policies from now on, and by what the slots have become."""
         self.policies = policies
         units = tuple(unit_of(policy.unit) for policy in policies)
         # The same tuple for most limiters, of which there may be many.
@@ -89,7 +89,7 @@ class LocalGate:
     def resume(self, now: float) -> bool:
         paused = self.paused_until > now
         if paused:
-            # Not forgotten: what is due is due no earlier than this.
+            # The instant is kept: what is due is due no earlier than this.
             self.paused_until = now
 
         return paused
@@ -109,7 +109,7 @@ class LocalGate:
             return inf
 
         longest = 0.0 if self.paused_until <= now else seconds_until(now, self.paused_until)
-        # By index here and where else it is often: zip() costs as much as a bucket does.
+        # By index here and on other hot ways: zip() costs as much as a bucket does.
         for index, bucket in enumerate(self.buckets):
             if amounts[index]:
                 delay = bucket.delay(now, amounts[index])
@@ -133,7 +133,7 @@ class LocalGate:
         if not self.slots.take(turn, spare):
             return False
 
-        # What is due is past any pause. Noted, so that the short way is open again.
+        # A turn that is due is past any pause. Forgetting that opens the short way again.
         self.paused_until = NEVER
         amounts = turn.amounts
         for index, bucket in enumerate(self.buckets):
@@ -198,7 +198,7 @@ class LocalGate:
 
     def give_back_held(self, held: tuple[Bucket, ...], amounts: Sequence[int], now: float) -> None:
         for bucket, amount in zip(held, amounts, strict=True):
-            # Those that have been replaced count no more.
+            # Buckets that have been replaced count no more.
             if amount and any(each is bucket for each in self.buckets):
                 bucket.give_back(now, amount, None)
 
@@ -240,7 +240,7 @@ class LocalGate:
         self.slots.let_go(turn)
 
     def mark_counted(self, turn: Turn, now: float, units: Collection[str]) -> None:
-        # What it is charged later is held until it ends, or is marked too.
+        # What the call is charged later is held until it ends, or is marked too.
         cost = by_unit(turn.cost)
         if all(mark[1:] != (units, cost) for mark in turn.marks):
             turn.marks = [*turn.marks, (now, units, cost)]
@@ -270,7 +270,7 @@ class LocalGate:
     def settle(self, turn: Turn, now: float, unit: str, change: int) -> None:
         count = len(turn.charges)
         if count > _MANY and count % _MANY < len(self.buckets):
-            # Now and then: of those that have come back, nothing can be given back.
+            # Now and then: nothing can be given back of charges that have come back.
             turn.charges = _merged(turn.charges, now)
 
         for counted, bucket in zip(self.units, self.buckets, strict=True):
@@ -325,7 +325,7 @@ class LocalGate:
         self.slots.forget_holders()
 
     def idle_in(self, now: float) -> float:
-        """Return in how many seconds there is nothing left to remember, if nobody comes."""
+        """Return in how many seconds nothing is left to remember, if no call comes."""
         if self.slots.holders:
             return inf
 
@@ -334,7 +334,7 @@ class LocalGate:
 
 
 def _charged(bucket: Bucket, now: float, amount: int, *, ended: bool = True) -> Charge:
-    """Charge an amount at once, due or not, to a call that runs or to none; return the charge."""
+    """Charge an amount at once, due or not, to a running call or to none; return the charge."""
     bucket.take(now, amount)
     receipt = bucket.start(now, amount)
     if ended:
@@ -345,9 +345,9 @@ def _charged(bucket: Bucket, now: float, amount: int, *, ended: bool = True) -> 
 
 def _merged(charges: list[Charge], now: float) -> list[Charge]:
     """
-    Return charges in which those that have come back are one for each bucket.
+    Return the charges, with those that have come back merged into one for each bucket.
 
-    A call that runs has to hold them too, should a policy come that measures from the end.
+    A running call has to hold those too, should a policy come that measures from the end.
     """
     kept: list[Charge] = []
     merged: dict[tuple[int, bool], Charge] = {}

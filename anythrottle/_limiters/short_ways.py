@@ -1,7 +1,7 @@
 """
-The short ways past a line in which nobody waits, at a fraction of the cost.
+The short ways past an empty line, at a fraction of the cost.
 
-Each is what :meth:`.WaitLine.wait` comes to then. They are closed while anybody is in line, and
+Each does what :meth:`.WaitLine.wait` would do then. They are closed while a turn is in line, and
 while a pause may be under way.
 """
 
@@ -21,7 +21,7 @@ def free_loop(line: WaitLine) -> EventLoop | None:
     """
     Return the loop that the caller is in, if the short ways are open.
 
-    The line's arrivals are then the caller's place, should it have to wait after all.
+    The line's count of arrivals is then the caller's place, should it have to wait after all.
     """
     if line.queue.head is not None or line.gate.paused_until != NEVER:
         return None
@@ -36,11 +36,11 @@ def free_loop(line: WaitLine) -> EventLoop | None:
 
 def enter_now(line: WaitLine, turn: Turn, priority: float, *, begins: bool) -> bool:
     """
-    Let the call of a turn begin if that may be at once.
+    Begin the call of a turn if that may be at once.
 
-    :param priority: that of its place, should it come to stand in line
+    :param priority: the priority of its place, should it come to stand in line
     :param begins: whether the call begins; else the turn is only held, for :func:`.begin_call`
-    :return: whether it has begun, or is held
+    :return: whether the call has begun, or the turn is held
     """
     loop = free_loop(line)
     if loop is None:
@@ -77,9 +77,9 @@ def enter_now(line: WaitLine, turn: Turn, priority: float, *, begins: bool) -> b
 
 def take_now(line: WaitLine, turn: Turn) -> None:
     """
-    Let the call of a turn begin at once; works outside of an event loop too.
+    Begin the call of a turn at once; works outside of an event loop too.
 
-    :raises ~anythrottle.LimitExceeded: if it would have to wait
+    :raises ~anythrottle.LimitExceeded: if the turn would have to wait
 
     """
     now = line.clock.now()
@@ -101,7 +101,7 @@ def take_now(line: WaitLine, turn: Turn) -> None:
 def give_back_held(
     line: WaitLine, loop: EventLoop, held: tuple[Bucket, ...], amounts: Sequence[int]
 ) -> None:
-    """Give back what a call without a turn holds that does not begin."""
+    """Give back what is held for a call without a turn, which does not begin."""
     if loop is line.clock.latest:
         now = line.clock.estimate()
         line.gate.give_back_held(held, amounts, now)

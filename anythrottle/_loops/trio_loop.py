@@ -29,7 +29,7 @@ class TrioLoop(EventLoop):
         self.checkpoint = trio.lowlevel.checkpoint
         self.checkpoint_if_cancelled = trio.lowlevel.checkpoint_if_cancelled
         self.deadline = trio.current_effective_deadline
-        # Trio's own real clock counts the same seconds, from a random origin.
+        # Trio's own real clock counts the same seconds from a random origin.
         self.time = time.monotonic if self.real else self._virtual_time
 
     def is_current(self) -> bool:
