@@ -27,14 +27,13 @@ class AsyncioLoop(EventLoop):
     ) -> None:
         super().__init__()
         self._native = native
-        self.suspect = None
-        #: Held by the one that looks. A task group learns one pass of the loop later that a task
-        #: of it has failed: those that were woken before have to wait for that.
+        #: Held by the task that looks. A task group learns one pass of the loop later that one of
+        #: its tasks has failed, and tasks that were woken before have to wait for that.
         self._looking = asyncio.Lock()
         self._thread = get_ident()
         own_time = getattr(native.time, "__func__", None) is not asyncio.BaseEventLoop.time
         accelerated = type(native).__module__.partition(".")[0] in {"uvloop", "winloop"}
-        # The real clock is the loop's own too, but uvloop cuts that to milliseconds.
+        # The loop's own time is that of the real clock too, but uvloop cuts it to milliseconds.
         self.real = accelerated or not own_time
         self.time = time.monotonic if self.real else self._virtual_time
         self.checkpoint = _yield_once  # type: ignore[assignment] # mypy forgets what coroutine() does
@@ -46,11 +45,11 @@ class AsyncioLoop(EventLoop):
             self.deadline = backend.current_effective_deadline
 
     def is_current(self) -> bool:
-        # A fourth of what asyncio.get_running_loop() costs, which asks for the process id too.
+        # A fourth of the cost of asyncio.get_running_loop(), which asks for the process id too.
         return self._native.is_running() and get_ident() == self._thread and not self._process.left
 
     def is_here(self) -> bool:
-        # Trio may run as a guest in asyncio's callbacks; and asyncio knows tasks of other threads.
+        # Trio may run as a guest in asyncio's callbacks, and asyncio knows tasks of other threads.
         return (
             asyncio.current_task(self._native) is not None
             and get_ident() == self._thread
@@ -108,7 +107,7 @@ class AsyncioLoop(EventLoop):
     def is_alarmed(self) -> bool:
         suspect = self.suspect
         if isinstance(suspect, weakref.ref):
-            # Its step is over. Asking by exception() would count as taking note of it.
+            # The task's step is over. exception() would count as taking note of its error.
             task = suspect()
             failed = task is not None and task.done() and getattr(task, "_exception", None)
             self.suspect = suspect = True if failed else None
@@ -117,21 +116,18 @@ class AsyncioLoop(EventLoop):
 
     async def look(self) -> None:
         if not self.is_cancelled():
-            # One after the other, lest each of many that fail makes all the others wait.
+            # One after the other, lest each of many tasks that fail makes all the others wait.
             async with self._looking:
-                await self._let_groups_learn()
+                if self.is_alarmed():
+                    await _yield_once()
+                    self.suspect = None
 
         await self.checkpoint_if_cancelled()
-
-    async def _let_groups_learn(self) -> None:
-        if self.is_alarmed():
-            await _yield_once()
-            self.suspect = None
 
 
 @types.coroutine
 def _yield_once() -> Generator[None, None, None]:
-    # What asyncio.sleep(0) comes to, without its two coroutines.
+    # The same as asyncio.sleep(0), without its two coroutines.
     yield
 
 

@@ -15,7 +15,7 @@ from .event_loop import EventLoop, Parked
 
 @final
 class TrioLoop(EventLoop):
-    """Trio's event loop, in one run."""
+    """Trio's event loop, in one run. A nursery learns at once that a task of it has failed."""
 
     __slots__ = ("_clock", "_current_token", "_token")
 
@@ -29,8 +29,7 @@ class TrioLoop(EventLoop):
         self.checkpoint = trio.lowlevel.checkpoint
         self.checkpoint_if_cancelled = trio.lowlevel.checkpoint_if_cancelled
         self.deadline = trio.current_effective_deadline
-        self.suspect = None
-        # Trio's own real clock counts the same seconds, from a random origin.
+        # Trio's own real clock counts the same seconds from a random origin.
         self.time = time.monotonic if self.real else self._virtual_time
 
     def is_current(self) -> bool:
@@ -39,14 +38,8 @@ class TrioLoop(EventLoop):
         except RuntimeError:
             return False
 
-    def is_here(self) -> bool:
-        return self.is_current()
-
     def task(self) -> object | None:
         return trio.lowlevel.current_task() if self.is_current() else None
-
-    def is_over(self) -> bool:
-        return self.has_ended()
 
     def has_ended(self) -> bool:
         if self._process.left:
@@ -95,10 +88,6 @@ class TrioLoop(EventLoop):
             # From the host's side of a guest run, or after the end.
             with suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(self._wake_here, who)
-
-    def note_actor(self) -> None:
-        # A nursery learns at once that a task of it has failed.
-        pass
 
     def _wake_here(self, who: Parked) -> None:
         task = who.parked
