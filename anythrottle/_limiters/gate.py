@@ -45,7 +45,6 @@ class Gate(Protocol):
 
     def pause_until(self, instant: float) -> None:
         """Hold up all turns until an instant; of overlapping pauses, the later end holds."""
-        ...
 
     def resume(self, now: float) -> bool:
         """End any pause; return whether there was one."""
@@ -53,11 +52,9 @@ class Gate(Protocol):
 
     def penalize(self, now: float, amounts: Mapping[str, int]) -> None:
         """Charge amounts by unit at once, due or not."""
-        ...
 
     def tighten(self, now: float, remaining: int, reset_after: float | None, unit: str) -> None:
         """Allow at most ``remaining`` of a unit before a server counts anew."""
-        ...
 
     def amounts(self, cost: Cost) -> tuple[int, ...]:
         """Return what a cost charges to each policy; raises as :func:`amounts_of`."""
@@ -65,7 +62,6 @@ class Gate(Protocol):
 
     def notice(self, now: float) -> None:
         """Notice what else has changed by ``now``, such as UTC, while the line is empty."""
-        ...
 
     def delay(self, amounts: Sequence[int], now: float) -> float:
         """
@@ -131,19 +127,15 @@ class Gate(Protocol):
 
     def give_back_held(self, held: tuple[Bucket, ...], amounts: Sequence[int], now: float) -> None:
         """Give back what is held for a call that does not begin."""
-        ...
 
     def start_slow(self, turn: Turn, now: float) -> None:
         """Begin the call of a charged turn in those buckets that may take their time."""
-        ...
 
     def start(self, turn: Turn, now: float) -> None:
         """Begin the call of a charged turn, after :meth:`start_slow` if the gate is slow."""
-        ...
 
     def release(self, turn: Turn, now: float) -> None:
         """End the call of a started turn: what it holds is let go."""
-        ...
 
     def mark_counted(self, turn: Turn, now: float, units: Collection[str]) -> None:
         """
@@ -151,15 +143,12 @@ class Gate(Protocol):
 
         :param units: which units; all if none is named
         """
-        ...
 
     def give_back(self, turn: Turn, now: float) -> None:
         """Undo the charge of a turn whose call has not begun, and let its slot go."""
-        ...
 
     def give_back_all(self, turns: Sequence[Turn], now: float) -> None:
         """Undo the charges of all turns whose calls have not begun; they go again if they may."""
-        ...
 
     def settle(self, turn: Turn, now: float, unit: str, change: int) -> None:
         """
@@ -168,7 +157,6 @@ class Gate(Protocol):
         :param change: by how much; below zero, what is still out comes back, the latest first
 
         """
-        ...
 
     def quotas(self, now: float, *, here: bool) -> tuple[PolicyState, ...]:
         """
@@ -181,7 +169,6 @@ class Gate(Protocol):
 
     def change_loops(self, shift: float) -> None:
         """Go over to another loop, whose clock is ahead by ``shift``: nothing is held any more."""
-        ...
 
 
 class Outlook(Protocol):
@@ -194,23 +181,18 @@ class Outlook(Protocol):
 
     def invalidate(self) -> None:
         """Forget what was foreseen: something has happened that could not be."""
-        ...
 
     def note_newcomer(self, turn: Turn) -> None:
         """Note that a turn is about to join those in line."""
-        ...
 
     def note_leaving(self, turn: Turn) -> None:
         """Note that a turn has left those in line."""
-        ...
 
     def note_grants(self, now: float, late: float) -> None:
         """Note that turns have been granted at the front, ``late`` seconds after they were due."""
-        ...
 
     def note_end(self) -> None:
         """Note that a call has ended, and so has let its charge go."""
-        ...
 
     def is_hopeless(
         self, amounts: Sequence[int], now: float, priority: float, latest: float

@@ -296,10 +296,6 @@ class WaitLine:
         :param watcher: the head, if it is its task that looks
 
         """
-        if spare is None and self.queue.head is None:
-            self.scheduler.rest()
-            return
-
         woken, due = self.scheduler.grant_due(now, spare)
         for turn in woken:
             if turn.parked is not None:
@@ -334,7 +330,9 @@ class WaitLine:
         """Catch up, because something is about to be changed; return the present instant."""
         now = self.clock.now()
         self.catch_up(now)
-        self.scheduler.notice(now)
+        if self.queue.head is None:
+            self.gate.notice(now)
+
         return now
 
     def wake_all(self) -> None:

@@ -68,11 +68,6 @@ class Scheduler:
         self.arrivals += 1
         return (priority, self.arrivals)
 
-    def notice(self, now: float) -> None:
-        """Have the gate notice what else has changed, unless the turns in line do so."""
-        if self.queue.head is None:
-            self.gate.notice(now)
-
     def grant_due(self, now: float, spare: object = None) -> tuple[list[Turn], float]:
         """
         Grant all turns that are due, from the front; dismiss those at which the gate fails.
@@ -137,11 +132,6 @@ class Scheduler:
         """Note that the head may be due from now on, which could not be foreseen."""
         self.due = now
         self.outlook.invalidate()
-
-    def rest(self) -> None:
-        """Do what :meth:`grant_due` would do for an empty line."""
-        self.due = inf
-        self.wants_slot = False
 
     def try_now(self, turn: Turn, now: float) -> bool:
         """
@@ -304,8 +294,11 @@ class Scheduler:
 
     def change_loops(self, shift: float) -> list[Turn]:
         """Forget what waits and what is held; return the turns that waited in the other loop."""
-        turns = self.queue.ahead_of()
-        self.queue.clear()
+        turns: list[Turn] = []
+        if self.queue.head is not None:
+            turns = self.queue.ahead_of()
+            self.queue.clear()
+
         self.due = inf
         self.outlook.invalidate()
         self.gate.change_loops(shift)
