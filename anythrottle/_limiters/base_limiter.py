@@ -90,7 +90,7 @@ class BaseLimiter(ABC):
 
     def permit_again(
         self,
-        permit: Permit,  # noqa: ARG002 - for those that override it
+        permit: Permit,  # noqa: ARG002 - for limiters that override it
         cost: Cost,  # noqa: ARG002
     ) -> AbstractAsyncContextManager[Permit] | None:
         """
