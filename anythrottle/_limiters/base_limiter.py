@@ -34,7 +34,7 @@ _FIRST = -sys.maxsize
 
 class BaseLimiter(ABC):
     """
-    The base for limiters of one's own: with :meth:`permit` and :meth:`pause`, it does the rest.
+    The base for limiters of your own: with :meth:`permit` and :meth:`pause`, it does the rest.
 
     >>> import anyio, anythrottle
     >>> class Polite(anythrottle.BaseLimiter):
@@ -83,14 +83,14 @@ class BaseLimiter(ABC):
     @abstractmethod
     def pause(self, seconds: float | None = None) -> None:
         """
-        Hold up all calls that have not begun for a while, as :meth:`.RateLimiter.pause` does.
+        Hold up, for a while, all calls that have not begun, as :meth:`.RateLimiter.pause` does.
 
         :param seconds: how long, 0 or more; ``None`` for the limiter's own choice
         """
 
     def permit_again(
         self,
-        permit: Permit,  # noqa: ARG002 - for those that override it
+        permit: Permit,  # noqa: ARG002 - for limiters that override it
         cost: Cost,  # noqa: ARG002
     ) -> AbstractAsyncContextManager[Permit] | None:
         """
@@ -325,7 +325,7 @@ class BaseLimiter(ABC):
         return again
 
     def _note_throttled(self, throttles: int, error: BaseException) -> None:  # noqa: B027
-        """Note that a call was throttled, and goes again."""
+        """Note that a call was throttled, and goes again; by default, nothing is noted."""
 
 
 def _check_func(func: object) -> None:

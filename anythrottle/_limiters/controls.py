@@ -51,7 +51,7 @@ class Controls(Live, BaseLimiter):
 
     def pause(self, seconds: float | None = None) -> None:
         """
-        Hold up all calls that have not begun for a while, even if their turns were just granted.
+        Hold up, for a while, all calls that have not begun, even if their turns were just granted.
 
         Calls that run go on. Of overlapping pauses, the later end holds.
 

@@ -66,9 +66,8 @@ class Forecasts:
     def note_newcomer(self, turn: Turn) -> None:
         """Note that a turn is about to join the line."""
         self._forget_empty_line()
-        if self.tables:
-            tables = self.tables.items()
-            self.tables = {key: table for key, table in tables if table.note_newcomer(turn)}
+        tables = self.tables.items()
+        self.tables = {key: table for key, table in tables if table.note_newcomer(turn)}
 
     def note_leaving(self, turn: Turn) -> None:
         """Note that a turn has left the line."""

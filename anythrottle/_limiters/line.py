@@ -124,7 +124,6 @@ class WaitLine:
         # Another loop has used the limiter while this one stood still, and what was granted here
         # was let go then.
         turn.granted = turn.in_line = turn.told = False
-        turn.slot = None
         turn.amounts = self.gate.amounts(turn.cost)
         return await self.wait(turn, fast=True, newcomer=False, begins=begins)
 

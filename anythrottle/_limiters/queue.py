@@ -53,7 +53,7 @@ class TurnQueue:
         if not blocks:
             blocks.append([turn])
             self.head = turn
-        elif place > place_of(blocks[-1][-1]):
+        elif place > blocks[-1][-1].place:
             # This is nearly always so; full blocks stay full.
             if len(blocks[-1]) < _MOST:
                 blocks[-1].append(turn)
@@ -83,7 +83,7 @@ class TurnQueue:
     def rank(self, place: tuple[float, float]) -> int:
         """Return how many turns stand at a place or before it."""
         blocks = self.blocks
-        if not blocks or place_of(blocks[-1][-1]) <= place:
+        if not blocks or blocks[-1][-1].place <= place:
             return self._size
 
         index = bisect_right(self._starts, place)
@@ -117,7 +117,7 @@ class TurnQueue:
         """Return the turns that stand behind a place, the last one first."""
         for block in reversed(self.blocks):
             for turn in reversed(block):
-                if place_of(turn) <= place:
+                if turn.place <= place:
                     return
 
                 yield turn
@@ -146,4 +146,4 @@ class TurnQueue:
         del block[_MOST // 2 :]
         self.blocks.insert(index + 1, half)
         starts = self._starts
-        self._starts = (*starts[:index], place_of(half[0]), *starts[index:])
+        self._starts = (*starts[:index], half[0].place, *starts[index:])

@@ -201,7 +201,7 @@ class RateLimiter(LineLimiter):
         """
         Return in how many seconds nothing is left to remember, if no call comes.
 
-        :return: 0 if all is as new; infinity while calls run that hold something, or wait
+        :return: 0 if all is as new; infinity while any call waits, or runs and holds something
         """
         return inf if self._line.queue.head else self._gate.idle_in(self._line.clock.peek())
 

@@ -245,8 +245,8 @@ class Scheduler:
 
     def recount(self) -> list[Turn]:
         """Compute anew what the turns in line cost; dismiss and return those that never can go."""
-        dismissed: list[Turn] = []
-        for turn in self.queue.ahead_of():
+        turns = self.queue.ahead_of()
+        for turn in turns:
             error: Exception | None = None
             try:
                 turn.amounts = self.gate.amounts(turn.cost)
@@ -258,9 +258,8 @@ class Scheduler:
 
             if error is not None:
                 self.dismiss(turn, error)
-                dismissed.append(turn)
 
-        return dismissed
+        return [turn for turn in turns if turn.error is not None]
 
     def start(self, turn: Turn, now: float) -> None:
         """Begin the call of a turn that is held; it counts from ``now`` on."""

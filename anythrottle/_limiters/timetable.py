@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias, final
 
 from .._policies.bucket import Bucket
 from .local_gate import LocalGate
-from .queue import TurnQueue, place_of
+from .queue import TurnQueue
 from .turn import Turn
 
 #: A place, or one that lies between places.
@@ -212,11 +212,11 @@ class Timetable:
         if self._amounts is not None and not self._differ():
             return False
 
-        place = place_of(turn)
+        place = turn.place
         if place < self._reached:
             self._inserted += 1
             self._inserted_from = min(self._inserted_from, place)
-        elif place_of(self._queue.blocks[-1][-1]) <= self._reached:
+        elif self._queue.blocks[-1][-1].place <= self._reached:
             # It goes behind the last turn, so it need not be looked up later.
             self._append(turn)
 
@@ -225,7 +225,7 @@ class Timetable:
     def note_leaving(self, turn: Turn) -> None:
         """Note that a turn has left the line."""
         self.events += 1
-        place = place_of(turn)
+        place = turn.place
         if self._amounts is None and place <= self._reached:
             self._left += 1
             self._left_from = min(self._left_from, place)
@@ -283,7 +283,7 @@ class Timetable:
         if len(turns) > _GAP and forecast.instant < inf:
             # So many turns have joined here.
             self._marks.insert(index + 1, forecast)
-            self._places.insert(index + 1, place_of(turns[-1]))
+            self._places.insert(index + 1, turns[-1].place)
 
         return self._accounted(forecast, amounts, base)
 
@@ -310,7 +310,7 @@ class Timetable:
         """Simulate the turn behind the last one that was simulated, when costs differ."""
         if self._end.instant < inf:
             self._add(turn.amounts)
-            self._reached = place_of(turn)
+            self._reached = turn.place
 
     def _differ(self) -> bool:
         """Go over from ranks to turns, because costs differ; return whether that is possible."""
@@ -324,9 +324,9 @@ class Timetable:
         del self._marks[:useless]
         if self.marked:
             behind = range(_GAP * useless - passed - 1, covered - 1, _GAP)
-            self._places = [place_of(turns[index]) for index in behind]
+            self._places = [turns[index].place for index in behind]
 
-        self._reached = place_of(turns[-1])
+        self._reached = turns[-1].place
         self._amounts = None
         self._instants = []
         return True
@@ -341,6 +341,6 @@ class Timetable:
 
     def _forget_gone(self) -> None:
         """Forget the marks from before the first in line, when costs differ."""
-        gone = bisect_left(self._places, place_of(self._queue.blocks[0][0]))
+        gone = bisect_left(self._places, self._queue.blocks[0][0].place)
         del self._marks[:gone]
         del self._places[:gone]

@@ -77,25 +77,25 @@ class AsyncioLoop(EventLoop):
         self.behind = time.monotonic() - now
         return now
 
-    def park(self, who: Parked) -> Awaitable[object]:
-        who.parked = future = self._native.create_future()
+    def park(self, waiter: Parked) -> Awaitable[object]:
+        waiter.parked = future = self._native.create_future()
         return future
 
-    async def park_until(self, who: Parked, instant: float) -> bool:
+    async def park_until(self, waiter: Parked, instant: float) -> bool:
         future: asyncio.Future[bool] = self._native.create_future()
-        who.parked = future
+        waiter.parked = future
         timer = None if instant == inf else self._native.call_at(instant, _time_is_up, future)
         try:
             return await future
         finally:
-            who.parked = None
+            waiter.parked = None
             if timer is not None:
                 timer.cancel()
 
-    def wake(self, who: Parked) -> None:
-        future = cast("asyncio.Future[bool] | None", who.parked)
+    def wake(self, waiter: Parked) -> None:
+        future = cast("asyncio.Future[bool] | None", waiter.parked)
         if future is not None:
-            who.parked = None
+            waiter.parked = None
             if not (future.done() or self._process.left or self._native.is_closed()):
                 future.set_result(True)
 

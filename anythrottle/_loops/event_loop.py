@@ -92,15 +92,15 @@ class EventLoop(ABC):
         """
 
     @abstractmethod
-    def park(self, who: Parked) -> Awaitable[object]:
+    def park(self, waiter: Parked) -> Awaitable[object]:
         """Wait for :meth:`wake`."""
 
     @abstractmethod
-    async def park_until(self, who: Parked, instant: float) -> bool:
+    async def park_until(self, waiter: Parked, instant: float) -> bool:
         """Wait for :meth:`wake` or an instant of the loop's clock; return whether it was a wake."""
 
     @abstractmethod
-    def wake(self, who: Parked) -> None:
+    def wake(self, waiter: Parked) -> None:
         """Wake the task that is parked, if any; to do so again changes nothing."""
 
     def is_cancelled(self) -> bool:

@@ -60,15 +60,15 @@ class TrioLoop(EventLoop):
         self.behind = time.monotonic() - now
         return now
 
-    def park(self, who: Parked) -> Awaitable[object]:
+    def park(self, waiter: Parked) -> Awaitable[object]:
         def abort(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
-            who.parked = None
+            waiter.parked = None
             return trio.lowlevel.Abort.SUCCEEDED
 
-        who.parked = trio.lowlevel.current_task()
+        waiter.parked = trio.lowlevel.current_task()
         return trio.lowlevel.wait_task_rescheduled(abort)  # noqa: ASYNC105 - the caller does
 
-    async def park_until(self, who: Parked, instant: float) -> bool:
+    async def park_until(self, waiter: Parked, instant: float) -> bool:
         if instant == inf:
             deadline = inf
         elif self.real:
@@ -77,20 +77,20 @@ class TrioLoop(EventLoop):
             deadline = instant
 
         with trio.CancelScope(deadline=deadline) as scope:
-            await self.park(who)
+            await self.park(waiter)
 
         return not scope.cancelled_caught
 
-    def wake(self, who: Parked) -> None:
+    def wake(self, waiter: Parked) -> None:
         if self.is_current():
-            self._wake_here(who)
+            self._wake_here(waiter)
         elif not self._process.left:
             # From the host's side of a guest run, or after the end.
             with suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(self._wake_here, who)
+                self._token.run_sync_soon(self._wake_here, waiter)
 
-    def _wake_here(self, who: Parked) -> None:
-        task = who.parked
+    def _wake_here(self, waiter: Parked) -> None:
+        task = waiter.parked
         if isinstance(task, trio.lowlevel.Task):
-            who.parked = None
+            waiter.parked = None
             trio.lowlevel.reschedule(task)
