@@ -266,9 +266,7 @@ def _backlog_of(
 
 
 async def _run_all(
-    backlog: Backlog[I, T],
-    options: JobOptions[I],
-    sink_of: Callable[[Backlog[I, T], RunState], S],
+    backlog: Backlog[I, T], options: JobOptions[I], sink_of: Callable[[Backlog[I, T], RunState], S]
 ) -> S:
     """Run all the jobs, and return the sink that their results went to."""
     run = RunState(backlog.change, loop_of(native_loop()), host_waits=True)

@@ -28,23 +28,10 @@ class SourceReader(Parked, Generic[I, T]):
 
     """
 
-    __slots__ = (
-        "_backlog",
-        "_closing",
-        "_resumable",
-        "_run",
-        "_scope",
-        "_sink",
-        "_stepping",
-    )
+    __slots__ = ("_backlog", "_closing", "_resumable", "_run", "_scope", "_sink", "_stepping")
 
     def __init__(
-        self,
-        backlog: Backlog[I, T],
-        sink: ResultSink[I, T],
-        run: RunState,
-        *,
-        resumable: bool,
+        self, backlog: Backlog[I, T], sink: ResultSink[I, T], run: RunState, *, resumable: bool
     ) -> None:
         self.parked = None
         self._backlog = backlog
