@@ -70,6 +70,7 @@ class Admission(Generic[I]):
         "free",
         "keeps_slots",
         "limiter",
+        "turned_away",
     )
 
     def __init__(self, options: JobOptions[I], run: RunState) -> None:
@@ -94,6 +95,8 @@ class Admission(Generic[I]):
         #: costs as much, whichever job that is.
         self._unused: _Unentered | None = None
         self._unused_cost: Cost | None = None
+        #: Whether it could not be entered at once, so that it is to be waited for.
+        self.turned_away = False
 
     def find_cost(self, record: JobRecord[I, T]) -> None:
         """
@@ -107,6 +110,7 @@ class Admission(Generic[I]):
         cost = cost_of(record.item)
         # Asked even if an unused permit costs the same: True is no valid cost, but equals 1.
         self._keep(self.limiter.permit(cost, priority=self._options.priority), cost)
+        self.turned_away = False
         record.cost = cost
 
     def try_enter(
@@ -130,13 +134,10 @@ class Admission(Generic[I]):
 
         cost = self.fixed_cost if record.cost is None else record.cost
         assert cost is not None
-        asked = (
-            self.limiter.permit(cost, priority=self._options.priority)
-            if self._unused is None
-            else self._permit(cost)
-        )
+        asked = self._permit(cost)
         if not (isinstance(asked, TurnPermit) and asked.enter_now(begins=begins)):
             self._keep(asked, cost)
+            self.turned_away = True
             return None
 
         if free is not None:
@@ -197,6 +198,7 @@ class Admission(Generic[I]):
         unused = self._unused
         if unused is not None and self._unused_cost == cost:
             self._unused = None
+            self.turned_away = False
             return unused
 
         return self.limiter.permit(cost, priority=self._options.priority)

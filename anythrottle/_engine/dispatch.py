@@ -147,7 +147,11 @@ class Dispatcher(Generic[I, T]):
                     # There may be many such jobs.
                     await self._run.loop.checkpoint()
             else:
-                start = self._start_at_once(record, worker) or await self._admit(record, worker)
+                start = None
+                if not self._admission.turned_away:
+                    start = self._start_at_once(record, worker)
+
+                start = start or await self._admit(record, worker)
                 if start is not None:
                     return start
 
@@ -198,7 +202,7 @@ class Dispatcher(Generic[I, T]):
 
         if (
             frontmost is not None
-            and self._finds_cost(frontmost)
+            and (not self._costs_differ or self._finds_cost(frontmost))
             and frontmost.cost == record.cost
             and self._start(frontmost, permit, asked if isinstance(asked, TurnPermit) else None)
         ):

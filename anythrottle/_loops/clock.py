@@ -66,7 +66,12 @@ class LoopClock:
 
         """
         before = self.latest
-        if before is not None and before.is_here():
+        if before is None:
+            here = None if _here.latest is None else _here.latest()
+            if here is not None and here.is_here():
+                self._change(here)
+                return here
+        elif before.is_here():
             return before
 
         native = native_loop()
@@ -90,10 +95,10 @@ class LoopClock:
         What was held in a loop that has ended is let go: asked later, the answer would be the same.
         """
         loop = self.latest
-        if loop is None or loop.is_current() or not loop.has_ended():
-            return self.estimate()
+        if loop is not None and loop.is_current():
+            return loop.time()
 
-        return self.now()
+        return self.now() if loop is not None and loop.has_ended() else self.estimate()
 
     def estimate(self) -> float:
         """Return the time of the latest loop; outside of it, by real elapsed time."""
