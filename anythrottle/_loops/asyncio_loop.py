@@ -118,11 +118,14 @@ class AsyncioLoop(EventLoop):
         if not self.is_cancelled():
             # One after the other, lest each of many tasks that fail makes all the others wait.
             async with self._looking:
-                if self.is_alarmed():
-                    await _yield_once()
-                    self.suspect = None
+                await self._let_groups_learn()
 
         await self.checkpoint_if_cancelled()
+
+    async def _let_groups_learn(self) -> None:
+        if self.is_alarmed():
+            await _yield_once()
+            self.suspect = None
 
 
 @types.coroutine
