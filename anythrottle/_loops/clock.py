@@ -66,13 +66,12 @@ class LoopClock:
 
         """
         before = self.latest
-        if before is None:
-            here = None if _here.latest is None else _here.latest()
-            if here is not None and here.is_here():
-                self._change(here)
-                return here
-        elif before.is_here():
-            return before
+        loop = before or _here.latest()
+        if loop is not None and loop.is_here():
+            if before is None:
+                self._change(loop)
+
+            return loop
 
         native = native_loop()
         if before is not None and before.goes_on_here(native):
@@ -149,7 +148,7 @@ def native_loop() -> object:
 class _Here(threading.local):
     """The loop that each thread met last, as long as it is in use."""
 
-    latest: weakref.ref[EventLoop] | None = None
+    latest: Callable[[], EventLoop | None] = staticmethod(lambda: None)
 
 
 _here = _Here()
@@ -157,7 +156,7 @@ _here = _Here()
 
 def loop_of(native: object) -> EventLoop:
     """Return the event loop that runs here, given what :func:`native_loop` returns."""
-    latest = None if _here.latest is None else _here.latest()
+    latest = _here.latest()
     if latest is not None and latest.goes_on_here(native):
         return latest
 
