@@ -79,7 +79,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Check the package and its tests with two type checkers."""
+    """Check the package, its tests and the benchmarks with two type checkers."""
     session.install("-e", ".", *group("typing"))
     session.run("mypy")
     session.run("basedpyright")

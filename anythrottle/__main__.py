@@ -4,7 +4,7 @@ from importlib.metadata import metadata
 
 
 def main() -> None:
-    """Print it."""
+    """Print what the library is, and where to read on."""
     about = metadata("anythrottle")
     print(  # noqa: T201 - that is what it is for
         f"{about['Name']} {about['Version']}: {about['Summary']}.\n\n"

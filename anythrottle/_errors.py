@@ -30,7 +30,7 @@ from ._retry_after import parse_retry_after
 
 def check_retry_after(value: object) -> float | None:
     """
-    Return a length of time to pause for, in seconds, of which a text may tell.
+    Return the length of a pause, in seconds, from a number or from the text of a header.
 
     :raises TypeError: if it is neither number nor str
     :raises ValueError: if a number is negative or NaN
@@ -54,7 +54,7 @@ class LimitExceeded(AnythrottleError, WouldBlock):
     Raised where a call would have to wait and may not.
 
     :ivar decision: why it would have to wait, and how long
-    :ivar quotas: what each policy of the limiter has left; empty where it cannot tell
+    :ivar quotas: what each policy of the limiter has left; empty if the limiter cannot tell
 
     """
 
@@ -65,7 +65,7 @@ class LimitExceeded(AnythrottleError, WouldBlock):
 
     @property
     def retry_after(self) -> float:
-        """Seconds after which a call may go if nobody else comes; those in line are counted."""
+        """Seconds after which a call may go if no other comes; calls in line are counted."""
         return self.decision.retry_after
 
     def __str__(self) -> str:
@@ -80,7 +80,7 @@ class LimitExceeded(AnythrottleError, WouldBlock):
 
 class CostTooHigh(AnythrottleError, ValueError):
     """
-    Raised at once if a cost is above what a policy allows in all, so that it could never go.
+    Raised at once if a cost is above what a policy allows in all, so that the call could never go.
 
     :ivar cost: the amount asked for
     :ivar limit: the most that the policy allows
@@ -153,21 +153,22 @@ class ThrottleException(AnythrottleError):
     """
     Raise this from a job to say that the service asked for a pause.
 
-    The job goes back to the front, and the whole limiter pauses. That is for what a limiter's
-    ``run()`` or ``wrap``, a :class:`.Throttler`, or :func:`.amap` and its kin have called. Raised
-    inside ``async with limiter``, it pauses nothing: tell ``permit.throttled()`` there.
+    The job goes back to the front, and the whole limiter pauses. That holds for a job
+    called by a limiter's ``run()`` or ``wrap``, a :class:`.Throttler`, :func:`.amap` or a related
+    function. Raised inside ``async with limiter``, it pauses nothing: call ``permit.throttled()``
+    there.
 
     :param task: the job to run instead of the one that raised, ``None`` for the same again
     :param retry_after: the length of the pause in seconds, 0 or more, or the text of a
         ``Retry-After`` header as it came (see :func:`.parse_retry_after`: what makes no sense
-        counts as none); ``None`` for the default of whoever runs the job
+        counts as none); ``None`` for the default of the limiter or engine that runs the job
     :raises TypeError: if ``task`` is neither callable nor awaitable, or ``retry_after`` neither
         number nor str
     :raises ValueError: if ``retry_after`` is negative or NaN
 
     """
 
-    # For those derived from it that do not call its constructor.
+    # For subclasses that do not call this constructor.
     task: Job | None = None
     retry_after: float | None = None
 

@@ -1,4 +1,4 @@
-"""What observers are told: frozen records, one for each kind of event."""
+"""The events that observers are called with: frozen records, one for each kind."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Abandoned:
 @dataclass(frozen=True, slots=True)
 class Paused:
     """
-    The limiter lets nobody pass for a while. No event is sent when a pause expires by itself.
+    The limiter lets no call pass for a while. No event is sent when a pause expires by itself.
 
     :ivar name: the limiter's name
     :ivar seconds: for how long from now, earlier pauses included; infinity for until it is resumed
@@ -90,7 +90,7 @@ class Resumed:
 @dataclass(frozen=True, slots=True)
 class Settled:
     """
-    What a call is charged was corrected.
+    The charge of a call was corrected.
 
     :ivar name: the limiter's name
     :ivar before: what it was charged before, by unit
@@ -106,7 +106,7 @@ class Settled:
 @dataclass(frozen=True, slots=True)
 class Tightened:
     """
-    A server's figures were taken.
+    The limiter has taken over a server's figures.
 
     :ivar name: the limiter's name
     :ivar unit: what they count
@@ -138,7 +138,7 @@ class Reconfigured:
 @dataclass(frozen=True, slots=True)
 class Ended:
     """
-    A call has ended that held something while it ran: a slot, or what it was charged.
+    A call that held something while it ran, a slot or what it was charged, has ended.
 
     :ivar name: the limiter's name
     :ivar held: for how long, in seconds
@@ -154,14 +154,14 @@ class Throttled:
     """
     A call has raised :exc:`.ThrottleException` and goes again, from the front.
 
-    The pause, told of by :class:`Paused`, has begun.
+    The pause, of which a :class:`Paused` is sent, has begun.
 
-    :ivar name: the limiter's name, if it is the limiter that tells
-    :ivar index: the job's place in the order of first starts, if it is a throttler that tells, or
-        one of its kin
+    :ivar name: the limiter's name, if a limiter sends the event
+    :ivar index: the job's place in the order of first starts, if a :class:`.Throttler`,
+        :func:`.amap` or a related function sends the event
     :ivar attempts: how often the call was started so far
     :ivar error: what it has raised
-    :ivar item: what was throttled, as in :class:`Started`; ``None`` if it is the limiter that tells
+    :ivar item: what was throttled, as in :class:`Started`; ``None`` if a limiter sends the event
 
     """
 
@@ -175,7 +175,7 @@ class Throttled:
 @dataclass(frozen=True, slots=True)
 class Started:
     """
-    A job has been started, by a throttler or one of its kin.
+    A job has been started, by a :class:`.Throttler`, :func:`.amap` or a related function.
 
     :ivar index: the job's place in the order of first starts, from 0 on
     :ivar item: the job, or the item that it was made for
@@ -248,7 +248,7 @@ class Failed:
     error: BaseException
 
 
-#: What an observer may be told.
+#: Any event that an observer may be called with.
 Event: TypeAlias = (
     Granted
     | Refused
@@ -266,22 +266,22 @@ Event: TypeAlias = (
     | Failed
 )
 
-#: Whoever wants to be told. It is called at once, after the change that an event tells of, and
-#: has to return soon. What it raises is logged, and harms nobody.
+#: A function that is called with each event, at once, after the change that the event describes.
+#: It has to return soon. What it raises is logged, and has no other effect.
 Observer: TypeAlias = Callable[[Event], None]
 
 
 def tell(observer: Observer, event: Event) -> None:
-    """Call an observer; an error of its own is logged."""
+    """Call an observer, and log what it raises."""
     try:
         observer(event)
     except (Exception, CancelledError):  # the latter is no cancellation, as nothing is awaited
-        _logger.exception("observer %r has failed, told of %r", observer, event)
+        _logger.exception("observer %r has failed on %r", observer, event)
 
 
 def check_observer(observer: object) -> None:
     """
-    Raise if something cannot be an observer.
+    Raise if a value cannot be an observer.
 
     :raises TypeError: if it cannot be called
 

@@ -17,7 +17,7 @@ Job: TypeAlias = Callable[[], Awaitable[object]] | Awaitable[object]
 
 
 def is_job(value: object) -> bool:
-    """Return whether something can be a job, as far as one can see."""
+    """Return whether a value can be a job, as far as that can be seen without calling it."""
     return callable(value) or isawaitable(value)
 
 
@@ -25,8 +25,8 @@ def check_job(job: JobOf[T], name: str, index: int | None = None) -> JobOf[T]:
     """
     Return a job, or raise if it cannot be one.
 
-    :param name: the name of what it was given as
-    :param index: its place there, if it was given with others
+    :param name: the name of the parameter as which it was given
+    :param index: its index there, if it was given with others
     :raises TypeError: if it is neither callable nor awaitable
 
     """
@@ -42,17 +42,17 @@ def check_job(job: JobOf[T], name: str, index: int | None = None) -> JobOf[T]:
 
 def awaitable_of(job: JobOf[T], what: object) -> Awaitable[T]:
     """
-    Return what to await for a job, calling it if it is a callable.
+    Return the awaitable of a job, which is called if it is a callable.
 
-    :param what: what to call it in an error
-    :raises TypeError: if a callable returns what cannot be awaited
+    :param what: what to call the job in an error
+    :raises TypeError: if a callable returns something that cannot be awaited
 
     """
     if not callable(job):
         return job
 
     awaitable = job()
-    # Nearly always a coroutine, which is told apart in a tenth of the time.
+    # Nearly always a coroutine, which is recognized in a tenth of the time.
     kind: type[object] = type(awaitable)
     if kind is not CoroutineType and not isawaitable(awaitable):
         raise TypeError(

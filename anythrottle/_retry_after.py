@@ -6,8 +6,6 @@ import logging
 import re
 import sys
 import time
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from math import isfinite
 
 _logger = logging.getLogger("anythrottle")
@@ -18,7 +16,7 @@ _SECONDS = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*")
 
 def parse_retry_after(text: str, *, utc: float | str | None = None) -> float | None:
     """
-    Return for how many seconds to pause, by the text of a ``Retry-After`` header.
+    Return the seconds to pause for, by the text of a ``Retry-After`` header.
 
     >>> parse_retry_after("120")
     120.0
@@ -50,7 +48,7 @@ def parse_retry_after(text: str, *, utc: float | str | None = None) -> float | N
         seconds = 0.0 if instant is None else instant - now
 
     if seconds <= 0:
-        _logger.info("Retry-After %r is taken for none: it tells no time to come", text)
+        _logger.info("Retry-After %r is ignored: it names no time to come", text)
         return None
 
     return seconds
@@ -58,6 +56,10 @@ def parse_retry_after(text: str, *, utc: float | str | None = None) -> float | N
 
 def instant_of(date: str) -> float | None:
     """Return the instant that an HTTP date means, in seconds since 1970."""
+    # Imported here, because few headers are dates and these modules take milliseconds.
+    from datetime import UTC
+    from email.utils import parsedate_to_datetime
+
     try:
         instant = parsedate_to_datetime(date)
     except (ValueError, OverflowError):

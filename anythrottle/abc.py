@@ -1,4 +1,4 @@
-"""What a user of anythrottle may implement, or accept from others."""
+"""The interfaces that a user of anythrottle may implement, or accept from others."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ class Permit(Protocol):
         ...
 
     def mark_counted(self, *units: str) -> None:
-        """Say that the server has counted the call by now, in these units, or in all."""
+        """Note that the server has counted the call by now, in these units, or in all."""
         ...
 
     def throttled(self, retry_after: float | None = None) -> None:
-        """Say that the call was refused, and for how many seconds: the limiter pauses."""
+        """Pause the limiter for so many seconds, because the service has refused the call."""
         ...
 
     def keep(self) -> None:
-        """Let the call go on after its function has returned, until :meth:`end`."""
+        """Keep the call going after its function has returned, until :meth:`end`."""
         ...
 
     def end(self) -> None:
@@ -66,7 +66,7 @@ class Permit(Protocol):
 @runtime_checkable
 class Limiter(Protocol):
     """
-    What engine, integrations and libraries accept as a limiter.
+    The interface of limiters, as engine, integrations and libraries accept them.
 
     :class:`~anythrottle.RateLimiter` is the one that comes with this library, and its methods say
     in full what each of these promises. :class:`~anythrottle.testing.LimiterConformance` tests
@@ -117,7 +117,7 @@ class Limiter(Protocol):
     ) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Coroutine[object, object, T]]]: ...
 
     def pause(self, seconds: float | None = None) -> None:
-        """Let nobody pass for so many seconds, ``None`` for the limiter's own choice."""
+        """Stop calls from passing for so many seconds, ``None`` for the limiter's own choice."""
         ...
 
     async def __aenter__(self) -> None:
@@ -136,7 +136,7 @@ class Limiter(Protocol):
 
 @runtime_checkable
 class QuotaLimiter(Limiter, Protocol):
-    """A limiter that tells what is left, and takes what others tell of it."""
+    """A limiter that knows what is left, and can take over the figures of others."""
 
     @property
     def policies(self) -> tuple[Policy, ...]:
@@ -150,7 +150,7 @@ class QuotaLimiter(Limiter, Protocol):
     def tighten(
         self, *, remaining: int, reset_after: float | None = None, unit: str = "calls"
     ) -> None:
-        """Take a server's figures: let at most so much pass before its window is over."""
+        """Take over a server's figures: at most so much may pass before its window is over."""
         ...
 
     def penalize(self, cost: Cost) -> None:
@@ -173,12 +173,12 @@ class AdjustableLimiter(QuotaLimiter, Protocol):
 
 @runtime_checkable
 class Idle(Protocol):
-    """What can tell when it will have nothing to remember any more."""
+    """An object that knows when it will have nothing left to remember."""
 
     def idle_in(self) -> float:
         """
-        Return in how many seconds there is nothing to remember, if nobody comes.
+        Return the seconds after which there is nothing to remember, if no call comes.
 
-        :return: 0 if that is so now; infinity if nobody knows, so that it is asked again later
+        :return: 0 if that is so now; infinity if that is unknown, so that it is asked again later
         """
         ...

@@ -4,7 +4,17 @@ import argparse
 import subprocess
 import sys
 
-NAMES = ("uncontended", "waiters", "accuracy", "marked", "engine", "memory", "ways", "compared")
+NAMES = (
+    "uncontended",
+    "waiters",
+    "accuracy",
+    "marked",
+    "engine",
+    "memory",
+    "imports",
+    "ways",
+    "compared",
+)
 
 
 def main() -> int:

@@ -19,7 +19,7 @@ AIMS = {(10_000, 1.0): 0.998, (10_000, 0.1): 0.985}
 SMOOTH_RATE, SMOOTH_AIM = 10_000, 0.99
 WINDOWS = 2
 TASKS = 100
-#: How often ours are measured, and how often peers, who are slow to measure and far off.
+#: How often ours are measured, and how often peers, which are slow to measure and far off.
 RUNS, PEER_RUNS = 3, 1
 
 #: Makes the call that waits for a limit and a window.
@@ -33,7 +33,8 @@ def ours(limit: int, window: float) -> Callable[[], Awaitable[object]]:
 def throttler(limit: int, window: float) -> Callable[[], Awaitable[object]]:
     import throttler
 
-    return throttler.Throttler(limit, window).__aenter__
+    enter: Callable[[], Awaitable[object]] = throttler.Throttler(limit, window).__aenter__
+    return enter
 
 
 def aiolimiter(limit: int, window: float) -> Callable[[], Awaitable[object]]:
@@ -93,7 +94,7 @@ async def measure(make: Make, limit: int, window: float) -> dict[str, float]:
     # The calls of the last window came so many windows after those of the first.
     pairs = list(zip(instants, instants[limit * WINDOWS :], strict=False))
     took = sum(later - earlier for earlier, later in pairs) / len(pairs)
-    # Who is interrupted between its turn and its look at the clock seems to have come later: on
+    # A call that is interrupted between its turn and its look at the clock seems to come later: on
     # a busy machine, one call too many may be seen now and then, with any limiter.
     worst = 0
     held: deque[float] = deque()

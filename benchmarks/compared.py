@@ -85,7 +85,7 @@ def steady(contender: Contender) -> dict[str, object]:
 
 def measure(contenders: list[Contender], tell: Callable[[str], object]) -> dict[str, Any]:
     """Measure everything."""
-    rows = {}
+    rows: dict[str, dict[str, Any]] = {}
     for contender in contenders:
         tell(contender.name)
         rows[contender.name] = steady(contender) | over_sockets(contender)
@@ -109,7 +109,7 @@ def measure(contenders: list[Contender], tell: Callable[[str], object]) -> dict[
 
 
 def ours_hold(rows: dict[str, dict[str, Any]]) -> bool:
-    """Tell whether ours keep what the page says of them."""
+    """Return whether ours keep what the page says of them."""
     ours = {contender.name for contender in CONTENDERS if contender.package == "anythrottle"}
     return all(
         row["fullest"] == LIMIT

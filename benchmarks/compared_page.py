@@ -33,7 +33,7 @@ Cell = Callable[[Contender, Row], str]
 
 def settings() -> dict[str, Any]:
     """Return what the figures depend on besides the contenders: the constants, as JSON has them."""
-    constants = {
+    constants: dict[str, dict[str, object]] = {
         module.__name__.rpartition(".")[2]: {
             name: value
             for name, value in vars(module).items()
@@ -189,7 +189,7 @@ def can(rows: Mapping[str, Row]) -> str:
     return table(
         rows,
         {
-            "asyncio": lambda *_: YES,
+            "asyncio": lambda _, __: YES,
             "Trio": lambda _, row: yes_or_no(row["trio"]),
             "costs above 1": lambda contender, _: yes_or_no(contender.weighted),
             "several processes": lambda contender, _: contender.shares or NO,

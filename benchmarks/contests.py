@@ -29,7 +29,7 @@ T = TypeVar("T")
 SEED = 20261130
 LIMIT, WINDOW = 20, 2.0
 
-#: When all come at once, by the window: those who count between fixed edges are not hit at one.
+#: When all come at once, by the window: limiters that count between fixed edges are not hit at one.
 PHASES = (0.0, 0.25, 0.5, 0.75, 0.95)
 AT_ONCE = 3 * LIMIT
 #: Those that come one by one, how far apart on average, and every how many is cancelled, when.
@@ -40,7 +40,7 @@ CALL = 0.3
 #: Every how many costs a half of the limit, where costs differ.
 LARGE_EVERY, LARGE = 10, LIMIT // 2
 
-#: How many wait, who of them is cancelled, by the order of their turns, and at how many of its
+#: How many wait, which of them is cancelled, by the order of their turns, and at how many of its
 #: suspensions, the last ones.
 WAITING = 4 * LIMIT
 PLACES = (LIMIT, LIMIT + LIMIT // 2, 2 * LIMIT - 1)
@@ -88,7 +88,7 @@ async def at_once(turn: Turn, phase: float) -> int:
 
 
 async def one_by_one(turn: Turn) -> int:
-    """Let calls come faster than they may go, and cancel some that have begun."""
+    """Make calls faster than they may go, and cancel some that have begun."""
     calls = Calls(turn)
     async with anyio.create_task_group() as task_group:
         for number, apart in enumerate(gaps()):
@@ -160,7 +160,7 @@ class Strike:
 
 
 async def turns(turn: Turn, waiter: int, strike: Strike) -> list[float]:
-    """Return when each of those who wait has its turn, infinity if it has none in time."""
+    """Return when each waiter has its turn, infinity if it has none in time."""
     found = [inf] * WAITING
 
     async def wait(number: int) -> None:
@@ -174,7 +174,7 @@ async def turns(turn: Turn, waiter: int, strike: Strike) -> list[float]:
         asyncio.ensure_future(struck() if number == waiter else wait(number))
         for number in range(WAITING)
     ]
-    # Those who fill the first window are among them; each window lets as many pass.
+    # The calls that fill the first window are among them; each window lets as many pass.
     await asyncio.wait(tasks, timeout=(WAITING / LIMIT + 2) * WINDOW)
     for task in tasks:
         task.cancel()
@@ -198,7 +198,7 @@ def contest_order(contender: Contender) -> dict[str, object]:
 
 
 def contest_cancelled(contender: Contender) -> dict[str, object]:
-    """Cancel a waiter as its turn comes, and count those whose turn nobody had instead."""
+    """Cancel a waiter as its turn comes, and count the turns that no other had instead."""
     lost, cases, stuck = 0, 0, 0
     first = with_turn(contender, turns, 0, Strike(0))
     in_order = sorted(range(WAITING), key=first.__getitem__)
@@ -282,7 +282,7 @@ def contest_trio(contender: Contender) -> dict[str, object]:
     name, options = virtual_backends()[1]
     try:
         with warnings.catch_warnings():
-            # Some leave a coroutine that nobody awaits.
+            # Some leave a coroutine that is never awaited.
             warnings.simplefilter("ignore")
             runs = False
             with suppress(Exception):

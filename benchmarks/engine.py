@@ -88,7 +88,8 @@ async def aiometer_run_all(at_once: int) -> None:
 
 
 async def aiometer_run_on_each(at_once: int) -> None:
-    await aiometer.run_on_each(job, range(JOBS), max_at_once=at_once)
+    run = aiometer.run_on_each(job, range(JOBS), max_at_once=at_once)  # pyright: ignore[reportUnknownMemberType] - its own gap
+    await run
 
 
 async def anyio_amap(_: int) -> None:
@@ -175,7 +176,7 @@ NOT_ON_TRIO: dict[str, Contestant] = {"asyncio.TaskGroup, semaphore": task_group
 
 
 async def measure(contestants: dict[str, Contestant], at_once: int) -> dict[str, float]:
-    found = {}
+    found: dict[str, float] = {}
     for name, contestant in contestants.items():
         with Stopwatch() as watch:
             await contestant(at_once)
@@ -186,7 +187,7 @@ async def measure(contestants: dict[str, Contestant], at_once: int) -> dict[str,
 
 
 def main() -> None:
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for loop in LOOPS:
         contestants = OURS | PEERS
         if loop != "uvloop":

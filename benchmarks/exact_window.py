@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable
 
 #: By how much windows are shorter than they are called, in seconds: what is late or early by the
-#: rounding of a clock's reading is nobody's fault.
+#: rounding of a clock's reading is no fault.
 ROUNDING = 1e-6
 
 
@@ -18,7 +18,7 @@ class ExactWindow:
         self._sum = 0
 
     def allows(self, now: float, amount: int = 1) -> bool:
-        """Tell whether so much may pass at this instant, no earlier than the last one."""
+        """Return whether so much may pass at this instant, no earlier than the last one."""
         while self._held and self._held[0][0] <= now - self.window + ROUNDING:
             self._sum -= self._held.popleft()[1]
 

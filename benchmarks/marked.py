@@ -22,7 +22,7 @@ AIM = 1.2
 def draw() -> list[tuple[float, float, float]]:
     """Return for each call how long it takes, when it is marked, and when the server counts it."""
     chance = random.Random(SEED)  # noqa: S311 - the same each time
-    calls = []
+    calls: list[tuple[float, float, float]] = []
     for _ in range(CALLS):
         seconds = chance.uniform(*DURATIONS)
         mark = seconds * chance.uniform(*MARKS)

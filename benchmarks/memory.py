@@ -35,7 +35,7 @@ def peak() -> float:
 
 
 def main() -> None:
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for loop in LOOPS:
         run_on(loop, run, WARM_UP)
         before = peak()

@@ -1,11 +1,12 @@
 """How each limiter is made and awaited, as its own texts recommend, or else as it limits best."""
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import anyio
@@ -13,7 +14,7 @@ import anyio
 from anythrottle import RateLimiter, WindowTokenBucket
 
 AMPLE = 10**9
-#: A timeout of those who want one: in seconds, longer than anything here.
+#: A timeout for limiters that want one: in seconds, longer than anything here.
 LONG = 1e9
 
 #: Tells a limiter that the server has counted the call.
@@ -42,7 +43,7 @@ def turn(*acquires: Acquire, close: Callable[[], object] = nothing) -> Turn:
     """Make a turn of functions that are awaited before the call, one after the other."""
 
     @asynccontextmanager
-    async def take(cost: int) -> AsyncIterator[Mark]:
+    async def take(cost: int) -> AsyncGenerator[Mark]:
         for acquire in acquires:
             await acquire(cost)
 
@@ -65,7 +66,7 @@ def one(acquire: Callable[[], Awaitable[object]]) -> Acquire:
 
 def ours(limiter: RateLimiter, *, marks: bool, unit: str | None = None) -> Turn:
     @asynccontextmanager
-    async def take(cost: int) -> AsyncIterator[Mark]:
+    async def take(cost: int) -> AsyncGenerator[Mark]:
         async with limiter.permit({unit: cost} if unit else cost) as permit:
             yield permit.mark_counted if marks else nothing
 
@@ -105,7 +106,7 @@ def by_hand(limit: int, window: float) -> Turn:
     semaphore = anyio.Semaphore(limit)
 
     @asynccontextmanager
-    async def take(_: int) -> AsyncIterator[Mark]:
+    async def take(_: int) -> AsyncGenerator[Mark]:
         async with semaphore:
             yield nothing
             await anyio.sleep(window)
@@ -151,15 +152,16 @@ def asynciolimiter_leaky(limit: int, window: float) -> Callable[[], Awaitable[ob
 
 
 def asyncio_throttle_acquire(limit: int, window: float) -> Callable[[], Awaitable[object]]:
-    import asyncio_throttle
+    from asyncio_throttle.throttler import Throttler
 
-    return asyncio_throttle.Throttler(limit, window).acquire
+    return Throttler(limit, window).acquire
 
 
 def throttler_enter(limit: int, window: float) -> Callable[[], Awaitable[object]]:
     import throttler
 
-    return throttler.Throttler(limit, window).__aenter__
+    enter: Callable[[], Awaitable[object]] = throttler.Throttler(limit, window).__aenter__
+    return enter
 
 
 # pyrate-limiter: a bucket in memory, and its default algorithm, the log
@@ -227,28 +229,22 @@ def throttled_limit(limit: int, window: float) -> Acquire:
 
 
 def token_throttle(window: float, quotas: dict[str, int]) -> Callable[[dict[str, int]], Any]:
-    from token_throttle import (
-        MemoryBackendBuilder,
-        PerModelConfig,
-        Quota,
-        RateLimiter,
-        UsageQuotas,
-    )
-
-    limiter = RateLimiter(
-        PerModelConfig(
-            quotas=UsageQuotas(
+    # Type checkers look at it as Python 3.11 would, on which it cannot be installed.
+    peer: Any = import_module("token_throttle")
+    limiter = peer.RateLimiter(
+        peer.PerModelConfig(
+            quotas=peer.UsageQuotas(
                 [
-                    Quota(metric=metric, limit=limit, per_seconds=round(window))
+                    peer.Quota(metric=metric, limit=limit, per_seconds=round(window))
                     for metric, limit in quotas.items()
                 ]
             )
         ),
-        backend=MemoryBackendBuilder(),
+        backend=peer.MemoryBackendBuilder(),
     )
 
     @asynccontextmanager
-    async def reserve(usage: dict[str, int]) -> AsyncIterator[Mark]:
+    async def reserve(usage: dict[str, int]) -> AsyncGenerator[Mark]:
         async with limiter.reserve(usage, "model", usage_on_error=usage) as handle:
             handle.set_actual_usage(usage)
             yield nothing

@@ -95,7 +95,7 @@ async def keyed() -> dict[str, float]:
     # Its own time is virtual: how fast the keys come decides not how many are idle.
     window = WindowTokenBucket(20, 3600.0)
     limiters = KeyedLimiter[int, RateLimiter](lambda _: RateLimiter(window), max_keys=KEYS)
-    found = {}
+    found: dict[str, float] = {}
     for name, first in (
         ("a new key", 0),
         ("a key that is known", 0),
@@ -114,7 +114,7 @@ async def keyed() -> dict[str, float]:
 
 
 def main() -> None:
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for loop in LOOPS:
         runs = [run_on(loop, measure, loop) for _ in range(RUNS)]
         ratios = median_ratios(runs, "bare checkpoint()")

@@ -4,7 +4,7 @@ import asyncio
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -18,8 +18,8 @@ T = TypeVar("T")
 #: What the clocks show at the start, in seconds: an instant, and how long the machine may be up.
 EPOCH, UPTIME = 1_800_000_000.0, 100_000.0
 
-#: How long it takes to read a clock, and how soon a timer is due at the earliest, in seconds: who
-#: looks at a clock again and again until it has gone on would do so for ever.
+#: How long it takes to read a clock, and how soon a timer is due at the earliest, in seconds: a
+#: task that looks at a clock again and again until it has gone on would do so for ever.
 READ, SOONEST = 1e-9, 1e-6
 
 READINGS: dict[str, Callable[[float], float]] = {
@@ -36,11 +36,11 @@ async def at_once(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T
 
 
 @contextmanager
-def clocks_of(modules: tuple[str, ...]) -> Iterator[Callable[[VirtualEventLoop], None]]:
+def clocks_of(modules: tuple[str, ...]) -> Generator[Callable[[VirtualEventLoop], None]]:
     """
-    Let the clocks of the ``time`` module show an event loop's time; yield what takes the loop.
+    Make the clocks of the ``time`` module show an event loop's time; yield what takes the loop.
 
-    Whoever has imported such a function by its name, among the packages named, is given another.
+    A module of the packages named that has imported such a function by its name gets another one.
     """
     loops: list[VirtualEventLoop] = []
     here = threading.get_ident()
@@ -89,9 +89,11 @@ def run_virtually(
             loop = asyncio.get_running_loop()
             assert isinstance(loop, VirtualEventLoop)
             call_at = loop.call_at
-            loop.call_at = lambda when, *rest, **options: call_at(  # type: ignore[method-assign]
-                max(when, loop.time() + SOONEST), *rest, **options
-            )
+
+            def call_soonest(when: float, *rest: Any, **options: Any) -> asyncio.TimerHandle:
+                return call_at(max(when, loop.time() + SOONEST), *rest, **options)
+
+            loop.call_at = call_soonest  # type: ignore[assignment, method-assign]
             follow(loop)
             return await function(*args)
 

@@ -41,7 +41,7 @@ class Control:
         await event.wait()
 
     async def release(self) -> None:
-        """Let all pass, at the pace."""
+        """Wake all waiters, at the pace."""
         while self.events:
             for _ in range(min(BATCH, len(self.events))):
                 self.events.popleft().set()
@@ -89,7 +89,7 @@ async def spawn(
     call: Callable[[], Awaitable[object]],
     release: Callable[[], Awaitable[object]],
 ) -> None:
-    """Let ``count`` native tasks wait (a task group's would cost more than the waiting)."""
+    """Run ``count`` native tasks that wait (a task group's would cost more than the waiting)."""
     if loop == "trio":
         async with trio.open_nursery() as nursery:
             for _ in range(count):
@@ -106,7 +106,7 @@ async def spawn(
 
 
 async def cpu_per_waiter(loop: str, count: int, makes: dict[str, Make]) -> dict[str, float]:
-    found = {}
+    found: dict[str, float] = {}
     for name in ("control", *makes):
         gc.collect()
         control = Control(trio.Event if loop == "trio" else asyncio.Event)
@@ -144,7 +144,7 @@ def main() -> None:
             name: run_on(loop, bytes_per_waiter, loop, 10_000, make)
             for name, make in {"control": None, **makes, **BOUNDED}.items()
         }
-        rows = []
+        rows: list[tuple[object, ...]] = []
         for count, repetitions in RUNS.items():
             these = makes | (BOUNDED if count == BOUNDED_COUNT else {})
             runs = [run_on(loop, cpu_per_waiter, loop, count, these) for _ in range(repetitions)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
 import inspect
@@ -24,13 +25,11 @@ PUBLIC_MODULES = [anythrottle, anythrottle.abc, anythrottle.testing]
 
 
 def public_names(module: types.ModuleType) -> set[str]:
-    """Return what a user sees of a module: no underscore, no submodule, nothing of others."""
+    """Return what a user sees of a module: no underscore, no submodule."""
     return {
         name
-        for name, value in vars(module).items()
-        if not name.startswith("_")
-        and not inspect.ismodule(value)
-        and not isinstance(value, getattr(typing, "_Feature", ()) or ())
+        for name in dir(module)
+        if not name.startswith("_") and not inspect.ismodule(getattr(module, name))
     }
 
 
@@ -152,7 +151,67 @@ def documents(text: str, name: str) -> bool:
     return re.search(rf"^:(param|ivar)( \w+)? {name}:", text, re.MULTILINE) is not None
 
 
+class TestRoot:
+    def test_each_name_comes_from_where_type_checkers_find_it(self) -> None:
+        tree = ast.parse(inspect.getsource(anythrottle))
+        (checked,) = [statement for statement in tree.body if isinstance(statement, ast.If)]
+        assert ast.unparse(checked.test) == "TYPE_CHECKING"
+        imports = [node for node in checked.body if isinstance(node, ast.ImportFrom)]
+        homes = {name.name: f".{node.module}" for node in imports for name in node.names}
+        assert homes == vars(anythrottle)["_HOMES"]
+        assert homes.keys() == {*anythrottle.__all__}
+
+    def test_a_name_is_always_the_same_object(self) -> None:
+        for name, home in vars(anythrottle)["_HOMES"].items():
+            module = importlib.import_module(home, "anythrottle")
+            assert getattr(anythrottle, name) is getattr(anythrottle, name) is vars(module)[name]
+
+    def test_another_name(self) -> None:
+        assert not hasattr(anythrottle, "_events_")
+        with pytest.raises(AttributeError) as caught:
+            getattr(anythrottle, "RateLimitr")  # noqa: B009 - it has none
+
+        assert str(caught.value) == "module 'anythrottle' has no attribute 'RateLimitr'"
+        assert caught.value.name == "RateLimitr"
+        with pytest.raises(ImportError, match="cannot import name 'RateLimitr'"):
+            exec("from anythrottle import RateLimitr")  # noqa: S102
+
+    def test_dir_tells_all_before_it_is_imported(self) -> None:
+        program = """if True:
+            import anythrottle
+            assert {*anythrottle.__all__, "__version__", "__file__"} <= {*dir(anythrottle)}
+            names = {}
+            exec("from anythrottle import *", names)
+            assert {*anythrottle.__all__} == {*names} - {"__builtins__"}
+            """
+        subprocess.run([sys.executable, "-c", program], check=True)
+
+
 class TestImport:
+    @pytest.mark.parametrize(
+        ("statement", "without"),
+        [
+            ("import anythrottle", ""),
+            ("from anythrottle import RateLimiter", "_engine"),
+            ("from anythrottle import *", "testing"),
+        ],
+    )
+    def test_imports_no_more_than_is_used(self, statement: str, without: str) -> None:
+        program = f"""if True:
+            import asyncio, sys, anyio, anyio.lowlevel
+            before = {{*sys.modules}}
+            {statement}
+            new = {{*sys.modules}} - before
+            assert not [name for name in new if name.startswith("anythrottle.{without}")]
+            seldom = {{"datetime", "decimal", "email", "fractions", "importlib.metadata"}}
+            assert not seldom & new
+            """
+        subprocess.run([sys.executable, "-c", program], check=True)
+
+    def test_abc_need_not_be_imported_by_itself(self) -> None:
+        program = "import anythrottle; assert anythrottle.abc.Limiter"
+        subprocess.run([sys.executable, "-c", program], check=True)
+
     @pytest.mark.parametrize("module", ["anythrottle", "anythrottle.abc", "anythrottle.testing"])
     def test_needs_no_trio(self, module: str) -> None:
         program = (

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Generic, TypeAlias, TypeVar, final
+from typing import Generic, TypeAlias, final
 
 import anyio
 
-from .._limiters.base_limiter import tell_throttled
 from .._limiters.holding import borrowers_of, slots_here, waiting_inside
 from .._limiters.permit import FreePermit, TurnPermit
 from .._limiters.rate_limiter import RateLimiter
@@ -16,17 +15,14 @@ from .._limiters.slots import Slot
 from .._loops.event_loop import Parked
 from .._policies.policy import Cost
 from ..abc import Limiter, Permit
-from .job_record import JobRecord
+from .job_record import I, JobRecord, T
 from .options import JobOptions
 from .run_state import RunState
-
-I = TypeVar("I")  # noqa: E741 - an item
-T = TypeVar("T")
 
 #: A permit of this library's own, which has been entered without having had to wait.
 ReadyPermit: TypeAlias = TurnPermit | FreePermit
 
-#: A permit as the limiter was asked for it.
+#: A permit as the limiter has returned it.
 _Unentered: TypeAlias = AbstractAsyncContextManager[Permit]
 
 #: The same, or one that is ready.
@@ -38,9 +34,9 @@ class Worker(Parked):
     """
     A task that runs jobs; parked while it waits for the lead, or with the lead for a change.
 
-    :ivar slot: on whose behalf it borrows a slot: a fresh one each time, because tasks that a job
-        has left behind may still wait inside of an earlier one
-    :ivar has_slot: whether it has borrowed it
+    :ivar slot: the borrower in whose name it borrows a slot: a new one each time, because tasks
+        that a job has left behind may still wait inside of an earlier one
+    :ivar has_slot: whether it has borrowed a slot
 
     """
 
@@ -55,9 +51,9 @@ class Worker(Parked):
 @final
 class Admission(Generic[I]):
     """
-    Lets the jobs of one run in, one worker at a time; made in that run.
+    Admits the jobs of one run, one worker at a time; made in that run.
 
-    A worker that waits for the turn of its job holds a slot meanwhile.
+    A worker holds a slot while it waits for the turn of its job.
 
     :param options: how the jobs are run
     :param run: the run
@@ -65,9 +61,7 @@ class Admission(Generic[I]):
     """
 
     __slots__ = (
-        "_cost",
-        "_limiter",
-        "_priority",
+        "_options",
         "_run",
         "_slots",
         "_unused",
@@ -75,10 +69,12 @@ class Admission(Generic[I]):
         "fixed_cost",
         "free",
         "keeps_slots",
+        "limiter",
+        "turned_away",
     )
 
     def __init__(self, options: JobOptions[I], run: RunState) -> None:
-        limiter, concurrency, cost = options.limiter, options.concurrency, options.cost
+        limiter, slots, cost = options.limiter, options.concurrency, options.cost
         #: The permit of all jobs, if nothing can hold them up but a pause of this run's own.
         self.free: FreePermit | None = None
         if limiter is None:
@@ -86,49 +82,49 @@ class Admission(Generic[I]):
             limiter = RateLimiter(observer=self.free.note)
             self.free.belong_to(limiter)
 
-        self._limiter: Limiter = limiter
-        self._priority = options.priority
-        self._slots = (
-            anyio.CapacityLimiter(concurrency) if isinstance(concurrency, int) else concurrency
-        )
-        #: Whether a slot that has served one job may serve the next: no other run waits for
-        #: it, and their number stays.
-        self.keeps_slots = isinstance(concurrency, int)
-        self._cost = cost
-        #: What each attempt costs, ``None`` if that depends on the item.
+        self.limiter: Limiter = limiter
+        self._options = options
+        self._slots = anyio.CapacityLimiter(slots) if isinstance(slots, int) else slots
+        #: Whether a worker keeps its slot from one job to the next: no other run waits for it, and
+        #: the number of slots stays the same.
+        self.keeps_slots = isinstance(slots, int)
+        #: What each attempt costs; ``None`` if that depends on the item: then the record has it.
         self.fixed_cost: Cost | None = None if callable(cost) else cost
         self._run = run
-        #: A permit that was asked for and has not been entered, and what it costs: for the next
-        #: start that costs as much, whichever job that is.
+        #: A permit that has not been entered, and what it costs: it serves the next start that
+        #: costs as much, whichever job that is.
         self._unused: _Unentered | None = None
         self._unused_cost: Cost | None = None
+        #: Whether it could not be entered at once, so that it is to be waited for.
+        self.turned_away = False
 
     def find_cost(self, record: JobRecord[I, T]) -> None:
         """
-        Compute what a job costs, unless that is known, and validate it.
+        Compute and validate what a job costs, by the function that was given as the cost.
 
         :raises Exception: an error of the function that returns the cost, or of the limiter
 
         """
-        if record.cost is None and callable(self._cost):
-            cost = self._cost(record.item)
-            # Even if there is an unused one that costs the same: true is no cost, but equals 1.
-            self._keep(self._limiter.permit(cost, priority=self._priority), cost)
-            record.cost = cost
-        elif record.cost is None:
-            record.cost = self.fixed_cost
+        cost_of = self._options.cost
+        assert callable(cost_of)
+        cost = cost_of(record.item)
+        # Asked even if an unused permit costs the same: True is no valid cost, but equals 1.
+        self._keep(self.limiter.permit(cost, priority=self._options.priority), cost)
+        self.turned_away = False
+        record.cost = cost
 
     def try_enter(
         self, record: JobRecord[I, T], worker: Worker, *, begins: bool
     ) -> ReadyPermit | None:
         """
-        Let a job in, whose cost is known, if it need not wait.
+        Admit a job whose cost is known, if it need not wait.
 
-        If it must, the worker may have borrowed a slot all the same.
+        If it must wait, the worker may have borrowed a slot all the same.
 
         :param begins: whether the call of the job begins; else its turn is only held
+        :return: its permit; ``None`` if it must wait
+
         """
-        assert record.cost is not None
         if not (worker.has_slot or self._borrow_now(worker)):
             return None
 
@@ -136,17 +132,16 @@ class Admission(Generic[I]):
         if free is not None and free.is_open:
             return free
 
-        asked = (
-            self._limiter.permit(record.cost, priority=self._priority)
-            if self._unused is None
-            else self._permit(record.cost)
-        )
+        cost = self.fixed_cost if record.cost is None else record.cost
+        assert cost is not None
+        asked = self._permit(cost)
         if not (isinstance(asked, TurnPermit) and asked.enter_now(begins=begins)):
-            self._keep(asked, record.cost)
+            self._keep(asked, cost)
+            self.turned_away = True
             return None
 
         if free is not None:
-            # No pause is under way any more.
+            # It was granted, so no pause is under way any more.
             free.is_open = True
 
         return asked
@@ -155,21 +150,22 @@ class Admission(Generic[I]):
         self, record: JobRecord[I, T], worker: Worker, called_back: TurnPermit | None = None
     ) -> tuple[Asked, Permit] | None:
         """
-        Wait until a job may be let in; the turn of a permit of this library's is then only held.
+        Wait until a job may be admitted; a turn of this library's own limiters is only held then.
 
         :param called_back: a permit whose turn was called back, to be held again
-        :return: the permit as it was asked for, and what entering it gave; ``None`` if
+        :return: the permit as the limiter has returned it, and what entering it gave; ``None`` if
             nothing more is to be started
 
         """
-        assert record.cost is not None
+        cost = self.fixed_cost if record.cost is None else record.cost
+        assert cost is not None
         try:
             with anyio.CancelScope() as self._run.entering:
                 # A job that has just become due has not tried to borrow a slot yet.
                 if not (worker.has_slot or self._borrow_now(worker)):
                     await self._borrow(worker)
 
-                asked = called_back or self._permit(record.cost)
+                asked = called_back or self._permit(cost)
                 if isinstance(asked, TurnPermit):
                     await asked.hold()
                     return asked, asked
@@ -180,16 +176,12 @@ class Admission(Generic[I]):
 
         return None
 
-    def pause(self, permit: Permit, seconds: float | None) -> None:
-        """Pause the limiter, by telling the permit of the call that was throttled."""
-        tell_throttled(permit, self._limiter, seconds)
-
     def all_busy(self) -> bool:
         """Return whether nothing can start before one of the running jobs has ended."""
         return self.keeps_slots and self._slots is not None and self._slots.available_tokens <= 0
 
     def release_if_shared(self, worker: Worker) -> None:
-        """Return the slot of a worker that runs nothing now, if other runs may want it."""
+        """Return the slot of a worker that runs nothing now, if other runs may need it."""
         if not self.keeps_slots:
             self.return_slot(worker)
 
@@ -206,9 +198,10 @@ class Admission(Generic[I]):
         unused = self._unused
         if unused is not None and self._unused_cost == cost:
             self._unused = None
+            self.turned_away = False
             return unused
 
-        return self._limiter.permit(cost, priority=self._priority)
+        return self.limiter.permit(cost, priority=self._options.priority)
 
     def _keep(self, asked: _Unentered, cost: Cost) -> None:
         """Keep a permit that has not been entered: it holds nothing."""
@@ -230,7 +223,7 @@ class Admission(Generic[I]):
         return True
 
     async def _borrow(self, worker: Worker) -> None:
-        """Borrow a slot, as soon as there is one; raise if there could never be one."""
+        """Wait for a slot and borrow it; raise if there could never be one."""
         slots = self._slots
         assert slots is not None
         held = slots_here(slots)
@@ -241,7 +234,7 @@ class Admission(Generic[I]):
 
 
 async def undo(asked: Asked, permit: Permit) -> None:
-    """Take back a turn that has been granted, and not been used."""
+    """Take back a turn that was granted and has not been used."""
     if isinstance(asked, (TurnPermit, FreePermit)):
         asked.withdraw()
     else:

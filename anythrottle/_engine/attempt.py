@@ -1,4 +1,4 @@
-"""Runs one attempt of a job, and does what follows from how the attempt ends."""
+"""Runs one attempt of a job, and decides what follows from how it ends."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import logging
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
+from dataclasses import replace
 from math import inf
-from typing import Generic, TypeVar, final
+from typing import Generic, final
 
 import anyio
 
 from .._events import Failed, Finished, Observer, Retried, Throttled, tell
-from .._jobs import JobOf, awaitable_of, discard
+from .._jobs import awaitable_of
+from .._limiters.base_limiter import tell_throttled
 from .._limiters.current import make_current
 from .._limiters.holding import hold_here
 from .._limiters.permit import TurnPermit
@@ -23,14 +25,11 @@ from .admission import Admission, Asked, leave
 from .backlog import Backlog
 from .cancellation import without_cancellations
 from .context import run_in_context
-from .job_record import JobRecord
+from .job_record import I, JobRecord, T
 from .options import JobOptions
-from .retrying import Retrying
+from .retrying import delay_before_next
 from .run_state import RunState
 from .sink import ResultSink
-
-I = TypeVar("I")  # noqa: E741 - an item
-T = TypeVar("T")
 
 _logger = logging.getLogger("anythrottle")
 
@@ -42,7 +41,7 @@ class AttemptRunner(Generic[I, T]):
 
     :param backlog: takes a job that is to go again
     :param sink: takes a job that has ended
-    :param admission: pauses if a job was throttled
+    :param admission: has the limiter, which pauses if a job was throttled
     :param run: the run
     :param options: how a job is attempted, and the observer
     :param on_failure: is called when a job has ended with an error
@@ -51,18 +50,15 @@ class AttemptRunner(Generic[I, T]):
 
     __slots__ = (
         "_admission",
+        "_attempts",
         "_backlog",
-        "_cancellation",
         "_context",
-        "_free",
         "_free_context",
-        "_loop",
+        "_most_throttles",
         "_observer",
         "_on_failure",
-        "_retrying",
         "_run",
         "_sink",
-        "_timeout",
     )
 
     def __init__(
@@ -78,23 +74,21 @@ class AttemptRunner(Generic[I, T]):
         self._backlog = backlog
         self._sink = sink
         self._admission = admission
-        self._retrying = Retrying(options.attempts)
-        self._timeout = options.attempts.timeout
-        self._loop = run.loop
+        self._attempts = options.attempts
+        most = options.attempts.max_throttles
+        self._most_throttles = inf if most is None else most
         self._run = run
-        self._cancellation = run.cancellation
         self._on_failure = on_failure
         self._observer = options.observer
-        #: Each attempt has a copy of this one of its own.
+        #: Each attempt runs in a copy of this context.
         self._context = copy_context()
-        #: The same, for attempts that need no permit of their own.
-        self._free = admission.free
+        #: The same, for attempts that share one permit.
         self._free_context = self._context.copy()
-        if self._free is not None:
-            self._free_context.run(make_current, self._free)
+        if admission.free is not None:
+            self._free_context.run(make_current, admission.free)
 
     def let_go(self) -> None:
-        """Break the reference cycles: tracebacks of what jobs have raised lead here."""
+        """Break the reference cycles: the tracebacks of jobs' errors lead here."""
         del self._backlog, self._sink, self._run, self._on_failure
 
     async def run(
@@ -103,15 +97,16 @@ class AttemptRunner(Generic[I, T]):
         """
         Run a started job once, and leave its permit, whatever happens.
 
-        :param asked: the permit as it was asked for
+        :param asked: the permit as the limiter has returned it
         :param permit: what entering it gave
         :param slot: the slot that the job holds, if slots are shared with others
 
         """
         try:
-            began = self._loop.time()
+            time = self._run.loop.time
+            began = time()
             try:
-                is_free = permit is self._free
+                is_free = permit is self._admission.free
                 context = (self._free_context if is_free else self._context).copy()
                 if slot is not None:
                     context.run(hold_here, slot)
@@ -121,28 +116,29 @@ class AttemptRunner(Generic[I, T]):
                     if is_free
                     else context.run(_call, record, permit)
                 )
-                if self._timeout is None:
+                timeout = self._attempts.timeout
+                if timeout is None:
                     value = await run_in_context(awaitable, context)
                 else:
-                    with anyio.fail_after(self._timeout):
+                    with anyio.fail_after(timeout):
                         value = await run_in_context(awaitable, context)
             except BaseException as exc:
-                record.duration = self._loop.time() - began
-                if self._cancellation.caused(exc):
+                record.duration = time() - began
+                if self._run.cancellation.caused(exc):
                     raise
 
                 self._take_error(record, permit, exc)
             else:
-                record.duration = self._loop.time() - began
+                record.duration = time() - began
                 self._take_value(record, value)
         except BaseException as exc:
             await leave(asked, exc)
             raise
 
-        # The same as leave() does, without a coroutine if that is possible.
+        # As leave() does, but without a coroutine where none is needed.
         if isinstance(asked, TurnPermit):
             asked.leave()
-        elif asked is not self._free:
+        elif asked is not self._admission.free:
             await leave(asked, None)
 
     def fail(self, record: JobRecord[I, T], error: BaseException) -> None:
@@ -156,7 +152,7 @@ class AttemptRunner(Generic[I, T]):
             self._on_failure()
 
     def _take_value(self, record: JobRecord[I, T], value: T) -> None:
-        """End a job with what it has returned."""
+        """End a job with the value that it has returned."""
         record.value = value
         record.undelivered = True
         self._backlog.running -= 1
@@ -166,30 +162,27 @@ class AttemptRunner(Generic[I, T]):
             tell(self._observer, Finished(position, record.item, attempts, record.duration))
 
     def _take_error(self, record: JobRecord[I, T], permit: Permit, error: BaseException) -> None:
-        """Do what follows from an error that a job has raised."""
+        """End the run if a job has raised what is no error of its own, else handle the error."""
         error = without_cancellations(error)
         if isinstance(error, (Exception, anyio.get_cancelled_exc_class())):
-            self._cancellation.absorb(error)
+            self._run.cancellation.absorb(error)
             self._sort_out(record, permit, error)
         else:
             self._run.fail(error)
 
     def _sort_out(self, record: JobRecord[I, T], permit: Permit, error: BaseException) -> None:
-        """Put a job back that has raised an error, or end it with that error."""
+        """Put a job that has raised an error back, or end it with that error."""
+        delay = None
         try:
             throttle = throttle_in(error)
-        except (Exception, CancelledError) as exc:  # noqa: BLE001 - a wrong one is the job's error
+            if throttle is None:
+                delay = delay_before_next(self._attempts, error, record.errors + 1)
+        except (Exception, CancelledError) as exc:  # noqa: BLE001 - a wrong signal, or retry_on's own
             self.fail(record, exc)
             return
 
         if throttle is not None:
             self._obey(throttle, record, permit, error)
-            return
-
-        try:
-            delay = self._retrying.delay_before_next(error, record.errors + 1)
-        except (Exception, CancelledError) as exc:  # noqa: BLE001 - that of retry_on is the job's
-            self.fail(record, exc)
             return
 
         if delay is not None and not callable(record.job):
@@ -201,7 +194,7 @@ class AttemptRunner(Generic[I, T]):
             return
 
         _logger.info("%s: again in %g s, after %r", record, delay, error)
-        self._backlog.delay(record, self._loop.time() + delay)
+        self._backlog.delay(record, self._run.loop.time() + delay)
         if self._observer is not None:
             again = Retried(record.position, record.item, record.attempts, delay, error)
             tell(self._observer, again)
@@ -209,10 +202,16 @@ class AttemptRunner(Generic[I, T]):
     def _obey(
         self, throttle: Throttle, record: JobRecord[I, T], permit: Permit, error: BaseException
     ) -> None:
-        """Pause, and put a job that was throttled back to the front if it may go again."""
-        self._admission.pause(permit, throttle.retry_after)
+        """Pause, and put a throttled job back to the front if it may go again; else end it."""
+        tell_throttled(permit, self._admission.limiter, throttle.retry_after)
         _logger.info("%s: %s", record, error)
-        job = self._job_after(throttle, record, error)
+        record.throttles += 1
+        if throttle.retry_after is None:
+            # The last that the service has said may be from an earlier attempt.
+            throttle = replace(throttle, retry_after=record.retry_after)
+
+        record.retry_after = throttle.retry_after
+        job = go_again(throttle, error, record.job, record.throttles, self._most_throttles)
         if job is None:
             self.fail(record, error)
             return
@@ -226,31 +225,13 @@ class AttemptRunner(Generic[I, T]):
             position, attempts = record.position, record.attempts
             tell(self._observer, Throttled(None, position, attempts, error, item))
 
-    def _job_after(
-        self, throttle: Throttle, record: JobRecord[I, T], error: BaseException
-    ) -> JobOf[T] | None:
-        """Return what is to run now that a job was throttled, ``None`` if it may not go again."""
-        record.throttles += 1
-        if throttle.retry_after is not None:
-            record.retry_after = throttle.retry_after
-
-        if throttle.pure and self._retrying.is_last_throttle(
-            error, record.throttles, record.retry_after
-        ):
-            for unused in throttle.replacements:
-                discard(unused)
-
-            return None
-
-        return go_again(throttle, error, record.job, record.throttles, inf)
-
 
 def _call(record: JobRecord[I, T], permit: Permit) -> Awaitable[T]:
-    """Call a job, in its own context; return what to await."""
+    """Return what to await for a job, called in its own context."""
     make_current(permit)
     return awaitable_of(record.job, record)
 
 
 def tell_of_failure(observer: Observer, record: JobRecord[I, T], error: BaseException) -> None:
-    """Tell an observer that a job has ended with an error."""
+    """Notify an observer that a job has ended with an error."""
     tell(observer, Failed(record.position, record.item, record.attempts, record.duration, error))

@@ -1,13 +1,13 @@
 """
-Keeps the jobs of a throttler or of a call of its kin, each in one place until it is done with.
+Keeps the jobs of a throttler, `amap()` or a related function, each in one place until it is done.
 
 No ``await`` stands in this file, so each method moves a job from one place to another in one
-step. A job that was pulled or added and is not done with is in exactly one of these places:
+step. A job that was pulled or added and is not done is in exactly one of these places:
 
-- the todo stream: at its front, put back or added;
-- ``ahead``: pulled, and to be started when the todo stream is empty;
-- delayed: to be put back at an instant that is yet to come;
-- ``started``: started, and not yet done with.
+- ``todo``: put back or added;
+- ``ahead``: pulled, and to be started when ``todo`` is empty;
+- delayed: to be put back at a later instant;
+- ``started``: started, and not done yet.
 """
 
 from __future__ import annotations
@@ -17,16 +17,12 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from functools import partial
 from heapq import heappop, heappush
 from math import inf
-from typing import Generic, TypeVar, cast, final
+from typing import Generic, cast, final
 
 from .._jobs import JobOf, check_job, discard
 from .change import Change
-from .front_state import FrontState
-from .job_record import JobRecord
+from .job_record import I, JobRecord, T
 from .source import Source, SourceEnd
-
-I = TypeVar("I")  # noqa: E741 - an item
-T = TypeVar("T")
 
 #: While so many jobs are delayed, only those may start that have been started before.
 _MOST_DELAYED = 1000
@@ -35,20 +31,18 @@ _MOST_DELAYED = 1000
 @final
 class Backlog(Generic[I, T]):
     """
-    The jobs that are not done with, over all runs.
+    The jobs that are not done, over all runs.
 
-    :param items: what the jobs are made for
-    :param func: is called with an item by its job; ``None`` if the items are jobs themselves
+    :param items: what the jobs are made of
+    :param func: the function that each job calls with its item; ``None`` if the items are the jobs
     :param name: the name of the parameter that the items were given as
 
     """
 
     __slots__ = (
         "_by_due",
-        "_front",
+        "_func",
         "_handed_out",
-        "_items_are_jobs",
-        "_job_for",
         "_name",
         "_open",
         "_put_first",
@@ -71,37 +65,35 @@ class Backlog(Generic[I, T]):
         func: Callable[[I], Awaitable[T]] | None,
         name: str,
     ) -> None:
-        self._items_are_jobs = func is None
-        self._job_for = _maker_of(func)
+        self._func = func
         self._name = name
         self._handed_out = False
         self.source = Source(items, name)
         #: The job that was pulled last, until it starts; the source reader sets it, too.
         self.ahead: JobRecord[I, T] | None = None
-        #: Told when that is not ahead any more.
+        #: Notified when that job has been taken.
         self.ahead_taken = Change()
-        #: Told when there may be something to start, or room for its result, or nothing any more.
+        #: Notified when there may be a job to start, or room for its result, or no more jobs.
         self.change = Change()
-        self.todo: FrontState[JobRecord[I, T]] = FrontState(0)
-        #: All that is in there is at the front, because nothing is sent through it.
-        self._front = self.todo.front
-        #: (when to put it back, its rank, the job)
+        #: A heap of (its rank, the job); no two jobs have the same rank.
+        self.todo: list[tuple[int, JobRecord[I, T]]] = []
+        #: A heap of (when to put it back, its rank, the job).
         self._by_due: list[tuple[float, int, JobRecord[I, T]]] = []
         self.started: dict[JobRecord[I, T], None] = {}
-        #: Whether jobs may still come from the source, in this run.
+        #: Whether jobs may still come from the source in this run.
         self._open = False
-        #: How many jobs have been put before all others so far.
+        #: How many jobs were added before all others so far.
         self._put_first = 0
-        #: How many jobs have had their position so far.
+        #: How many jobs have got their position so far.
         self.positions = 0
-        #: How many jobs run: the attempt runner counts each off that is not put back.
+        #: How many jobs run; the attempt runner counts down those that end.
         self.running = 0
         self.starts = 0
         self.throttled = 0
         self.retried = 0
 
     def begin_run(self) -> None:
-        """Begin a run: jobs may come from the source, and from the jobs."""
+        """Begin a run: jobs may come from the source again."""
         self._open = True
 
     def end_of_source(self) -> None:
@@ -113,34 +105,36 @@ class Backlog(Generic[I, T]):
         """Return the job for an item that has just been pulled."""
         return JobRecord(item, self._job_for(item, self._name, self.source.pulled - 1))
 
-    def new_record(self, item: I) -> JobRecord[I, T]:
-        """Return the job for an item that does not come from the source."""
-        return JobRecord(item, self._job_for(item, "job", None))
+    def add(self, item: I, *, front: bool) -> None:
+        """
+        Put the job for an item before all others, or before anything more from the source.
 
-    def add(self, record: JobRecord[I, T], *, front: bool) -> None:
-        """Put a job before all others, or before anything more from the source."""
+        :raises TypeError: if the item is to be a job itself, and cannot be one
+
+        """
+        record = JobRecord(item, self._job_for(item, "job", None))
         record.position = record.rank = self.positions
         self.positions += 1
         if front:
             self._put_first += 1
             record.rank = -self._put_first
 
-        self.todo.put_back(record, record.rank)
+        heappush(self.todo, (record.rank, record))
         self.change.tell()
 
     def next_job(
         self, time: Callable[[], float], on_source_error: Callable[[BaseException], None]
     ) -> JobRecord[I, T] | None:
         """
-        Bring the job to the front that is to start next, and return it.
+        Return the job that is to start next, the frontmost one.
 
         Delayed jobs that are due are put back first. If nothing is at the front then, the next job
         is pulled from a sequence, or the source comes to its end. A second call returns the same
         job, unless another one has come to the front.
 
-        :param time: returns the time, which matters to delayed jobs only
-        :param on_source_error: is called with an error of the sequence
-        :return: ``None`` if there is none yet, or no more, or if too many are delayed
+        :param time: returns the time; only called if jobs are delayed
+        :param on_source_error: called with an error of the sequence
+        :return: ``None`` if there is no job yet or no more, or if too many are delayed
 
         """
         if self._by_due:
@@ -148,8 +142,8 @@ class Backlog(Generic[I, T]):
 
         source = self.source
         record = self.ahead
-        if self._front:
-            record = self._front[0][2]
+        if self.todo:
+            record = self.todo[0][1]
         elif record is None and self._open and source.is_sequence:
             try:
                 item = source.pull_nowait()
@@ -175,19 +169,19 @@ class Backlog(Generic[I, T]):
 
     def is_at_end(self) -> bool:
         """
-        Return whether there is nothing to start and never will be in this run.
+        Return whether there is nothing to start, and never will be in this run.
 
-        A job that runs may be put back, or add others, and so may the consumer of its result.
+        A running job may be put back or add others, and the consumer of its result may add some.
         """
-        return not (self._open or self.started or self._by_due or self._front)
+        return not (self._open or self.started or self._by_due or self.todo)
 
     def start(self, record: JobRecord[I, T]) -> bool:
-        """Take a job to be run, if it still is the frontmost one; return whether it was."""
-        if self._front:
-            if record is not self._front[0][2]:
+        """Take a job to run it, if it still is the frontmost one; return whether it was."""
+        if self.todo:
+            if record is not self.todo[0][1]:
                 return False
 
-            self.todo.receive_nowait()
+            heappop(self.todo)
         elif record is self.ahead:
             self.ahead = None
             record.position = record.rank = self.positions
@@ -204,7 +198,7 @@ class Backlog(Generic[I, T]):
         return True
 
     def drop(self, record: JobRecord[I, T]) -> bool:
-        """Take a job that cannot be run, if it still is frontmost; return whether it was."""
+        """Take a job that cannot run, if it still is the frontmost one; return whether it was."""
         if not self.start(record):
             return False
 
@@ -213,24 +207,24 @@ class Backlog(Generic[I, T]):
         return True
 
     def call_back(self, record: JobRecord[I, T]) -> None:
-        """Put a job that was started, but has not begun, back to the front."""
+        """Put a job that was started but has not begun back to the front."""
         record.attempts -= 1
         self.starts -= 1
         self._put_back(record)
 
     def put_back(self, record: JobRecord[I, T]) -> None:
-        """Put a job that was throttled back to the front."""
+        """Put a throttled job back to the front."""
         self.throttled += 1
         self._put_back(record)
 
     def _put_back(self, record: JobRecord[I, T]) -> None:
         self.running -= 1
-        self.todo.put_back(record, record.rank)
+        heappush(self.todo, (record.rank, record))
         self.finish(record)
         self.change.tell()
 
     def delay(self, record: JobRecord[I, T], until: float) -> None:
-        """Take a running job back that is to go again, but not before ``until``."""
+        """Take a running job back, to start it again, but not before ``until``."""
         self.retried += 1
         record.errors += 1
         self.running -= 1
@@ -239,97 +233,87 @@ class Backlog(Generic[I, T]):
         self.change.tell()
 
     def finish(self, record: JobRecord[I, T]) -> None:
-        """Remove a job that was started and is done with."""
+        """Remove a started job that is done."""
         del self.started[record]
         if not self._open and self.is_at_end():
             self.change.tell()
 
     def end_run(self) -> list[JobRecord[I, T]]:
         """
-        Put what a run has left under way to where the next run finds it.
+        Put the jobs that a run has left under way where the next run finds them.
 
-        :return: the jobs that have been cut off and cannot go again; they are not done with yet
+        :return: the jobs that were cut off and cannot go again; they are not done yet
 
         """
         lost: list[JobRecord[I, T]] = []
-        for record in [record for record in self.started if not record.undelivered]:
+        for record in list(self.started):
+            if record.undelivered:
+                continue
+
             record.attempts -= 1
-            if not self._items_are_jobs:
-                # A replacement may have gone instead, and how far it came is unknown.
+            if self._func is not None:
+                # It may be a replacement, and how far that came is unknown.
                 discard(record.job)
                 record.job = self._job_for(record.item, self._name, None)
 
             if callable(record.job):
                 del self.started[record]
-                self.todo.put_back(record, record.rank)
+                heappush(self.todo, (record.rank, record))
             else:
                 lost.append(record)
 
-        for _, rank, record in self._by_due:
-            self.todo.put_back(record, rank)
-
-        self._by_due.clear()
+        self._put_back_due(inf)
         self._open = False
         self.running = 0
         # The event loop may be no more.
-        self.change.forget_run()
-        self.ahead_taken.forget_run()
+        self.change.waiting = self.ahead_taken.waiting = None
         return lost
 
     @property
     def queued(self) -> int | None:
-        """How many jobs wait to be started, delayed ones apart, if the source can tell."""
+        """How many jobs wait to be started, without the delayed ones; ``None`` if it is unknown."""
         left = self.source.left
         return None if left is None else len(self.todo) + (self.ahead is not None) + left
 
     def remaining(self) -> list[I]:
-        """Return the items of the jobs that are not done with, front first."""
+        """Return the items of the jobs that are not done, front first."""
         self._handed_out = True
         return [record.item for record in self._unfinished()] + self.source.rest()
 
     def discard(self) -> None:
-        """Close the coroutines that will not be awaited, unless the user has them now."""
-        if not (self._handed_out and self._items_are_jobs):
+        """Close the coroutines that will not be awaited, unless the user has got them."""
+        if not self._handed_out or self._func is not None:
             for record in self._unfinished():
                 discard(record.job)
 
     async def close(self) -> None:
-        """Discard what is not done with, and close the source; nothing is to be started then."""
+        """Discard the jobs that are not done, and close the source; nothing can be started then."""
         self.discard()
-        if self._items_are_jobs and not self._handed_out:
+        if self._func is None and not self._handed_out:
             for item in self.source.rest_at_hand():
                 discard(item)
 
         await self.source.close()
 
+    def _job_for(self, item: I, name: str, index: int | None) -> JobOf[T]:
+        """Return the job for an item, or raise if it cannot be one; the error uses the name."""
+        if self._func is None:
+            return check_job(cast("JobOf[T]", item), name, index)
+
+        return partial(self._func, item)
+
     def _put_back_due(self, now: float) -> None:
-        """Put the jobs to the front that were delayed until now."""
+        """Put the jobs that are due now back to the front."""
         while self._by_due and self._by_due[0][0] <= now:
             _, rank, record = heappop(self._by_due)
-            self.todo.put_back(record, rank)
+            heappush(self.todo, (rank, record))
 
     def _is_one_too_many(self, record: JobRecord[I, T] | None) -> bool:
-        """Return whether a job must not start as well, because memory has to stay bounded."""
+        """Return whether a job must not start yet, because memory has to stay bounded."""
         return len(self._by_due) >= _MOST_DELAYED and record is not None and not record.attempts
 
     def _unfinished(self) -> list[JobRecord[I, T]]:
+        todo = [record for _, record in self.todo]
         delayed = [record for _, _, record in self._by_due]
-        known = sorted([*self.started, *self.todo.items(), *delayed], key=_rank)
+        known = sorted([*self.started, *todo, *delayed], key=lambda record: record.rank)
         return known if self.ahead is None else [*known, self.ahead]
-
-
-def _maker_of(
-    func: Callable[[I], Awaitable[T]] | None,
-) -> Callable[[I, str, int | None], JobOf[T]]:
-    """Return a function that makes the job for an item, or raises; it takes a name and an index."""
-    if func is None:
-        return cast("Callable[[I, str, int | None], JobOf[T]]", check_job)
-
-    def job_for(item: I, _name: str, _index: int | None) -> JobOf[T]:
-        return partial(func, item)
-
-    return job_for
-
-
-def _rank(record: JobRecord[I, T]) -> int:
-    return record.rank

@@ -11,7 +11,7 @@ from .._loops.event_loop import EventLoop
 
 
 def bare(error: BaseException) -> BaseException:
-    """Return the first error of a task group's, cancellations apart; else what is given."""
+    """Return the first error in a task group's, cancellations apart; else the error itself."""
     if not isinstance(error, BaseExceptionGroup):
         return error
 
@@ -32,9 +32,9 @@ def is_cancellation(error: BaseException) -> bool:
 
 def without_cancellations(error: BaseException) -> BaseException:
     """
-    Return what else there is in a group that holds cancellations too; else what is given.
+    Return a group without the cancellations in it; else the error itself.
 
-    A nursery of Trio's may raise such a group; a task group on asyncio leaves cancellations out.
+    A Trio nursery may raise such a group; a task group on asyncio leaves cancellations out.
     """
     if not isinstance(error, BaseExceptionGroup):
         return error
@@ -55,7 +55,7 @@ class RunCancellation:
     the run's owner.
 
     :param loop: the event loop
-    :param host_waits: whether that task does nothing but wait for the run's other tasks
+    :param host_waits: whether the task that runs it only waits for the run's other tasks
 
     """
 
@@ -72,7 +72,7 @@ class RunCancellation:
         self._before = 0 if self._host is None else self._host.cancelling()
 
     def caused(self, error: BaseException) -> bool:
-        """Return whether ``error``, just caught, has to leave the task: the run is cancelled."""
+        """Return whether ``error``, just caught, must be raised: it is the run's cancellation."""
         if isinstance(error, GeneratorExit):
             return True
 
@@ -94,8 +94,8 @@ class RunCancellation:
         """
         Return whether no job may start any more: the run is being cancelled, or is about to be.
 
-        A task that waits is cancelled in the step in which its scope is, and to ask the task costs
-        a tenth of what it costs to ask the scope.
+        A waiting host is cancelled in the same step as its scope, and asking the task costs a tenth
+        of what asking the scope costs.
         """
         if self._host_waits and self._host is not None:
             return self._host.cancelling() > self._before
@@ -106,7 +106,7 @@ class RunCancellation:
         """
         Return whether the task that runs the run has been cancelled natively.
 
-        That task may not have noticed yet, and it may be a timeout of its own.
+        It may not have noticed yet, and the cancellation may be a timeout of its own.
         """
         return self._host is not None and self._host.cancelling() > self._before
 
@@ -118,7 +118,7 @@ class RunCancellation:
         """
         Return whether ``error`` is there because the calling task was cancelled natively.
 
-        Otherwise a ``CancelledError`` may come from a function that has asked a cancelled future.
+        A ``CancelledError`` may also come from a function that has asked a cancelled future.
         """
         task = self.native_task()
         return (
@@ -127,12 +127,16 @@ class RunCancellation:
 
     @staticmethod
     def absorb(error: BaseException) -> None:
-        """Note that ``error``, which the run's cancellation has not caused, goes no further."""
+        """Undo the native cancellation behind an error that goes no further."""
         if isinstance(error, asyncio.CancelledError):
             _uncancel(asyncio.current_task())
 
     def forget(self, task: asyncio.Task[object] | None) -> None:
-        """Note that what has cancelled a task natively is over, unless that was the run."""
+        """
+        Undo the native cancellation of a task, unless it is the run's.
+
+        It was meant for a job that is over.
+        """
         if task is not None and task.cancelling() and not self.is_under_way():
             _uncancel(task)
 

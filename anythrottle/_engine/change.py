@@ -1,4 +1,4 @@
-"""Wakes the one task that waits for something to change, whatever part of a run changes it."""
+"""Wakes the one task that waits for a change, whichever part of a run makes it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from .._loops.event_loop import EventLoop, Parked
 @final
 class Change:
     """
-    A change that one task at a time waits for, in one run after the other.
+    A change that one task at a time waits for.
 
-    :ivar waiting: what that task is parked as, or ``None``; only the methods here set it
+    :ivar waiting: what that task is parked as, or ``None``; reset when a run has ended, because its
+        event loop may be no more
 
     """
 
@@ -24,18 +25,14 @@ class Change:
         self.waiting: Parked | None = None
 
     def await_by(self, waiting: Parked, loop: EventLoop) -> None:
-        """Wake a task from now on whenever it is parked, until it is forgotten."""
+        """Wake a task by each change from now on, until it is forgotten."""
         self._loop = loop
         self.waiting = waiting
 
     def forget(self, waiting: Parked) -> None:
-        """Do not wake a task any more; a task of another run may have taken its place."""
+        """Stop waking a task, unless a task of another run has taken its place already."""
         if self.waiting is waiting:
             self.waiting = None
-
-    def forget_run(self) -> None:
-        """Wake no task any more: the event loop may have ended."""
-        self.waiting = None
 
     def tell(self) -> None:
         """Wake the task that waits, if there is one."""

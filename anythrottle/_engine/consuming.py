@@ -1,4 +1,4 @@
-"""The consumer of a throttler's results: what it may be, and how it gets them."""
+"""The consumer of a throttler's results: what can be one, and how it gets them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from inspect import isawaitable, iscoroutinefunction, unwrap
 from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodType
-from typing import Generic, TypeVar, final
+from typing import Generic, final
 
 import anyio
 from anyio.lowlevel import checkpoint
 
 from .._jobs import discard
-from .job_record import JobRecord
+from .job_record import I, JobRecord, T
 from .outcome import Outcome, uncancelled
 from .run_state import RunState
 from .throttler_results import ThrottlerResults
-
-I = TypeVar("I")  # noqa: E741 - an item
-T = TypeVar("T")
 
 _FUNCTIONS = (FunctionType, MethodType, BuiltinFunctionType, MethodDescriptorType)
 
@@ -33,14 +30,14 @@ _AWAITABLE = re.compile("Awaitable|Coroutine|Future|Task|Any|object")
 @final
 class Consumer(Generic[I, T]):
     """
-    The user's function that is given what becomes of the jobs.
+    The user's function that takes what becomes of the jobs.
 
-    :param consumer_fn: is given each result, if there is no ``outcome_fn``
-    :param outcome_fn: is given each outcome, failures too
+    :param consumer_fn: takes each result, if there is no ``outcome_fn``
+    :param outcome_fn: takes each outcome, failures too
 
     """
 
-    __slots__ = ("_consumer_fn", "_outcome_fn", "name")
+    __slots__ = ("_consumer_fn", "_outcome_fn", "name", "takes_failures")
 
     def __init__(
         self,
@@ -49,16 +46,13 @@ class Consumer(Generic[I, T]):
     ) -> None:
         self._consumer_fn = consumer_fn
         self._outcome_fn = outcome_fn
-        #: The name of the parameter that it was given as.
+        #: The name of the parameter that it was passed as.
         self.name = "consumer_fn" if outcome_fn is None else "outcome_fn"
-
-    @property
-    def takes_failures(self) -> bool:
-        """Whether it is given those that have failed as well."""
-        return self._outcome_fn is not None
+        #: Whether it takes failures as well.
+        self.takes_failures = outcome_fn is not None
 
     def call(self, record: JobRecord[I, T]) -> Awaitable[object]:
-        """Call the function with a job that has ended; return what to await."""
+        """Call the function with a job that has ended, and return what to await."""
         called: object
         if self._outcome_fn is not None:
             called = self._outcome_fn(record.outcome(record.error))
@@ -81,9 +75,9 @@ def consumer_of(
     outcome_fn: Callable[[Outcome[I, T]], Awaitable[object]] | None,
 ) -> Consumer[I, T] | None:
     """
-    Return the consumer that these parameters make, ``None`` if they make none.
+    Return the consumer that these parameters make; ``None`` if there is none.
 
-    :raises TypeError: if there are both, or one that can be none
+    :raises TypeError: if both are given, or one that cannot be a consumer
 
     """
     if consumer_fn is not None and outcome_fn is not None:
@@ -101,7 +95,7 @@ def consumer_of(
 
 
 async def consume(results: ThrottlerResults[I, T], consumer: Consumer[I, T], run: RunState) -> None:
-    """Hand over what has become of the jobs, one at a time, until the last has ended."""
+    """Pass what has become of the jobs to the consumer, one at a time, until the last has ended."""
     while True:
         try:
             _, record = await results.processed.receive(results)
@@ -135,7 +129,7 @@ async def consume(results: ThrottlerResults[I, T], consumer: Consumer[I, T], run
 def _noted(
     error: BaseException, consumer: Consumer[I, T], record: JobRecord[I, T]
 ) -> BaseException:
-    """Return an error of the consumer with a note of its job, which counts as consumed."""
+    """Return an error of the consumer with a note of the job, which counts as consumed."""
     try:
         item = repr(record.item)
     except Exception:  # noqa: BLE001 - whatever it is, the consumer's own error comes first
@@ -154,17 +148,17 @@ def _is_exit_by_itself(error: BaseException) -> bool:
     """
     Return whether what was awaited has raised GeneratorExit by itself.
 
-    One that is thrown in when the caller's coroutine is closed has closed what was awaited before
-    it is raised at the ``await`` itself. So nothing deeper is in its traceback.
+    When the caller's coroutine is closed, what was awaited is closed first, and then the error is
+    raised at the ``await`` itself: nothing deeper is in its traceback.
     """
     traceback = error.__traceback__
     return isinstance(error, GeneratorExit) and traceback is not None and bool(traceback.tb_next)
 
 
 def _check(name: str, consumer: object) -> None:
-    """Raise if a consumer is certainly not async; otherwise its first call shows."""
+    """Raise if a consumer is certainly not async; in doubt, its first call will show."""
     if iscoroutinefunction(consumer):
-        # Whatever it wraps.
+        # It is async, whatever it wraps.
         return
 
     function = consumer.func if isinstance(consumer, partial) else consumer
@@ -172,14 +166,14 @@ def _check(name: str, consumer: object) -> None:
         function = unwrap(function)
 
     if not isinstance(function, _FUNCTIONS) and not isinstance(function, type):
-        # An object that can be called: its class tells how.
+        # For a callable object, the method of its class counts.
         function = type(function).__call__ if callable(function) else None
 
     certain = not callable(function) or isinstance(
         function, (BuiltinFunctionType, MethodDescriptorType, type)
     )
     if isinstance(function, (FunctionType, MethodType)) and not iscoroutinefunction(function):
-        # A lambda, or a function that declares so, may well return an awaitable.
+        # A lambda may return an awaitable, and so may a function that is annotated so.
         declared = str(function.__annotations__.get("return"))
         certain = function.__name__ != "<lambda>" and not _AWAITABLE.search(declared)
 

@@ -1,4 +1,4 @@
-"""Runs a coroutine in a context of its own, as if it were a task of its own."""
+"""Runs a coroutine in a context of its own, as a task of its own would."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ T = TypeVar("T")
 @types.coroutine
 def run_in_context(awaitable: Awaitable[T], context: Context) -> Generator[object, object, T]:
     """
-    Await something with each of its steps in ``context``: what it sets there stays there.
+    Return the result of an awaitable, each step of which runs in ``context``.
 
-    A task of its own would do the same, at ten times the price.
+    A task of its own would do the same at ten times the cost.
     """
     coroutine = cast(
         "Coroutine[object, object, T]",
         awaitable
         if isinstance(awaitable, CoroutineType)
-        # One that is awaited elsewhere already is left alone.
+        # A coroutine that is awaited elsewhere already is left alone.
         and not (awaitable.cr_running or awaitable.cr_suspended)
         else _awaiting(cast("Awaitable[object]", awaitable)),
     )
@@ -38,7 +38,7 @@ def run_in_context(awaitable: Awaitable[T], context: Context) -> Generator[objec
             except BaseException as exc:  # noqa: BLE001 - it is the coroutine's
                 thrown = exc
 
-            # Outside of that clause: for the coroutine, nothing else is being handled.
+            # Outside of the except clause: the coroutine must not see another error in handling.
             waits_for = (
                 run(coroutine.send, answer) if thrown is None else run(coroutine.throw, thrown)
             )
@@ -46,7 +46,7 @@ def run_in_context(awaitable: Awaitable[T], context: Context) -> Generator[objec
         value: T = end.value
         return value
     finally:
-        # An error on its way out has a traceback that leads here; Trio's answers are errors, too.
+        # An error that is raised has a traceback that leads here; Trio's answers hold errors, too.
         thrown = answer = None
 
 

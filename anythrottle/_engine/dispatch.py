@@ -4,50 +4,46 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from math import inf
-from typing import Generic, TypeAlias, TypeVar, final
+from typing import Generic, TypeAlias, final
 
-from .._events import Observer, Started, tell
+from .._events import Started, tell
 from .._limiters.permit import TurnPermit
 from ..abc import Permit
 from .admission import Admission, Asked, Worker, undo
 from .attempt import AttemptRunner
 from .backlog import Backlog
-from .job_record import JobRecord
+from .job_record import I, JobRecord, T
+from .options import JobOptions
 from .run_state import RUNNING, RunState
 from .sink import ResultSink
 from .source_reader import SourceReader
 
-I = TypeVar("I")  # noqa: E741 - an item
-T = TypeVar("T")
-
 #: The shortest wait for a delayed job, in seconds, because timers may go off early.
 _NAP = 0.001
 
-#: A job that has been started, and its permit: as it was asked for, and what entering it gave.
+#: A started job and its permit: as the limiter has returned it, and what entering it gave.
 Start: TypeAlias = tuple[JobRecord[I, T], Asked, Permit]
 
 
 @final
 class Dispatcher(Generic[I, T]):
     """
-    Starts the jobs of one run, each when it is the frontmost one.
+    Starts the jobs of one run, always the frontmost one.
 
     :param backlog: the jobs
-    :param sink: is asked whether there is room for a result
-    :param admission: lets the jobs in
+    :param sink: says whether there is room for a result
+    :param admission: admits the jobs
     :param run: the run
+    :param options: the observer, which is notified when a job starts
     :param runner: ends a job that cannot start
-    :param reader: is told of an error of a sequence
-    :param observer: is told that a job starts
+    :param reader: handles an error of a sequence
 
     """
 
     __slots__ = (
         "_admission",
         "_backlog",
-        "_bounded",
-        "_cancellation",
-        "_loop",
+        "_costs_differ",
         "_observer",
         "_on_source_error",
         "_run",
@@ -63,31 +59,30 @@ class Dispatcher(Generic[I, T]):
         sink: ResultSink[I, T],
         admission: Admission[I],
         run: RunState,
+        options: JobOptions[I],
         *,
         runner: AttemptRunner[I, T],
         reader: SourceReader[I, T],
-        observer: Observer | None,
     ) -> None:
         self._backlog = backlog
         self._sink = sink
-        self._bounded = sink.bounded
         self._admission = admission
-        self._loop = run.loop
         self._run = run
-        self._cancellation = run.cancellation
         self._runner = runner
-        #: For what :meth:`.Backlog.next_job` is to be given.
+        #: The arguments of :meth:`.Backlog.next_job`.
         self._time = run.loop.time
         self._on_source_error = reader.note_source_error
-        self._observer = observer
-        #: Whether :meth:`try_start` has just failed because the turn that it had was called back.
+        self._observer = options.observer
+        #: Whether a function returns what each job costs.
+        self._costs_differ = admission.fixed_cost is None
+        #: Whether the last :meth:`try_start` failed because its turn was called back.
         self.called_back = False
 
     def try_start(self, worker: Worker) -> Start[I, T] | None:
         """
         Start the frontmost job for a worker, if it need not wait.
 
-        :return: what to run; ``None`` if it must wait, or only :meth:`next_start` can find out
+        :return: what to run; ``None`` if it must wait, or only :meth:`next_start` can find its cost
 
         """
         self.called_back = False
@@ -95,19 +90,20 @@ class Dispatcher(Generic[I, T]):
             return None
 
         record = self._backlog.next_job(self._time, self._on_source_error)
-        if record is None:
+        if (
+            record is None
+            or (record.cost is None and self._costs_differ)
+            or (self._sink.bounded and not self._sink.has_room(record))
+        ):
             return None
 
-        if record.cost is None:
-            record.cost = self._admission.fixed_cost
-            if record.cost is None:
-                return None
+        return self._start_at_once(record, worker)
 
-        if self._bounded and not self._sink.has_room(record):
-            return None
-
+    def _start_at_once(self, record: JobRecord[I, T], worker: Worker) -> Start[I, T] | None:
+        """Start a job if it need not wait; its cost is known, and its result has room."""
+        observed = self._observer is not None
         try:
-            permit = self._admission.try_enter(record, worker, begins=self._observer is None)
+            permit = self._admission.try_enter(record, worker, begins=not observed)
         except ValueError as exc:
             self._drop(record, exc)
             permit = None
@@ -115,7 +111,7 @@ class Dispatcher(Generic[I, T]):
         if permit is None:
             return None
 
-        held = permit if self._observer is not None and isinstance(permit, TurnPermit) else None
+        held = permit if observed and isinstance(permit, TurnPermit) else None
         started = False
         try:
             started = self._start(record, permit, held)
@@ -134,43 +130,40 @@ class Dispatcher(Generic[I, T]):
 
         """
         while self._run.phase is RUNNING:
-            if self._cancellation.forbids_starts():
-                await self._loop.checkpoint()
-
-            start = self.try_start(worker)
-            if start is not None:
-                return start
-
-            if self._run.phase is not RUNNING:
-                return None
+            if self._run.cancellation.forbids_starts():
+                await self._run.loop.checkpoint()
 
             record = self._backlog.next_job(self._time, self._on_source_error)
-            if record is None or not self._sink.has_room(record):
+            if record is None or (self._sink.bounded and not self._sink.has_room(record)):
                 if record is None and self._backlog.is_at_end():
                     self._run.exhaust()
                     return None
 
                 self._admission.release_if_shared(worker)
                 await self._wait_for_change(worker)
-            elif record.cost is None:
-                # The function that is asked for the cost may put another job to the front.
+            elif record.cost is None and self._costs_differ:
+                # The user's function may put another job to the front.
                 if not self._finds_cost(record):
                     # There may be many such jobs.
-                    await self._loop.checkpoint()
+                    await self._run.loop.checkpoint()
             else:
-                start = await self._admit(record, worker)
+                start = None
+                if not self._admission.turned_away:
+                    start = self._start_at_once(record, worker)
+
+                start = start or await self._admit(record, worker)
                 if start is not None:
                     return start
 
                 # There may be many that cannot be admitted.
-                await self._loop.checkpoint()
+                await self._run.loop.checkpoint()
 
         return None
 
     async def _admit(self, record: JobRecord[I, T], worker: Worker) -> Start[I, T] | None:
-        """Wait until the frontmost job may start, and start what is frontmost then."""
+        """Wait until a job may start, and start what is frontmost then, if it costs as much."""
         called_back: TurnPermit | None = None
-        while True:
+        while self._run.phase is RUNNING:
             try:
                 admitted = await self._admission.enter(record, worker, called_back)
             except ValueError as exc:
@@ -183,7 +176,7 @@ class Dispatcher(Generic[I, T]):
             asked, permit = admitted
             frontmost = called_back = None
             try:
-                # The wait may have been long: which job is frontmost now, and does it cost as much?
+                # Meanwhile another job may have become the frontmost one.
                 frontmost = self._start_like(record, asked, permit)
                 if isinstance(asked, TurnPermit) and asked.in_line and self._run.phase is RUNNING:
                     called_back = asked
@@ -191,20 +184,25 @@ class Dispatcher(Generic[I, T]):
                 if frontmost is None and called_back is None:
                     await undo(asked, permit)
 
+            if frontmost is not None:
+                return frontmost, asked, permit
+
             if called_back is None:
-                return None if frontmost is None else (frontmost, asked, permit)
+                return None
+
+        return None
 
     def _start_like(
         self, record: JobRecord[I, T], asked: Asked, permit: Permit
     ) -> JobRecord[I, T] | None:
-        """Start the frontmost job, if it costs as much as a job that was admitted."""
+        """Start the frontmost job and return it, if it costs as much as the one admitted."""
         frontmost = None
         if self._run.phase is RUNNING:
             frontmost = self._backlog.next_job(self._time, self._on_source_error)
 
         if (
             frontmost is not None
-            and self._finds_cost(frontmost)
+            and (not self._costs_differ or self._finds_cost(frontmost))
             and frontmost.cost == record.cost
             and self._start(frontmost, permit, asked if isinstance(asked, TurnPermit) else None)
         ):
@@ -214,34 +212,32 @@ class Dispatcher(Generic[I, T]):
 
     def _start(self, record: JobRecord[I, T], permit: Permit, held: TurnPermit | None) -> bool:
         """
-        Start a job whose turn has come, if it still is frontmost, and nothing else forbids it.
+        Start a job whose turn has come, if it still is frontmost and nothing forbids it.
 
-        Observers and functions of a user's own may have stopped or cancelled the run, put another
-        job first, or paused the limiter. After the last look nothing of theirs runs before the job.
+        The user's observers and functions may have stopped or cancelled the run, put another job
+        first, or paused the limiter. After the last check, none of them runs before the job.
 
         :param held: the permit, if its call has not begun
+        :return: whether it was started
 
         """
-        forbidden = self._cancellation.forbids_starts
+        forbidden = self._run.cancellation.forbids_starts
         if self._run.phase is not RUNNING or forbidden() or not self._backlog.start(record):
             return False
 
         waited = record.waited + permit.waited
-        begun = held is None and self._observer is None
-        if not begun:
-            try:
-                if self._observer is not None:
-                    position, item = record.position, record.item
-                    tell(self._observer, Started(position, item, record.attempts, waited))
+        begun = False
+        try:
+            if self._observer is not None:
+                position, item = record.position, record.item
+                tell(self._observer, Started(position, item, record.attempts, waited))
+                if self._run.phase is not RUNNING or forbidden():
+                    return False
 
-                begun = (
-                    self._run.phase is RUNNING
-                    and not forbidden()
-                    and (held is None or held.begin())
-                )
-            finally:
-                if not begun:
-                    self._backlog.call_back(record)
+            begun = held is None or held.begin()
+        finally:
+            if not begun:
+                self._backlog.call_back(record)
 
         if begun:
             record.waited = waited
@@ -249,7 +245,10 @@ class Dispatcher(Generic[I, T]):
         return begun
 
     def _finds_cost(self, record: JobRecord[I, T]) -> bool:
-        """Find the cost of the frontmost job, or else end the job; return whether it was found."""
+        """Find the cost of the frontmost job, or else end the job; return whether it is known."""
+        if record.cost is not None or not self._costs_differ:
+            return True
+
         try:
             self._admission.find_cost(record)
         except (Exception, CancelledError) as exc:  # noqa: BLE001 - it is that job's alone
@@ -259,25 +258,25 @@ class Dispatcher(Generic[I, T]):
         return True
 
     def _drop(self, record: JobRecord[I, T], error: ValueError) -> None:
-        """End a job whose cost has become impossible, unless that is so of all jobs."""
+        """End a job whose cost has become impossible; raise the error if all jobs cost the same."""
         if self._admission.fixed_cost is not None:
             raise error
 
         self._end(record, error)
 
     def _end(self, record: JobRecord[I, T], error: BaseException) -> None:
-        """End a job with an error without having started it, if it still is frontmost."""
+        """End a job that cannot start with an error, if it still is the frontmost one."""
         if self._backlog.drop(record):
             self._runner.fail(record, error)
 
     async def _wait_for_change(self, worker: Worker) -> None:
         due = self._backlog.next_due
         change = self._backlog.change
-        change.await_by(worker, self._loop)
+        change.await_by(worker, self._run.loop)
         try:
             if due == inf:
-                await self._loop.park(worker)
+                await self._run.loop.park(worker)
             else:
-                await self._loop.park_until(worker, max(due, self._time() + _NAP))
+                await self._run.loop.park_until(worker, max(due, self._time() + _NAP))
         finally:
             change.forget(worker)

@@ -19,8 +19,9 @@ class _Waiter(Parked):
     """
     A task that waits at the stream.
 
-    :ivar owner: the end of the stream that it waits at
+    :ivar owner: the end of the stream at which it waits
     :ivar settled: whether what it waits for has happened, or cannot happen any more
+
     """
 
     __slots__ = ("loop", "owner", "settled")
@@ -45,7 +46,7 @@ class _Receiver(_Waiter, Generic[T]):
     """
     A task that waits for an item.
 
-    :ivar numbered: what it was handed
+    :ivar numbered: the item that it was handed, with its position
     :ivar sent_away: whether its end was closed
 
     """
@@ -60,7 +61,7 @@ class _Receiver(_Waiter, Generic[T]):
 
 @final
 class _Sender(_Waiter, Generic[T]):
-    """A task that waits for room. ``taken`` tells whether its item has found some."""
+    """A task that waits for room; ``taken`` is whether its item has found room."""
 
     __slots__ = ("item", "taken")
 
@@ -73,12 +74,12 @@ class _Sender(_Waiter, Generic[T]):
 @final
 class FrontState(Generic[T]):
     """
-    What the ends of one stream share.
+    The state that the ends of one stream share.
 
     An item is in one place: with a sender that waits, in the buffer, at the front, or handed to
     a receiver. An item that was handed over belongs to the receiver once its task has resumed;
-    if that is cancelled before, the item goes to the front. A position is given to an item when
-    it leaves the buffer, which is in the order sent.
+    if the task is cancelled before, the item goes to the front. An item gets its position when it
+    leaves the buffer, in the order sent.
     """
 
     __slots__ = (
@@ -99,17 +100,17 @@ class FrontState(Generic[T]):
     def __init__(self, max_buffer_size: float) -> None:
         self._max_buffer_size = max_buffer_size
         self._buffer: deque[T] = deque()
-        #: What has been put back: (position, order of being put back, item), as a heap.
+        #: What has been put back: (position, number of the put-back, item), as a heap.
         self.front: list[tuple[int, int, T]] = []
         self._put_backs = 0
         self._positions = 0
         #: How many items have been handed to receivers that have not resumed yet.
         self._handed = 0
-        #: The tasks that wait, in their order; one that leaves is found at once.
+        #: The tasks that wait, in their order; ordered dicts, because any of them may leave.
         self._senders: OrderedDict[_Sender[T], None] = OrderedDict()
         self._receivers: OrderedDict[_Receiver[T], None] = OrderedDict()
         self._clock = LoopClock(weakly(self._forget_run), "the front stream")
-        #: How many ends are open; the ends themselves count, and a throttler for its own.
+        #: How many ends are open; counted by the ends themselves, and by a throttler for its own.
         self.open_senders = 0
         self.open_receivers = 0
 
@@ -120,8 +121,8 @@ class FrontState(Generic[T]):
         return f"<front stream of {len(self)} items>"
 
     def items(self) -> list[T]:
-        """Return what has been sent and not received, in the order in which it would be."""
-        return [item for _, _, item in sorted(self.front, key=_order)] + list(self._buffer)
+        """Return the items that were not received, in the order in which they would be."""
+        return [item for _, _, item in sorted(self.front)] + list(self._buffer)
 
     def send_nowait(self, item: T) -> None:
         """Hand ``item`` to a receiver or the buffer, or raise :exc:`~anyio.WouldBlock`."""
@@ -136,7 +137,7 @@ class FrontState(Generic[T]):
             raise WouldBlock
 
     async def send(self, item: T, owner: object) -> None:
-        """Hand ``item`` over, and wait for room if need be; a cancelled caller has not sent."""
+        """Hand ``item`` over; wait for room if there is none. A cancelled caller has not sent."""
         try:
             self.send_nowait(item)
         except WouldBlock:
@@ -159,7 +160,7 @@ class FrontState(Generic[T]):
             return position, item
 
         if self._senders:
-            # A task that waited in a loop that has ended has not sent.
+            # A task whose loop has ended has not sent.
             self._clock.peek()
 
         if self._buffer:
@@ -183,7 +184,7 @@ class FrontState(Generic[T]):
             except WouldBlock:
                 receiver: _Receiver[T] = _Receiver(owner, self._clock.loop())
                 if self.is_at_end():
-                    # What had been handed over in a run that is over will not be put back.
+                    # An item that was handed over in a loop that has ended will not be put back.
                     raise EndOfStream from None
 
                 self._receivers[receiver] = None
@@ -207,7 +208,7 @@ class FrontState(Generic[T]):
             # The end was announced. Something may have been put back since then.
 
     def put_back(self, item: T, position: int) -> None:
-        """Put ``item`` to the front, in its place among those there."""
+        """Put ``item`` to the front, in the order of positions."""
         if self._is_awaited():
             self._hand(position, item)
         else:
@@ -215,18 +216,18 @@ class FrontState(Generic[T]):
             heappush(self.front, (position, self._put_backs, item))
 
     def is_at_end(self) -> bool:
-        """Return whether there is nothing to receive and never will be."""
+        """Return whether there is no item to receive, and never will be."""
         empty = not (self.front or self._buffer or self._senders or self._handed)
         return empty and not self.open_senders
 
     def end_if_drained(self) -> None:
-        """Send the receivers that wait away if there can be no more items."""
+        """Wake all receivers that wait if there can be no more items."""
         if self.is_at_end():
             while self._receivers:
                 self._receivers.popitem(last=False)[0].settle()
 
     def close_receivers(self, owner: object) -> None:
-        """Send away the receivers that wait at an end that closes, and all senders if the last."""
+        """Wake the receivers that wait at an end that closes, and all senders if it is the last."""
         for receiver in [r for r in self._receivers if r.owner is owner]:
             del self._receivers[receiver]
             receiver.sent_away = True
@@ -237,7 +238,7 @@ class FrontState(Generic[T]):
                 self._senders.popitem(last=False)[0].settle()
 
     def close_senders(self, owner: object) -> None:
-        """Send away the senders that wait at an end that closes, and all receivers if the last."""
+        """Wake the senders that wait at an end that closes, and all receivers if it is the last."""
         for sender in [s for s in self._senders if s.owner is owner]:
             del self._senders[sender]
             sender.settle()
@@ -255,7 +256,7 @@ class FrontState(Generic[T]):
         )
 
     def _is_awaited(self) -> bool:
-        """Return whether a task waits for an item, whose loop has not ended."""
+        """Return whether a task waits for an item in a loop that has not ended."""
         if self._receivers:
             self._clock.peek()
 
@@ -278,7 +279,7 @@ class FrontState(Generic[T]):
         return sender.item
 
     def _withdraw(self, receiver: _Receiver[T]) -> None:
-        """Remove a cancelled receiver; what it was handed goes to the front."""
+        """Remove a cancelled receiver; put the item that it was handed to the front."""
         if receiver.numbered is not None:
             position, item = receiver.numbered
             self._handed -= 1
@@ -290,7 +291,3 @@ class FrontState(Generic[T]):
         self._senders.clear()
         self._receivers.clear()
         self._handed = 0
-
-
-def _order(entry: tuple[int, int, object]) -> tuple[int, int]:
-    return entry[:2]

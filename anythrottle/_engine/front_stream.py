@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from abc import abstractmethod
 from types import TracebackType
-from typing import Self, TypeVar, final
+from typing import Any, Self, TypeVar, final
 
 from anyio import ClosedResourceError
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
@@ -20,67 +21,27 @@ T_co = TypeVar("T_co", covariant=True)
 T_contra = TypeVar("T_contra", contravariant=True)
 
 
-@final
-class FrontSendStream(Live, ObjectSendStream[T_contra]):
-    """
-    The sending end of a front-of-stream channel, see :class:`create_front_stream`.
+class _FrontEnd(Live):
+    """What both ends of a stream have in common; each is open until it is closed."""
 
-    Like AnyIO's memory object send stream: it can be cloned, and is to be closed.
-    """
+    __slots__ = ("_closed", "_warns")
 
-    __slots__ = ("_closed", "_state")
+    _state: FrontState[Any]  # pyright: ignore[reportExplicitAny]
 
-    def __init__(self, state: FrontState[T_contra]) -> None:
-        self._state = state
+    def __init__(self, *, warns: bool) -> None:
         self._closed = False
-        state.open_senders += 1
+        #: Whether to warn if it was never closed.
+        self._warns = warns
 
-    def send_nowait(self, item: T_contra) -> None:
-        """
-        Send an item if that can be done without waiting.
-
-        :param item: the item
-        :raises ~anyio.WouldBlock: if the buffer is full and nobody waits to receive
-        :raises ~anyio.ClosedResourceError: if this end has been closed
-        :raises ~anyio.BrokenResourceError: if the receiving end has been closed
-
-        """
-        self._check_open()
-        self._state.send_nowait(item)
-
-    async def send(self, item: T_contra) -> None:
-        """
-        Send an item, and wait for room if the buffer is full.
-
-        Whoever is cancelled has not sent, with one exception that AnyIO's own streams know too:
-        asyncio's ``Task.cancel()`` in the very instant in which a receiver has taken the item.
-
-        :param item: the item
-        :raises ~anyio.ClosedResourceError: if this end has been closed, or is while waiting
-        :raises ~anyio.BrokenResourceError: if the receiving end has been closed, or is while
-            waiting
-
-        """
-        await checkpoint()
-        self._check_open()
-        await self._state.send(item, self)
-
-    def clone(self) -> FrontSendStream[T_contra]:
-        """
-        Return another sending end; the stream ends when all of them have been closed.
-
-        :raises ~anyio.ClosedResourceError: if this end has been closed
-
-        """
-        self._check_open()
-        return FrontSendStream(self._state)
+    @abstractmethod
+    def _leave(self) -> None:
+        """Note in the state that this end is closed."""
 
     def close(self) -> None:
         """Close this end."""
         if not self._closed:
             self._closed = True
-            self._state.open_senders -= 1
-            self._state.close_senders(self)
+            self._leave()
 
     async def aclose(self) -> None:
         """Close this end, like :meth:`close`."""
@@ -106,12 +67,79 @@ class FrontSendStream(Live, ObjectSendStream[T_contra]):
         self.close()
 
     def __del__(self) -> None:
-        if not self._closed:
-            _warn_unclosed(self)
+        if self._warns and not self._closed:
+            warnings.warn(
+                f"Unclosed <{type(self).__name__} at {id(self):x}>",
+                ResourceWarning,
+                stacklevel=1,
+                source=self,
+            )
 
 
 @final
-class FrontReceiveStream(Live, ObjectReceiveStream[T_co]):
+class FrontSendStream(_FrontEnd, ObjectSendStream[T_contra]):
+    """
+    The sending end of a front-of-stream channel, see :class:`create_front_stream`.
+
+    Like AnyIO's memory object send stream: it can be cloned, and is to be closed.
+    """
+
+    __slots__ = ("_state",)
+
+    _state: FrontState[T_contra]
+
+    def __init__(self, state: FrontState[T_contra]) -> None:
+        super().__init__(warns=True)
+        self._state = state
+        state.open_senders += 1
+
+    def send_nowait(self, item: T_contra) -> None:
+        """
+        Send an item if that can be done without waiting.
+
+        :param item: the item
+        :raises ~anyio.WouldBlock: if the buffer is full and no task waits to receive
+        :raises ~anyio.ClosedResourceError: if this end has been closed
+        :raises ~anyio.BrokenResourceError: if the receiving end has been closed
+
+        """
+        self._check_open()
+        self._state.send_nowait(item)
+
+    async def send(self, item: T_contra) -> None:
+        """
+        Send an item, and wait for room if the buffer is full.
+
+        A caller that is cancelled has not sent, with one exception, which AnyIO's own streams have
+        too: asyncio's ``Task.cancel()`` in the very instant in which a receiver has taken the item.
+
+        :param item: the item
+        :raises ~anyio.ClosedResourceError: if this end has been closed, or is while waiting
+        :raises ~anyio.BrokenResourceError: if the receiving end has been closed, or is while
+            waiting
+
+        """
+        await checkpoint()
+        self._check_open()
+        await self._state.send(item, self)
+
+    def clone(self) -> FrontSendStream[T_contra]:
+        """
+        Return another sending end; the stream ends when all of them have been closed.
+
+        :raises ~anyio.ClosedResourceError: if this end has been closed
+
+        """
+        self._check_open()
+        return FrontSendStream(self._state)
+
+    def _leave(self) -> None:
+        self._state.open_senders -= 1
+        self._state.close_senders(self)
+
+
+@final
+class FrontReceiveStream(_FrontEnd, ObjectReceiveStream[T_co]):
     """
     The receiving end of a front-of-stream channel, see :class:`create_front_stream`.
 
@@ -119,12 +147,13 @@ class FrontReceiveStream(Live, ObjectReceiveStream[T_co]):
     :meth:`put_back`.
     """
 
-    __slots__ = ("_closed", "_state", "_warns")
+    __slots__ = ("_state",)
+
+    _state: FrontState[T_co]
 
     def __init__(self, state: FrontState[T_co], *, warns: bool = True) -> None:
+        super().__init__(warns=warns)
         self._state = state
-        self._closed = False
-        self._warns = warns
         state.open_receivers += 1
 
     def receive_nowait(self) -> T_co:
@@ -174,7 +203,7 @@ class FrontReceiveStream(Live, ObjectReceiveStream[T_co]):
         Of those that were, the lowest position is received first. There is always room.
 
         :param item: the item, or one to take its place
-        :param position: its position as :meth:`receive_numbered` has told it, 0 or more
+        :param position: its position as :meth:`receive_numbered` has returned it, 0 or more
         :raises TypeError: if ``position`` is no int
         :raises ValueError: if ``position`` is negative
         :raises ~anyio.ClosedResourceError: if this end has been closed
@@ -193,39 +222,9 @@ class FrontReceiveStream(Live, ObjectReceiveStream[T_co]):
         self._check_open()
         return FrontReceiveStream(self._state, warns=self._warns)
 
-    def close(self) -> None:
-        """Close this end."""
-        if not self._closed:
-            self._closed = True
-            self._state.open_receivers -= 1
-            self._state.close_receivers(self)
-
-    async def aclose(self) -> None:
-        """Close this end, like :meth:`close`."""
-        self.close()
-
-    def statistics(self) -> MemoryObjectStreamStatistics:
-        """Return the state at this instant; what was put back counts as buffered."""
-        return self._state.statistics()
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ClosedResourceError
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if self._warns and not self._closed:
-            _warn_unclosed(self)
+    def _leave(self) -> None:
+        self._state.open_receivers -= 1
+        self._state.close_receivers(self)
 
 
 @final
@@ -268,9 +267,3 @@ class create_front_stream(  # noqa: N801 - a function to its users, as AnyIO's i
 
         state: FrontState[T] = FrontState(max_buffer_size)
         return FrontSendStream(state), FrontReceiveStream(state)
-
-
-def _warn_unclosed(end: object) -> None:
-    warnings.warn(
-        f"Unclosed <{type(end).__name__} at {id(end):x}>", ResourceWarning, stacklevel=2, source=end
-    )

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import logging
-from operator import itemgetter
-from typing import TypeVar, final
+from typing import final
 
 from .backlog import Backlog
-from .job_record import JobRecord
+from .job_record import I, JobRecord, T
 from .outcome import Outcome, raisable
 from .run_state import RunState
 from .sink import ResultSink
-
-I = TypeVar("I")  # noqa: E741 - an item
-T = TypeVar("T")
 
 _logger = logging.getLogger("anythrottle")
 
@@ -23,15 +19,15 @@ class Gathering(ResultSink[I, T]):
     """
     A result sink that gathers the values of all jobs, and ends the run with the first error.
 
-    :param backlog: where the jobs come from
+    :param backlog: the jobs
     :param run: the run
-    :param keep: whether the values are kept at all
+    :param keep: whether the values are kept
 
     """
 
     __slots__ = ("_backlog", "_keep", "_run", "_values")
 
-    def __init__(self, backlog: Backlog[I, T], run: RunState, *, keep: bool) -> None:
+    def __init__(self, backlog: Backlog[I, T], run: RunState, *, keep: bool = True) -> None:
         self._backlog = backlog
         self._run = run
         self._keep = keep
@@ -56,7 +52,7 @@ class Race(ResultSink[I, T]):
     """
     A result sink that ends the run with the first success.
 
-    :param backlog: where the jobs come from
+    :param backlog: the jobs
     :param run: the run
 
     """
@@ -67,7 +63,7 @@ class Race(ResultSink[I, T]):
         self._backlog = backlog
         self._run = run
         self._winner: Outcome[I, T] | None = None
-        self._errors: list[tuple[int, Exception]] = []
+        self._errors: dict[int, Exception] = {}
         self._source_error: BaseException | None = None
 
     def succeed(self, record: JobRecord[I, T]) -> None:
@@ -79,7 +75,7 @@ class Race(ResultSink[I, T]):
     def fail(self, record: JobRecord[I, T], error: BaseException) -> None:
         self._backlog.finish(record)
         if self._winner is None:
-            self._errors.append((record.position, raisable(error, str(record))))
+            self._errors[record.position] = raisable(error, str(record))
         else:
             _logger.error("%s has failed while it was cancelled", record, exc_info=error)
 
@@ -88,18 +84,18 @@ class Race(ResultSink[I, T]):
         return True
 
     def result(self) -> Outcome[I, T]:
-        """Return the first success, or raise what there was instead."""
+        """Return the first success, or raise the errors that there were instead."""
         if self._winner is not None:
             return self._winner
 
+        errors = [self._errors[position] for position in sorted(self._errors)]
         if self._source_error is not None:
-            for _, error in sorted(self._errors, key=itemgetter(0)):
+            for error in errors:
                 self._source_error.add_note(f"Before that, a job has failed: {error!r}")
 
             raise self._source_error
 
-        if not self._errors:
+        if not errors:
             raise ValueError("items must not be empty: first() has nothing to return")
 
-        errors = [error for _, error in sorted(self._errors, key=itemgetter(0))]
         raise ExceptionGroup("no job has succeeded", errors)

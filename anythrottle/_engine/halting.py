@@ -1,4 +1,4 @@
-"""Asks the user's ``halt`` whether a run is to end because of what has failed in it."""
+"""Asks the user's ``halt`` whether a run is to end because jobs have failed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from .._jobs import discard
 from .run_state import RunState
 from .throttler_statistics import ThrottlerStatistics
 
-#: Returns, by the statistics of a run, whether nothing more is to be started in it.
+#: Takes the statistics of a run, and returns whether the run is to start nothing more.
 Halt: TypeAlias = Callable[[ThrottlerStatistics], bool]
 
 
 def check_halt(value: object) -> None:
-    """Raise unless something can be a ``halt``, or ``None``."""
+    """Raise if a value is neither ``None`` nor a function that can be a ``halt``."""
     if value is not None and not callable(value):
         raise TypeError(f"halt must be a function of ThrottlerStatistics, not {value!r}")
 
@@ -24,12 +24,12 @@ def asking(
     halt: Halt | None, run: RunState, statistics: Callable[[], ThrottlerStatistics]
 ) -> Callable[[], None] | None:
     """
-    Return what is to be called after each failure of a run that is about to begin.
+    Return the function to be called after each failure of a run that is about to begin.
 
     :param halt: the function that may end the run, ``None`` for none
     :param run: the run
-    :param statistics: returns the state at an instant, over all runs
-    :return: ``None`` if nothing is
+    :param statistics: returns the state at this instant, over all runs
+    :return: ``None`` if there is no ``halt``
 
     """
     if halt is None:
@@ -63,7 +63,7 @@ def _answer(halt: Halt, statistics: ThrottlerStatistics) -> bool:
 
 
 def _since(before: ThrottlerStatistics, now: ThrottlerStatistics) -> ThrottlerStatistics:
-    """Return a state with what has been counted since another one."""
+    """Return a state that counts from an earlier one on."""
     return replace(
         now,
         started=now.started - before.started,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar, cast, final
 
 from .._jobs import JobOf
@@ -13,62 +14,47 @@ T = TypeVar("T")
 
 
 @final
+@dataclass(slots=True, eq=False, repr=False)
 class JobRecord(Generic[I, T]):
     """
-    A job, and what has become of it so far; whichever part of the engine has it fills it in.
+    A job, and what has become of it so far; the part of the engine that has it fills it in.
 
-    :ivar item: what it was made for; a throttler's jobs are their own items
+    :ivar item: the item that it was made for; without a ``func``, the job itself
     :ivar job: the job, or the replacement that goes instead
     :ivar position: its place in the order of first starts; -1 before it is known
-    :ivar rank: by which it is put back: its position, unless it was put before all others
-    :ivar cost: what an attempt costs, ``None`` before it is known
+    :ivar rank: its place when it is put back: its position, unless it was put before all others
+    :ivar cost: what an attempt costs; ``None`` before it is known, or if all jobs cost the same
     :ivar attempts: how often it was started
-    :ivar errors: how many of its starts have ended with an error, and not been its last
+    :ivar errors: how many of its starts have ended with an error, and were not its last
     :ivar throttles: how many of its starts were throttled
-    :ivar retry_after: what the service has said of these last, in seconds; ``None`` if nothing
+    :ivar retry_after: the last that the service has asked for, in seconds; ``None`` if it never has
     :ivar waited: how long it has waited for its turns, in seconds
     :ivar duration: how long the last attempt took, in seconds
-    :ivar undelivered: whether it has ended, and what it has ended with is still to be delivered:
-        :attr:`value`, unless there is an :attr:`error`
-    :ivar error: what it has failed with, if it has ended so
+    :ivar undelivered: whether it has ended, and its :attr:`value` or :attr:`error` is still to be
+        delivered
+    :ivar error: the error with which it has failed, if it has
 
     """
 
-    __slots__ = (
-        "attempts",
-        "cost",
-        "duration",
-        "error",
-        "errors",
-        "item",
-        "job",
-        "position",
-        "rank",
-        "retry_after",
-        "throttles",
-        "undelivered",
-        "value",
-        "waited",
-    )
-
-    value: T
-
-    def __init__(self, item: I, job: JobOf[T], position: int = -1) -> None:
-        self.item = item
-        self.job = job
-        self.position = self.rank = position
-        self.cost: Cost | None = None
-        self.attempts = self.errors = self.throttles = 0
-        self.retry_after: float | None = None
-        self.waited = 0.0
-        self.duration = 0.0
-        self.undelivered = False
-        self.error: BaseException | None = None
+    item: I
+    job: JobOf[T]
+    position: int = -1
+    rank: int = -1
+    cost: Cost | None = None
+    attempts: int = 0
+    errors: int = 0
+    throttles: int = 0
+    retry_after: float | None = None
+    waited: float = 0.0
+    duration: float = 0.0
+    undelivered: bool = False
+    value: T = field(init=False)
+    error: BaseException | None = None
 
     def replace(self, job: JobOf[T]) -> None:
-        """Run another job instead from now on."""
+        """Replace the job by another one from now on."""
         if self.item is self.job:
-            # A throttler's: it is what remains to be done from now on.
+            # The item is the job itself, so that what remains to be done is the new one.
             self.item = cast("I", job)
 
         self.job = job
@@ -78,14 +64,10 @@ class JobRecord(Generic[I, T]):
         return f"job {self.position}"
 
     def outcome(self, error: BaseException | None = None) -> Outcome[I, T]:
-        """Return how the job has ended: with an error, or as it did by itself."""
-        draft: Draft[I, T] = Draft()
-        draft.index = self.position
-        draft.item = self.item
-        draft.result = self.value if error is None else None
-        draft.error = error
-        draft.attempts = self.attempts
-        draft.waited = self.waited
-        draft.duration = self.duration
+        """Return the outcome of the job: a failure if there is an error, else a success."""
+        result = self.value if error is None else None
+        draft: Draft[I, T] = Draft(
+            self.position, self.item, result, error, self.attempts, self.waited, self.duration
+        )
         draft.__class__ = Outcome  # type: ignore[assignment] # the same slots, frozen
         return draft  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""The options that a throttler and all its kin have in common: how jobs are run, checked once."""
+"""The options of a throttler, `amap()` and related functions: how jobs are run, checked once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Concurrency: TypeAlias = int | anyio.CapacityLimiter | None
 #: How many results may wait if nothing bounds how many jobs run at once.
 _RESULTS_WAITING = 100
 
-#: The same for each job, or a function that tells it of an item.
+#: The cost of each job, or a function that returns it for an item.
 CostOf: TypeAlias = Cost | Callable[[I], Cost]
 
 
@@ -34,14 +34,14 @@ CostOf: TypeAlias = Cost | Callable[[I], Cost]
 @dataclass(frozen=True, slots=True)
 class JobOptions(Generic[I]):
     """
-    What holds for all jobs of a throttler, or of a call of one of its kin; checked.
+    The options that hold for all jobs of a throttler, or of one call of `amap()` or the like.
 
-    :ivar limiter: what lets a job pass, ``None`` for no limit
+    :ivar limiter: the limiter that the jobs wait for, ``None`` for no limit
     :ivar concurrency: how many jobs run at once at most, or slots that may be shared
-    :ivar cost: what a start of a job costs, or a function that tells it of an item
+    :ivar cost: what a start of a job costs, or a function that returns it for an item
     :ivar priority: that of the jobs' turns among others that use the limiter: lower goes first
     :ivar attempts: how often a job is tried
-    :ivar observer: is told what becomes of the jobs
+    :ivar observer: is notified of what becomes of the jobs
 
     """
 
@@ -63,7 +63,7 @@ class JobOptions(Generic[I]):
         observer: Observer | None,
     ) -> Self:
         """
-        Return the options that these parameters are.
+        Return the options that these parameters make.
 
         :raises TypeError: if a parameter is of the wrong type
         :raises ValueError: if a parameter is out of its range
@@ -83,16 +83,16 @@ def limiter_of(
     limiter: Limiter | str | None, time_window: float | None, per_time_window: int | None
 ) -> Limiter:
     """
-    Return a limiter as it is, or that of a window, by default 100 in a minute.
+    Return the limiter, or one for the window, by default 100 in a minute.
 
-    :raises TypeError: if there are both, or a parameter is of the wrong type
+    :raises TypeError: if both are given, or a parameter is of the wrong type
     :raises ValueError: if a parameter is out of its range
 
     """
     if limiter is None:
         window = 60.0 if time_window is None else check_seconds("time_window", time_window)
         limit = 100 if per_time_window is None else check_count("per_time_window", per_time_window)
-        # The workers' own checkpoint is enough.
+        # Its own checkpoint is not needed: the workers have one.
         return RateLimiter(WindowTokenBucket(limit, window), fast_acquire=True)
 
     if time_window is not None or per_time_window is not None:
@@ -106,9 +106,9 @@ def limiter_of(
 
 def _check_concurrency(value: Concurrency, limiter: Limiter | None) -> None:
     """
-    Check what has been given as ``concurrency``.
+    Check a value given as ``concurrency``.
 
-    :raises TypeError: if it can be none
+    :raises TypeError: if it cannot be one
     :raises ValueError: if it is below 1, or the limiter's own: each job would take two slots of it
 
     """
@@ -124,7 +124,7 @@ def _check_concurrency(value: Concurrency, limiter: Limiter | None) -> None:
 
 def results_waiting(concurrency: Concurrency, limiter: Limiter | None) -> Callable[[], float]:
     """
-    Return a function that says how many results may wait to be consumed: as many as run at once.
+    Return a function that returns how many results may wait: as many as jobs run at once.
 
     The limiter's own concurrency counts if there is no other.
     """
@@ -132,7 +132,7 @@ def results_waiting(concurrency: Concurrency, limiter: Limiter | None) -> Callab
         return lambda: concurrency
 
     def as_many_as_run() -> float:
-        # Asked each time, because it may change during a run.
+        # Read each time, because it may change during a run.
         slots = slots_of(limiter) if concurrency is None else concurrency
         total = slots.total_tokens if isinstance(slots, anyio.CapacityLimiter) else slots
         return _RESULTS_WAITING if total == inf else max(total, 1)
@@ -142,9 +142,9 @@ def results_waiting(concurrency: Concurrency, limiter: Limiter | None) -> Callab
 
 def _check_cost(cost: CostOf[I], limiter: Limiter | None) -> None:
     """
-    Raise at once what each job would be refused with: if a cost is none, or does not fit.
+    Raise at once the error that each job would be refused with, for a wrong or too high cost.
 
-    Of limiters of a user's own, the first job tells.
+    With a limiter of the user's own, the first job will show it.
     """
     if callable(cost):
         return

@@ -21,8 +21,8 @@ class Outcome(Generic[I_co, T_co]):
 
     :ivar int index: the job's place in the order given, from 0 on
     :ivar item: the job, or the item that it was made for
-    :ivar result: what it returned, ``None`` if it failed; :attr:`value` tells the two apart
-    :ivar error: what it raised at last, ``None`` if it succeeded
+    :ivar result: what it returned, ``None`` if it failed; :attr:`value` distinguishes the two
+    :ivar error: the error of its last attempt, ``None`` if it succeeded
     :ivar int attempts: how often it was started; a start that was cut off is not counted
     :ivar float waited: how long it has waited for its turns, in seconds
     :ivar float duration: how long its last attempt took, in seconds
@@ -52,14 +52,13 @@ class Outcome(Generic[I_co, T_co]):
         return cast("T_co", self.result)
 
 
+@dataclass(slots=True)
 class Draft(Generic[I, T]):
     """
-    An outcome that is not frozen yet: it has the same slots, and becomes one by its class.
+    An outcome that is not frozen yet: it has the same slots, and its class is then changed.
 
     The constructor of a frozen dataclass takes three times as long.
     """
-
-    __slots__ = ("attempts", "duration", "error", "index", "item", "result", "waited")
 
     index: int
     item: I
@@ -71,7 +70,7 @@ class Draft(Generic[I, T]):
 
 
 def raisable(error: BaseException, job: str) -> Exception:
-    """Return what to raise because of a job's error: never a cancellation, which none asked for."""
+    """Return what to raise for a job's error, so that it does not look like a cancellation."""
     if isinstance(error, Exception):
         return error
 
@@ -82,7 +81,7 @@ def raisable(error: BaseException, job: str) -> Exception:
 
 def uncancelled(error: BaseException, what: str) -> BaseException:
     """
-    Return an error, or what to raise instead if it is a cancellation, but none of the run.
+    Return the error, or what to raise instead of a cancellation that is not the run's.
 
     :param what: what has raised it
 

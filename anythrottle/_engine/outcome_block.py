@@ -5,23 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Generic, TypeVar, final
+from typing import Generic, final
 
 from .cancellation import is_cancellation
+from .job_record import I, T
 from .outcome_feed import OutcomeFeed
 from .outcomes import Outcomes
 from .workers import WorkerPool, cancelled_by_others, tasks_of
-
-I = TypeVar("I")  # noqa: E741 - an item
-T = TypeVar("T")
 
 
 @final
 class OutcomeBlock(AbstractAsyncContextManager[Outcomes[I, T]], Generic[I, T]):
     """
-    Runs jobs from its begin to its end, while their outcomes are iterated over.
+    Runs jobs while the block lasts, in which their outcomes are iterated over.
 
-    :param begin: returns what the outcomes come out of, and the pool that runs the jobs; called in
+    :param begin: returns the iterator of the outcomes and the pool that runs the jobs; called in
         the task that enters the block
 
     """
@@ -54,7 +52,7 @@ class OutcomeBlock(AbstractAsyncContextManager[Outcomes[I, T]], Generic[I, T]):
         cut_off = exc is not None and is_cancellation(exc) and run.cancellation.is_under_way()
         feed.leave()
         run.cancel()
-        # An error of the block's own is to leave it as it is, and not to cancel anything else.
+        # An error that the block has raised leaves it unchanged, and cancels nothing else.
         given = (exc_type, exc, traceback) if cut_off else (None, None, None)
         try:
             swallowed = await self._tasks.__aexit__(*given)
@@ -65,7 +63,7 @@ class OutcomeBlock(AbstractAsyncContextManager[Outcomes[I, T]], Generic[I, T]):
                 run.log_failure()
                 raise
 
-            # It has come after the error of the block's own.
+            # This error has come after that of the block.
             swallowed = False
         finally:
             feed.end_block()

@@ -5,22 +5,19 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Self, TypeVar, final
+from typing import Self, final
 
 import anyio
 
 from .._limiters.live import Live
 from .._loops.event_loop import Parked
 from .backlog import Backlog
-from .job_record import JobRecord
+from .job_record import I, JobRecord, T
 from .outcome import Outcome
 from .run_state import RunState
 from .sink import ResultSink
 from .tally import Tally
 from .throttler_statistics import Ended, ThrottlerStatistics
-
-I = TypeVar("I")  # noqa: E741 - an item
-T = TypeVar("T")
 
 _logger = logging.getLogger("anythrottle")
 
@@ -28,13 +25,13 @@ _logger = logging.getLogger("anythrottle")
 @final
 class OutcomeFeed(Live, Parked, ResultSink[I, T]):
     """
-    A result sink that is an async iterator of outcomes; parked while it is waited for.
+    A result sink that is an async iterator of outcomes; parked while a task waits for the next.
 
-    :param backlog: where the jobs come from
+    :param backlog: the jobs
     :param run: the run
     :param tally: counts the calls that have ended
-    :param statistics: returns the state at an instant, of which it knows how the run has ended
-    :param most_waiting: tells how many outcomes may wait, or be held back for the order
+    :param statistics: returns the state at this instant, given how the run has ended
+    :param most_waiting: returns how many outcomes may wait, or be held back for the order
     :param ordered: whether the outcomes come in the order of the items
 
     """
@@ -45,7 +42,6 @@ class OutcomeFeed(Live, Parked, ResultSink[I, T]):
         "_error",
         "_how",
         "_left",
-        "_loop",
         "_most_waiting",
         "_next",
         "_ordered",
@@ -73,21 +69,18 @@ class OutcomeFeed(Live, Parked, ResultSink[I, T]):
         self._statistics = statistics
         #: How the run has ended, if it has by itself.
         self._how: Ended | None = None
-        self._loop = run.loop
         self._most_waiting = most_waiting
         self._ordered = ordered
-        #: Outcomes that have not been handed over; by position, if they have to come in order.
+        #: Outcomes that have not been taken; by position, if they have to come in order.
         self._waiting: deque[Outcome[I, T]] | dict[int, Outcome[I, T]] = {} if ordered else deque()
-        #: The position of the outcome to be handed over next, if they have to come in order.
+        #: The position of the next outcome, if they have to come in order.
         self._next = 0
         self._waited_for = False
         self._ended = False
         self._left = False
         self._error: BaseException | None = None
 
-    @property
-    def bounded(self) -> bool:
-        return True
+    bounded = True
 
     def has_room(self, record: JobRecord[I, T]) -> bool:
         if not self._ordered:
@@ -118,12 +111,12 @@ class OutcomeFeed(Live, Parked, ResultSink[I, T]):
         if not (self._left or self._error or self._run.failure):
             self._how = self._run.how
 
-        self._loop.wake(self)
+        self._run.loop.wake(self)
 
     def leave(self) -> None:
         """Note that no outcomes will be asked for any more."""
         self._left = True
-        self._loop.wake(self)
+        self._run.loop.wake(self)
 
     def stop(self) -> None:
         """Start no more calls; those that run go on, and their outcomes are still to come."""
@@ -135,7 +128,7 @@ class OutcomeFeed(Live, Parked, ResultSink[I, T]):
         return self._statistics(self._how)
 
     def end_block(self) -> None:
-        """Take back what was cut off, and log the errors whose outcomes were not asked for."""
+        """Put back the jobs that were cut off, and log the errors whose outcomes were not taken."""
         self._backlog.end_run()
         if self._error is not None:
             _logger.error("the source has failed", exc_info=self._error)
@@ -175,7 +168,7 @@ class OutcomeFeed(Live, Parked, ResultSink[I, T]):
 
             self._waited_for = True
             try:
-                await self._loop.park(self)
+                await self._run.loop.park(self)
             finally:
                 self._waited_for = False
 
@@ -186,12 +179,12 @@ class OutcomeFeed(Live, Parked, ResultSink[I, T]):
             self._waiting.append(outcome)
 
         if self._waited_for:
-            self._loop.wake(self)
+            self._run.loop.wake(self)
 
     def _take(self) -> Outcome[I, T] | None:
         if isinstance(self._waiting, dict):
             if self._ended and self._waiting:
-                # What was put back does not come any more.
+                # Jobs that were put back will not end any more.
                 self._next = min(self._waiting)
 
             outcome = self._waiting.pop(self._next, None)

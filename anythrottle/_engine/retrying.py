@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import random
-from math import inf
-from typing import cast, final
+from typing import cast
 
-from .._limiters.throttling import note_last_throttle
 from .._policies.checks import check_seconds
 from .attempts import Attempts
 
@@ -19,7 +17,7 @@ def back_off(failures: int) -> float:
     """
     Return how long to wait after so many failed attempts, in seconds.
 
-    It is drawn evenly from all that lies below an exponentially growing bound: "full jitter" of
+    It is drawn evenly from 0 to an exponentially growing bound: "full jitter" of
     Marc Brooker, "Exponential backoff and jitter", AWS Architecture Blog, 2015.
 
     """
@@ -27,70 +25,39 @@ def back_off(failures: int) -> float:
     return random.uniform(0, bound)  # noqa: S311 - no secret
 
 
-@final
-class Retrying:
+def delay_before_next(attempts: Attempts, error: BaseException, errors: int) -> float | None:
     """
-    Decides whether a job goes again.
+    Return after how many seconds a job goes again, one attempt at which has failed.
 
-    :param attempts: how often it is tried, and after what
+    :param attempts: how often the job is tried, and after what
+    :param errors: how many attempts at the job have failed, this one included, and without those
+        that were throttled: these do not make the back-off grow
+    :return: ``None`` if the error is the job's last
+    :raises Exception: an error of the function that was given as ``retry_on``, or one because of
+        what it has returned
 
     """
+    retry_on = attempts.retry_on
+    if retry_on is None or not isinstance(error, Exception):
+        return None
 
-    __slots__ = ("_most_errors", "_most_throttles", "_retry_on")
+    if not isinstance(retry_on, (type, tuple)):
+        answer = retry_on(error)
+        if not isinstance(answer, bool):
+            answer = check_seconds("what retry_on returns", answer, zero=True)
+    else:
+        types = cast("type[Exception] | tuple[type[Exception], ...]", retry_on)
+        answer = isinstance(error, types) or _is_all(error, types)
 
-    def __init__(self, attempts: Attempts) -> None:
-        self._most_errors = inf if attempts.max_attempts is None else attempts.max_attempts
-        self._most_throttles = inf if attempts.max_throttles is None else attempts.max_throttles
-        self._retry_on = attempts.retry_on
+    if answer is False:
+        return None
 
-    def delay_before_next(self, error: BaseException, errors: int) -> float | None:
-        """
-        Return after how many seconds to go again, now that an attempt has failed.
+    if attempts.max_attempts is not None and errors >= attempts.max_attempts:
+        times = "1 attempt" if errors == 1 else f"{errors} attempts"
+        error.add_note(f"It was the last of {times}.")
+        return None
 
-        :param errors: how many attempts at the job have failed, this one included: those that
-            were throttled do not make the back-off grow
-        :return: ``None`` if the error is the job's last
-        :raises Exception: what the function has raised that was given as ``retry_on``, or because
-            of what it has returned
-
-        """
-        retry_on = self._retry_on
-        if retry_on is None or not isinstance(error, Exception):
-            return None
-
-        if not isinstance(retry_on, (type, tuple)):
-            answer = retry_on(error)
-            if not isinstance(answer, bool):
-                answer = check_seconds("what retry_on returns", answer, zero=True)
-        else:
-            types = cast("type[Exception] | tuple[type[Exception], ...]", retry_on)
-            answer = isinstance(error, types) or _is_all(error, types)
-
-        if answer is False:
-            return None
-
-        if errors >= self._most_errors:
-            attempts = "1 attempt" if errors == 1 else f"{errors} attempts"
-            error.add_note(f"It was the last of {attempts}.")
-            return None
-
-        return back_off(errors) if answer is True else answer
-
-    def is_last_throttle(
-        self, error: BaseException, throttles: int, retry_after: float | None
-    ) -> bool:
-        """
-        Return whether a job that was throttled may not go again; if so, note that on its error.
-
-        :param throttles: how often the job was throttled, this time included
-        :param retry_after: what the service has said last, in seconds; ``None`` if it never has
-
-        """
-        if throttles < self._most_throttles:
-            return False
-
-        note_last_throttle(error, throttles, retry_after)
-        return True
+    return back_off(errors) if answer is True else answer
 
 
 def _is_all(error: Exception, types: type[Exception] | tuple[type[Exception], ...]) -> bool:

@@ -1,4 +1,4 @@
-"""Gives the library's logger a handler and a level for as long as a run takes."""
+"""Gives the library's logger a handler and a level while a run lasts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .._policies.checks import check_count
 
 _logger = logging.getLogger("anythrottle")
 
-#: What the runs under way have asked for, and what was there before the first of them.
+#: What the runs under way have asked for, and the level before the first of them.
 _handlers: list[logging.Handler] = []
 _levels: list[int] = []
 _level_before = logging.NOTSET
@@ -21,7 +21,7 @@ def logging_during_run(handler: logging.Handler | None, level: int | None) -> Ge
     """
     Attach ``handler`` and set ``level``, and undo both at the end.
 
-    Runs may overlap: a handler is attached once, and of several levels the lowest holds.
+    Runs may overlap: a handler is attached once, and the lowest level holds.
     """
     global _level_before  # noqa: PLW0603 - the logger is global too
     attached = handler is not None and (handler in _handlers or handler not in _logger.handlers)
@@ -50,7 +50,7 @@ def logging_during_run(handler: logging.Handler | None, level: int | None) -> Ge
 
 
 def check_handler(handler: object) -> logging.Handler | None:
-    """Return a handler, or raise if it can be none."""
+    """Return the handler, or raise if it cannot be one."""
     if handler is not None and not isinstance(handler, logging.Handler):
         raise TypeError(f"log_handler must be a logging.Handler, not {handler!r}")
 
@@ -58,7 +58,7 @@ def check_handler(handler: object) -> logging.Handler | None:
 
 
 def check_level(level: object) -> int | None:
-    """Return a level as a number, or raise if it can be none."""
+    """Return the level as a number, or raise if it cannot be one."""
     if isinstance(level, str):
         levels = logging.getLevelNamesMapping()
         if level not in levels:

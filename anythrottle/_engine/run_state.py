@@ -1,4 +1,4 @@
-"""Where a run stands between its begin and its end, and what has ended it."""
+"""The state of a run: its phase, and what has ended it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _logger = logging.getLogger("anythrottle")
 
 
 class Phase(Enum):
-    """Where a run stands."""
+    """The phase of a run."""
 
     #: Jobs are started.
     RUNNING = auto()
-    #: Nothing more is started; what runs goes on to its end.
+    #: Nothing more is started; the jobs that run go on to their ends.
     STOPPING = auto()
-    #: What runs is cancelled as well.
+    #: The jobs that run are cancelled as well.
     CANCELLED = auto()
-    #: So it is, because all that was wanted has been done before: what fails now is late.
+    #: As CANCELLED, because all that was wanted is done: later errors are only logged.
     WON = auto()
-    #: All that was to be done has been done.
+    #: Everything is done.
     DONE = auto()
 
 
@@ -44,22 +44,22 @@ class RunState:
     Only its own methods change :attr:`phase`, :attr:`how` and :attr:`failure`. Every part of
     the run may call :meth:`stop` and :meth:`fail`; the other methods say which part calls them.
 
-    :param change: what a worker waits for that finds nothing to start, told by each part that
-        may have changed that
+    :param change: the change that a worker with nothing to start waits for; each part of the run
+        that may have caused it notifies it
     :param loop: the event loop
-    :param host_waits: whether the task that runs it does nothing but wait for the others
+    :param host_waits: whether the task that runs it only waits for the others
 
     :ivar loop: the event loop
-    :ivar cancellation: tells whether the run is being cancelled
-    :ivar phase: where it stands
-    :ivar how: how it has ended, or will if nothing else comes between
+    :ivar cancellation: knows whether the run is being cancelled
+    :ivar phase: its phase
+    :ivar how: how it has ended, or will end if nothing else happens
     :ivar failure: the error that has ended it
-    :ivar entering: the scope in which the admission waits, and that one alone sets it
+    :ivar entering: the scope in which the admission waits; only the admission sets it
+    :ivar task_scope: the scope in which all its jobs run; the worker pool sets it as it begins
 
     """
 
     __slots__ = (
-        "_task_scope",
         "cancellation",
         "change",
         "entering",
@@ -67,9 +67,10 @@ class RunState:
         "how",
         "loop",
         "phase",
+        "task_scope",
     )
 
-    _task_scope: anyio.CancelScope
+    task_scope: anyio.CancelScope
 
     def __init__(self, change: Change, loop: EventLoop, *, host_waits: bool) -> None:
         self.change = change
@@ -82,17 +83,8 @@ class RunState:
 
     @property
     def is_ending(self) -> bool:
-        """Whether it ends before all is done, or because all is that was wanted."""
+        """Whether it ends before everything is done, or because all that was wanted is done."""
         return self.phase is Phase.WON or self.how != "done" or self.failure is not None
-
-    def begin(self, task_scope: anyio.CancelScope) -> None:
-        """
-        Begin; for the worker pool.
-
-        :param task_scope: the scope that all its jobs run in
-
-        """
-        self._task_scope = task_scope
 
     def exhaust(self) -> None:
         """Start nothing more, because there is nothing left; for the dispatcher."""
@@ -100,7 +92,7 @@ class RunState:
             self.phase = Phase.STOPPING
 
     def stop(self, why: Literal["stopped", "halted"] = "stopped") -> None:
-        """Start nothing more; what runs goes on."""
+        """Start nothing more; the jobs that run go on."""
         if self.how == "done":
             self.how = why
 
@@ -115,17 +107,17 @@ class RunState:
             self.phase = Phase.DONE
 
     def cancel(self) -> None:
-        """Start nothing more, and cancel what runs; for the owner of the run."""
+        """Start nothing more, and cancel the jobs that run; for the owner of the run."""
         self.phase = Phase.CANCELLED
-        self._task_scope.cancel()
+        self.task_scope.cancel()
 
     def win(self) -> None:
-        """Cancel what runs, because all that was wanted has been done; for a result sink."""
+        """Cancel the jobs that run, because all that was wanted is done; for a result sink."""
         self.cancel()
         self.phase = Phase.WON
 
     def note_end(self) -> None:
-        """Note that the workers are gone, be it by themselves or not; for the worker pool."""
+        """Note that all workers have ended, by themselves or not; for the worker pool."""
         if self.phase in (RUNNING, Phase.STOPPING):
             self.phase = Phase.CANCELLED
 
@@ -133,8 +125,8 @@ class RunState:
         """
         End the run with an error; any but the first is noted on the first, and logged.
 
-        :param error: not what the cancellation of the run has caused: if it is a cancellation all
-            the same, it becomes a :exc:`RuntimeError`
+        :param error: the error, not one that the run's cancellation has caused: a cancellation of
+            another kind becomes a :exc:`RuntimeError`
         :param what: what has raised it
 
         """
@@ -149,7 +141,7 @@ class RunState:
             _logger.error("another error while the run ended: %r", error, exc_info=error)
 
     def raise_failure(self) -> None:
-        """Raise what has ended the run, if that was an error; for the owner of the run."""
+        """Raise the error that has ended the run, if there is one; for the owner of the run."""
         failure, self.failure = self.failure, None
         if failure is not None:
             try:
@@ -159,7 +151,7 @@ class RunState:
                 del failure
 
     def log_failure(self) -> None:
-        """Log what would have ended the run, had it not been cancelled; for its owner."""
+        """Log the error that would have ended the run if it were not cancelled; for its owner."""
         failure, self.failure = self.failure, None
         if failure is not None:
             _logger.error("error in a run that was cancelled", exc_info=failure)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Generic, TypeVar, final
+from typing import Generic, final
 
 import anyio
 
@@ -15,6 +15,7 @@ from .backlog import Backlog
 from .cancellation import RunCancellation
 from .consuming import Consumer, consume
 from .halting import Halt, asking
+from .job_record import I, T
 from .options import JobOptions, results_waiting
 from .outcome import uncancelled
 from .run_state import RunState
@@ -23,18 +24,15 @@ from .throttler_results import ThrottlerResults
 from .throttler_statistics import Ended, ThrottlerStatistics, statistics_of
 from .workers import WorkerPool, run_to_end
 
-I = TypeVar("I")  # noqa: E741 - an item
-T = TypeVar("T")
-
 
 @final
 class Runs(Generic[I, T]):
     """
-    Runs jobs, and carries on where an earlier run has left them.
+    Runs jobs, and continues where an earlier run has left them.
 
     :param backlog: the jobs
     :param options: how they are run
-    :param consumer: is given what becomes of them, ``None`` for none
+    :param consumer: takes what becomes of them, ``None`` for none
     :param halt: ends a run after a failure, ``None`` for never
 
     """
@@ -46,11 +44,11 @@ class Runs(Generic[I, T]):
         "_ended",
         "_halt",
         "_options",
-        "_run",
         "_statistics",
         "_tally",
         "backlog",
         "closed",
+        "current",
         "results",
     )
 
@@ -74,27 +72,22 @@ class Runs(Generic[I, T]):
             most_waiting=results_waiting(options.concurrency, options.limiter),
         )
         self._clock = LoopClock(weakly(self._shift), "the throttler")
-        # Not a method of this object, which would then be in a cycle with its run.
+        # A method would put this object in a reference cycle with its run.
         self._statistics = partial(
             statistics_of, backlog, self._tally, options.limiter, self._clock
         )
         #: The run that is under way.
-        self._run: RunState | None = None
+        self.current: RunState | None = None
         #: How the last run has ended.
         self._ended: Ended | None = None
         #: Whether nothing is to be run any more.
         self.closed = False
 
-    @property
-    def under_way(self) -> bool:
-        """Whether there is a run now."""
-        return self._run is not None
-
     def check_open(self) -> None:
         """
-        Raise if nothing is to be run any more.
+        Raise if it has been closed.
 
-        :raises ~anyio.ClosedResourceError: then
+        :raises ~anyio.ClosedResourceError: if so
 
         """
         if self.closed:
@@ -104,34 +97,36 @@ class Runs(Generic[I, T]):
         """
         Raise if a run is under way.
 
-        :raises ~anyio.BusyResourceError: then
+        :raises ~anyio.BusyResourceError: if so
 
         """
-        # A run whose loop is no more, or was the parent process's, is not under way.
+        # A run does not count if its loop has ended, or was the parent process's.
         self._clock.peek()
-        if self._run is not None:
+        if self.current is not None:
             raise anyio.BusyResourceError("running")
 
     async def run(self, on_begun: Callable[[], None]) -> None:
         """
-        Run until all is done, if that may be.
+        Run until everything is done, or until something ends the run before.
 
-        :param on_begun: is called as soon as jobs may start
+        :param on_begun: called as soon as jobs may start
 
         """
         source = self.backlog.source
         interrupted_before = source.interrupted
         consumer = self._consumer
         run = RunState(self.backlog.change, self._clock.loop(), host_waits=consumer is None)
-        pool = self._new_pool(run)
-        self._run = run
+        self._ended = None
+        self._tally.begin_run(run.loop.time)
+        ask = asking(self._halt, run, self._statistics)
+        pool = WorkerPool(
+            self.backlog, self.results, self._options, run, resumable=True, on_failure=ask
+        )
+        consuming = None if consumer is None else partial(consume, self.results, consumer, run)
+        self.current = run
         try:
             self.results.begin_run()
-            await run_to_end(
-                pool,
-                None if consumer is None else partial(consume, self.results, consumer, run),
-                on_begun,
-            )
+            await run_to_end(pool, consuming, on_begun)
         finally:
             self._end_run(run)
 
@@ -142,14 +137,14 @@ class Runs(Generic[I, T]):
 
     def stop(self) -> None:
         """Start nothing more in the run that is under way, if there is one."""
-        if self._run is not None:
-            self._run.stop()
+        if self.current is not None:
+            self.current.stop()
 
     async def close(self) -> None:
         """
-        Close the source, and run nothing any more; not while a run is under way.
+        Close the source, and run nothing any more; not to be called while a run is under way.
 
-        :raises BaseException: what the source has raised as it was closed
+        :raises BaseException: an error that the source has raised as it was closed
 
         """
         self.closed = True
@@ -168,27 +163,19 @@ class Runs(Generic[I, T]):
         """Return the state at this instant."""
         return self._statistics(self._ended)
 
-    def _new_pool(self, run: RunState) -> WorkerPool[I, T]:
-        self._ended = None
-        self._tally.begin_run(run.loop.time)
-        ask = asking(self._halt, run, self._statistics)
-        return WorkerPool(
-            self.backlog, self.results, self._options, run, resumable=True, on_failure=ask
-        )
-
     def _shift(self, seconds: float) -> None:
-        """Go over to another run's clock."""
-        if self._run is not None:
-            self._end_run(self._run)
+        """Change to another event loop's clock; a run in the earlier loop has ended."""
+        if self.current is not None:
+            self._end_run(self.current)
 
         self._tally.shift(seconds)
 
     def _end_run(self, run: RunState) -> None:
-        if self._run is not run:
-            # It was ended as its loop was no more, or the parent process's.
+        if self.current is not run:
+            # It was ended before, because its loop had ended or was the parent process's.
             return
 
-        self._run = None
+        self.current = None
         lost = [(record, JobInterrupted(record.job)) for record in self.backlog.end_run()]
         for record, interrupted in lost:
             self.results.fail(record, interrupted)

@@ -25,7 +25,7 @@ _END = object()
 
 
 class SourceEnd(Exception):
-    """The source has no more items. An exception of our own: a source may raise any other."""
+    """The source has no more items; a class of our own, because a source may raise any other."""
 
 
 @final
@@ -34,19 +34,19 @@ class Source(Generic[I]):
     The items that have not been pulled yet.
 
     :param items: an iterable or async iterable
-    :param name: the name of the parameter it was given as
+    :param name: the name of the parameter that it was passed as
     :raises TypeError: if it is neither
 
     """
 
     __slots__ = (
-        "_items",
         "_iterator",
         "_sequence",
         "ended",
         "interrupted",
         "is_async",
         "is_sequence",
+        "items",
         "pulled",
     )
 
@@ -54,20 +54,21 @@ class Source(Generic[I]):
         if not isinstance(items, (Iterable, AsyncIterable)):
             raise TypeError(f"{name} must be an iterable or an async iterable, not {items!r}")
 
-        self._items = items
+        #: The iterable that the items come from.
+        self.items = items
         self._sequence = items if isinstance(items, Sequence) else None
-        #: Whether any task may advance it, by :meth:`pull_nowait`: a sequence has no state.
+        #: Whether any task may pull from it, by :meth:`pull_nowait`: a sequence has no state.
         self.is_sequence = self._sequence is not None
-        #: Whether it is waited for. By what was given, not by its iterator: that of an async
-        #: iterable may lack ``__aiter__()``.
+        #: Whether it is async. Judged by the iterable, because an async iterator may lack
+        #: ``__aiter__()``.
         self.is_async = isinstance(items, AsyncIterable)
         self._iterator: Iterator[I] | AsyncIterator[I] | None = None
         #: How many items have been pulled.
         self.pulled = 0
-        #: Whether it has said that there is no more: then it is never asked again. It may be
-        #: closed by now, or say something else.
+        #: Whether it has ended: then it is never asked again, because it may be closed by now, or
+        #: give more items.
         self.ended = False
-        #: Whether the source is an async generator that was cut off inside its own step.
+        #: Whether it is an async generator that was cut off inside its own step.
         self.interrupted = False
 
     def pull_nowait(self) -> I:
@@ -85,7 +86,7 @@ class Source(Generic[I]):
         try:
             item: I = sequence[self.pulled]
         except IndexError:
-            # The end, or an error of its own.
+            # This is either the end, or an error of the sequence's own.
             if self.pulled >= len(sequence):
                 self.ended = True
                 raise SourceEnd from None
@@ -105,19 +106,17 @@ class Source(Generic[I]):
         if self.ended:
             raise SourceEnd
 
+        if self._iterator is None:
+            items = self.items
+            self._iterator = aiter(items) if isinstance(items, AsyncIterable) else iter(items)
+
         item: object
         if self.is_async:
-            if self._iterator is None:
-                self._iterator = aiter(cast("AsyncIterable[I]", self._items))
-
             try:
                 item = await anext(cast("AsyncIterator[I]", self._iterator))
             except StopAsyncIteration:
                 item = _END
         else:
-            if self._iterator is None:
-                self._iterator = iter(cast("Iterable[I]", self._items))
-
             item = next(cast("Iterator[I]", self._iterator), _END)
 
         if item is _END:
@@ -128,7 +127,7 @@ class Source(Generic[I]):
         return cast("I", item)
 
     async def close(self) -> None:
-        """Close a generator, which will not be advanced any more; nothing else is closed."""
+        """Close the source for good if it is a generator; nothing else is closed."""
         generator = self._generator()
         if isasyncgen(generator):
             await cast("AsyncGenerator[I]", generator).aclose()
@@ -136,7 +135,7 @@ class Source(Generic[I]):
             cast("Generator[I]", generator).close()
 
     def note_cut_off(self) -> None:
-        """Find out what has become of the source, now that a step of it was cut off."""
+        """Find out whether the source has ended because a step of it was cut off."""
         self.interrupted = isasyncgen(self._iterator) and self._iterator.ag_frame is None
 
     @property
@@ -146,36 +145,31 @@ class Source(Generic[I]):
         return isasyncgen(generator) and generator.ag_frame is not None
 
     def _generator(self) -> object:
-        """Return what is to be closed, if it is a generator; it may have been begun by others."""
-        return self._items if self._iterator is None else self._iterator
-
-    @property
-    def items(self) -> object:
-        """What the items come from."""
-        return self._items
+        """Return what is to be closed if it is a generator, which other code may have begun."""
+        return self.items if self._iterator is None else self._iterator
 
     @property
     def left(self) -> int | None:
-        """How many items are left, if the source can tell."""
+        """How many items are left; ``None`` if it is unknown."""
         if self.ended:
             return 0
 
-        if not isinstance(self._items, Sized):
+        if not isinstance(self.items, Sized):
             return None
 
         try:
-            return max(len(self._items) - self.pulled, 0)
+            return max(len(self.items) - self.pulled, 0)
         except Exception:  # noqa: BLE001 - it has no length, or none that is an index
             return None
 
     def rest(self) -> list[I]:
-        """Return what a sequence still has to give; of other sources the rest stays unread."""
+        """Return the items that a sequence has left; those of other sources stay unread."""
         if self._sequence is None or self.ended:
             return []
 
         return list(islice(self._sequence, self.pulled, None))
 
     def rest_at_hand(self) -> Iterator[I]:
-        """Yield what a sequence still has to give, unless it may make it only when asked."""
+        """Yield the items that a sequence has left, unless it may make them only when asked."""
         if isinstance(self._sequence, (list, tuple, deque)) and not self.ended:
             yield from islice(self._sequence, self.pulled, None)

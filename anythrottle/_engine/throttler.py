@@ -34,7 +34,7 @@ R = TypeVar("R")
 @final
 class Throttler(Live, Generic[I, T]):
     """
-    Runs jobs at the pace a service allows, hands over the results, and keeps what is not done.
+    Runs jobs at the pace a service allows, passes the results on, and keeps what is not done.
 
     At most 20 starts in any 10 seconds, 5 jobs at a time:
 
@@ -64,7 +64,7 @@ class Throttler(Live, Generic[I, T]):
     Jobs start in the order given. A job that raises :exc:`.ThrottleException` goes back to the
     front, and the limiter pauses. Other errors are collected in :attr:`exceptions`, and the run
     goes on. If :meth:`run` is cancelled, what it has not finished is kept, and the next
-    :meth:`run` carries on:
+    :meth:`run` continues with it:
 
     - A callable that was cut off midway is called again: at least once, perhaps twice. So is
       ``func``, even if the replacement of a job that was throttled went in its place.
@@ -75,7 +75,7 @@ class Throttler(Live, Generic[I, T]):
       run raises :exc:`.SourceInterrupted` when it has done what it has. Where a run must be
       resumable, feed the jobs through a memory object stream.
 
-    So no run closes the source. :meth:`aclose` does, or ``async with`` a throttler.
+    So a run never closes the source; :meth:`aclose` does, and so does ``async with`` a throttler.
 
     A job must not wait for the limiter that runs it: its call has been paid for.
 
@@ -86,31 +86,31 @@ class Throttler(Live, Generic[I, T]):
         while it is slow, jobs wait: no more results are kept than run at once, by ``concurrency``
         or the limiter's own (else 100). ``None``: results are counted and dropped.
     :param func: an async function of one argument that is called with each item. Items are data
-        then: they are never called, awaited or closed, and it is they that outcomes, events,
-        :meth:`add` and :meth:`remaining` speak of
+        then: they are never called, awaited or closed, and outcomes, events, :meth:`add` and
+        :meth:`remaining` use them
     :param outcome_fn: an async function that takes an :class:`.Outcome`, in place of
-        ``consumer_fn``: it is given failures too, which then are not in :attr:`exceptions`
+        ``consumer_fn``: it takes failures too, which then are not in :attr:`exceptions`
     :param time_window: the length of the window in seconds, above 0; 60 by default
     :param per_time_window: how many jobs start in any one window, at least 1; 100 by default
-    :param limiter: what lets jobs pass, instead of the two before: a limiter, which may be
+    :param limiter: what the jobs wait for, instead of the two before: a limiter, which may be
         shared, or a text such as ``"20/10s"``
     :param concurrency: how many jobs run at once, at least 1, or a capacity limiter that is
         shared with others; 5 by default. With ``limiter``, ``None``, the default, leaves that to
         the limiter.
-    :param cost: what each start of a job costs by the limiter, or a function that tells it of a
-        job, or item; if it fails, or that can never fit, so has the job.
-        :func:`.current_permit` corrects it
-    :param priority: that of the jobs' turns among others that use the limiter: lower goes first
+    :param cost: what each start of a job costs by the limiter, or a function that returns it for a
+        job, or item; if that fails, or what it returns can never fit, the job has failed.
+        :func:`.current_permit` can correct it
+    :param priority: of the jobs' turns among others that use the limiter: lower goes first
     :param attempts: how often a job is tried, after which errors, and for how long each time;
         ``None`` for once, and again for as long as it is throttled
     :param halt: a function of the :class:`.ThrottlerStatistics` of the run under way that is asked
         after each failure: if it returns ``True``, the run ends as by :meth:`stop`; if it fails,
         with its error. ``lambda run: run.failed >= 5`` gives up after 5 failures.
         ``None``: however many jobs fail, the run goes on
-    :param observer: a function that is told of :type:`events <anythrottle.abc.Event>`: what
+    :param observer: a function that is called with :type:`events <anythrottle.abc.Event>`: what
         becomes of the jobs
-    :param log_handler: attached to the library's logger (``"anythrottle"``) while it runs
-    :param log_level: the level of that logger while it runs
+    :param log_handler: attached to the library's logger (``"anythrottle"``) during a run
+    :param log_level: the level of that logger during a run
     :raises TypeError: if a parameter is of the wrong type, ``limiter`` comes together with a
         window, or ``consumer_fn`` with ``outcome_fn``
     :raises ValueError: if a parameter is out of its range
@@ -228,14 +228,11 @@ class Throttler(Live, Generic[I, T]):
             raise TypeError(f"func must be an async function of one argument, not {func!r}")
 
         consumer = consumer_of(consumer_fn, outcome_fn)
-        options = JobOptions[J].checked(
-            limiter=limiter_of(limiter, time_window, per_time_window),
-            concurrency=5 if limiter is None and concurrency is None else concurrency,
-            cost=cost,
-            priority=priority,
-            attempts=attempts,
-            observer=observer,
-        )
+        if limiter is None and concurrency is None:
+            concurrency = 5
+
+        limiter = limiter_of(limiter, time_window, per_time_window)
+        options = JobOptions[J].checked(limiter, concurrency, cost, priority, attempts, observer)
         check_halt(halt)
         self._log_handler = check_handler(log_handler)
         self._log_level = check_level(log_level)
@@ -248,8 +245,8 @@ class Throttler(Live, Generic[I, T]):
         """
         The jobs that have failed, as a stream of :class:`.Outcome`.
 
-        It is unbounded. Whoever reads it may come before the first :meth:`run`, and waits. It is at
-        its end when it is empty and a run has ended it, or :meth:`aclose`; the next call of
+        It is unbounded. A task may read it before the first :meth:`run`, and waits. It is at its
+        end when it is empty and a run, or :meth:`aclose`, has ended it; the next call of
         :meth:`run` opens it again.
         """
         return self._exceptions
@@ -260,9 +257,9 @@ class Throttler(Live, Generic[I, T]):
         """
         Run until the source has ended, all jobs are done and the consumer has had all results.
 
-        May be called again after it was cancelled, has failed or was stopped, and carries on.
-        ``await task_group.start(throttler.run)`` lets it run in a task of its own, and returns
-        when :attr:`exceptions` waits for what fails in it, and the first job may start.
+        After it was cancelled, has failed or was stopped, it may be called again, and continues.
+        ``await task_group.start(throttler.run)`` runs it in a task of its own, and returns when
+        :attr:`exceptions` is open for what fails in it, and the first job may start.
 
         :param task_status: what :meth:`TaskGroup.start() <anyio.abc.TaskGroup.start>` passes
         :return: the statistics at the end
@@ -270,9 +267,9 @@ class Throttler(Live, Generic[I, T]):
         :raises ~anyio.ClosedResourceError: if :meth:`aclose` was called
         :raises ~anythrottle.SourceInterrupted: if an earlier run has cut off the source, an
             async generator, inside its own step
-        :raises BaseException: an error of the consumer, the source (that it gave what is no job,
-            too) or the limiter, as it is; a cancellation that one of them raises by itself, as the
-            cause of a :exc:`RuntimeError`. Further errors are noted on it.
+        :raises BaseException: an error of the consumer, of the source (also that what it gave is no
+            job) or of the limiter, as it is; a cancellation that one of them raises by itself, as
+            the cause of a :exc:`RuntimeError`. Further errors are noted on it.
 
         """
         self._runs.check_open()
@@ -286,18 +283,17 @@ class Throttler(Live, Generic[I, T]):
         """
         Add a job, before or during a run, from inside a job too.
 
-        It comes after those that were put back, and before anything more from the source. A run
+        It comes after the jobs that were put back, and before anything more from the source. A run
         that has nothing left to do ends all the same.
 
         :param job: an async function without arguments, or an awaitable; with ``func``, an item
-        :param front: whether it is to start before all others, those that were put back included
+        :param front: whether it starts before all others, those that were put back included
         :raises TypeError: if it is neither callable nor awaitable, and there is no ``func``
         :raises ~anyio.ClosedResourceError: if :meth:`aclose` was called
 
         """
         self._runs.check_open()
-        backlog = self._runs.backlog
-        backlog.add(backlog.new_record(job), front=front)
+        self._runs.backlog.add(job, front=front)
 
     def stop(self) -> None:
         """
@@ -312,14 +308,14 @@ class Throttler(Live, Generic[I, T]):
         """
         Close the source, if it is a generator, and give up what remains.
 
-        Then nothing can be run or added any more. What has failed can still be read, up to the end
-        of :attr:`exceptions`, and :meth:`remaining` and :meth:`statistics` be asked. Awaitables
-        among what remains that have not begun are closed, unless :meth:`remaining` has handed them
-        out before; items, if there is a ``func``, are left as they are.
+        Then nothing can be run or added any more. Failures can still be read, up to the end of
+        :attr:`exceptions`, and :meth:`remaining` and :meth:`statistics` still answer. Awaitables
+        that remain and have not begun are closed, unless :meth:`remaining` has returned them
+        before; items, if there is a ``func``, are left as they are.
 
         :raises ~anyio.BusyResourceError: if a run is under way
-        :raises BaseException: what the source has raised as it was closed; it is closed all the
-            same
+        :raises BaseException: an error that the source has raised as it was closed; it is closed
+            all the same
 
         """
         self._runs.check_idle()
@@ -330,9 +326,9 @@ class Throttler(Live, Generic[I, T]):
         """
         Return the jobs that were pulled or added and are not finished, front first.
 
-        With ``func``, these are their items. A job that has ended, and of which the consumer has
-        not been told, counts as well, and of a source that is a sequence all the rest; of other
-        sources the rest stays unread.
+        With ``func``, these are their items. A job that has ended counts as well, as long as the
+        consumer has not had its result, and so does all the rest of a source that is a sequence; of
+        other sources the rest stays unread.
         """
         return self._runs.backlog.remaining()
 
@@ -354,7 +350,7 @@ class Throttler(Live, Generic[I, T]):
     def __repr__(self) -> str:
         statistics = self.statistics()
         runs = self._runs
-        state = "closed" if runs.closed else "running" if runs.under_way else "idle"
+        state = "closed" if runs.closed else "running" if runs.current is not None else "idle"
         return (
             f"<Throttler {state}: {statistics.running} running, {statistics.done} done, "
             f"{statistics.failed} failed>"

@@ -1,21 +1,18 @@
-"""The result sink of a throttler: results until its consumer has had them, and failures."""
+"""The result sink of a throttler: keeps results until they are consumed, and failures."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
 from math import inf
-from typing import TypeVar, final
+from typing import final
 
 from .backlog import Backlog
 from .front_state import FrontState
-from .job_record import JobRecord
+from .job_record import I, JobRecord, T
 from .outcome import Outcome
 from .sink import ResultSink
 from .tally import Tally
-
-I = TypeVar("I")  # noqa: E741 - an item
-T = TypeVar("T")
 
 _logger = logging.getLogger("anythrottle")
 
@@ -25,20 +22,20 @@ class ThrottlerResults(ResultSink[I, T]):
     """
     The result sink of a throttler, over all its runs.
 
-    :param backlog: where the jobs come from
+    :param backlog: the jobs
     :param tally: counts the jobs that have ended
     :param consumed: whether there is a consumer; else results are dropped
-    :param takes_failures: whether it is given those that have failed too
-    :param most_waiting: tells how many results may wait for it before jobs have to
+    :param takes_failures: whether the consumer takes failures as well
+    :param most_waiting: returns how many results may wait for it, before jobs have to
 
     """
 
     __slots__ = (
         "_backlog",
-        "_consumed",
         "_most_waiting",
         "_takes_failures",
         "_tally",
+        "bounded",
         "failures",
         "processed",
     )
@@ -54,7 +51,7 @@ class ThrottlerResults(ResultSink[I, T]):
     ) -> None:
         self._backlog = backlog
         self._tally = tally
-        self._consumed = consumed
+        self.bounded = consumed
         self._takes_failures = takes_failures
         self._most_waiting = most_waiting
         self.processed: FrontState[JobRecord[I, T]] = FrontState(inf)
@@ -64,30 +61,26 @@ class ThrottlerResults(ResultSink[I, T]):
         self.failures.open_senders = 1
 
     def close(self) -> None:
-        """End the stream of failures: there are no more, unless in another run."""
+        """End the stream of failures, until another run begins."""
         self.failures.open_senders = 0
         self.failures.end_if_drained()
 
     def begin_run(self) -> None:
-        """Open the streams: results and failures may come."""
+        """Open the streams of results and failures."""
         self.processed.open_senders = self.failures.open_senders = 1
-
-    @property
-    def bounded(self) -> bool:
-        return self._consumed
 
     def has_room(self, record: JobRecord[I, T]) -> bool:  # noqa: ARG002 - ResultSink's
         return len(self.processed) < self._most_waiting()
 
     def succeed(self, record: JobRecord[I, T]) -> None:
         self._tally.note_end()
-        if self._consumed:
+        if self.bounded:
             self.processed.send_nowait(record)
         else:
             self.finish(record)
 
     def finish(self, record: JobRecord[I, T]) -> None:
-        """Note that the consumer has had what has become of a job."""
+        """Note that a job is done: its result or failure is consumed, or its result is dropped."""
         if record.error is None:
             self._tally.done += 1
 
@@ -114,7 +107,7 @@ class ThrottlerResults(ResultSink[I, T]):
         self.processed.end_if_drained()
 
     def end_run(self) -> None:
-        """Put the results that were with the consumer back to where the next run finds them."""
+        """Put back the results that the consumer was given and has not finished."""
         waiting = set(self.processed.items())
         for record in self._backlog.started:
             if record not in waiting:

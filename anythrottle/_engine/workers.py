@@ -1,5 +1,5 @@
 """
-Runs the tasks of one run, from its begin to its end: the workers, and what pulls from the source.
+Runs the tasks of one run, from its begin to its end: the workers, and the source reader.
 
 Each worker runs one job after the other, and starts the next one itself if it need not wait.
 Otherwise one worker at a time has the lead. It waits until there is a job and room for its result,
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
-from typing import Generic, NoReturn, TypeVar, final
+from typing import Generic, NoReturn, final
 
 import anyio
 from anyio.abc import TaskGroup
@@ -27,16 +27,14 @@ from .attempt import AttemptRunner
 from .backlog import Backlog
 from .cancellation import bare
 from .dispatch import Dispatcher, Start
+from .job_record import I, T
 from .lead import Lead
 from .options import JobOptions
 from .run_state import RUNNING, Phase, RunState
 from .sink import ResultSink
 from .source_reader import SourceReader
 
-I = TypeVar("I")  # noqa: E741 - an item
-T = TypeVar("T")
-
-#: After so many jobs a worker lets others run, because its jobs may not do so by themselves.
+#: After so many jobs a worker comes to a checkpoint, because its jobs may never do so.
 _JOBS_IN_A_ROW = 16
 
 
@@ -46,11 +44,11 @@ class WorkerPool(Generic[I, T]):
     The workers of one run; made in the task that runs them.
 
     :param backlog: the jobs
-    :param sink: where they go when they have ended
+    :param sink: takes the jobs that have ended
     :param options: how the jobs are run
     :param run: the run
     :param resumable: whether another run may go on with the source and the jobs
-    :param on_failure: is called whenever a job has ended with an error
+    :param on_failure: called whenever a job has failed, ``None`` for nothing
 
     """
 
@@ -59,17 +57,15 @@ class WorkerPool(Generic[I, T]):
     __slots__ = (
         "_admission",
         "_backlog",
-        "_cancellation",
         "_dispatcher",
-        "_keeps_slots",
         "_lead",
-        "_loop",
         "_reader",
         "_resumable",
         "_runner",
         "_sink",
         "_task_group",
         "_workers",
+        "pulls",
         "run",
     )
 
@@ -81,35 +77,22 @@ class WorkerPool(Generic[I, T]):
         run: RunState,
         *,
         resumable: bool,
-        on_failure: Callable[[], None] | None,
+        on_failure: Callable[[], None] | None = None,
     ) -> None:
         self._backlog = backlog
         self._sink = sink
         self.run = run
-        self._cancellation = run.cancellation
-        self._loop = run.loop
         self._resumable = resumable
         self._admission = admission = Admission(options, run)
-        #: Kept at hand, because each job asks.
-        self._keeps_slots = admission.keeps_slots
         self._runner = AttemptRunner(backlog, sink, admission, run, options, on_failure=on_failure)
         self._reader = SourceReader(backlog, sink, run, resumable=resumable)
         self._dispatcher = Dispatcher(
-            backlog,
-            sink,
-            admission,
-            run,
-            runner=self._runner,
-            reader=self._reader,
-            observer=options.observer,
+            backlog, sink, admission, run, options, runner=self._runner, reader=self._reader
         )
         self._lead = Lead(run.loop)
         self._workers = 0
-
-    @property
-    def pulls(self) -> bool:
-        """Whether a task of its own pulls from the source: from a sequence, the workers do."""
-        return not self._backlog.source.is_sequence
+        #: Whether the source is pulled by a task of its own; a sequence is, by the workers.
+        self.pulls = not backlog.source.is_sequence
 
     def begin(self, task_group: TaskGroup, source_group: TaskGroup | None) -> None:
         """
@@ -120,7 +103,7 @@ class WorkerPool(Generic[I, T]):
 
         """
         self._task_group = task_group
-        self.run.begin(task_group.cancel_scope)
+        self.run.task_scope = task_group.cancel_scope
         self._backlog.begin_run()
         if source_group is not None:
             source_group.start_soon(self._reader.pull, source_group, name="anythrottle source")
@@ -128,7 +111,7 @@ class WorkerPool(Generic[I, T]):
         self._add_worker()
 
     def end(self) -> None:
-        """Pull nothing more, now that the workers are gone; what is to be closed is closed."""
+        """Pull nothing more, because the workers have ended; the reader then closes the source."""
         self.run.note_end()
         self._reader.end()
 
@@ -139,7 +122,7 @@ class WorkerPool(Generic[I, T]):
         Tracebacks lead here, and AnyIO keeps some in cycles of its own.
         """
         if not self._resumable:
-            # Replacements of throttled jobs, which will not be awaited.
+            # Replacements of throttled jobs may be left, which will not be awaited.
             self._backlog.discard()
 
         self._runner.let_go()
@@ -149,33 +132,28 @@ class WorkerPool(Generic[I, T]):
 
     def _add_worker(self) -> None:
         self._workers += 1
-        self._lead.expect_beginner()
-        self._task_group.start_soon(self._work, name="anythrottle worker")
+        worker = Worker()
+        self._lead.coming.add(worker)
+        self._task_group.start_soon(self._work, worker, name="anythrottle worker")
 
-    async def _work(self) -> None:
-        me = Worker()
-        begun = False
+    async def _work(self, me: Worker) -> None:
         try:
             while True:
                 try:
-                    if not begun:
-                        begun = True
-                        await self._begin_work()
-
                     await self._run_jobs(me)
                     break
                 except BaseException as exc:
-                    if self._cancellation.caused(exc):
+                    if self.run.cancellation.caused(exc):
                         # AnyIO keeps it in a reference cycle: not with all that was under way.
                         exc.__traceback__ = None
                         raise
 
-                    if not self._cancellation.is_native(exc):
+                    if not self.run.cancellation.is_native(exc):
                         self.run.fail(exc)
                         return
 
-                    # Other code has cancelled this task natively, and meant a job that is over.
-                    self._cancellation.absorb(exc)
+                    # Other code has cancelled this task natively because of a job that is over.
+                    self.run.cancellation.absorb(exc)
         finally:
             self._admission.return_slot(me)
 
@@ -184,90 +162,83 @@ class WorkerPool(Generic[I, T]):
             self.run.finish()
             self._sink.end()
 
-    async def _begin_work(self) -> None:
-        # Before it starts a job, and so perhaps another worker: a task can be cancelled only once
-        # it has come to a checkpoint.
-        lead = self._lead
-        try:
-            await self._loop.checkpoint()
-        finally:
-            lead.note_beginner()
-
     async def _run_jobs(self, me: Worker) -> None:
         """Run one job after the other, until there are no more."""
-        task = self._cancellation.native_task()
+        try:
+            # Before it starts a job, and so perhaps another worker: a task can be cancelled only
+            # once it has come to a checkpoint.
+            await self.run.loop.checkpoint()
+        finally:
+            self._lead.coming.discard(me)
+
+        task = self.run.cancellation.native_task()
         jobs = 0
         while True:
-            start = self._start_now(me, goes_on=jobs > 0)
-            if start is None and jobs and not self._dispatcher.called_back:
-                # The consumer may be about to make room, or the source to give an item: to look
-                # again is cheaper than to be woken. A turn that was called back would lose its
-                # place meanwhile.
-                await self._loop.checkpoint()
-                start = self._start_now(me, goes_on=True)
-
+            start = self._start_now(me) if jobs else None
             if start is None:
+                if jobs and not self._dispatcher.called_back:
+                    # The consumer may be about to make room, or the source to give an item: to look
+                    # again is cheaper than to be woken. A turn that was called back would lose its
+                    # place meanwhile.
+                    await self.run.loop.checkpoint()
+
                 start = await self._next_start(me)
                 if start is None:
                     return
 
             try:
-                await self._runner.run(*start, None if self._keeps_slots else me.slot)
+                await self._runner.run(*start, None if self._admission.keeps_slots else me.slot)
             finally:
-                if not self._keeps_slots:
+                if not self._admission.keeps_slots:
                     self._admission.return_slot(me)
 
             jobs += 1
-            # A job may have cancelled this task natively, and have returned all the same; or that
-            # of the run, which has to notice before more is started.
+            # A job may have cancelled this task natively and returned all the same; or it may have
+            # cancelled the host of the run, which has to notice before more is started.
             if not jobs % _JOBS_IN_A_ROW or (
-                task is not None and (task.cancelling() or self._cancellation.host_is_called())
+                task is not None and (task.cancelling() or self.run.cancellation.host_is_called())
             ):
-                await self._loop.checkpoint()
-                self._cancellation.forget(task)
+                await self.run.loop.checkpoint()
+                self.run.cancellation.forget(task)
 
-    def _start_now(self, worker: Worker, *, goes_on: bool) -> Start[I, T] | None:
-        """
-        Start a job for a worker if it need not wait, and no leader waits for its turn.
-
-        :param goes_on: whether the worker has just ended a job: then there is a successor already,
-            unless it has given its slot back
-
-        """
+    def _start_now(self, worker: Worker) -> Start[I, T] | None:
+        """Start a job for a worker if it need not wait, and no leader waits for its turn."""
         lead = self._lead
         if lead.is_taken and self._backlog.change.waiting is None:
             return None
 
         start = self._dispatcher.try_start(worker)
-        if start is not None and not lead.is_taken and not (goes_on and self._keeps_slots):
+        # If it has kept the slot of its last job, there is a successor already.
+        if start is not None and not (lead.is_taken or self._admission.keeps_slots):
             self._pass_lead_on()
 
         return start
 
     async def _next_start(self, me: Worker) -> Start[I, T] | None:
-        """Wait for the lead, then until a job may start, and take it; ``None`` if there is none."""
+        """Wait for the lead, then for a job, and start it; return ``None`` if there are no more."""
         lead = self._lead
         while lead.is_taken:
+            start = self._start_now(me)
+            if start is not None:
+                return start
+
             self._admission.release_if_shared(me)
             await lead.follow(me)
 
-        lead.take()
+        lead.is_taken = True
         try:
             start = await self._dispatcher.next_start(me)
         finally:
-            # If that was cut off, this worker begins anew and leads again, or the run ends.
-            lead.give_up()
+            # If this was cut off, either the run ends, or this worker begins anew and leads again.
+            lead.is_taken = False
 
         self._pass_lead_on()
         return start
 
     def _pass_lead_on(self) -> None:
-        """Have another worker take the lead, unless no job can start before one has ended."""
-        if (
-            self._lead.wake_successor()
-            and self.run.phase is RUNNING
-            and not self._admission.all_busy()
-        ):
+        """Wake or make a worker to take the lead, unless no job can start before one has ended."""
+        none_comes = self._lead.wake_successor()
+        if none_comes and self.run.phase is RUNNING and not self._admission.all_busy():
             self._add_worker()
 
 
@@ -279,9 +250,9 @@ async def run_to_end(
     """
     Run all that a pool has to do, in task groups of its own.
 
-    :param meanwhile: what the caller's task does in the meantime
-    :param on_begun: is called as soon as jobs may start
-    :raises BaseException: what has ended the run, as it is: task groups are an inner matter
+    :param meanwhile: awaited by the caller's task in the meantime
+    :param on_begun: called as soon as jobs may start
+    :raises BaseException: the error that has ended the run, without the groups of task groups
 
     """
     run = pool.run
@@ -294,7 +265,7 @@ async def run_to_end(
                 await meanwhile()
 
         if run.failure is None and run.phase is Phase.CANCELLED:
-            # While the task group was waiting for nothing but its workers.
+            # They were cancelled while the task group only waited for its workers.
             await cancelled_by_others()
     except BaseException:
         run.log_failure()
@@ -308,13 +279,13 @@ async def run_to_end(
 @asynccontextmanager
 async def tasks_of(pool: WorkerPool[I, T]) -> AsyncGenerator[None]:
     """
-    Run the tasks of a pool, until the jobs have ended and their source has been seen to.
+    Run the tasks of a pool, until the jobs have ended and their source is closed or kept.
 
-    The workers are in a group of their own, which is cancelled when there is nothing more to
-    do. The task that pulls from the source is in another around it, which nothing but the caller's
-    own cancellation reaches: what a generator does when it is closed is not cut off.
+    The workers are in a task group of their own, which is cancelled to end them. The source reader
+    is in another one around it, which only the caller's own cancellation reaches: what a generator
+    does when it is closed is not cut off.
 
-    :raises BaseException: what else has ended the task groups, as it is
+    :raises BaseException: another error that has ended the task groups, without their groups
 
     """
     thrown = traceback = None
@@ -334,12 +305,12 @@ async def tasks_of(pool: WorkerPool[I, T]) -> AsyncGenerator[None]:
         if bare(exc) is exc:
             raise
 
-        # On Trio, Ctrl-C comes in a group of the task group's.
+        # On Trio, the task group raises Ctrl-C in an exception group.
         raise bare(exc) from None
     finally:
         if thrown is not None and traceback is not None:
-            # Not with the frame of this generator: since Python 3.12 that refers to the frames of
-            # its callers, and one of these to the error, which would be a reference cycle.
+            # Without the frame of this generator: since Python 3.12 it refers to the frames of its
+            # callers, one of which refers to the error, which would be a reference cycle.
             thrown.__traceback__ = traceback.tb_next
 
         del thrown, traceback
@@ -347,7 +318,7 @@ async def tasks_of(pool: WorkerPool[I, T]) -> AsyncGenerator[None]:
 
 async def cancelled_by_others() -> NoReturn:
     """
-    End a run whose tasks have been cancelled, but not by this engine.
+    Raise because the tasks of a run were cancelled, and not by this engine.
 
     :raises RuntimeError: unless the caller is being cancelled
 

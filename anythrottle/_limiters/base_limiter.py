@@ -34,7 +34,7 @@ _FIRST = -sys.maxsize
 
 class BaseLimiter(ABC):
     """
-    The base for limiters of one's own: with :meth:`permit` and :meth:`pause`, it does the rest.
+    The base for limiters of your own: with :meth:`permit` and :meth:`pause`, it does the rest.
 
     >>> import anyio, anythrottle
     >>> class Polite(anythrottle.BaseLimiter):
@@ -55,7 +55,7 @@ class BaseLimiter(ABC):
 
     __slots__ = ("__weakref__", "_inside", "_inside_of")
 
-    #: What is held by those that are inside of ``async with limiter``, by task; in which loop.
+    #: What the tasks inside of ``async with limiter`` hold, by task; and in which loop they are.
     _inside: dict[object, list[object]] | None
     _inside_of: EventLoop | None
 
@@ -83,26 +83,26 @@ class BaseLimiter(ABC):
     @abstractmethod
     def pause(self, seconds: float | None = None) -> None:
         """
-        Let nobody pass for a while, as :meth:`.RateLimiter.pause` does.
+        Hold up, for a while, all calls that have not begun, as :meth:`.RateLimiter.pause` does.
 
         :param seconds: how long, 0 or more; ``None`` for the limiter's own choice
         """
 
     def permit_again(
         self,
-        permit: Permit,  # noqa: ARG002 - for those that override it
+        permit: Permit,  # noqa: ARG002 - for limiters that override it
         cost: Cost,  # noqa: ARG002
     ) -> AbstractAsyncContextManager[Permit] | None:
         """
         Return the permit for a call that was throttled and goes again.
 
-        A limiter that can lets it stand in line already, in front: then nobody else gets the slot
-        that the call gives back next.
+        A limiter that can puts it in line already, in front: then no other call gets the slot
+        that this one gives back next.
 
-        :param permit: the permit that it runs under as yet
+        :param permit: the permit that the call runs under as yet
         :param cost: what it costs
-        :return: the permit; ``None``, as here, for one of :meth:`permit` with a priority that goes
-            before all others
+        :return: the permit; ``None``, as here, if it is to be one of :meth:`permit`, with a
+            priority that goes before all others
 
         """
         return None
@@ -157,7 +157,9 @@ class BaseLimiter(ABC):
                 following = again = current = None
                 try:
                     async with permit as current:
-                        _let_keep(current)
+                        if isinstance(current, TurnPermit):
+                            current.may_be_kept = True
+
                         try:
                             with as_current(current):
                                 return await awaitable_of(job, "the function")
@@ -282,25 +284,21 @@ class BaseLimiter(ABC):
         """Note what the caller's task holds inside of ``async with limiter``."""
         inside = self._inside
         if inside is None or self._inside_of is not loop:
-            # Those of an earlier loop were inside when it ended, and will not come out again.
+            # The tasks of an earlier loop were inside when it ended, and will not come out again.
             self._inside = inside = {}
             self._inside_of = loop
 
-        task = loop.task()
-        if task in inside:
-            inside[task].append(held)
-        else:
-            inside[task] = [held]
+        inside.setdefault(loop.task(), []).append(held)
 
     def _take_out(self) -> object | None:
-        """Return what was noted for the caller's task, or else for any; ``None`` if nothing was."""
+        """Return what was noted for the caller's task, else for any; ``None`` if nothing was."""
         loop, inside = self._inside_of, self._inside
         task = loop.task() if loop is not None and inside else None
         if inside is None or task is None:
-            # It was in a loop that is over.
+            # What the caller held was in a loop that is over.
             return None
 
-        # The task's own; or, if another one has come in, any: they are all alike.
+        # The task's own; or, if another task came in, any: they are all alike.
         if task not in inside:
             task = next(iter(inside))
 
@@ -327,7 +325,7 @@ class BaseLimiter(ABC):
         return again
 
     def _note_throttled(self, throttles: int, error: BaseException) -> None:  # noqa: B027
-        """Take note that a call was throttled, and goes again."""
+        """Note that a call was throttled, and goes again; by default, nothing is noted."""
 
 
 def _check_func(func: object) -> None:
@@ -335,14 +333,8 @@ def _check_func(func: object) -> None:
         raise TypeError(f"func must be an async function, not {func!r}")
 
 
-def _let_keep(permit: object) -> None:
-    """Let the function that runs next keep its call, if the permit is one of ours."""
-    if isinstance(permit, TurnPermit):
-        permit.may_be_kept = True
-
-
 def _abandon(permit: object, again: object) -> None:
-    """Let go what is of no use any more: a call that is kept, and a turn to go again."""
+    """Give up what is of no use any more: a call that is kept, and a turn to go again."""
     if isinstance(again, TurnPermit):
         again.leave()
 
@@ -351,7 +343,7 @@ def _abandon(permit: object, again: object) -> None:
 
 
 def tell_throttled(permit: Permit, limiter: Limiter, retry_after: float | None) -> None:
-    """Tell a permit that its call was refused; one that cannot be told that, its limiter pauses."""
+    """Report to a permit that its call was refused; without a way to do so, pause its limiter."""
     throttled = getattr(permit, "throttled", None)
     if throttled is None:
         limiter.pause(retry_after)

@@ -12,9 +12,9 @@ from .turn import Turn
 
 def begin_call(line: WaitLine, turn: Turn) -> bool:
     """
-    Let the call of a turn that is held begin, after a last look whether it still may.
+    Begin the call of a turn that is held, after a last look whether it still may.
 
-    :return: whether it has begun; if not, it is in line again, or can never be granted
+    :return: whether the call has begun; if not, its turn is in line again, or can never be granted
     """
     if not turn.granted or turn.error is not None or turn.loop is not line.clock.latest:
         return False
@@ -29,10 +29,10 @@ def begin_call(line: WaitLine, turn: Turn) -> bool:
 
 
 def end_call(line: WaitLine, turn: Turn) -> None:
-    """Let the call of a turn end; what it held goes to those in line."""
+    """End the call of a turn; what it held goes to the turns in line."""
     gate = line.gate
     if turn.began == inf:
-        # It was held, or called back since, and is not needed.
+        # The turn was held, or called back since, and is not needed.
         line.leave(turn)
     elif turn.granted and turn.loop is line.clock.latest:
         waited_for = line.queue.head is not None
@@ -42,8 +42,8 @@ def end_call(line: WaitLine, turn: Turn) -> None:
 
         now = line.clock.estimate()
         line.scheduler.end(turn, now)
-        if waited_for and gate.slots.exceeded():
-            # Still: there were more slots when it began.
+        if waited_for and not gate.slots.may_have_one():
+            # Still not: there were more slots when it began.
             line.wake_all()
         elif waited_for:
             line.serve(now)
@@ -53,7 +53,7 @@ def end_call(line: WaitLine, turn: Turn) -> None:
 
 
 def keep_call(line: WaitLine, turn: Turn) -> Turn:
-    """Let a call go on whose function has returned; return what it holds, for :func:`end_call`."""
+    """Keep a call whose function has returned; return what it holds, for :func:`end_call`."""
     if turn.granted and turn.loop is line.clock.latest:
         return line.gate.slots.keep(turn)
 
@@ -61,7 +61,7 @@ def keep_call(line: WaitLine, turn: Turn) -> Turn:
 
 
 def mark_call(line: WaitLine, turn: Turn, units: Collection[str]) -> None:
-    """Let a call that runs count from now on, in some units; it may make others due sooner."""
+    """Count a running call from now on, in some units; other turns may be due sooner by that."""
     if turn.granted and turn.loop is line.clock.latest:
         now = line.clock.estimate()
         line.catch_up(now)
@@ -71,7 +71,7 @@ def mark_call(line: WaitLine, turn: Turn, units: Collection[str]) -> None:
 
 
 def settle_call(line: WaitLine, turn: Turn, changes: dict[str, int]) -> None:
-    """Correct the charge of a started turn, by unit; what comes back goes to those in line."""
+    """Correct the charge of a started turn, by unit; what comes back goes to the turns in line."""
     if turn.loop is line.clock.latest:
         now = line.clock.estimate()
         line.catch_up(now)
@@ -80,7 +80,7 @@ def settle_call(line: WaitLine, turn: Turn, changes: dict[str, int]) -> None:
 
 
 def stand_again(line: WaitLine, turn: Turn) -> None:
-    """Let a turn be in line already, before :meth:`.WaitLine.wait` is called for it."""
+    """Put a turn in line already before :meth:`.WaitLine.wait` is called for it."""
     turn.loop = line.clock.loop()
     turn.came = turn.loop.time()
     line.scheduler.rejoin(turn)

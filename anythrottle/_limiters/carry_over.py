@@ -18,7 +18,7 @@ from .turn import Charge, Turn
 #: A policy and its bucket.
 _Pair: TypeAlias = tuple[Policy, Bucket]
 
-#: What each call that runs is charged from now on.
+#: What each running call is charged from now on.
 _Charges: TypeAlias = dict[Turn, list[Charge]]
 
 
@@ -26,11 +26,11 @@ def carry_over(gate: LocalGate, policies: tuple[Policy, ...], now: float) -> lis
     """
     Return the buckets for new policies, with what has been charged so far.
 
-    A policy that was there before keeps its bucket. Any other is told all that a policy of the
+    A policy that was there before keeps its bucket. Any other is charged what an old policy of the
     same unit remembers, of several the one with the longest window. A token bucket in the place of
     another one begins at its level, and a fixed window with another limit goes on with its count.
-    The charges of calls that run go over to the new buckets; no turn may be granted that has not
-    begun.
+    The charges of running calls go over to the new buckets; no turn may be granted whose call has
+    not begun.
     """
     old = list(zip(gate.policies, gate.buckets, strict=True))
     new = _pairs(old, policies)
@@ -72,10 +72,10 @@ def _pairs(old: list[_Pair], policies: tuple[Policy, ...]) -> list[_Pair]:
 
 def _levels(old: list[_Pair], new: list[_Pair]) -> dict[int, LevelBucket]:
     """
-    Return, by the index of a new bucket, which old one it begins at the level of.
+    Return, by the index of a new bucket, the old one at whose level it begins.
 
-    It is one of the same unit that goes, and that no other new one succeeds: what comes in addition
-    has no level to begin at. Of several, the most alike belong together.
+    That is one of the same unit which is dropped, and which no other new one succeeds: a policy
+    that comes in addition has no level to begin at. Of several, the most alike belong together.
     """
     candidates: list[tuple[tuple[float, ...], int, LevelBucket]] = []
     for index, after in enumerate(new):
@@ -98,7 +98,7 @@ def _carry_over_to(
     old: _Pair, new: _Pair, charges: _Charges, now: float, level: LevelBucket | None
 ) -> None:
     """
-    Charge a new bucket with what an old one remembers, and for the calls that run.
+    Charge a new bucket with what an old one remembers, and for the running calls.
 
     :param level: the bucket at whose level the new one begins, whatever it remembers
     """
@@ -108,11 +108,11 @@ def _carry_over_to(
     if level is not None:
         assert has_level(bucket)
         forgiven = bucket.succeed(level, now, told)
-        receipt_of = _of_no_use if forgiven else partial(bucket.receipt_of, level, now)
         for turn, charge in _running(charges, level):
-            receipt = receipt_of(charge.receipt)
+            # Nothing can be given back of what has been forgiven.
+            receipt = -inf if forgiven else bucket.receipt_of(level, now, charge.receipt)
             since = _counts_from(charge, old[0], new[0], now)
-            charges[turn].append(_carried(charge, bucket, receipt, since))
+            charges[turn].append(Charge(bucket, charge.amount, receipt, since, charge.counted))
 
         return
 
@@ -127,31 +127,19 @@ def _carry_over_to(
             index = bisect_left(instants, since)
             receipt = receipts[index] if index < len(receipts) else -inf
 
-        charges[turn].append(_carried(charge, bucket, receipt, since))
+        charges[turn].append(Charge(bucket, charge.amount, receipt, since, charge.counted))
 
 
 def _counts_from(charge: Charge, old: Policy, new: Policy, now: float) -> float:
-    """Return from when on a charge counts that a call which runs takes over."""
+    """Return from when on a charge of a running call counts in its new bucket."""
     if charge.counted is not None and (old.holds or new.holds):
         return charge.counted
 
     return now if old.holds else charge.since
 
 
-def _carried(charge: Charge, bucket: Bucket, receipt: float, since: float) -> Charge:
-    """Return a charge in another bucket."""
-    carried = Charge(bucket, charge.amount, receipt, since)
-    carried.counted = charge.counted
-    return carried
-
-
-def _of_no_use(_: float) -> float:
-    # Of what has been forgiven, nothing can be given back.
-    return -inf
-
-
 def _running(charges: _Charges, bucket: Bucket) -> list[tuple[Turn, Charge]]:
-    """Return what an old bucket has charged the calls that run."""
+    """Return what an old bucket has charged the running calls."""
     return [
         (turn, charge)
         for turn in charges
@@ -161,7 +149,7 @@ def _running(charges: _Charges, bucket: Bucket) -> list[tuple[Turn, Charge]]:
 
 
 def _told(old: _Pair, new: _Pair, running: list[Charge], now: float) -> list[tuple[float, int]]:
-    """Return what an old bucket tells a new one: when how much was charged that is not held."""
+    """Return when how much was charged to an old bucket that is not held, for a new one."""
     told = sorted(old[1].history(now))
     if old[0].holds and not new[0].holds:
         # What has been held until now counts from now on.
@@ -176,12 +164,12 @@ def _told(old: _Pair, new: _Pair, running: list[Charge], now: float) -> list[tup
 
 
 def _without(charges: list[Charge], told: list[tuple[float, int]]) -> list[tuple[float, int]]:
-    """Return what a bucket remembers, in order, but for some of its charges."""
+    """Return what a bucket remembers, in order, without some of its charges."""
     instants = [instant for instant, _ in told]
     amounts = [amount for _, amount in told]
     for charge in charges:
         amount = charge.amount
-        # If it was merged with others, that was with later ones.
+        # A charge that was merged with others was merged with later ones.
         for index in range(bisect_left(instants, charge.since), len(told)):
             part = min(amounts[index], amount)
             amounts[index] -= part
@@ -196,8 +184,8 @@ def _replay(told: list[tuple[float, int]], bucket: Bucket, until: float) -> list
     """
     Charge a bucket as if its policy had been in force before, and return the receipts.
 
-    It may not have allowed all of that. But nobody shall wait now because nobody had to wait then:
-    such an excess leaves the bucket empty, or in debt until the one before would have been.
+    The policy may not have allowed all of that. But no call shall wait now because none had to wait
+    then: such an excess leaves the bucket empty, or in debt until the old one would have been.
 
     :param until: the end of the other bucket's debt
     """
@@ -206,14 +194,14 @@ def _replay(told: list[tuple[float, int]], bucket: Bucket, until: float) -> list
         bucket.take(instant, amount)
         receipts.append(bucket.release(instant, amount, bucket.start(instant, amount)))
         if bucket.forgive(instant, until):
-            # Of what has been forgiven already, nothing can be given back.
+            # Nothing can be given back of what has been forgiven already.
             receipts = [-inf] * len(receipts)
 
     return receipts
 
 
 def _charge_running(new: _Pair, charges: _Charges, now: float) -> None:
-    """Charge a bucket of a unit that was not counted before for the calls that run."""
+    """Charge a bucket, of a unit that was not counted before, for the running calls."""
     policy, bucket = new
     unit = unit_of(policy.unit)
     parts: list[tuple[float, int, Turn, float | None]] = []
@@ -229,17 +217,16 @@ def _charge_running(new: _Pair, charges: _Charges, now: float) -> None:
     for instant, amount, turn, counted in sorted(parts, key=itemgetter(0)):
         if amount:
             bucket.take(instant, amount)
-            charge = Charge(bucket, amount, bucket.start(instant, amount), instant)
-            charge.counted = counted
+            receipt = bucket.start(instant, amount)
             if policy.holds and counted is not None:
-                charge.receipt = bucket.release(counted, amount, charge.receipt)
+                receipt = bucket.release(counted, amount, receipt)
 
-            charges[turn].append(charge)
+            charges[turn].append(Charge(bucket, amount, receipt, instant, counted))
 
 
 def _memory(successor: Bucket, pair: _Pair) -> tuple[bool, bool, float]:
-    # One of its own kind has measured what it measures itself. An exact window remembers its
-    # latest charges one by one; others merge them.
+    # A bucket of the same kind has measured what the successor measures. An exact window remembers
+    # its latest charges one by one; others merge them.
     bucket = pair[1]
     exact = bucket.exact_history
     return exact and type(bucket) is type(successor), exact, pair[0].window

@@ -1,4 +1,4 @@
-"""What a limiter is told, and asked, from outside of its calls: all that does not wait."""
+"""The limiter's controls and questions: everything that does not wait."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class RateLimiterStatistics:
     :ivar int tasks_waiting: how many tasks wait for their turn
     :ivar int borrowed_tokens: how many calls hold a slot (or a charge) while they run
     :ivar float total_tokens: how many may, at most: the concurrency; infinity without one
-    :ivar int kept: how many of them go on, by :meth:`.abc.Permit.keep`, though their functions have
-        returned
+    :ivar int kept: how many of the calls that hold something go on, by :meth:`.abc.Permit.keep`,
+        though their functions have returned
     :ivar float paused_for: for how many seconds the limiter is still paused
 
     """
@@ -51,7 +51,7 @@ class Controls(Live, BaseLimiter):
 
     def pause(self, seconds: float | None = None) -> None:
         """
-        Let nobody pass for a while, those included who have been granted a turn just now.
+        Hold up, for a while, all calls that have not begun, even if their turns were just granted.
 
         Calls that run go on. Of overlapping pauses, the later end holds.
 
@@ -62,7 +62,7 @@ class Controls(Live, BaseLimiter):
 
         """
         if seconds is None:
-            seconds = self._default_pause()
+            seconds = min((policy.window for policy in self.policies), default=1.0)
 
         seconds = check_seconds("seconds", seconds, zero=True, infinite=True)
         line = self._line
@@ -82,10 +82,10 @@ class Controls(Live, BaseLimiter):
 
     def penalize(self, cost: Cost) -> None:
         """
-        Charge something at once, due or not, that no call of this limiter was charged for.
+        Charge a cost at once, due or not, that no call of this limiter was charged for.
 
-        Say, what another process has used of the same budget. It may exceed the window, and then
-        later calls wait until that is paid back.
+        It may be what another process has used of the same budget. If it exceeds the window, later
+        calls wait until that is paid back.
 
         :param cost: how much: calls, 0 or more, or amounts by unit; units that are not named are
             not charged
@@ -105,7 +105,7 @@ class Controls(Live, BaseLimiter):
         """
         Take a server's figures: let at most ``remaining`` pass before its window is over.
 
-        It only ever tightens, and each policy of the unit only within its own window: what is
+        This only ever tightens, and each policy of the unit only within its own window: what is
         longer than that is for :meth:`pause`. What a permit settles or refunds later comes back
         on top, so settle a call first, and then hand on what its answer says.
 
@@ -139,8 +139,8 @@ class Controls(Live, BaseLimiter):
         """
         Return what each policy has left, in the order of :attr:`policies`.
 
-        Say, for the headers of an answer. Those in line don't count, unlike with :meth:`peek`.
-        Asking changes nothing, and costs little however often it is done.
+        Use it for the headers of an answer, say. Calls in line don't count, unlike with
+        :meth:`peek`. Asking changes nothing, and costs little however often it is done.
         """
         return self._line.quotas()
 
@@ -173,6 +173,3 @@ class Controls(Live, BaseLimiter):
             parts.append(f"paused for {statistics.paused_for:.3g}s")
 
         return f"<{type(self).__name__}{name} {', '.join(parts) or 'without limit'}>"
-
-    def _default_pause(self) -> float:
-        return min((policy.window for policy in self._line.gate.policies), default=1.0)

@@ -52,13 +52,13 @@ def current_permits() -> tuple[Permit, ...]:
 
 
 def make_current(permit: Permit) -> None:
-    """Let a permit be the current one from now on, in a context of its own."""
+    """Make a permit the current one from now on, in a context of its own."""
     _current.set((permit, *_current.get()))
 
 
 @final
 class as_current:  # noqa: N801 - reads as the function that it could be, at a third of its cost
-    """Lets a permit be the current one within a ``with`` block."""
+    """Makes a permit the current one within a ``with`` block."""
 
     _token: Token[tuple[Permit, ...]]
 

@@ -1,4 +1,4 @@
-"""What newcomers are told: when they could go, or that they could not in time."""
+"""Predicts when a newcomer could go, by simulating the line ahead of it."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from .queue import TurnQueue
 from .timetable import Answer, Forecast, Timetable
 from .turn import Turn
 
-#: Before anything has been foreseen. Shared, and never changed.
+#: The tables before anything has been foreseen. Shared, and never changed.
 _NONE: Mapping[bool, Timetable] = {}
 
-#: By which part of what is still to be waited an answer may be wrong.
+#: By which part of the remaining wait an answer may be wrong.
 _TOLERANCE = 0.01
 
-#: By which part of a wait turns may go earlier though there is one more of them, or some have gone
+#: By which part of a wait turns may go earlier though there is one turn more, or some have gone
 #: later: a window that merges charges merges others then.
 _MERGED = 0.002
 
-#: Behind so few an answer is always exact, and of so many one may be left out of account.
+#: Behind so few turns an answer is always exact; of so many, one may be left out of account.
 _FEW = 64
 
 #: How many turns may be simulated anew for each event: that a turn joins or leaves, or a question.
 _PAID = 32
 
-#: By what factor those that join in between may cost more than the others, on average.
+#: By what factor turns that join in between may cost more than the others, on average.
 _MORE = 4
 
 
@@ -38,14 +38,14 @@ class Forecasts:
     """
     Answers newcomers from a timetable of the line, which is kept.
 
-    Turns that join at the end and are granted at the front are what it foresees; of those that
-    join in between or leave it keeps account; anything else makes it void. Where that has made it
-    too inexact, the line is simulated anew if few stand ahead, or if as much has happened since
-    the timetable was made as pays for another one: so each event costs a bounded number of steps.
-    Else the answer errs on the safe side: a turn is found hopeless only if it surely is.
+    It foresees that turns join at the end and are granted at the front; it keeps account of turns
+    that join in between or leave; anything else makes it void. Where it has become too inexact, the
+    line is simulated anew if few turns are ahead, or if as much has happened since the timetable
+    was made as pays for another one: so each event costs a bounded number of steps. Else the answer
+    errs on the safe side: a turn is found hopeless only if it surely is.
 
-    :param gate: what decides
-    :param queue: those in line
+    :param gate: the gate
+    :param queue: the turns in line
 
     """
 
@@ -54,9 +54,9 @@ class Forecasts:
     def __init__(self, gate: LocalGate, queue: TurnQueue) -> None:
         self._gate = gate
         self._queue = queue
-        #: Timetables, by whether they assume that calls that hold their charge end at once.
+        #: Timetables, by whether they assume that calls which hold their charge end at once.
         self.tables: Mapping[bool, Timetable] = _NONE
-        #: Whether anyone has asked for the middle of the line since it was empty.
+        #: Whether the middle of the line was asked for since it was empty.
         self._marked = False
 
     def invalidate(self) -> None:
@@ -64,27 +64,26 @@ class Forecasts:
         self.tables = _NONE
 
     def note_newcomer(self, turn: Turn) -> None:
-        """Note that a turn is about to join those in line."""
+        """Note that a turn is about to join the line."""
         self._forget_empty_line()
-        if self.tables:
-            tables = self.tables.items()
-            self.tables = {key: table for key, table in tables if table.note_newcomer(turn)}
+        tables = self.tables.items()
+        self.tables = {key: table for key, table in tables if table.note_newcomer(turn)}
 
     def note_leaving(self, turn: Turn) -> None:
-        """Note that a turn has left those in line."""
+        """Note that a turn has left the line."""
         for table in self.tables.values():
             table.note_leaving(turn)
 
     def note_grants(self, now: float, late: float) -> None:
-        """Note that turns have been granted at the front, by so many seconds late."""
+        """Note that turns have been granted at the front, ``late`` seconds after they were due."""
         self._forget_empty_line()
         if late:
             for table in self.tables.values():
-                # One that was made when they were due already has foreseen some of that.
+                # A table that was made after they were due has foreseen some of that.
                 table.late += min(late, now - table.made)
 
     def note_end(self) -> None:
-        """Note that a call has ended, and by that has let its charge go."""
+        """Note that a call has ended, and so has let its charge go."""
         if False in self.tables:
             self.tables = {key: table for key, table in self.tables.items() if key}
 
@@ -94,8 +93,8 @@ class Forecasts:
         """
         Return whether a newcomer surely cannot go by the instant ``latest``.
 
-        That is if none of those ahead leaves. Slots, and what calls hold while they run, may be
-        let go at any time.
+        That is, if no turn ahead leaves. Slots, and what calls hold while they run, may be let go
+        at any time.
         """
         ahead = self._queue.count_ahead(priority)
         if not ahead:
@@ -120,7 +119,7 @@ class Forecasts:
         return self._simulated(table, amounts, priority, ahead, now).due > latest
 
     def decide(self, amounts: Sequence[int], now: float, priority: float = 0) -> Decision:
-        """Return what a newcomer would meet."""
+        """Return whether a newcomer could go now; if not, why, and when it could."""
         gate = self._gate
         ahead = self._queue.count_ahead(priority)
         full = gate.slots.none_left()
@@ -164,12 +163,12 @@ class Forecasts:
     def _expected(
         self, amounts: Sequence[int], priority: float, ahead: int, now: float
     ) -> tuple[float, list[float]]:
-        """Return when a newcomer may go, and for how long each bucket will make it wait then."""
+        """Return when a newcomer may go, and for how long each bucket makes it wait then."""
         table = self._table(now, ended=False)
         answer = table.answer(amounts, priority, ahead)
         if answer is not None:
             wait = answer.due - now
-            # Rather somewhat too late than too early.
+            # Too late is better than too early.
             due = answer.due + _MORE * _share(wait, answer, ahead)
             delay = self._delay(table, now)
             if (answer.inserted + answer.left) * _FEW < ahead and delay <= _TOLERANCE * wait:
@@ -196,7 +195,7 @@ class Forecasts:
         return table
 
     def _may_simulate(self, table: Timetable, ahead: int) -> bool:
-        """Return whether a newcomer's wait is worth simulating the line anew."""
+        """Return whether the line may be simulated anew for a newcomer."""
         return ahead <= _FEW or table.events * _PAID >= len(self._queue)
 
     def _simulated(
@@ -206,7 +205,7 @@ class Forecasts:
         covered = table.covered
         if covered > 0:
             if ahead <= _FEW < covered or (table.marked and not self._may_simulate(table, ahead)):
-                # Not worth a new timetable, or not paid for.
+                # This is not worth a new timetable, or that is not paid for.
                 forecast = Forecast.of(self._gate, now, ended=table.ended)
                 for turn in self._queue.ranked(0, ahead):
                     forecast.add(turn.amounts)
@@ -221,14 +220,14 @@ class Forecasts:
         return answer
 
     def _delay(self, table: Timetable, now: float) -> float:
-        """Return by how much those in line may go later than a timetable says."""
+        """Return by how much the turns in line may go later than a timetable says."""
         # While it is unknown when a slot or a charge will be let go, all moves on with time.
         gate = self._gate
         moves = gate.holds and (gate.holds_charges or gate.slots.none_left())
         return table.late + (now - table.made if moves else 0.0)
 
     def _is_steady(self) -> bool:
-        """Return whether one more turn, or a delay, can only make those behind it go later."""
+        """Return whether one more turn, or a delay, can only make turns behind it go later."""
         buckets = self._gate.buckets
         enough = ("always", "alone") if len(buckets) == 1 else ("always",)
         return all(bucket.monotone in enough for bucket in buckets)
@@ -243,6 +242,6 @@ class Forecasts:
 
 
 def _share(wait: float, answer: Answer, ahead: int) -> float:
-    """Return by how much those left out of account prolong a wait, if they are like the others."""
+    """Return by how much turns left out of account prolong a wait, if they are like the others."""
     # Infinity times nothing would be no number.
     return wait * answer.inserted / ahead if answer.inserted else 0.0

@@ -1,4 +1,4 @@
-"""What the line needs to know of a limiter."""
+"""What the line needs to know of a limiter: its gate, and what that foresees."""
 
 from __future__ import annotations
 
@@ -18,34 +18,33 @@ class Gate(Protocol):
     """
     Decides whether a turn may pass, with the time passed in. It never waits.
 
-    All or nothing: what is refused charges nothing. What a turn was charged it holds, with a slot,
-    until its call begins, or ends.
+    All or nothing: a turn that is refused is charged nothing. A turn holds what it was charged,
+    with a slot, until its call begins, or ends.
     """
 
     slots: Slots
     policies: tuple[Policy, ...]
     units: tuple[str, ...]
     paused_until: float
-    """Until when nobody passes: :data:`NEVER` if nothing is known to be in the way."""
+    """Until when no turn passes: :data:`NEVER` if no pause is known."""
     holds_charges: bool
     """Whether a charge is held while a call runs."""
     holds: bool
-    """Whether anything is: a charge, or a slot."""
+    """Whether anything is held while a call runs: a charge, or a slot."""
     credits: bool
-    """Whether it makes a difference since when a turn has been due."""
+    """Whether it matters since when a turn has been due."""
     slow: bool
-    """Whether the methods may take their time, as they call code of a user's own."""
+    """Whether the methods may take their time, because they call code of a user's own."""
 
     has_short_way: bool
     """Whether calls may pass without a turn, by :meth:`hold`, while there is no pause."""
     buckets: tuple[Bucket, ...]
-    """What such calls hold something in: other ones once the policies are exchanged."""
+    """What such calls hold something in: other buckets once the policies are exchanged."""
     only: Bucket | None
-    """The bucket that alone decides on such calls, and counts calls: it may be asked itself."""
+    """The bucket that alone decides on such calls, and counts calls: it may be asked directly."""
 
     def pause_until(self, instant: float) -> None:
-        """Let nobody pass before an instant; of overlapping pauses, the later end holds."""
-        ...
+        """Hold up all turns until an instant; of overlapping pauses, the later end holds."""
 
     def resume(self, now: float) -> bool:
         """End any pause; return whether there was one."""
@@ -53,19 +52,16 @@ class Gate(Protocol):
 
     def penalize(self, now: float, amounts: Mapping[str, int]) -> None:
         """Charge amounts by unit at once, due or not."""
-        ...
 
     def tighten(self, now: float, remaining: int, reset_after: float | None, unit: str) -> None:
-        """Let at most so much of a unit be taken before a server counts anew."""
-        ...
+        """Allow at most ``remaining`` of a unit before a server counts anew."""
 
     def amounts(self, cost: Cost) -> tuple[int, ...]:
         """Return what a cost charges to each policy; raises as :func:`amounts_of`."""
         ...
 
     def notice(self, now: float) -> None:
-        """Notice what else has changed by ``now``, such as UTC, while nobody is in line."""
-        ...
+        """Notice what else has changed by ``now``, such as UTC, while the line is empty."""
 
     def delay(self, amounts: Sequence[int], now: float) -> float:
         """
@@ -73,7 +69,7 @@ class Gate(Protocol):
 
         Shared slots are not considered: :meth:`take` finds out.
 
-        :return: seconds; 0 if it is due, infinity if not before something is let go, or comes
+        :return: seconds; 0 if the turn is due, infinity if not before something is let go, or comes
 
         """
         ...
@@ -82,7 +78,7 @@ class Gate(Protocol):
         """
         Return since when a turn that is due has been due.
 
-        :param earliest: before which it could not have gone for other reasons
+        :param earliest: the instant before which it could not go for other reasons
         :return: an instant, at most ``now``
 
         """
@@ -92,8 +88,8 @@ class Gate(Protocol):
         """
         Charge a turn that is due; nothing is charged if there is no shared slot left.
 
-        :param since: since when it has been due
-        :param spare: what a shared slot has been borrowed for already, for this turn to have
+        :param since: since when the turn has been due
+        :param spare: what a shared slot has been borrowed for already, on behalf of this turn
         :return: whether the turn was charged
 
         """
@@ -108,12 +104,12 @@ class Gate(Protocol):
         ...
 
     def may_start(self, turn: Turn, now: float) -> bool:
-        """Return whether the call of a turn that was charged may begin by now."""
+        """Return whether the call of a turn that was charged may begin now."""
         ...
 
     def hold(self, amounts: Sequence[int], now: float) -> float:
         """
-        Hold what a call costs in :attr:`buckets` if it is due; no pause is under way.
+        Hold what a call costs in :attr:`buckets`, if it is due, while no pause is under way.
 
         A short way: :meth:`delay` and :meth:`take` in one, for a call without a turn.
 
@@ -123,43 +119,36 @@ class Gate(Protocol):
 
     def start_held(self, held: tuple[Bucket, ...], amounts: Sequence[int], now: float) -> bool:
         """
-        Let the call begin if it still may; return whether it has begun.
+        Begin a call without a turn if it still may; return whether it has begun.
 
-        :param held: the buckets in which it is held
+        :param held: the buckets in which its cost is held
         """
         ...
 
     def give_back_held(self, held: tuple[Bucket, ...], amounts: Sequence[int], now: float) -> None:
         """Give back what is held for a call that does not begin."""
-        ...
 
     def start_slow(self, turn: Turn, now: float) -> None:
-        """Let the call of a charged turn begin, as far as that may take its time."""
-        ...
+        """Begin the call of a charged turn in those buckets that may take their time."""
 
     def start(self, turn: Turn, now: float) -> None:
-        """Let the call of a charged turn begin, after :meth:`start_slow` if that is needed."""
-        ...
+        """Begin the call of a charged turn, after :meth:`start_slow` if the gate is slow."""
 
     def release(self, turn: Turn, now: float) -> None:
-        """Let the call of a started turn end: what it holds is let go."""
-        ...
+        """End the call of a started turn: what it holds is let go."""
 
     def mark_counted(self, turn: Turn, now: float, units: Collection[str]) -> None:
         """
-        Let a call that runs count from now on, in some units, as if it ended.
+        Count a running call from now on, in some units, as if it ended.
 
-        :param units: which units; all if there is none
+        :param units: which units; all if none is named
         """
-        ...
 
     def give_back(self, turn: Turn, now: float) -> None:
-        """Undo the charge of a turn whose call has not begun, and let go its slot."""
-        ...
+        """Undo the charge of a turn whose call has not begun, and let its slot go."""
 
     def give_back_all(self, turns: Sequence[Turn], now: float) -> None:
-        """Undo the charges of all turns whose calls have not begun, which go again if they may."""
-        ...
+        """Undo the charges of all turns whose calls have not begun; they go again if they may."""
 
     def settle(self, turn: Turn, now: float, unit: str, change: int) -> None:
         """
@@ -168,48 +157,42 @@ class Gate(Protocol):
         :param change: by how much; below zero, what is still out comes back, the latest first
 
         """
-        ...
 
     def quotas(self, now: float, *, here: bool) -> tuple[PolicyState, ...]:
         """
         Return what each policy has left.
 
-        :param here: whether ``now`` is told by the clock that all will go by which comes next
+        :param here: whether ``now`` is of the clock by which all that comes next will go; then what
+            has come back may be dropped
         """
         ...
 
     def change_loops(self, shift: float) -> None:
-        """Go over to another loop: its clock is ahead by ``shift``, and nothing is held."""
-        ...
+        """Go over to another loop, whose clock is ahead by ``shift``: nothing is held any more."""
 
 
 class Outlook(Protocol):
-    """Foresees when turns will go, as far as its gate lets it; it comes with that."""
+    """Foresees when turns will go, as far as its gate allows; it comes with the gate."""
 
     @property
     def tables(self) -> Collection[object]:
-        """What has been foreseen. While that is nothing, no note need be taken of what happens."""
+        """What has been foreseen. While it is empty, nothing that happens need be noted."""
         ...
 
     def invalidate(self) -> None:
         """Forget what was foreseen: something has happened that could not be."""
-        ...
 
     def note_newcomer(self, turn: Turn) -> None:
         """Note that a turn is about to join those in line."""
-        ...
 
     def note_leaving(self, turn: Turn) -> None:
         """Note that a turn has left those in line."""
-        ...
 
     def note_grants(self, now: float, late: float) -> None:
-        """Note that turns have been granted at the front, so many seconds late."""
-        ...
+        """Note that turns have been granted at the front, ``late`` seconds after they were due."""
 
     def note_end(self) -> None:
-        """Note that a call has ended, and by that has let its charge go."""
-        ...
+        """Note that a call has ended, and so has let its charge go."""
 
     def is_hopeless(
         self, amounts: Sequence[int], now: float, priority: float, latest: float
@@ -218,5 +201,5 @@ class Outlook(Protocol):
         ...
 
     def decide(self, amounts: Sequence[int], now: float, priority: float = 0) -> Decision:
-        """Return what a newcomer would meet."""
+        """Return whether a newcomer could go now; if not, why, and when it could."""
         ...

@@ -1,4 +1,4 @@
-"""What the head of the line does for all of them: it watches the clock, or seeks a shared slot."""
+"""What the head of the line does for the whole line: watch the clock, or seek a shared slot."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _NAP = 1e-6
 @final
 class Head:
     """
-    The head of a line, as far as its task waits on behalf of all.
+    The head of a line, whose task waits on behalf of all.
 
-    At most one task sleeps until the line is due, and at most one waits in the own line of a
-    capacity limiter. Another turn may come to be the head meanwhile; that one is woken then.
+    At most one task sleeps until the line is due, and at most one waits in a capacity limiter's
+    own line. Another turn may become the head meanwhile; its task is woken then.
 
-    :param scheduler: what says when the head is due
+    :param scheduler: the scheduler, which says when the head is due
 
     """
 
@@ -42,7 +42,7 @@ class Head:
         self._scope: anyio.CancelScope | None = None
 
     def must_wake(self, head: Turn, due: float) -> bool:
-        """Return whether the head, due at an instant, has to look: nothing else does it in time."""
+        """Return whether the head's task, due at an instant, must be woken to look in time."""
         if self._scheduler.wants_slot and self._seeker is None:
             return True
 
@@ -52,7 +52,7 @@ class Head:
         self, turn: Turn, loop: EventLoop, now: float, serve: Callable[..., None]
     ) -> None:
         """
-        As the head of the line, wait for what the line waits for, or until the turn is woken.
+        Wait, as the head, for what the line waits for, or until the turn is woken.
 
         :param now: the present instant
         :param serve: grants the turns that are due, as :meth:`.WaitLine.serve` does
@@ -70,8 +70,8 @@ class Head:
 
             if scheduler.wants_slot and self._seeker is None:
                 spare = await self._seek_slot(turn, loop, scheduler.gate.slots)
-                # Pause and tokens are looked at again: meanwhile nothing was held. Without a slot,
-                # it may be for another turn to go on seeking.
+                # Pause and tokens are looked at again: nothing was held meanwhile. Without a slot,
+                # another turn may have to go on seeking.
                 serve(loop.time(), spare)
                 return
 
@@ -79,7 +79,7 @@ class Head:
             self._wake_at = until = max(min(scheduler.due, turn.give_up), now + nap)
             try:
                 if await loop.park_until(turn, until):
-                    # For more than the time, perhaps: all is to be looked at anew.
+                    # Not only time has passed, so all is to be looked at anew.
                     return
             finally:
                 if self._watcher is turn:
@@ -89,7 +89,7 @@ class Head:
             nap = 0.0 if now >= until else max(2 * nap, _NAP)
 
     async def _seek_slot(self, turn: Turn, loop: EventLoop, slots: Slots) -> Slot | None:
-        """Wait for a shared slot until the turn gives up; return what it was borrowed for."""
+        """Wait for a shared slot, until the turn gives up; return it, ``None`` without one."""
         shared = slots.shared
         assert shared is not None
         slot = Slot(shared)

@@ -1,11 +1,11 @@
 """
-What the jobs hold within which a task runs, and whether it could ever get more of the same.
+What is held by the jobs within which a task runs, and whether it could ever get more of the same.
 
-A job that waits for a slot while every slot is held by a job that does so waits for ever, be it
-through another engine, a child task, or a second limiter with the same capacity limiter. So the
-context of a job says what it holds, and a task that waits inside of a job is counted meanwhile.
-A task that a job has started in a task group of another task does not wait inside of the job,
-though it has its context: the job may end before.
+A job that waits for a slot, while every slot is held by a job that waits for one too, waits for
+ever, be it through another engine, a child task, or a second limiter with the same capacity
+limiter. So the context of a job says what it holds, and a task that waits inside of a job is
+counted meanwhile. A task that a job has started in a task group of another task does not wait
+inside of the job, though it has its context, because the job may end before.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .turn import Turn
 #: The slots that an engine has borrowed for the jobs within which the caller runs.
 _slots: ContextVar[tuple[Slot, ...]] = ContextVar("anythrottle slots", default=())
 
-#: For what can be held (slots, a capacity limiter): how many wait for it inside of each holder.
+#: For what can be held (slots, a capacity limiter): how many tasks wait inside of each holder.
 _waiting: WeakKeyDictionary[object, Counter[object]] = WeakKeyDictionary()
 
 
@@ -39,7 +39,7 @@ def turns_here(charged: Collection[Turn]) -> list[Turn]:
     """
     Return the turns that are held by jobs within which the caller runs, and which await it.
 
-    If there are any, those count as well that the caller's task has entered by itself.
+    If there are any, the turns count as well that the caller's task has entered by itself.
     """
     held: list[Turn] = [
         permit
@@ -65,10 +65,10 @@ def slots_here(capacity: anyio.CapacityLimiter) -> list[object]:
 
 
 def _cannot_end_before(task_id: int) -> bool:
-    """Return whether the task of a job cannot end before the caller, who has its context."""
+    """Return whether the task of a job cannot end before the caller, which has its context."""
     task = anyio.get_current_task()
     if task_id == task.id or task.parent_id is None:
-        # Of a task that was started without AnyIO, it is not known what waits for it.
+        # It is not known what waits for a task that was started without AnyIO.
         return True
 
     parents = {task.id: task.parent_id for task in anyio.get_running_tasks()}
@@ -85,7 +85,7 @@ def is_inside() -> bool:
 
 
 def borrowers_of(capacity: anyio.CapacityLimiter) -> Collection[object]:
-    """Return who holds the slots of a capacity limiter, if none is left."""
+    """Return the holders of the slots of a capacity limiter, if none is left."""
     statistics = capacity.statistics()
     full = statistics.borrowed_tokens >= statistics.total_tokens
     return statistics.borrowers if full else ()
@@ -97,7 +97,7 @@ def waiting_for_slots(slots: Slots, *, stuck: bool) -> Generator[None]:
     Count the caller, while it waits for slots, as waiting inside of the jobs within which it runs.
 
     :param stuck: whether there is nothing to be had before something that is held is let go
-    :raises RuntimeError: if what is waited for is held by jobs alone that wait for it as well
+    :raises RuntimeError: if all that could be let go is held by jobs that wait for it as well
     """
     with ExitStack() as stack:
         held = turns_here(slots.holders)
@@ -116,10 +116,10 @@ def waiting_inside(
     """
     Count the caller, while it waits, as waiting inside of the jobs within which it runs.
 
-    :param pool: what it waits for more of: slots, or a capacity limiter
-    :param mine: what of that these jobs hold
-    :param holding: all that is held of it, if there is no more to be had before some is let go
-    :raises RuntimeError: if all of them wait for more
+    :param pool: what the caller waits for: slots, or a capacity limiter
+    :param mine: the holders in it that are these jobs'
+    :param holding: all holders in it, if there is no more to be had before one lets go
+    :raises RuntimeError: if all of the holders wait for more
 
     """
     if not mine:

@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable, Hashable, Iterator
 from heapq import heappop, heappush
 from math import inf, nextafter
-from typing import Generic, TypeVar, final
+from typing import Generic, TypeVar, cast, final
 
 from .._errors import LimitExceeded
 from .._loops.clock import LoopClock, weakly
@@ -18,7 +18,7 @@ from .live import Live
 K = TypeVar("K", bound=Hashable)
 L = TypeVar("L", bound=Limiter)
 
-#: For how many seconds a limiter is left alone that does not know when it will be idle.
+#: For how many seconds a limiter is left alone if it does not know when it will be idle.
 _LEFT_ALONE = 1.0
 
 #: How many idle keys are dropped for each that is made: more than one, so that they grow fewer.
@@ -42,8 +42,8 @@ class KeyedLimiter(Live, Generic[K, L]):
     holds it. ``in``, ``len`` and iteration make none.
 
     A key is dropped, when there is need for its place or as others are made, only if its buckets
-    are full again, it is not paused, and nobody holds it. So dropping a key forgives nothing, and
-    one key never delays another. What a call costs here does not grow with the number of keys.
+    are full again, it is not paused, and nothing refers to it. So dropping a key forgives nothing,
+    and one key never delays another. What a call costs here does not grow with the number of keys.
     What is made anew is as ``make`` says, though a dropped limiter may have been reconfigured.
     A permit holds its limiter, and so does a cycle of references that it is part of, say with its
     own observer: such a key is not dropped.
@@ -66,7 +66,7 @@ class KeyedLimiter(Live, Generic[K, L]):
         self._max_keys = check_count("max_keys", max_keys)
         self._clock = LoopClock(weakly(self._shift), "the keyed limiter")
         self._limiters: dict[K, L] = {}
-        #: The heap of when to look whether a key is idle: instant, number, key; one for each key.
+        #: The heap of the next check of each key, whether it is idle: instant, number, key.
         self._checks: list[tuple[float, int, K]] = []
         self._next = 0
 
@@ -107,7 +107,7 @@ class KeyedLimiter(Live, Generic[K, L]):
         _check_made(limiter, key)
 
         if key in self._limiters:
-            # It has been made meanwhile, by the factory's asking for it.
+            # The factory has asked for the key itself, and so it was made meanwhile.
             return self._limiters[key]
 
         self._limiters[key] = limiter
@@ -115,14 +115,15 @@ class KeyedLimiter(Live, Generic[K, L]):
         return limiter
 
     def _drop_one(self, now: float) -> bool:
-        """Drop the key whose turn it is to be looked at, if it is idle; return whether any was."""
+        """Check the next key, and drop it if it is idle; return whether one was to be checked."""
         if not self._checks or self._checks[0][0] > now:
             return False
 
         _, _, key = heappop(self._checks)
-        idle_in = _idle_in(self._limiters[key])
+        # That it has this method was checked when it was made.
+        idle_in = cast("Idle", self._limiters[key]).idle_in()
         if idle_in > 0 or not self._let_go(key):
-            # In use. If it is unknown for how long, it is left alone for as long as a pause.
+            # In use. If it is unknown for how long, check again after as long as a pause takes.
             wait = _patience(self._limiters[key]) if idle_in in {0, inf} else idle_in
             self._check_at(max(now + wait, nextafter(now, inf)), key)
 
@@ -131,7 +132,7 @@ class KeyedLimiter(Live, Generic[K, L]):
     def _let_go(self, key: K) -> bool:
         """Forget a key unless its limiter is in use; return whether it was forgotten."""
         reference = weakref.ref(self._limiters.pop(key))
-        # A reference elsewhere keeps it alive: then it has to be found again.
+        # A reference elsewhere keeps the limiter alive: then it has to be found again.
         limiter = reference()
         if limiter is not None:
             self._limiters[key] = limiter
@@ -155,7 +156,7 @@ class KeyedLimiter(Live, Generic[K, L]):
         )
 
     def _shift(self, seconds: float) -> None:
-        # All by the same, so it is still a heap.
+        # All are moved by the same, so it is still a heap.
         self._checks = [(at + seconds, number, key) for at, number, key in self._checks]
 
 
@@ -183,12 +184,7 @@ def _check_made(limiter: object, key: object) -> None:
         ) from None
 
 
-def _idle_in(limiter: object) -> float:
-    assert isinstance(limiter, Idle)
-    return limiter.idle_in()
-
-
 def _patience(limiter: object) -> float:
-    """Return for how long a limiter is left alone that cannot tell when it will be idle."""
+    """Return for how long a limiter is left alone if it cannot say when it will be idle."""
     policies = limiter.policies if isinstance(limiter, QuotaLimiter) else ()
     return min((policy.window for policy in policies), default=_LEFT_ALONE)

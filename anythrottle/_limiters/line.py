@@ -1,12 +1,12 @@
 """
-The only place where a task waits its turn: it parks, wakes, cancels, and tells the observer.
+The only place where a task waits its turn: it parks and wakes tasks, and tells the observer.
 
-Only the head of the line sleeps, or waits for a slot of a capacity limiter that it shares with
-others. All the rest are parked, without a timer (a ``max_wait`` apart). No ``await`` stands
-between looking at the state and parking. What is granted to whom is the scheduler's matter.
+Only the head of the line sleeps, or waits for a slot of a capacity limiter that is shared with
+others. All other turns are parked, without a timer (a ``max_wait`` apart). No ``await`` stands
+between looking at the state and parking. Which turn is granted is the scheduler's matter.
 
-A call begins in three steps: it holds its turn, then the observer is told, then, after a last
-look, the instant is read from which on it counts. No code of a user's own runs after that.
+A call begins in three steps: its turn is held, then the observer is told, then, after a last
+look, the instant is read from which on the call counts. No code of a user's own runs after that.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .max_wait import MaxWait, latest_turn
 from .scheduling import Scheduler
 from .turn import Turn
 
-#: By how many units in the last place an instant may be off that was reckoned on another way.
+#: By how many units in the last place an instant may be off when it is computed in another way.
 _ROUNDING = 64
 
 
@@ -35,9 +35,9 @@ class WaitLine:
     """
     The line of tasks before a gate.
 
-    :param scheduler_of: returns what decides who goes when, given the line's clock
+    :param scheduler_of: returns the scheduler, given the line's clock
     :param name: the limiter's name
-    :param observer: is told what happens here
+    :param observer: the function that is told of events
 
     """
 
@@ -74,12 +74,12 @@ class WaitLine:
 
         :param fast: whether a turn that is due at once shall not be a checkpoint
         :param max_wait: how long to wait at most
-        :param newcomer: whether it may be refused because too many wait already
+        :param newcomer: whether the turn may be refused because too many wait already
         :param begins: whether the call begins; else the turn is only held, for :func:`.begin_call`
-        :param due: when it will be due, if nobody is in line, and the gate has just said so to the
-            turn, which then knows its loop, and when it came
-        :return: how long it has waited, in seconds
-        :raises ~anythrottle.LimitExceeded: if it would have to wait too long, or for too many
+        :param due: when the turn will be due, if the line is empty and the gate has just been asked
+            on its behalf: then it knows its loop already, and when it came
+        :return: how long the turn has waited, in seconds
+        :raises ~anythrottle.LimitExceeded: if the turn would have to wait too long, or for too many
 
         """
         if due == inf or turn.loop is None:
@@ -97,7 +97,7 @@ class WaitLine:
                     await loop.look()
 
                 now = loop.time()
-                alone = turn.place is not None and self.scheduler.arrivals == turn.place[1]
+                alone = self.scheduler.arrivals == turn.place[1]
 
             while loop is self.clock.latest:
                 if not (turn.granted and self.gate.may_start(turn, now)):
@@ -108,7 +108,7 @@ class WaitLine:
                 else:
                     return (self.start(turn, now, alone=alone) if begins else now) - arrived
 
-                # Nothing is thrown at a task that has been woken: it has to see for itself.
+                # No loop cancels a task that has been woken: the task has to look by itself.
                 if (turn.granted and not fast) and (
                     (loop.suspect is not None and loop.is_alarmed()) or loop.deadline() == -inf
                 ):
@@ -121,15 +121,14 @@ class WaitLine:
             self._break_off(turn, exc, arrived)
             raise
 
-        # Another loop has used the limiter while this one stood still. What was granted here has
-        # been let go.
+        # Another loop has used the limiter while this one stood still, and what was granted here
+        # was let go then.
         turn.granted = turn.in_line = turn.told = False
-        turn.slot = None
         turn.amounts = self.gate.amounts(turn.cost)
         return await self.wait(turn, fast=True, newcomer=False, begins=begins)
 
     def _break_off(self, turn: Turn, error: BaseException, arrived: float) -> None:
-        """Let a turn go whose task is refused, cancelled, or ends with an error."""
+        """Take a turn out whose task is refused, is cancelled, or ends with an error."""
         self.leave(turn)
         if not isinstance(error, Exception):
             self.tell(Abandoned, turn.cost, self.clock.estimate() - arrived)
@@ -137,14 +136,14 @@ class WaitLine:
     def _arrive(
         self, turn: Turn, now: float, max_wait: MaxWait, *, newcomer: bool, due: float
     ) -> bool:
-        """Grant a turn that is due, or let it stand in line; return whether it is granted."""
+        """Grant a turn that is due, or put it in line; return whether it is granted."""
         scheduler = self.scheduler
         latest = inf
         if max_wait is not None:
             latest, turn.give_up = latest_turn(max_wait, now)
 
         if turn.in_line and latest < inf:
-            # It goes again, and stands in line for that; but perhaps it cannot come in time.
+            # The call goes again, and is in line for that; but perhaps it cannot go in time.
             scheduler.withdraw(turn)
 
         if turn.in_line or turn.granted or turn.error is not None:
@@ -161,7 +160,7 @@ class WaitLine:
 
             scheduler.join(turn)
             if shed is not None:
-                # Now that all is in order: the observer may do what it likes to the limiter.
+                # Only now that all is in order, because the observer may change the limiter.
                 self.tell(Refused, *shed)
 
         return turn.granted
@@ -170,9 +169,9 @@ class WaitLine:
         self, turn: Turn, now: float, latest: float, *, newcomer: bool
     ) -> tuple[Cost, Decision] | None:
         """
-        Refuse a turn that would wait too long for sure, or one if there would be too many.
+        Refuse a turn that would wait too long for sure, or one turn if too many would wait.
 
-        :return: what to tell of another one that was refused: its cost, and why
+        :return: what to tell of another turn that was refused: its cost, and why
         """
         refused = self.scheduler.one_too_many(turn, now, latest, newcomer=newcomer)
         if refused is turn:
@@ -194,7 +193,7 @@ class WaitLine:
     ) -> Awaitable[object]:
         """Wait until something may have changed for a turn that may not go."""
         if turn.error is not None:
-            # It can never be granted any more, because the limiter has become another one.
+            # The turn can never be granted any more, because the limiter was reconfigured.
             raise turn.error
 
         if turn.granted:
@@ -212,9 +211,9 @@ class WaitLine:
 
     async def _change_inside(self, turn: Turn, loop: EventLoop, now: float) -> None:
         """
-        Wait for a change inside of jobs, and count as waiting there.
+        Wait for a change inside of jobs, and count as waiting inside of them.
 
-        :raises RuntimeError: if what is waited for is held by jobs alone that wait for it as well
+        :raises RuntimeError: if all that could be let go is held by jobs that wait for it as well
         """
         gate = self.gate
         stuck = gate.paused_until < inf and gate.delay(turn.amounts, now) == inf
@@ -224,14 +223,14 @@ class WaitLine:
     def _check_max_wait(self, turn: Turn, loop: EventLoop, now: float) -> None:
         """Raise if a turn in line has waited for as long as it may."""
         if turn.in_line and loop is self.clock.latest:
-            # Perhaps it is due just now.
+            # Perhaps the turn is due just now.
             self.serve(now)
             if turn.granted:
                 return
 
             due = self.scheduler.due
             if self.queue.head is turn and due - now <= _ROUNDING * ulp(now):
-                # Or all but now: sums of floats come out differently on different ways.
+                # Or almost now: sums of floats differ with the order in which they are made.
                 turn.give_up = due
                 return
 
@@ -240,10 +239,10 @@ class WaitLine:
 
     def start(self, turn: Turn, now: float, *, alone: bool = False) -> float:
         """
-        Let the call of a turn that is held begin.
+        Begin the call of a turn that is held.
 
-        :param alone: whether no other has come since, that may be at the same point
-        :return: the instant from which on it counts
+        :param alone: whether no other turn has come since, which may be at the same point
+        :return: the instant from which on the call counts
         """
         if self.gate.slow:
             self.gate.start_slow(turn, now)
@@ -263,43 +262,39 @@ class WaitLine:
         return now
 
     def look_again(self, now: float) -> None:
-        """Look again, now that a call has begun, if the head waits for what such calls hold."""
+        """Serve the line, now that a call has begun, if the head waits for what such calls hold."""
         if self.scheduler.due < inf:
             return
 
         head = self.queue.head
         if self.gate.slow and head is not None:
-            # Its buckets are not asked here: that may take a while, and the call has begun.
+            # Slow buckets are not asked here, because the call has begun.
             self.scheduler.expect_head(now)
             head.wake()
         else:
             self.serve(now)
 
     def call_back(self, turn: Turn, now: float) -> None:
-        """Take back what was granted to a turn whose call has not begun: it is in line again."""
+        """Put a granted turn, whose call has not begun, back into its place in line."""
         self.scheduler.call_back(turn, now)
         self.serve(now)
 
     def leave(self, turn: Turn) -> None:
-        """Take a turn that was cancelled out of the line, or hand on what it was granted."""
+        """Take a turn out of the line, or hand on what it was granted."""
         if turn.loop is self.clock.latest:
             now = self.clock.estimate()
             if self.scheduler.leave(turn, now):
-                # Whether or not it was the head: it may have been the one that was on watch.
+                # Even if it was not the head, because its task may have watched the clock.
                 self.serve(now)
 
     def serve(self, now: float, spare: object = None, *, watcher: Turn | None = None) -> None:
         """
-        Grant all turns that are due, and see to it that the new head watches the clock.
+        Grant all turns that are due, and make the new head watch the clock.
 
         :param spare: what a shared slot has been borrowed for already
         :param watcher: the head, if it is its task that looks
 
         """
-        if spare is None and self.queue.head is None:
-            self.scheduler.rest()
-            return
-
         woken, due = self.scheduler.grant_due(now, spare)
         for turn in woken:
             if turn.parked is not None:
@@ -309,47 +304,49 @@ class WaitLine:
                 self.stop_seeking(turn)
 
         if woken and woken[-1] is not watcher and self.clock.latest is not None:
-            # The task that lets others go may fail in this step, and they may be of its task group.
+            # The current task may fail in this step, and the woken ones may be of its task group.
             self.clock.latest.note_actor()
 
         head = self.queue.head
         if head is None or head.parked is None:
-            # If it is awake, it looks by itself.
+            # A head that is awake looks by itself.
             return
 
         if self._head is None or self._head.must_wake(head, due):
             head.wake()
 
     def serve_anew(self, now: float) -> None:
-        """Serve those in line, now that something has happened that could not be foreseen."""
+        """Serve the line, now that something has happened that could not be foreseen."""
         self.scheduler.outlook.invalidate()
         self.serve(now)
 
     def catch_up(self, now: float) -> None:
-        """Serve those in line that have fallen due, before something else is done to the line."""
+        """Grant the turns that have fallen due, before something else is done to the line."""
         if self.scheduler.due <= now:
             self.serve(now)
 
     def prepare(self) -> float:
-        """Return the time, at which something is about to be changed, with the line caught up."""
+        """Catch up, because something is about to be changed; return the present instant."""
         now = self.clock.now()
         self.catch_up(now)
-        self.scheduler.notice(now)
+        if self.queue.head is None:
+            self.gate.notice(now)
+
         return now
 
     def wake_all(self) -> None:
-        """Let all in line see for themselves: some may wait now for what they hold themselves."""
+        """Wake all tasks in line: some may wait now for what they hold themselves."""
         for turn in self.queue.ahead_of():
             turn.wake()
 
     def recount(self) -> None:
-        """Count anew what those in line cost; those that can never be granted any more leave."""
+        """Compute anew what the turns in line cost; wake those that can never be granted now."""
         for turn in self.scheduler.recount():
             turn.wake()
             self.stop_seeking(turn)
 
     def stop_seeking(self, turn: Turn | None = None) -> None:
-        """Leave the line of a capacity limiter that is not the gate's any more, or the turn's."""
+        """Seek a slot of a capacity limiter no longer: at all, or on behalf of a turn."""
         if self._head is not None:
             self._head.stop_seeking(turn)
 
@@ -360,31 +357,28 @@ class WaitLine:
         return self.gate.quotas(now, here=here)
 
     def refuse(self, turn: Turn, now: float) -> LimitExceeded:
-        """Return the error of a turn that would have to wait and may not."""
+        """Return the error of a turn that would have to wait but may not; tell the observer."""
         decision = self.scheduler.decide(turn, now)
         self.tell(Refused, turn.cost, decision)
         return LimitExceeded(decision, self.quotas())
 
     def tell(self, event: Callable[..., Event], *fields: object) -> None:
-        """Tell the observer, if there is one, of an event: the limiter's name, and more fields."""
+        """Send an event, made of the limiter's name and more fields, to the observer if any."""
         if self.observer is not None:
             tell(self.observer, event(self.name, *fields))
 
     def tell_granted(self, turn: Turn, waited: float) -> None:
-        """Tell the observer that a turn is granted, and held."""
-        if self.observer is None:
-            return
-
+        """Report to the observer, which exists, that a turn is granted, and held."""
         turn.told = True
         try:
-            tell(self.observer, Granted(self.name, turn.cost, waited))
+            self.tell(Granted, turn.cost, waited)
         except BaseException:
-            # It ends the program, and the call does not begin.
+            # The error ends the program, and the call does not begin.
             self.leave(turn)
             raise
 
     def _change_loops(self, shift: float) -> None:
-        """Forget what waits and what is held, because another loop goes on with its own clock."""
+        """Forget what waits and what is held, because another loop with its own clock goes on."""
         for turn in self.scheduler.change_loops(shift):
             # The other loop may be suspended rather than closed, so its waiters are woken.
             turn.wake()

@@ -15,7 +15,7 @@ from .max_wait import MaxWait, check_max_wait, check_priority
 from .permit import TurnPermit
 from .scheduling import HOLDS
 from .short_ways import free_loop, give_back_held
-from .turn import FRONT, Place, Turn
+from .turn import FRONT, NOWHERE, Turn
 
 
 class LineLimiter(Controls):
@@ -57,8 +57,7 @@ class LineLimiter(Controls):
 
         """
         line, gate = self._line, self._line.gate
-        place: Place | None = None
-        # Most often nobody is in line and nothing is paused: a short way for that.
+        # Most often the line is empty and nothing is paused: a short way for that.
         if (
             type(cost) is int  # A mapping may be the user's own, and do what it likes.
             and max_wait is None
@@ -67,15 +66,8 @@ class LineLimiter(Controls):
             and line.observer is None
             and (loop := free_loop(line)) is not None
         ):
-            amounts: tuple[int, ...]
             only = gate.only
-            if only is not None and cost > 0 and only.take_free(cost):
-                if self._fast:
-                    only.start(loop.time(), cost)
-                    return
-
-                amounts = (cost,)
-            else:
+            if only is None or cost <= 0 or not only.take_free(cost):
                 amounts, now = gate.amounts(cost), loop.time()
                 delay = gate.hold(amounts, now)
                 if delay > 0:
@@ -84,6 +76,11 @@ class LineLimiter(Controls):
                     turn.loop, turn.came = loop, now
                     await line.wait(turn, fast=self._fast, due=now + delay)
                     return
+            elif self._fast:
+                only.start(loop.time(), cost)
+                return
+            else:
+                amounts = (cost,)
 
             place, held = (priority, line.scheduler.arrivals), gate.buckets
             try:
@@ -98,7 +95,7 @@ class LineLimiter(Controls):
             now = loop.time()
             if loop is line.clock.latest and gate.start_held(held, amounts, now):
                 if line.scheduler.arrivals != place[1]:
-                    # Others may be at the same point, and of the same task group.
+                    # Other tasks may be at the same point, and of the same task group.
                     loop.note_actor()
 
                 if line.queue.head is not None:
@@ -106,17 +103,17 @@ class LineLimiter(Controls):
 
                 return
 
+            # A pause has begun, or another loop or other policies: it waits after all.
             give_back_held(line, loop, held, amounts)
+            turn = Turn(cost, self._amounts_without_hold(cost, "acquire"), ends=False)
+            turn.place = place
+            await line.wait(turn, fast=True, newcomer=False)
+            return
 
         check_priority(priority)
         turn = Turn(cost, self._amounts_without_hold(cost, "acquire"), ends=False)
-        turn.place = line.scheduler.new_place(priority) if place is None else place
-        await line.wait(
-            turn,
-            fast=self._fast or place is not None,
-            max_wait=check_max_wait(max_wait),
-            newcomer=place is None,
-        )
+        turn.place = line.scheduler.new_place(priority)
+        await line.wait(turn, fast=self._fast, max_wait=check_max_wait(max_wait))
 
     def permit(
         self, cost: Cost = 1, *, priority: int = 0, max_wait: MaxWait = None
@@ -153,21 +150,24 @@ class LineLimiter(Controls):
             # Any other needs a closer look, which costs a call.
             check_priority(priority)
 
-        return self._permit(cost, priority, max_wait)
+        return TurnPermit(self, self._line, cost, priority, max_wait, fast=self._fast)
 
     def permit_again(self, permit: Permit, cost: Cost) -> TurnPermit | None:
         """
-        Return the permit for a call that goes again: in line already, before all others.
+        Return the permit for a call that goes again, which is in line already, before all others.
 
-        :param permit: the permit that it runs under as yet
-        :param cost: what it costs, 0 or more, or amounts by unit
-        :return: the permit; ``None`` if ``permit`` is none that this limiter has granted
+        :param permit: the permit that the call runs under as yet
+        :param cost: what the call costs, 0 or more, or amounts by unit
+        :return: the permit; ``None`` if ``permit`` was not granted by this limiter
         """
-        if not isinstance(permit, TurnPermit) or permit.limiter is not self or permit.place is None:
+        if not isinstance(permit, TurnPermit) or permit.limiter is not self:
             return None
 
-        # Not fast: else a function that is throttled each time would never let others run.
-        again = self._permit(cost, FRONT, permit.max_wait, fast=False)
+        if permit.place is NOWHERE:
+            return None
+
+        # Not fast, because a function that is throttled each time would never let others run.
+        again = TurnPermit(self, self._line, cost, FRONT, permit.max_wait, fast=False)
         again.place = (FRONT, permit.place[1])
         stand_again(self._line, again)
         return again
@@ -191,15 +191,8 @@ class LineLimiter(Controls):
             assert isinstance(turn, Turn)
             end_call(self._line, turn)
 
-    def _permit(
-        self, cost: Cost, priority: float, max_wait: MaxWait = None, *, fast: bool | None = None
-    ) -> TurnPermit:
-        amounts = self._line.gate.amounts(cost)
-        fast = self._fast if fast is None else fast
-        return TurnPermit(self, self._line, cost, amounts, priority, max_wait, fast=fast)
-
     def _amounts_without_hold(self, cost: Cost, verb: str) -> tuple[int, ...]:
-        """Return what a cost charges; raise if the limiter has to be told of the end of a call."""
+        """Return what a cost charges; raise if the limiter has to know of the end of a call."""
         if self._line.gate.holds:
             raise RuntimeError(HOLDS.format(verb=verb, limiter=repr(self)))
 

@@ -15,5 +15,5 @@ class Live:
     __slots__ = ()
 
     def __reduce__(self) -> NoReturn:
-        # By this, copy.copy(), copy.deepcopy() and pickle all go.
+        # copy.copy(), copy.deepcopy() and pickle all use this.
         raise TypeError(f"{self!r} cannot be copied or pickled: make another one")

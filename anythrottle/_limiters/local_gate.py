@@ -7,12 +7,11 @@ from math import inf
 from typing import final
 
 from .._loops.clock import LoopClock
-from .._policies.bucket import Bucket, WallClockBucket, complete, goes_by_utc
+from .._policies.bucket import Bucket, complete, goes_by_utc
 from .._policies.checks import unit_of
 from .._policies.policy import Cost, Policy, PolicyState, seconds_until
 from .cost import amounts_of, by_unit
 from .gate import NEVER
-from .quotas import quotas_of
 from .slots import Slots
 from .turn import Charge, Turn
 
@@ -28,7 +27,7 @@ class LocalGate:
     """
     A :class:`.Gate` with buckets of its own.
 
-    :param policies: the policies, each of which must agree
+    :param policies: the policies, each of which must agree to a call
     :param slots: the slots
     :param clock: the limiter's clock, which knows UTC too
 
@@ -53,25 +52,6 @@ class LocalGate:
         "utc_buckets",
     )
 
-    policies: tuple[Policy, ...]
-    #: What each of them counts.
-    units: tuple[str, ...]
-    buckets: tuple[Bucket, ...]
-    #: The most that can be charged at once, for each policy.
-    capacities: tuple[float, ...]
-    #: Those which have to be told what UTC is.
-    utc_buckets: tuple[WallClockBucket, ...]
-    holds_charges: bool
-    holds: bool
-    credits: bool
-    slow: bool
-    #: The bucket, if there is only one, and it is no slow one.
-    single: Bucket | None
-    has_short_way: bool
-    #: What a cost of 1 comes to, if each policy counts calls.
-    _one: tuple[int, ...] | None
-    only: Bucket | None
-
     def __init__(self, policies: tuple[Policy, ...], slots: Slots, clock: LoopClock) -> None:
         self.paused_until = NEVER
         self.slots = slots
@@ -79,22 +59,26 @@ class LocalGate:
         self.set_policies(policies, [complete(policy.bucket()) for policy in policies])
 
     def set_policies(self, policies: tuple[Policy, ...], buckets: Sequence[Bucket]) -> None:
-        """Decide by these from now on, and by what the slots have become."""
+        """Decide by these policies from now on, and by what the slots have become."""
         self.policies = policies
         units = tuple(unit_of(policy.unit) for policy in policies)
-        # The same for most limiters, of which there may be many.
+        # The same tuple for most limiters, of which there may be many.
         self.units = _CALLS if units == _CALLS else units
         self.buckets = tuple(buckets)
+        #: The most that can be charged at once, for each policy.
         self.capacities = tuple(bucket.capacity for bucket in buckets)
+        #: The buckets that have to be told what UTC is.
         self.utc_buckets = tuple(bucket for bucket in buckets if goes_by_utc(bucket))
         self.holds_charges = any(policy.holds for policy in policies)
         self.holds = self.slots.bounded or self.holds_charges
         self.credits = any(bucket.uses_since for bucket in buckets)
         self.slow = not all(bucket.quick for bucket in buckets)
+        #: The bucket, if there is only one, and it is no slow one.
         self.single = buckets[0] if len(buckets) == 1 and not self.slow else None
         self.has_short_way = not (self.holds or self.slow)
         self.only = self.single if self.has_short_way and self.units == _CALLS else None
-        self._one = None
+        #: What a cost of 1 comes to, if each policy counts calls.
+        self._one: tuple[int, ...] | None = None
         if all(unit == "calls" for unit in self.units):
             one = amounts_of(1, self.units, self.capacities)
             self._one = _ONE if one == _ONE else one
@@ -105,7 +89,7 @@ class LocalGate:
     def resume(self, now: float) -> bool:
         paused = self.paused_until > now
         if paused:
-            # Not forgotten: what is due is due no earlier than this.
+            # The instant is kept: what is due is due no earlier than this.
             self.paused_until = now
 
         return paused
@@ -125,7 +109,7 @@ class LocalGate:
             return inf
 
         longest = 0.0 if self.paused_until <= now else seconds_until(now, self.paused_until)
-        # By index here and where else it is often: zip() costs as much as a bucket does.
+        # By index here and on other hot ways: zip() costs as much as a bucket does.
         for index, bucket in enumerate(self.buckets):
             if amounts[index]:
                 delay = bucket.delay(now, amounts[index])
@@ -149,7 +133,7 @@ class LocalGate:
         if not self.slots.take(turn, spare):
             return False
 
-        # What is due is past any pause. Noted, so that the short way is open again.
+        # A turn that is due is past any pause. Forgetting that opens the short way again.
         self.paused_until = NEVER
         amounts = turn.amounts
         for index, bucket in enumerate(self.buckets):
@@ -214,7 +198,7 @@ class LocalGate:
 
     def give_back_held(self, held: tuple[Bucket, ...], amounts: Sequence[int], now: float) -> None:
         for bucket, amount in zip(held, amounts, strict=True):
-            # Those that have been replaced count no more.
+            # Buckets that have been replaced count no more.
             if amount and any(each is bucket for each in self.buckets):
                 bucket.give_back(now, amount, None)
 
@@ -256,7 +240,7 @@ class LocalGate:
         self.slots.let_go(turn)
 
     def mark_counted(self, turn: Turn, now: float, units: Collection[str]) -> None:
-        # What it is charged later is held until it ends, or is marked too.
+        # What the call is charged later is held until it ends, or is marked too.
         cost = by_unit(turn.cost)
         if all(mark[1:] != (units, cost) for mark in turn.marks):
             turn.marks = [*turn.marks, (now, units, cost)]
@@ -267,15 +251,11 @@ class LocalGate:
                     if charge.bucket is bucket and charge.counted is None:
                         charge.counted = now
                         if policy.holds:
-                            receipt = bucket.release(now, charge.amount, charge.receipt)
-                            charge.receipt = receipt
+                            charge.receipt = bucket.release(now, charge.amount, charge.receipt)
 
     def give_back(self, turn: Turn, now: float) -> None:
         turn.told = False
-        for bucket, amount in zip(self.buckets, turn.amounts, strict=True):
-            if amount:
-                bucket.give_back(now, amount, None)
-
+        self.give_back_held(self.buckets, turn.amounts, now)
         self.slots.let_go(turn)
 
     def give_back_all(self, turns: Sequence[Turn], now: float) -> None:
@@ -290,7 +270,7 @@ class LocalGate:
     def settle(self, turn: Turn, now: float, unit: str, change: int) -> None:
         count = len(turn.charges)
         if count > _MANY and count % _MANY < len(self.buckets):
-            # Now and then: of those that have come back, nothing can be given back.
+            # Now and then: nothing can be given back of charges that have come back.
             turn.charges = _merged(turn.charges, now)
 
         for counted, bucket in zip(self.units, self.buckets, strict=True):
@@ -316,7 +296,25 @@ class LocalGate:
                 bucket.tighten(now, remaining, reset_after)
 
     def quotas(self, now: float, *, here: bool) -> tuple[PolicyState, ...]:
-        return quotas_of(self.policies, self.buckets, now, self.clock.utc, here=here)
+        states: list[PolicyState] = []
+        for policy, bucket in zip(self.policies, self.buckets, strict=True):
+            if here:
+                # What has come back is dropped, so that asking often costs little.
+                bucket.drop_due(now)
+
+            asked = bucket
+            if goes_by_utc(bucket):
+                # A copy, because a question changes nothing.
+                asked = bucket.ahead(now)
+                assert goes_by_utc(asked)
+                asked.set_utc(now, self.clock.utc(now))
+
+            remaining = asked.remaining(now)
+            fits = remaining + 1 <= bucket.capacity
+            more = asked.delay(now, remaining + 1) if fits else 0.0
+            states.append(PolicyState(policy, remaining, more, asked.reset_after(now)))
+
+        return tuple(states)
 
     def change_loops(self, shift: float) -> None:
         self.paused_until += shift
@@ -327,7 +325,7 @@ class LocalGate:
         self.slots.forget_holders()
 
     def idle_in(self, now: float) -> float:
-        """Return in how many seconds there is nothing left to remember, if nobody comes."""
+        """Return in how many seconds nothing is left to remember, if no call comes."""
         if self.slots.holders:
             return inf
 
@@ -336,7 +334,7 @@ class LocalGate:
 
 
 def _charged(bucket: Bucket, now: float, amount: int, *, ended: bool = True) -> Charge:
-    """Charge an amount at once, due or not, to a call that runs or to none; return the charge."""
+    """Charge an amount at once, due or not, to a running call or to none; return the charge."""
     bucket.take(now, amount)
     receipt = bucket.start(now, amount)
     if ended:
@@ -347,9 +345,9 @@ def _charged(bucket: Bucket, now: float, amount: int, *, ended: bool = True) -> 
 
 def _merged(charges: list[Charge], now: float) -> list[Charge]:
     """
-    Return charges in which those that have come back are one for each bucket.
+    Return the charges, with those that have come back merged into one for each bucket.
 
-    A call that runs has to hold them too, should a policy come that measures from the end.
+    A running call has to hold those too, should a policy come that measures from the end.
     """
     kept: list[Charge] = []
     merged: dict[tuple[int, bool], Charge] = {}

@@ -1,4 +1,4 @@
-"""How long a call is ready to wait, and before whom it goes."""
+"""How long a call is ready to wait, and with which priority."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ MaxWait: TypeAlias = float | Literal["deadline"] | None
 
 def check_max_wait(max_wait: MaxWait) -> MaxWait:
     """
-    Return a bound for waiting, if it is one.
+    Return a bound for waiting, or raise if it is none.
 
-    :raises TypeError: if it is none
+    :raises TypeError: if it is of another type
     :raises ValueError: if it is another text, negative or NaN
 
     """
@@ -33,16 +33,14 @@ def check_max_wait(max_wait: MaxWait) -> MaxWait:
     return check_seconds("max_wait", max_wait, zero=True, infinite=True)
 
 
-def check_priority(priority: int) -> int:
+def check_priority(priority: int) -> None:
     """
-    Return a priority, if it is one.
+    Raise unless a priority is one.
 
-    :raises TypeError: if it is none
+    :raises TypeError: if it is no int
     """
     if not isinstance(priority, int) or isinstance(priority, bool):
         raise TypeError(f"priority must be an int, not {priority!r}")
-
-    return priority
 
 
 def latest_turn(max_wait: float | Literal["deadline"], now: float) -> tuple[float, float]:
@@ -56,7 +54,7 @@ def latest_turn(max_wait: float | Literal["deadline"], now: float) -> tuple[floa
         return now + max_wait, now + max_wait
 
     deadline = anyio.current_effective_deadline()
-    # A scope that is cancelled already is to be noticed at the next checkpoint; and when the
-    # deadline comes, it is for the scope to end the wait.
+    # A scope that is cancelled already is noticed at the next checkpoint; and when the deadline
+    # comes, the scope ends the wait.
     latest = inf if deadline == -inf else now + (deadline - anyio.current_time())
     return latest, inf

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from math import inf
 from types import TracebackType
-from typing import Protocol, Self, final
+from typing import Self, final
 
 from .._events import Event, Paused, Settled, tell
 from .._policies.checks import check_unit, unit_of
 from .._policies.policy import Cost, PolicyState
+from ..abc import Limiter
 from .calls import begin_call, end_call, keep_call, mark_call, settle_call
 from .cost import by_unit, check_counted, named_amounts
 from .line import WaitLine
 from .live import Live
 from .max_wait import MaxWait
 from .short_ways import enter_now
-from .turn import Turn
-
-
-class Pausing(Protocol):
-    """A limiter, as far as a permit knows it."""
-
-    def pause(self, seconds: float | None = None) -> None:
-        """Let nobody pass for a while."""
-        ...
+from .turn import NOWHERE, Turn
 
 
 @final
@@ -33,7 +26,7 @@ class FreePermit:
     """
     A :class:`~anythrottle.abc.Permit` of calls that nothing limits but the pauses of their run.
 
-    One serves for all calls of a run. The run's own limiter tells it of pauses, and is not held.
+    One serves for all calls of a run. It observes the run's own limiter, but does not hold it.
 
     :ivar is_open: whether no pause may be under way
 
@@ -46,17 +39,17 @@ class FreePermit:
     def __init__(self) -> None:
         self.is_open = True
 
-    def belong_to(self, limiter: Pausing) -> None:
-        """Say whose pauses it is told of, and lets begin."""
+    def belong_to(self, limiter: Limiter) -> None:
+        """Set the limiter that it observes, and that it pauses."""
         self._limiter = weakref.ref(limiter)
 
     def note(self, event: Event) -> None:
-        """Observe the run's limiter."""
+        """Note an event of the run's limiter."""
         if isinstance(event, Paused):
             self.is_open = False
 
     def settle(self, cost: Cost) -> None:
-        # There is nothing to correct, but a mistake is one here too.
+        # There is nothing to correct, but a wrong cost is an error here too.
         by_unit(cost)
 
     def refund(self) -> None:
@@ -93,7 +86,7 @@ class TurnPermit(Live, Turn):
     """
     A turn that is a :class:`~anythrottle.abc.Permit` as well.
 
-    Entering it waits for the turn; leaving it lets go whatever the call holds.
+    Entering it waits for the turn; leaving it lets go what the call holds.
     """
 
     __slots__ = (
@@ -104,30 +97,29 @@ class TurnPermit(Live, Turn):
         "_keeps",
         "_kept",
         "_line",
-        "_owner",
         "_policies",
         "_priority",
         "_quotas",
         "_waited",
+        "limiter",
         "max_wait",
         "may_be_kept",
     )
 
-    def __init__(  # noqa: PLR0917 - only one who calls it, and often
+    def __init__(
         self,
-        owner: Pausing,
+        limiter: Limiter,
         line: WaitLine,
         cost: Cost,
-        amounts: Sequence[int],
         priority: float,
         max_wait: MaxWait,
         *,
         fast: bool,
     ) -> None:
-        # Not by super(): there is one for each call, and that costs.
-        Turn.__init__(self, cost, amounts, ends=True)
-        #: Keeps the limiter alive (see KeyedLimiter) while a permit of it exists.
-        self._owner = owner
+        # Not by super(), which costs: there is a permit for each call.
+        Turn.__init__(self, cost, line.gate.amounts(cost), ends=True)
+        #: Kept alive (see KeyedLimiter) while a permit of it exists.
+        self.limiter = limiter
         self._line = line
         self._policies = line.gate.policies
         self._priority = priority
@@ -137,9 +129,9 @@ class TurnPermit(Live, Turn):
         self._waited = 0.0
         #: Whether the call may be kept: it runs within ``run`` or ``wrap``.
         self.may_be_kept = False
-        #: Whether it was asked to go on after its function has returned, and to end.
+        #: Whether the call was asked to go on after its function has returned, and to end.
         self._keeps = self._ended = False
-        #: What it holds after that.
+        #: What the call holds after that.
         self._kept: Turn | None = None
         self._quotas: tuple[PolicyState, ...] | None = None
 
@@ -147,11 +139,6 @@ class TurnPermit(Live, Turn):
     def waited(self) -> float:
         """How long the call has waited for its turn, in seconds."""
         return self._waited
-
-    @property
-    def limiter(self) -> Pausing:
-        """The limiter that has granted it."""
-        return self._owner
 
     @property
     def quotas(self) -> tuple[PolicyState, ...]:
@@ -167,7 +154,7 @@ class TurnPermit(Live, Turn):
 
         If that is more, the difference is charged at this instant, into debt if need be, and
         later calls wait. If it is less, what is still out of the difference comes back at once,
-        and what had come back already stays so. It may be called as often as one likes, during
+        and what had come back already stays so. This may be called any number of times, during
         the call and after it; each time the charge becomes what is said.
 
         :param cost: what the call has cost, 0 or more, or amounts by unit; units that are not
@@ -197,7 +184,6 @@ class TurnPermit(Live, Turn):
         :raises RuntimeError: if the call has not begun
 
         """
-        self._check_begun()
         self.settle(dict.fromkeys(self._line.gate.units, 0))
 
     def mark_counted(self, *units: str) -> None:
@@ -236,14 +222,14 @@ class TurnPermit(Live, Turn):
         :raises ValueError: if ``retry_after`` is negative or NaN
 
         """
-        self._owner.pause(retry_after)
+        self.limiter.pause(retry_after)
 
     def keep(self) -> None:
         """
-        Let the call go on after its function has returned, until :meth:`end`.
+        Keep the call going after its function has returned, until :meth:`end`.
 
         For a function that returns what it has begun: a stream, say. If it raises, is throttled or
-        cancelled, the call ends with it all the same. Nobody else ends a call that is kept.
+        cancelled, the call ends with it all the same. Nothing else ends a call that is kept.
 
         :raises RuntimeError: unless the function runs that :meth:`.RateLimiter.run`, or a function
             made by :meth:`.RateLimiter.wrap`, has called under this permit
@@ -276,10 +262,10 @@ class TurnPermit(Live, Turn):
 
     def enter_now(self, *, begins: bool = True) -> bool:
         """
-        Enter it if its turn is due at once, without a checkpoint.
+        Enter the permit if its turn is due at once, without a checkpoint.
 
         :param begins: whether the call begins; else the turn is only held, for :meth:`begin`
-        :return: whether it was entered; if not, it still can be by ``async with``
+        :return: whether the permit was entered; if not, it still can be by ``async with``
         """
         if self._entered or self._line.gate.policies is not self._policies:
             return False
@@ -289,26 +275,21 @@ class TurnPermit(Live, Turn):
 
     def begin(self) -> bool:
         """
-        Let the call begin, now that the turn is held.
+        Begin the call, now that the turn is held.
 
-        :return: whether it has begun; if not, it was called back: :meth:`hold` it again
+        :return: whether the call has begun; if not, the turn was called back: :meth:`hold` it again
         """
         return begin_call(self._line, self)
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether the call has begun."""
-        return self.began < inf
-
     def withdraw(self) -> None:
-        """Take back a turn that has been granted, and not been used."""
-        if self.has_begun:
+        """Give a turn back that has been granted, and not been used."""
+        if self.began < inf:
             self.refund()
 
         self.leave()
 
     def leave(self) -> None:
-        """Leave it: the call has ended, or will not begin."""
+        """Leave the permit: the call has ended, or will not begin."""
         end_call(self._line, self)
 
     async def __aenter__(self) -> Self:
@@ -323,9 +304,9 @@ class TurnPermit(Live, Turn):
 
     async def hold(self) -> None:
         """
-        Wait until the turn is granted; it is only held then, for :meth:`begin`.
+        Wait until the turn is granted; then it is only held, for :meth:`begin`.
 
-        An engine's turns are neither refused nor shed because too many wait.
+        The turns of an engine are neither refused nor shed because too many wait.
         """
         self._arrive()
         self._waited += await self._line.wait(
@@ -333,14 +314,14 @@ class TurnPermit(Live, Turn):
         )
 
     def _arrive(self) -> bool:
-        """Take a place in line; return whether there was none so far."""
+        """Take a place in line; return whether the turn had none so far."""
         gate = self._line.gate
         if gate.policies is not self._policies:
             # The limiter has been reconfigured since the permit was asked for.
             self.amounts = gate.amounts(self.cost)
 
         self._entered = True
-        if self.place is not None:
+        if self.place is not NOWHERE:
             return False
 
         self.place = self._line.scheduler.new_place(self._priority)

@@ -1,4 +1,4 @@
-"""Those in line, in their order: a sorted list from which any turn may leave."""
+"""The turns in line, in their order: a sorted list from which any turn may leave."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class TurnQueue:
     def __init__(self) -> None:
         #: The turn that is next.
         self.head: Turn | None = None
-        #: None of them is empty: so there are none if and only if nobody is in line.
+        #: None of the blocks is empty: so there are none if and only if no turn is in line.
         self.blocks: list[list[Turn]] = []
-        #: For each block but the first: a place that separates it from the one before.
+        #: For each block but the first: a place that separates it from the block before.
         self._starts: tuple[tuple[float, float], ...] = ()
         self._size = 0
-        #: How many have gone as the first in line so far.
+        #: How many turns were taken out as the head so far.
         self.popped = 0
 
     def __len__(self) -> int:
@@ -47,15 +47,14 @@ class TurnQueue:
     def add(self, turn: Turn) -> None:
         """Put a turn in its place."""
         place = turn.place
-        assert place is not None
         turn.in_line = True
         self._size += 1
         blocks = self.blocks
         if not blocks:
             blocks.append([turn])
             self.head = turn
-        elif place > place_of(blocks[-1][-1]):
-            # Nearly always so; full blocks stay full.
+        elif place > blocks[-1][-1].place:
+            # This is nearly always so; full blocks stay full.
             if len(blocks[-1]) < _MOST:
                 blocks[-1].append(turn)
             else:
@@ -75,7 +74,6 @@ class TurnQueue:
 
     def remove(self, turn: Turn) -> None:
         """Take any turn out."""
-        assert turn.place is not None
         index = bisect_right(self._starts, turn.place)
         block = self.blocks[index]
         position = bisect_left(block, turn.place, key=place_of)
@@ -83,9 +81,9 @@ class TurnQueue:
         self._take_out(index, position)
 
     def rank(self, place: tuple[float, float]) -> int:
-        """Return how many stand at a place or before it."""
+        """Return how many turns stand at a place or before it."""
         blocks = self.blocks
-        if not blocks or place_of(blocks[-1][-1]) <= place:
+        if not blocks or blocks[-1][-1].place <= place:
             return self._size
 
         index = bisect_right(self._starts, place)
@@ -93,7 +91,7 @@ class TurnQueue:
         return sum(map(len, blocks[:index])) + within
 
     def ranked(self, start: int, stop: int) -> list[Turn]:
-        """Return those with so many before them, from ``start`` on, up to ``stop``."""
+        """Return the turns that have ``start`` or more, but fewer than ``stop``, before them."""
         turns: list[Turn] = []
         for block in self.blocks:
             if stop <= 0:
@@ -108,24 +106,24 @@ class TurnQueue:
         return turns
 
     def ahead_of(self, priority: float = inf) -> list[Turn]:
-        """Return those that go before a newcomer, the first one first."""
+        """Return the turns that go before a newcomer of a priority, the first one first."""
         return self.ranked(0, self.count_ahead(priority))
 
     def count_ahead(self, priority: float) -> int:
-        """Return how many go before a newcomer."""
+        """Return how many turns go before a newcomer of a priority."""
         return self.rank((priority, inf))
 
     def behind(self, place: tuple[float, float]) -> Iterator[Turn]:
-        """Return those that stand behind a place, the last one first."""
+        """Return the turns that stand behind a place, the last one first."""
         for block in reversed(self.blocks):
             for turn in reversed(block):
-                if place_of(turn) <= place:
+                if turn.place <= place:
                     return
 
                 yield turn
 
     def clear(self) -> None:
-        """Forget all."""
+        """Forget all turns."""
         self.blocks.clear()
         self.head = None
         self._starts = ()
@@ -148,4 +146,4 @@ class TurnQueue:
         del block[_MOST // 2 :]
         self.blocks.insert(index + 1, half)
         starts = self._starts
-        self._starts = (*starts[:index], place_of(half[0]), *starts[index:])
+        self._starts = (*starts[:index], half[0].place, *starts[index:])

@@ -67,7 +67,7 @@ class RateLimiter(LineLimiter):
     permit``. A :exc:`.ThrottleException` that leaves either block is an error like any other.
     :meth:`run` and :meth:`wrap` pause and go again; in a block, tell ``permit.throttled()``.
 
-    Turns are granted first come, first served within a priority, all or nothing. Whoever is
+    Turns are granted first come, first served within a priority, all or nothing. A call that is
     cancelled while it waits has taken nothing, and its place goes to the next.
 
     :param policies: what limits the rate: policies, or texts such as ``"20/10s"``; each must
@@ -78,7 +78,7 @@ class RateLimiter(LineLimiter):
         in line is refused, by priority and arrival. What goes again, and what a
         :class:`.Throttler` or its kin run, counts but is never refused. ``None`` for no bound
     :param fast_acquire: whether a turn that needn't be waited for is granted without a
-        checkpoint; then whoever loops over it has to yield by itself
+        checkpoint; then a loop over such calls has to yield by itself
     :param name: how ``repr``, errors and events call the limiter
     :param observer: a function that is told of :type:`events <anythrottle.abc.Event>`
     :param measure: for texts that don't say: ``"start"`` if the window of a limit runs from the
@@ -146,7 +146,7 @@ class RateLimiter(LineLimiter):
         one begins at the level of that: what has flowed in stays, and no more. A fixed window with
         another limit goes on with what is used.
 
-        Who waits with a cost that can never fit any more has the error raised that it would get
+        A call that waits with a cost which can never fit any more gets the error that it would get
         if it came now. Calls that run go on, and hold what the new limits want them to; a permit
         whose call has ended gives nothing back any more to a policy that has been replaced.
 
@@ -173,13 +173,13 @@ class RateLimiter(LineLimiter):
             gate.set_policies(described, buckets)
             line.recount()
         finally:
-            # Also those that were called back, should a policy of the user's own have failed.
+            # Also the turns that were called back, should a policy of the user's own have failed.
             line.serve_anew(now)
-            if gate.slots.exceeded():
+            if not gate.slots.may_have_one():
                 line.wake_all()
 
             for turn in recalled:
-                # A turn that goes at once is not told of again: an observer may do this each time.
+                # A turn that goes at once is not told of again: the observer may reconfigure anew.
                 turn.told = turn.told and turn.granted
 
         line.tell(Reconfigured, described)
@@ -199,9 +199,9 @@ class RateLimiter(LineLimiter):
 
     def idle_in(self) -> float:
         """
-        Return in how many seconds there is nothing left to remember, if nobody comes.
+        Return in how many seconds nothing is left to remember, if no call comes.
 
-        :return: 0 if all is as new; infinity while calls run that hold something, or anybody waits
+        :return: 0 if all is as new; infinity while any call waits, or runs and holds something
         """
         return inf if self._line.queue.head else self._gate.idle_in(self._line.clock.peek())
 
@@ -227,7 +227,7 @@ def as_limiter(value: Limiter | str) -> Limiter:
 
 
 def slots_of(limiter: Limiter | None) -> anyio.CapacityLimiter | float:
-    """Return what is known to bound how many calls of a limiter run: shared slots, or a number."""
+    """Return the known bound on how many calls of a limiter run: shared slots, or a number."""
     if not isinstance(limiter, RateLimiter):
         return inf
 
@@ -236,7 +236,7 @@ def slots_of(limiter: Limiter | None) -> anyio.CapacityLimiter | float:
 
 
 def _slots_of(concurrency: Concurrency) -> tuple[float, anyio.CapacityLimiter | None]:
-    """Return how many slots of its own a gate has, or those that it shares."""
+    """Return how many slots of its own a gate has, and the capacity limiter that it shares."""
     if isinstance(concurrency, anyio.CapacityLimiter):
         return inf, concurrency
 

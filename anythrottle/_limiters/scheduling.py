@@ -1,17 +1,17 @@
 """
 Decides whose turn it is, from the front of the line. It has no event loop, and never waits.
 
-1. The order of the line is its places' order: priority, then arrival. Nobody is granted a turn
-   while somebody with a lower place waits.
-2. A grant is made by whoever lets the head pass (its own timer, or a call that lets something
-   go), and made in full: :meth:`Scheduler.grant_due` grants all that are due, and says when it is
-   to be called again if nothing else happens.
-3. A grant belongs to nobody until its task has resumed. If that is cancelled before, the grant
+1. The order of the line is its places' order: priority, then arrival. No turn is granted while
+   one with a lower place waits.
+2. A grant is made by the event that lets the head pass (its own timer, or a call that lets
+   something go), and made in full: :meth:`Scheduler.grant_due` grants all turns that are due, and
+   returns when it is to be called again if nothing else happens.
+3. A grant belongs to no call until its task has resumed. If that is cancelled before, the grant
    is undone and the line is served again, as of when that grant was due. So neither a turn nor
    its credit can be lost or doubled.
-4. What is told late, after a stall of the loop, takes nothing from those that fell due before:
-   whoever changes something calls :meth:`Scheduler.grant_due` first, if :attr:`Scheduler.due` has
-   passed.
+4. A change that comes late, after a stall of the loop, takes nothing from turns that fell due
+   before: the code that makes it calls :meth:`Scheduler.grant_due` first, if
+   :attr:`Scheduler.due` has passed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .gate import Gate, Outlook
 from .queue import TurnQueue
 from .turn import FRONT, Place, Turn
 
-#: Says how to enter a limiter that wants to know when a call has ended.
+#: The error that says how to enter a limiter which has to know when a call has ended.
 HOLDS = (
     "{verb}() is for limiters that hold nothing while a call runs; {limiter} does hold something: "
     "use 'async with limiter.permit(cost):'"
@@ -37,15 +37,15 @@ class Scheduler:
     """
     Grants turns at a gate: first come, first served within a priority.
 
-    Whoever calls passes the time in, wakes whom :meth:`grant_due` returns, and calls that again
-    after all that may let others pass.
+    The caller passes the time in, wakes the tasks of the turns that :meth:`grant_due` returns, and
+    calls that again after all that may let others pass.
 
-    :param gate: what decides; the turns are charged there
+    :param gate: the gate, which decides and charges the turns
     :param queue: the turns in line
-    :param outlook: foresees when they will go
-    :param max_waiting: how many may wait, infinity for no bound
+    :param outlook: what foresees when they will go
+    :param max_waiting: how many turns may wait, infinity for no bound
 
-    :ivar arrivals: how many have come so far
+    :ivar arrivals: how many calls have come so far
     :ivar due: when the head is due, as last seen; infinity if not before something is let go
     :ivar wants_slot: whether the head waits for a shared slot
     """
@@ -68,14 +68,9 @@ class Scheduler:
         self.arrivals += 1
         return (priority, self.arrivals)
 
-    def notice(self, now: float) -> None:
-        """Let the gate notice what else has changed, unless those in line have seen to that."""
-        if self.queue.head is None:
-            self.gate.notice(now)
-
     def grant_due(self, now: float, spare: object = None) -> tuple[list[Turn], float]:
         """
-        Grant all turns that are due, from the front; dismiss those that a gate's error is for.
+        Grant all turns that are due, from the front; dismiss those at which the gate fails.
 
         :param spare: what a shared slot has been borrowed for already
         :return: the turns whose tasks are to be woken, and when to call this again: infinity if
@@ -107,7 +102,7 @@ class Scheduler:
                 earliest = max(head.came, since)
                 since = gate.due_since(head.amounts, earliest, now) if gate.credits else now
                 taken = gate.take(head, now, since, spare)
-            except Exception as exc:  # noqa: BLE001 - a policy's of the user's own: it is for the head
+            except Exception as exc:  # noqa: BLE001 - of a user's own policy: it is for the head
                 self.dismiss(head, exc)
                 woken.append(head)
                 continue
@@ -134,26 +129,20 @@ class Scheduler:
         return woken, self.due
 
     def expect_head(self, now: float) -> None:
-        """Note that the head may be due from now on, though that could not be foreseen."""
+        """Note that the head may be due from now on, which could not be foreseen."""
         self.due = now
         self.outlook.invalidate()
-
-    def rest(self) -> None:
-        """Do what :meth:`grant_due` comes to while nobody is in line."""
-        self.due = inf
-        self.wants_slot = False
 
     def try_now(self, turn: Turn, now: float) -> bool:
         """
         Grant a turn if it is due and no other goes before it; return whether it was granted.
 
-        Those in line that are due must have been granted theirs.
+        Turns in line that are due must have been granted before.
         """
-        assert turn.place is not None
         head = self.queue.head
         if head is None:
             self.gate.notice(now)
-        elif head.place is not None and head.place <= turn.place:
+        elif head.place <= turn.place:
             return False
 
         if self.outlook.tables:
@@ -166,15 +155,15 @@ class Scheduler:
         """
         Return which turn is to be refused if another one joins the line.
 
-        It is the newcomer, if it would wait too long for sure; and the last, if too many would.
+        It is the newcomer, if it would wait too long for sure; else the last, if too many would
+        wait.
 
         :param latest: the latest instant for the turn
         :param newcomer: whether the turn may be refused because too many wait
-        :return: the newcomer, one in line, or ``None``
+        :return: the newcomer, a turn in line, or ``None``
 
         """
-        assert turn.place is not None
-        # Others that go again may stand behind it, of which the forecast knows no better.
+        # Calls that go again may stand behind it, but the forecast takes all of them for ahead.
         ranked = turn.place[0] > FRONT or self.queue.rank(turn.place) == self.queue.count_ahead(
             FRONT
         )
@@ -191,7 +180,7 @@ class Scheduler:
         return None
 
     def join(self, turn: Turn) -> None:
-        """Let a turn that came now, and could not go by :meth:`try_now`, stand in line."""
+        """Put a turn in line that came now, and could not go by :meth:`try_now`."""
         if self.outlook.tables:
             self.outlook.note_newcomer(turn)
 
@@ -201,12 +190,12 @@ class Scheduler:
             self.wants_slot = False
 
     def rejoin(self, turn: Turn) -> None:
-        """Let a turn stand in line that was told of before."""
+        """Put a turn in line that has its place from before."""
         self.queue.add(turn)
         self.outlook.invalidate()
 
     def withdraw(self, turn: Turn) -> None:
-        """Take a turn out of the line that is to be looked at anew."""
+        """Take a turn out of the line, because it is to be looked at anew."""
         self.queue.remove(turn)
         self.outlook.invalidate()
 
@@ -218,14 +207,14 @@ class Scheduler:
 
     def leave(self, turn: Turn, now: float) -> bool:
         """
-        Let a turn go whose call does not begin; what it was granted is let go.
+        Drop a turn whose call does not begin; what it was granted is let go.
 
-        :return: whether that may let others pass
+        :return: whether that may let other turns pass
         """
         if turn.granted:
             self.gate.give_back(turn, now)
             self.outlook.invalidate()
-            # What it gives back has been due for as long for the next one.
+            # What it gives back has been due for as long for the next turn.
             self.due = min(self.due, turn.due)
             return True
 
@@ -234,18 +223,18 @@ class Scheduler:
             self.outlook.note_leaving(turn)
             return True
 
-        # Else it was refused, and so has never been there.
+        # Else it was refused, and so has never been in line.
         return turn.error is not None
 
     def call_back(self, turn: Turn, now: float) -> None:
-        """Take back what was granted to a turn whose call has not begun: it is in line again."""
+        """Put a granted turn, whose call has not begun, back into its place in line."""
         self.gate.give_back(turn, now)
         turn.may_be_shed = False
         # The head may have waited for what this turn held: now it waits for the pause.
         self.rejoin(turn)
 
     def recall(self, now: float) -> list[Turn]:
-        """Take back what was granted to all calls that have not begun: they are in line again."""
+        """Put all granted turns whose calls have not begun back into their places; return them."""
         turns = [turn for turn in self.gate.slots.holders if turn.began == inf]
         self.gate.give_back_all(turns, now)
         for turn in turns:
@@ -255,9 +244,9 @@ class Scheduler:
         return turns
 
     def recount(self) -> list[Turn]:
-        """Count anew what those in line cost; dismiss and return those that never can go."""
-        dismissed: list[Turn] = []
-        for turn in self.queue.ahead_of():
+        """Compute anew what the turns in line cost; dismiss and return those that never can go."""
+        turns = self.queue.ahead_of()
+        for turn in turns:
             error: Exception | None = None
             try:
                 turn.amounts = self.gate.amounts(turn.cost)
@@ -269,25 +258,24 @@ class Scheduler:
 
             if error is not None:
                 self.dismiss(turn, error)
-                dismissed.append(turn)
 
-        return dismissed
+        return [turn for turn in turns if turn.error is not None]
 
     def start(self, turn: Turn, now: float) -> None:
-        """Let the call of a turn that is held begin; it counts from ``now`` on."""
+        """Begin the call of a turn that is held; it counts from ``now`` on."""
         if now > turn.came and self.outlook.tables:
             self.outlook.note_grants(now, now - turn.came)
 
         self.gate.start(turn, now)
 
     def end(self, turn: Turn, now: float) -> None:
-        """Let the call of a turn end; what it held is let go."""
+        """End the call of a turn; what it held is let go."""
         self.gate.release(turn, now)
         if self.gate.holds_charges:
             self.outlook.note_end()
 
     def mark_counted(self, turn: Turn, now: float, units: Collection[str]) -> None:
-        """Let a call that runs count from now on, in some units."""
+        """Count a running call from now on, in some units."""
         self.gate.mark_counted(turn, now, units)
         if self.gate.holds_charges:
             self.outlook.note_end()
@@ -301,13 +289,15 @@ class Scheduler:
 
     def decide(self, turn: Turn, now: float) -> Decision:
         """Return why a turn would have to wait, and how long."""
-        assert turn.place is not None
         return self.outlook.decide(turn.amounts, now, turn.place[0])
 
     def change_loops(self, shift: float) -> list[Turn]:
         """Forget what waits and what is held; return the turns that waited in the other loop."""
-        turns = self.queue.ahead_of()
-        self.queue.clear()
+        turns: list[Turn] = []
+        if self.queue.head is not None:
+            turns = self.queue.ahead_of()
+            self.queue.clear()
+
         self.due = inf
         self.outlook.invalidate()
         self.gate.change_loops(shift)

@@ -1,7 +1,7 @@
 """
-The short ways past a line in which nobody waits, at a fraction of the cost.
+The short ways past an empty line, at a fraction of the cost.
 
-Each is what :meth:`.WaitLine.wait` comes to then. They are closed while anybody is in line, and
+Each does what :meth:`.WaitLine.wait` would do then. They are closed while a turn is in line, and
 while a pause may be under way.
 """
 
@@ -14,20 +14,22 @@ from .._policies.bucket import Bucket
 from .calls import begin_call
 from .gate import NEVER
 from .line import WaitLine
-from .turn import Turn
+from .turn import NOWHERE, Turn
 
 
 def free_loop(line: WaitLine) -> EventLoop | None:
     """
     Return the loop that the caller is in, if the short ways are open.
 
-    The line's arrivals are then the caller's place, should it have to wait after all.
+    The line's count of arrivals is then the caller's place, should it have to wait after all.
     """
     if line.queue.head is not None or line.gate.paused_until != NEVER:
         return None
 
     loop = line.clock.latest
-    if loop is None or not loop.is_here():
+    if loop is None:
+        loop = line.clock.loop()
+    elif not loop.is_here():
         return None
 
     line.scheduler.arrivals += 1
@@ -36,11 +38,11 @@ def free_loop(line: WaitLine) -> EventLoop | None:
 
 def enter_now(line: WaitLine, turn: Turn, priority: float, *, begins: bool) -> bool:
     """
-    Let the call of a turn begin if that may be at once.
+    Begin the call of a turn if that may be at once.
 
-    :param priority: that of its place, should it come to stand in line
+    :param priority: the priority of its place, should it come to stand in line
     :param begins: whether the call begins; else the turn is only held, for :func:`.begin_call`
-    :return: whether it has begun, or is held
+    :return: whether the call has begun, or the turn is held
     """
     loop = free_loop(line)
     if loop is None:
@@ -51,39 +53,35 @@ def enter_now(line: WaitLine, turn: Turn, priority: float, *, begins: bool) -> b
     gate = line.gate
     gate.notice(now)
 
-    # Nobody is in line, so there is no forecast that this would invalidate.
-    if begins and line.observer is None and not gate.slow:
-        gate.take_if_due(turn, now)
-        entered = turn.granted
-        if entered:
-            gate.start(turn, now)
-            if gate.holds:
-                turn.task_id = id(loop.task())
-    else:
-        turn.place = (priority, line.scheduler.arrivals)
-        entered = _hold_now(line, turn, now) and (not begins or begin_call(line, turn))
-        if not entered:
-            line.leave(turn)
-            turn.place = None
+    turn.place = (priority, line.scheduler.arrivals)
+    # The line is empty, so there is no forecast that this would invalidate.
+    gate.take_if_due(turn, now)
+    entered = turn.granted
+    quick = begins and line.observer is None and not gate.slow
+    if entered and quick:
+        gate.start(turn, now)
+        if gate.holds:
+            turn.task_id = id(loop.task())
+    elif entered:
+        if line.observer is not None:
+            line.tell_granted(turn, 0.0)
+
+        entered = not begins or begin_call(line, turn)
+
+    if not (entered or quick):
+        line.leave(turn)
+
+    if not entered:
+        turn.place = NOWHERE
 
     return entered
 
 
-def _hold_now(line: WaitLine, turn: Turn, now: float) -> bool:
-    """Hold a turn if it is due, and tell the observer; return whether it is held."""
-    line.gate.take_if_due(turn, now)
-    if not turn.granted:
-        return False
-
-    line.tell_granted(turn, 0.0)
-    return True
-
-
 def take_now(line: WaitLine, turn: Turn) -> None:
     """
-    Let the call of a turn begin at once; works outside of an event loop too.
+    Begin the call of a turn at once; works outside of an event loop too.
 
-    :raises ~anythrottle.LimitExceeded: if it would have to wait
+    :raises ~anythrottle.LimitExceeded: if the turn would have to wait
 
     """
     now = line.clock.now()
@@ -105,7 +103,7 @@ def take_now(line: WaitLine, turn: Turn) -> None:
 def give_back_held(
     line: WaitLine, loop: EventLoop, held: tuple[Bucket, ...], amounts: Sequence[int]
 ) -> None:
-    """Give back what a call without a turn holds that does not begin."""
+    """Give back what is held for a call without a turn, which does not begin."""
     if loop is line.clock.latest:
         now = line.clock.estimate()
         line.gate.give_back_held(held, amounts, now)

@@ -33,14 +33,14 @@ class Slots:
     """
     The slots of a limiter, and the turns that hold one.
 
-    Without a bound there are as many as are asked for. Shared ones are borrowed of a capacity
-    limiter on behalf of each turn; calls that run when the slots are exchanged go on without, until
-    there are enough.
+    Without a bound there are as many slots as are asked for. Shared slots are borrowed from a
+    capacity limiter on behalf of each turn; calls that run when the slots are exchanged go on
+    without one until there are enough.
 
     :param own: how many there are, infinity for no bound; ignored with ``shared``
     :param shared: a capacity limiter that the user brought, whose slots others may borrow too
 
-    :ivar holders: the turns that were granted, and have not ended, in the order of their grants
+    :ivar holders: the turns that were granted and have not ended, in the order of their grants
     """
 
     __slots__ = ("__weakref__", "_lacking", "_own", "holders", "shared")
@@ -50,12 +50,12 @@ class Slots:
         self.shared = shared
         # An ordered set; while it is empty, it is a fourth of the size of a set.
         self.holders: dict[Turn, None] = {}
-        #: Those of them for whom there was no slot when the slots were exchanged.
+        #: The holders for which there was no slot when the slots were exchanged.
         self._lacking: dict[Turn, None] | None = None
 
     @property
     def total(self) -> float:
-        """How many there are; infinity without a bound."""
+        """How many slots there are; infinity without a bound."""
         return self._own if self.shared is None else self.shared.total_tokens
 
     @property
@@ -64,7 +64,7 @@ class Slots:
         return self._own < inf or self.shared is not None
 
     def resize(self, own: float, shared: anyio.CapacityLimiter | None) -> None:
-        """Exchange the slots. Holders hold one of the new ones, as far as there are enough."""
+        """Exchange the slots. Holders hold new ones from now on, as far as there are enough."""
         self._own = own
         if shared is self.shared:
             return
@@ -84,7 +84,7 @@ class Slots:
 
     def take(self, turn: Turn, spare: object = None) -> bool:
         """
-        Let a turn hold a slot; return whether there was one.
+        Give a turn a slot to hold; return whether there was one.
 
         :param spare: what a shared slot has been borrowed for already, for this turn to have
         """
@@ -101,7 +101,7 @@ class Slots:
         return True
 
     def let_go(self, turn: Turn) -> None:
-        """Let a turn hold no slot any more."""
+        """Take the slot of a turn back."""
         turn.granted = False
         holders = self.holders
         if len(holders) > 1:
@@ -114,7 +114,7 @@ class Slots:
             self._return_of(turn)
 
     def keep(self, turn: Turn) -> Turn:
-        """Return another turn that holds from now on what this one holds."""
+        """Return another turn that holds from now on what this turn holds."""
         kept = turn.kept()
         del self.holders[turn]
         self.holders[kept] = None
@@ -133,31 +133,27 @@ class Slots:
         return None
 
     def give_back(self, slot: object) -> None:
-        """Return a shared slot that no turn has got."""
+        """Give a shared slot back that no turn has got."""
         assert self.shared is not None
         self.shared.release_on_behalf_of(slot)
 
     def none_left(self) -> bool:
         """Return whether no slot could be had now."""
         if self.shared is None:
-            return self.exceeded()
+            return not self.may_have_one()
 
         statistics = self.shared.statistics()
         return statistics.borrowed_tokens >= statistics.total_tokens or statistics.tasks_waiting > 0
 
-    def exceeded(self) -> bool:
-        """Return whether all slots of its own are held, or more, as there were more of them."""
-        return self.shared is None and len(self.holders) >= self._own
-
     def none_behind(self, ahead: int) -> bool:
-        """Return whether no slot would be left behind so many other turns."""
+        """Return whether no slot would be left behind ``ahead`` other turns."""
         if self.shared is not None:
             return self.shared.available_tokens <= ahead
 
         return len(self.holders) + ahead >= self._own
 
     def forget_holders(self) -> None:
-        """Let nothing be held any more: the loop of those who held it has gone."""
+        """Take back all that is held, because the loop of its holders has gone."""
         gone, self.holders = self.holders, {}
         self._lacking = None
         for turn in gone:
@@ -166,7 +162,7 @@ class Slots:
                 self._return_of(turn)
 
     def _borrow(self) -> object:
-        """Return what a shared slot was borrowed for; ``None`` if there is none."""
+        """Borrow a shared slot; return what it was borrowed for, ``None`` if there is no slot."""
         assert self.shared is not None
         slot = Slot(self.shared)
         try:
@@ -178,15 +174,13 @@ class Slots:
 
     def _fill_lacking(self) -> None:
         while self._lacking and (slot := self._borrow()) is not None:
-            self._lacking.popitem()[0].slot = slot
+            self.hand_on(slot)
 
     def _return_of(self, turn: Turn) -> None:
         if self._lacking:
             self._lacking.pop(turn, None)
 
         if turn.slot is not None:
-            slot, turn.slot = turn.slot, None
-            if self._lacking:
-                self._lacking.popitem()[0].slot = slot
-            else:
+            slot, turn.slot = self.hand_on(turn.slot), None
+            if slot is not None:
                 self.give_back(slot)

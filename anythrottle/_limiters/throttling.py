@@ -17,7 +17,7 @@ class Throttle:
     What an error says of throttling.
 
     :ivar retry_after: for how long to pause, in seconds; ``None`` for the limiter's own choice
-    :ivar replacements: what shall run instead; the first counts
+    :ivar replacements: what shall run instead; only the first one does
     :ivar pure: whether the error says nothing else
 
     """
@@ -31,10 +31,10 @@ def throttle_in(error: BaseException) -> Throttle | None:
     """
     Return what an error, or a group of errors, says of throttling; ``None`` if nothing.
 
-    A group of several signals is one: the longest pause that any of them asks for, and the first
-    replacement.
+    A group of several signals counts as one: the longest pause that any of them asks for, and the
+    first replacement.
 
-    :raises BaseException: if the ``retry_after`` of a subclass is none, from ``error``
+    :raises BaseException: if the ``retry_after`` of a subclass is not valid, from ``error``
     """
     signals, pure = _signals_in(error)
     if not signals:
@@ -42,7 +42,8 @@ def throttle_in(error: BaseException) -> Throttle | None:
 
     replacements = [signal.task for signal in signals if signal.task is not None]
     try:
-        pauses = [_pause_of(signal) for signal in signals]
+        # The constructor checks it, but a derived class may not call that.
+        pauses = [check_retry_after(signal.retry_after) for signal in signals]
     except BaseException as exc:
         for unused in replacements:
             discard(unused)
@@ -62,17 +63,22 @@ def go_again(
     Replacements that will not run are closed.
 
     :param throttle: what ``error`` says of throttling
-    :param job: what has raised it
-    :param attempts: how often it was throttled
-    :param most: how often it may be throttled
+    :param job: the job that has raised it
+    :param attempts: how often the job was throttled
+    :param most: how often the job may be throttled
 
     """
     replacement = throttle.replacements[0] if throttle.replacements else job
+    goes = False
     if throttle.pure and attempts >= most:
         note_last_throttle(error, attempts, throttle.retry_after)
-        goes = False
+    elif throttle.pure and replacement is job and not callable(job):
+        error.add_note(
+            "An awaitable cannot run again: pass a callable that makes it, or raise "
+            "ThrottleException(task=...) with what shall run instead."
+        )
     else:
-        goes = throttle.pure and _may_go(error, job, replacement)
+        goes = throttle.pure
 
     for unused in throttle.replacements:
         if not goes or unused is not replacement:
@@ -85,7 +91,7 @@ def note_last_throttle(error: BaseException, throttles: int, retry_after: float 
     """
     Note on the error of a job how often it was throttled, now that it does not go again.
 
-    :param retry_after: what the service has said last, in seconds; ``None`` if nothing
+    :param retry_after: the last pause that the service asked for, in seconds; ``None`` if none
     """
     times = "1 time" if throttles == 1 else f"{throttles} times"
     said = "no retry_after was given"
@@ -95,25 +101,8 @@ def note_last_throttle(error: BaseException, throttles: int, retry_after: float 
     error.add_note(f"It was throttled {times}; {said}.")
 
 
-def _may_go(error: BaseException, job: object, replacement: object) -> bool:
-    """Return whether a throttled job can go again; if not, that is noted on its error."""
-    if replacement is job and not callable(job):
-        error.add_note(
-            "An awaitable cannot run again: pass a callable that makes it, or raise "
-            "ThrottleException(task=...) with what shall run instead."
-        )
-        return False
-
-    return True
-
-
-def _pause_of(signal: ThrottleException) -> float | None:
-    # Checked by the constructor, but those derived from it may not call that.
-    return check_retry_after(signal.retry_after)
-
-
 def _signals_in(error: BaseException) -> tuple[list[ThrottleException], bool]:
-    """Return the throttle signals in an error or group of errors, and whether it is all of them."""
+    """Return the throttle signals in an error or group, and whether there is nothing else in it."""
     if isinstance(error, ThrottleException):
         return [error], True
 

@@ -1,4 +1,4 @@
-"""When each of those in line will go, if nothing unforeseen happens."""
+"""When each turn in line will go, if nothing unforeseen happens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias, final
 
 from .._policies.bucket import Bucket
 from .local_gate import LocalGate
-from .queue import TurnQueue, place_of
+from .queue import TurnQueue
 from .turn import Turn
 
 #: A place, or one that lies between places.
@@ -19,7 +19,7 @@ Bound: TypeAlias = tuple[float, float]
 _FIRST: Bound = (-inf, -inf)
 _LAST: Bound = (inf, inf)
 
-#: With so many buckets, it is asked which one makes a turn wait longest.
+#: With at least so many buckets, it matters which one makes a turn wait longest.
 _SEVERAL = 2
 
 #: After how many turns a state is marked.
@@ -32,8 +32,8 @@ class Answer(NamedTuple):
 
     :ivar due: the instant at which it may go; infinity if that is unknown
     :ivar delays: for how long each bucket will make it wait when it is the next
-    :ivar inserted: how many have joined before it, at most, that were left out of account
-    :ivar left: how many have left before it, at most, and were not
+    :ivar inserted: how many turns, at most, have joined before it that were left out of account
+    :ivar left: how many turns, at most, have left before it that were taken into account
 
     """
 
@@ -46,12 +46,12 @@ class Answer(NamedTuple):
 @final
 class Forecast:
     """
-    The buckets of a gate as they will be when some of those in line have passed.
+    The buckets of a gate as they will be when some of the turns in line have passed.
 
     Slots are left out: how long calls take is unknown.
 
     :ivar buckets: copies of the gate's
-    :ivar instant: when the last one of them will have passed
+    :ivar instant: when the last one of these turns will have passed
 
     """
 
@@ -64,7 +64,7 @@ class Forecast:
     @classmethod
     def of(cls, gate: LocalGate, now: float, *, ended: bool = False) -> Forecast:
         """
-        Return the buckets as they are when none has passed yet.
+        Return the buckets as they are when no turn has passed yet.
 
         :param ended: whether to assume that calls end as soon as they can; else it is unknown when
 
@@ -73,7 +73,7 @@ class Forecast:
         return cls(buckets, max(now, gate.paused_until))
 
     def copy(self) -> Forecast:
-        """Return the same to go on with, as often as one likes."""
+        """Return a copy from which to go on."""
         return Forecast([bucket.ahead(self.instant) for bucket in self.buckets], self.instant)
 
     def delays(self, amounts: Sequence[int]) -> list[float]:
@@ -87,7 +87,7 @@ class Forecast:
         return Answer(self.instant + max(delays, default=0.0), delays, inserted, left)
 
     def add(self, amounts: Sequence[int]) -> list[float]:
-        """Let one more turn pass; return for how long each bucket makes it wait."""
+        """Add one more turn to those that pass; return for how long each bucket makes it wait."""
         delays = self.delays(amounts)
         self.instant = instant = self.instant + max(delays, default=0.0)
         for bucket, amount in zip(self.buckets, amounts, strict=True):
@@ -101,20 +101,20 @@ class Forecast:
 @final
 class Timetable:
     """
-    When those in line will go: simulated in their order, as far back as has been asked for.
+    When the turns in line will go: simulated in their order, as far back as has been asked for.
 
     While all cost the same, an instant belongs to a rank, whichever turn has it: turns that join or
     leave change nothing. When costs differ, it belongs to a turn: turns that join in between are
-    left out of account, those that leave are not, and both are counted.
+    left out of account, turns that leave stay in it, and both are counted.
 
     For a newcomer in the middle, the simulation goes on from a copy of the nearest state before it
     that was marked.
 
     :param gate: the gate
-    :param queue: those in line, of whom there is one at least
+    :param queue: the turns in line, of which there is one at least
     :param now: the present instant
     :param ended: whether to assume that calls end as soon as they can; else it is unknown when
-    :param marked: whether to mark states: without, there is no answer for most places in the middle
+    :param marked: whether to mark states: else there is no answer for most places in the middle
 
     """
 
@@ -147,13 +147,13 @@ class Timetable:
         self.made = now
         self.ended = ended
         self.marked = marked
-        #: By how much grants were late since it was made, in all.
+        #: By how much grants were late since the timetable was made, in all.
         self.late = 0.0
-        #: How often a turn has joined or left, or a question was asked, since it was made.
+        #: How often a turn has joined or left, or a question was asked, since then.
         self.events = 0
-        #: What is found behind the last turn that was simulated.
+        #: The state behind the last turn that was simulated.
         self._end = Forecast.of(gate, now, ended=ended)
-        #: How many turns were simulated, without those that are forgotten.
+        #: How many turns were simulated, without those that have been forgotten.
         self._count = 0
         amounts = queue.blocks[0][0].amounts
         alike = all(turn.amounts == amounts for block in queue.blocks for turn in block)
@@ -166,17 +166,17 @@ class Timetable:
         self._delays: list[float] = []
         #: When costs differ: the place of the last turn that was simulated.
         self._reached: Bound = _FIRST
-        #: The states after each so many turns; when costs differ, others between them as well, and
-        #: the places of the last turns that have passed.
+        #: The states after every few turns; when costs differ, others between them as well, and the
+        #: places of the last turns that have passed.
         self._marks: list[Forecast] = []
         self._places: list[Bound] = []
-        #: How many have joined before or left from what was simulated, and their first places.
+        #: How many turns have joined or left where it was simulated, and their first places.
         self._inserted = self._left = 0
         self._inserted_from = self._left_from = _LAST
 
     @property
     def covered(self) -> int:
-        """How many ranks were simulated; none, or less, if all their turns have gone."""
+        """How many ranks were simulated; 0 or less if all their turns have gone."""
         if self._amounts is None:
             return self._queue.rank(self._reached)
 
@@ -190,7 +190,7 @@ class Timetable:
         """
         Return when a newcomer will go.
 
-        :param ahead: how many go before it
+        :param ahead: how many turns go before it
         :return: ``None`` if there is no state to start from
 
         """
@@ -204,7 +204,7 @@ class Timetable:
         return self._by_rank(amounts, ahead)
 
     def note_newcomer(self, turn: Turn) -> bool:
-        """Note that a turn is about to join those in line; return whether this is still of use."""
+        """Note that a turn is about to join the line; return whether this table is still of use."""
         self.events += 1
         if turn.amounts == self._amounts:
             return True
@@ -212,33 +212,33 @@ class Timetable:
         if self._amounts is not None and not self._differ():
             return False
 
-        place = place_of(turn)
+        place = turn.place
         if place < self._reached:
             self._inserted += 1
             self._inserted_from = min(self._inserted_from, place)
-        elif place_of(self._queue.blocks[-1][-1]) <= self._reached:
-            # As it goes behind the last of all, it need not be looked up when it is asked for.
+        elif self._queue.blocks[-1][-1].place <= self._reached:
+            # It goes behind the last turn, so it need not be looked up later.
             self._append(turn)
 
         return True
 
     def note_leaving(self, turn: Turn) -> None:
-        """Note that a turn has left those in line."""
+        """Note that a turn has left the line."""
         self.events += 1
-        place = place_of(turn)
+        place = turn.place
         if self._amounts is None and place <= self._reached:
             self._left += 1
             self._left_from = min(self._left_from, place)
 
     def _by_rank(self, amounts: Sequence[int], ahead: int) -> Answer | None:
-        """Answer while all in line cost the same."""
+        """Answer while all turns in line cost the same."""
         assert self._amounts is not None
         if self._passed * 2 > self._count:
             self._forget_passed()
 
         rank = self._passed + ahead
         same = amounts == self._amounts
-        # One that costs the same as all stands for the newcomer.
+        # If the newcomer costs the same, one more turn stands for it.
         while self._count < rank + same and self._end.instant < inf:
             self._add(self._amounts)
 
@@ -272,7 +272,7 @@ class Timetable:
         base = self._places[index] if index >= 0 else _FIRST
         start = self._queue.rank(base)
         if not start:
-            # Of those behind the mark, some may have gone.
+            # Some of the turns behind the mark may have gone.
             return None
 
         forecast = self._marks[index].copy()
@@ -281,14 +281,14 @@ class Timetable:
             forecast.add(turn.amounts)
 
         if len(turns) > _GAP and forecast.instant < inf:
-            # So many have joined here.
+            # So many turns have joined here.
             self._marks.insert(index + 1, forecast)
-            self._places.insert(index + 1, place_of(turns[-1]))
+            self._places.insert(index + 1, turns[-1].place)
 
         return self._accounted(forecast, amounts, base)
 
     def _accounted(self, forecast: Forecast, amounts: Sequence[int], base: Bound) -> Answer:
-        """Answer from what was foreseen with the turns up to a place as they were before."""
+        """Answer from a state that was foreseen with the turns up to a place as they were then."""
         inserted = self._inserted if base >= self._inserted_from else 0
         left = self._left if base >= self._left_from else 0
         return forecast.answer(amounts, inserted, left)
@@ -307,13 +307,13 @@ class Timetable:
             self._instants.append(self._end.instant)
 
     def _append(self, turn: Turn) -> None:
-        """Simulate the turn behind the last that was, when costs differ."""
+        """Simulate the turn behind the last one that was simulated, when costs differ."""
         if self._end.instant < inf:
             self._add(turn.amounts)
-            self._reached = place_of(turn)
+            self._reached = turn.place
 
     def _differ(self) -> bool:
-        """Go over from ranks to turns, as costs differ; return whether that is possible."""
+        """Go over from ranks to turns, because costs differ; return whether that is possible."""
         covered = self.covered
         if not 0 < covered <= len(self._queue):
             return False
@@ -324,15 +324,15 @@ class Timetable:
         del self._marks[:useless]
         if self.marked:
             behind = range(_GAP * useless - passed - 1, covered - 1, _GAP)
-            self._places = [place_of(turns[index]) for index in behind]
+            self._places = [turns[index].place for index in behind]
 
-        self._reached = place_of(turns[-1])
+        self._reached = turns[-1].place
         self._amounts = None
         self._instants = []
         return True
 
     def _forget_passed(self) -> None:
-        """Forget the ranks that have passed, while all in line cost the same."""
+        """Forget the ranks that have passed, while all turns in line cost the same."""
         marks = self._passed // _GAP
         del self._marks[:marks]
         del self._instants[: marks * _GAP]
@@ -341,6 +341,6 @@ class Timetable:
 
     def _forget_gone(self) -> None:
         """Forget the marks from before the first in line, when costs differ."""
-        gone = bisect_left(self._places, place_of(self._queue.blocks[0][0]))
+        gone = bisect_left(self._places, self._queue.blocks[0][0].place)
         del self._marks[:gone]
         del self._places[:gone]

@@ -28,14 +28,13 @@ class AsyncioLoop(EventLoop):
     ) -> None:
         super().__init__()
         self._native = native
-        self.suspect = None
-        #: Held by the one that looks. A task group learns one pass of the loop later that a task
-        #: of it has failed: those that were woken before have to wait for that.
+        #: Held by the task that looks. A task group learns one pass of the loop later that one of
+        #: its tasks has failed, and tasks that were woken before have to wait for that.
         self._looking = asyncio.Lock()
         self._thread = get_ident()
         own_time = getattr(native.time, "__func__", None) is not asyncio.BaseEventLoop.time
         accelerated = type(native).__module__.partition(".")[0] in {"uvloop", "winloop"}
-        # The real clock is the loop's own too, but uvloop cuts that to milliseconds.
+        # The loop's own time is that of the real clock too, but uvloop cuts it to milliseconds.
         self.real = accelerated or not own_time
         self.time = time.monotonic if self.real else self._virtual_time
         self.checkpoint = _yield_once  # type: ignore[assignment] # mypy forgets what coroutine() does
@@ -47,11 +46,11 @@ class AsyncioLoop(EventLoop):
             self.deadline = backend.current_effective_deadline
 
     def is_current(self) -> bool:
-        # A fourth of what asyncio.get_running_loop() costs, which asks for the process id too.
+        # A fourth of the cost of asyncio.get_running_loop(), which asks for the process id too.
         return self._native.is_running() and get_ident() == self._thread and not self._process.left
 
     def is_here(self) -> bool:
-        # Trio may run as a guest in asyncio's callbacks; and asyncio knows tasks of other threads.
+        # Trio may run as a guest in asyncio's callbacks, and asyncio knows tasks of other threads.
         return (
             asyncio.current_task(self._native) is not None
             and get_ident() == self._thread
@@ -79,25 +78,25 @@ class AsyncioLoop(EventLoop):
         self.behind = time.monotonic() - now
         return now
 
-    def park(self, who: Parked) -> Awaitable[object]:
-        who.parked = future = self._native.create_future()
+    def park(self, waiter: Parked) -> Awaitable[object]:
+        waiter.parked = future = self._native.create_future()
         return future
 
-    async def park_until(self, who: Parked, instant: float) -> bool:
+    async def park_until(self, waiter: Parked, instant: float) -> bool:
         future: asyncio.Future[bool] = self._native.create_future()
-        who.parked = future
+        waiter.parked = future
         timer = None if instant == inf else self._native.call_at(instant, _time_is_up, future)
         try:
             return await future
         finally:
-            who.parked = None
+            waiter.parked = None
             if timer is not None:
                 timer.cancel()
 
-    def wake(self, who: Parked) -> None:
-        future = cast("asyncio.Future[bool] | None", who.parked)
+    def wake(self, waiter: Parked) -> None:
+        future = cast("asyncio.Future[bool] | None", waiter.parked)
         if future is not None:
-            who.parked = None
+            waiter.parked = None
             if not (future.done() or self._process.left or self._native.is_closed()):
                 future.set_result(True)
 
@@ -114,7 +113,7 @@ class AsyncioLoop(EventLoop):
     def is_alarmed(self) -> bool:
         suspect = self.suspect
         if isinstance(suspect, weakref.ref):
-            # Its step is over. Asking by exception() would count as taking note of it.
+            # The task's step is over. exception() would count as taking note of its error.
             task = suspect()
             failed = task is not None and task.done() and getattr(task, "_exception", None)
             self.suspect = suspect = True if failed else None
@@ -123,7 +122,7 @@ class AsyncioLoop(EventLoop):
 
     async def look(self) -> None:
         if not self.is_cancelled():
-            # One after the other, lest each of many that fail makes all the others wait.
+            # One after the other, lest each of many tasks that fail makes all the others wait.
             async with self._looking:
                 await self._let_groups_learn()
 
@@ -137,7 +136,7 @@ class AsyncioLoop(EventLoop):
 
 @types.coroutine
 def _yield_once() -> Generator[None, None, None]:
-    # What asyncio.sleep(0) comes to, without its two coroutines.
+    # The same as asyncio.sleep(0), without its two coroutines.
     yield
 
 

@@ -1,4 +1,4 @@
-"""The clock of the event loop that runs, and which event loop that is."""
+"""The clock of the running event loop, and which event loop that is."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from .utc import UtcReader
 @final
 class LoopClock:
     """
-    Tells the time of the event loop that runs, and notices when that is another one.
+    Reads the time of the running event loop, and notices when that is another one.
 
-    Loops count from different origins. When the owner comes to be used in another loop, it is told
+    Loops count from different origins. When the owner begins to be used in another loop, it is told
     by how much its instants have to be shifted, so that as much time has passed for them as has
     passed in reality.
 
     :param on_change: called with the shift, in seconds, when another loop begins to use the owner
-    :param owner: what to call the owner in an error
+    :param owner: the owner's name in an error
 
     """
 
@@ -66,8 +66,12 @@ class LoopClock:
 
         """
         before = self.latest
-        if before is not None and before.is_here():
-            return before
+        loop = before or _here.latest()
+        if loop is not None and loop.is_here():
+            if before is None:
+                self._change(loop)
+
+            return loop
 
         native = native_loop()
         if before is not None and before.goes_on_here(native):
@@ -87,13 +91,13 @@ class LoopClock:
         """
         Return the time as :meth:`now` does, for a question: a loop that may go on is not left.
 
-        What a loop held that has ended is let go: asked later, it would be just the same.
+        What was held in a loop that has ended is let go: asked later, the answer would be the same.
         """
         loop = self.latest
-        if loop is None or loop.is_current() or not loop.has_ended():
-            return self.estimate()
+        if loop is not None and loop.is_current():
+            return loop.time()
 
-        return self.now()
+        return self.now() if loop is not None and loop.has_ended() else self.estimate()
 
     def estimate(self) -> float:
         """Return the time of the latest loop; outside of it, by real elapsed time."""
@@ -112,8 +116,8 @@ class LoopClock:
 
     def _change(self, loop: EventLoop | None) -> None:
         """Go over to another loop, or to real time."""
-        # The clock that is left is read first: a stall between the readings moves instants later,
-        # which is the safe side.
+        # The old clock is read first: a stall between the readings moves instants later, which is
+        # the safe side.
         left = self.estimate()
         now = time.monotonic() if loop is None else loop.time()
         self.latest = loop
@@ -123,7 +127,7 @@ class LoopClock:
 
 def native_loop() -> object:
     """
-    Return what the event loop that runs here is known by: asyncio's loop, or Trio's token.
+    Return what identifies the event loop that runs here: asyncio's loop, or Trio's token.
 
     :raises ~anyio.NoEventLoopError: if none runs in this thread
 
@@ -131,10 +135,10 @@ def native_loop() -> object:
     try:
         loop = current_token().native_token
         if loop is current_process().inherited:
-            # There may be one of asyncio all the same, which AnyIO does not see then.
+            # asyncio's loop may run all the same, which AnyIO does not see then.
             loop = asyncio.get_running_loop()
     except RuntimeError as exc:
-        # In a forked child AnyIO may take the parent's asyncio loop for running. asyncio does not.
+        # In a forked child AnyIO may take the parent's asyncio loop for running; asyncio does not.
         raise NoEventLoopError("no event loop runs in this thread") from exc
 
     return loop
@@ -142,17 +146,17 @@ def native_loop() -> object:
 
 @final
 class _Here(threading.local):
-    """The loop that was met last in each thread, as long as it is in use."""
+    """The loop that each thread met last, as long as it is in use."""
 
-    latest: weakref.ref[EventLoop] | None = None
+    latest: Callable[[], EventLoop | None] = staticmethod(lambda: None)
 
 
 _here = _Here()
 
 
 def loop_of(native: object) -> EventLoop:
-    """Return the event loop that runs here, of what :func:`native_loop` returns."""
-    latest = None if _here.latest is None else _here.latest()
+    """Return the event loop that runs here, given what :func:`native_loop` returns."""
+    latest = _here.latest()
     if latest is not None and latest.goes_on_here(native):
         return latest
 

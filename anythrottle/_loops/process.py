@@ -1,4 +1,4 @@
-"""Which process this is, and what of the one that it was forked off from is no more."""
+"""Which process this is, and whether what began before a fork was left behind by it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import final
 @final
 class Process:
     """
-    A process, as what begins in it remembers it.
+    A process, as objects that are made in it remember it.
 
-    :ivar left: whether it was left behind: this is a child that has been forked off since
+    :ivar left: whether it was left behind, because the caller is in a child forked off since
     :ivar inherited: the token of the parent's Trio run in which this process was forked off; Trio
         takes it for a run that is under way here
 
@@ -35,11 +35,11 @@ def current_process() -> Process:
 
 
 def _enter_child() -> None:
-    """Leave the parent process behind."""
+    """Mark the parent process as left behind, and note this one."""
     global _current  # noqa: PLW0603 - there is one at a time
     _current.left = True
     inherited: object = None
-    # Not imported for this, in a child of unknown state: if it isn't there, neither is a run.
+    # Trio is not imported for this, in a child of unknown state: without it, there is no run.
     with suppress(KeyError, AttributeError, RuntimeError):
         inherited = sys.modules["trio.lowlevel"].current_trio_token()
 

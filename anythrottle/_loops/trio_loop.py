@@ -15,7 +15,7 @@ from .event_loop import EventLoop, Parked
 
 @final
 class TrioLoop(EventLoop):
-    """Trio's event loop, in one run."""
+    """Trio's event loop, in one run. A nursery learns at once that a task of it has failed."""
 
     __slots__ = ("_clock", "_current_token", "_token")
 
@@ -29,8 +29,7 @@ class TrioLoop(EventLoop):
         self.checkpoint = trio.lowlevel.checkpoint
         self.checkpoint_if_cancelled = trio.lowlevel.checkpoint_if_cancelled
         self.deadline = trio.current_effective_deadline
-        self.suspect = None
-        # Trio's own real clock counts the same seconds, from a random origin.
+        # Trio's own real clock counts the same seconds from a random origin.
         self.time = time.monotonic if self.real else self._virtual_time
 
     def is_current(self) -> bool:
@@ -39,14 +38,8 @@ class TrioLoop(EventLoop):
         except RuntimeError:
             return False
 
-    def is_here(self) -> bool:
-        return self.is_current()
-
     def task(self) -> object | None:
         return trio.lowlevel.current_task() if self.is_current() else None
-
-    def is_over(self) -> bool:
-        return self.has_ended()
 
     def has_ended(self) -> bool:
         if self._process.left:
@@ -67,15 +60,15 @@ class TrioLoop(EventLoop):
         self.behind = time.monotonic() - now
         return now
 
-    def park(self, who: Parked) -> Awaitable[object]:
+    def park(self, waiter: Parked) -> Awaitable[object]:
         def abort(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
-            who.parked = None
+            waiter.parked = None
             return trio.lowlevel.Abort.SUCCEEDED
 
-        who.parked = trio.lowlevel.current_task()
+        waiter.parked = trio.lowlevel.current_task()
         return trio.lowlevel.wait_task_rescheduled(abort)  # noqa: ASYNC105 - the caller does
 
-    async def park_until(self, who: Parked, instant: float) -> bool:
+    async def park_until(self, waiter: Parked, instant: float) -> bool:
         if instant == inf:
             deadline = inf
         elif self.real:
@@ -84,29 +77,25 @@ class TrioLoop(EventLoop):
             deadline = instant
 
         with trio.CancelScope(deadline=deadline) as scope:
-            await self.park(who)
+            await self.park(waiter)
 
         return not scope.cancelled_caught
 
-    def wake(self, who: Parked) -> None:
+    def wake(self, waiter: Parked) -> None:
         if self.is_current():
-            self._wake_here(who)
+            self._wake_here(waiter)
         elif not self._process.left:
             # From the host's side of a guest run, or after the end.
             with suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(self._wake_here, who)
+                self._token.run_sync_soon(self._wake_here, waiter)
 
     def post(self, function: Callable[[], object]) -> None:
         if not self._process.left:
             with suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(function)
 
-    def note_actor(self) -> None:
-        # A nursery learns at once that a task of it has failed.
-        pass
-
-    def _wake_here(self, who: Parked) -> None:
-        task = who.parked
+    def _wake_here(self, waiter: Parked) -> None:
+        task = waiter.parked
         if isinstance(task, trio.lowlevel.Task):
-            who.parked = None
+            waiter.parked = None
             trio.lowlevel.reschedule(task)

@@ -12,17 +12,17 @@ _DRIFT = 0.5
 @final
 class UtcReader:
     """
-    Tells what UTC is at an instant of a loop's clock.
+    Returns what UTC is at an instant of a loop's clock.
 
     That is what the wall clock says, which may have been set since the last time. Only where the
-    loop's clock is a virtual one and the wall clock has gone on in real time, UTC goes on with the
-    loop's clock: there an hour passes in a millisecond, and has passed for UTC as well.
+    loop's clock is a virtual one, and the wall clock has gone on in real time, UTC goes on with the
+    loop's clock: an hour that passes there in a millisecond has passed for UTC as well.
     """
 
     __slots__ = ("_instant", "_real", "_wall")
 
     def __init__(self) -> None:
-        #: What the virtual clock, the real one and the wall clock said when UTC was set last.
+        #: What the virtual, the real and the wall clock said when UTC was set last.
         self._instant: float | None = None
         self._real = self._wall = 0.0
 
@@ -31,11 +31,11 @@ class UtcReader:
         Return UTC at ``now``, in seconds since the epoch.
 
         :param now: the time by the loop's clock
-        :param real_clock: whether that is ``time.monotonic()``
+        :param real_clock: whether that clock is ``time.monotonic()``
         """
         wall, real = time.time(), time.monotonic()
         if real_clock:
-            # The thread may have been held up since it read what time it is.
+            # The thread may have been held up since it read ``now``.
             return wall - (real - now)
 
         passed = real - self._real

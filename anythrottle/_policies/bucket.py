@@ -20,8 +20,8 @@ class Bucket(Protocol):
     begins, :meth:`release` that it has ended. What is held counts at every instant, so nothing
     that happens between the stations can crowd a window. Times are seconds of any one clock.
 
-    Charges that nobody has asked :meth:`delay` for (a correction, a penalty) may drive the bucket
-    into debt; then whoever comes later waits until that is paid back.
+    Charges for which :meth:`delay` was not asked (a correction, a penalty) may drive the bucket
+    into debt; then later calls wait until that is paid back.
 
     A class that is derived from this one has to have :attr:`capacity`, :meth:`delay`,
     :meth:`take`, :meth:`start`, :meth:`give_back`, :meth:`shift`, :meth:`forget_held` and
@@ -48,7 +48,8 @@ class Bucket(Protocol):
     """
     Whether one more charge, or a later one, can only make those after it wait longer.
 
-    ``"alone"``: if a limiter has no other policy. Then who waits with a bound is refused sooner.
+    ``"alone"``: if a limiter has no other policy. Then a call that waits with a
+    bound is refused sooner.
     """
 
     @property
@@ -63,7 +64,7 @@ class Bucket(Protocol):
         Return how long ``cost`` has to wait. Asking changes nothing.
 
         :return: seconds: 0 if it may go now, infinity if not before something is given back or
-            released, else it is due exactly at ``now + delay`` if nobody comes in between
+            released, else it is due exactly at ``now + delay`` if no call comes in between
 
         """
         ...
@@ -81,8 +82,8 @@ class Bucket(Protocol):
         """
         Hold ``cost``, which :meth:`delay` has found to be due, or which has to be held anyway.
 
-        :param since: the instant at which it has fallen due, if that was before ``now``: who
-            waited may be credited from then on, as a timer that is late shall cost no rate
+        :param since: the instant at which it has fallen due, if that was before ``now``: a
+            call that waited may be credited from then on, because a late timer shall cost no rate
 
         """
         ...
@@ -90,7 +91,7 @@ class Bucket(Protocol):
     @abstractmethod
     def start(self, now: float, cost: int) -> float:
         """
-        Let the call that holds ``cost`` begin.
+        Begin the call that holds ``cost``.
 
         :return: the receipt for :meth:`give_back`: the instant at which the charge comes back
 
@@ -99,7 +100,7 @@ class Bucket(Protocol):
 
     def release(self, now: float, cost: int, receipt: float) -> float:
         """
-        Let the call that was charged ``cost`` end; by default that changes nothing.
+        End the call that was charged ``cost``; by default that changes nothing.
 
         :param receipt: what :meth:`start` returned
         :return: the receipt from now on
@@ -128,7 +129,7 @@ class Bucket(Protocol):
 
     def tighten(self, now: float, remaining: int, reset_after: float | None) -> None:
         """
-        Let at most ``remaining`` be taken before ``reset_after`` seconds have passed.
+        Allow at most ``remaining`` to be taken before ``reset_after`` seconds have passed.
 
         It only ever tightens: where less is left already, that stays so. By default what is left
         above ``remaining`` is charged now, and comes back as charges do, sooner or later.
@@ -160,7 +161,7 @@ class Bucket(Protocol):
 
     def reset_after(self, now: float) -> float:
         """
-        Return in how many seconds the bucket is full again, if nothing more is taken.
+        Return the seconds until the bucket is full again, if nothing more is taken.
 
         By default that is when as much as the capacity would be due.
         """
@@ -184,7 +185,7 @@ class Bucket(Protocol):
 
     def forgive(self, now: float, until: float) -> bool:
         """
-        See to it that no debt is left after the instant ``until``; return whether there would be.
+        Forgive the debt that would be left after the instant ``until``; return whether any would.
 
         A policy under which a debt cannot outlast the window in which it was made forgives
         nothing, nor does one by default.
@@ -199,15 +200,15 @@ class Bucket(Protocol):
 
     @abstractmethod
     def forget_held(self) -> None:
-        """Let go all that is held: the calls that held it are gone."""
+        """Drop all that is held: the calls that held it are gone."""
         ...
 
     @abstractmethod
     def ahead(self, now: float, *, ended: bool = False) -> Bucket:
         """
-        Return a copy to think ahead with, as if the calls that are due to begin began now.
+        Return a copy for forecasting, in which the calls that are due to begin begin now.
 
-        :param ended: whether to think that the calls which run end now, too
+        :param ended: whether the calls that run end now, too
 
         """
         ...
@@ -221,9 +222,9 @@ class WallClockBucket(Bucket, Protocol):
     @abstractmethod
     def set_utc(self, now: float, utc: float) -> None:
         """
-        Tell that at the instant ``now`` UTC is ``utc``, in seconds since the epoch.
+        Take note that UTC is ``utc``, in seconds since the epoch, at the instant ``now``.
 
-        It may be told so before each question, and UTC may have jumped since.
+        This may be called before each question, and UTC may have jumped since.
         """
         ...
 
@@ -241,7 +242,7 @@ class LevelBucket(Bucket, Protocol):
     @abstractmethod
     def unlikeness(self, old: Bucket) -> tuple[float, ...] | None:
         """
-        Return how little alike another bucket is: of several, the smallest is succeeded.
+        Return how unlike another bucket is: of several, the one with the least is succeeded.
 
         :return: ``None`` if this one cannot begin where that one stands
 

@@ -72,7 +72,7 @@ class FixedWindowBucket(LevelBucket):
 
     @property
     def windows(self) -> tuple[object, ...]:
-        """Return which windows these are, whatever the limit."""
+        """The kind and length of the windows, whatever their limit."""
         return type(self), self._window
 
     def delay(self, now: float, cost: int) -> float:
@@ -96,7 +96,7 @@ class FixedWindowBucket(LevelBucket):
         return True
 
     def take(self, now: float, cost: int, since: float | None = None) -> None:
-        # Since when it has been due is nothing to a window: calls count from when they begin.
+        # A window ignores `since`: calls count from when they begin.
         self._held += cost
 
     def start(self, now: float, cost: int) -> float:
@@ -119,11 +119,11 @@ class FixedWindowBucket(LevelBucket):
         free = room - self._used
         reset_at = now if reset_after is None else now + min(reset_after, self._window)
         end = self._end if now < self._end else self._end_from(now)
-        # An end before the reset would let go what the next window has room for, too. Where the
-        # server leaves enough for that, it may.
+        # Ending before the reset would also admit the next window's quota, which is right only if
+        # the server leaves enough for it.
         next_room = room - max(self._used - self._limit, 0)
         if end < reset_at and self._end_from(end) < reset_at:
-            # Its end was put off, so that the one after it, at a set time, is near.
+            # The end was put off, so that the one after it, at a set time, is near.
             next_room += room
 
         early = end < reset_at and max(min(free, remaining), 0) + next_room > remaining
@@ -160,7 +160,7 @@ class FixedWindowBucket(LevelBucket):
         return None
 
     def succeed(self, old: FixedWindowBucket, now: float, told: list[tuple[float, int]]) -> bool:
-        # With the window that is under way, and with what has been used in it.
+        # Goes on with the window that is under way, and with what has been used in it.
         for instant, amount in told:
             self._log.note(instant, amount)
 
@@ -189,7 +189,7 @@ class FixedWindowBucket(LevelBucket):
         return copy
 
     def full_at(self, now: float) -> float:
-        """Return the instant at which it is full again but for what is held, maybe a past one."""
+        """Return the instant, maybe past, at which all but what is held is there again."""
         # What a server has said counts on, though nothing may be used.
         if not self._used_at(now):
             return self._not_before
@@ -197,13 +197,13 @@ class FixedWindowBucket(LevelBucket):
         return max(self._edge(-(-self._used // self._limit)), self._not_before)
 
     def _become(self, origin: FixedWindowBucket, now: float) -> None:
-        """Be as another one would be if what it holds began now."""
+        """Take over the state of ``origin``, as it would be if what is held there began now."""
         for name in FixedWindowBucket.__slots__:
             setattr(self, name, getattr(origin, name))
 
         self._log = ChargeLog(_LOGGED)
         if self._held:
-            # Of its own, without the parts that another kind may have: these are ahead already.
+            # This class's start(): the parts that a subclass adds have been advanced already.
             FixedWindowBucket.start(self, now, self._held)
 
     def _charge(self, now: float, amount: int) -> None:
@@ -240,7 +240,7 @@ class FixedWindowBucket(LevelBucket):
         return _later(now, self._window)
 
     def _roll(self, now: float) -> None:
-        """Note which window it is now; there is one, beyond its end, only while debt is left."""
+        """Note which window it is now; after the end of one, another follows only to carry debt."""
         passed = self._edges_passed(now)
         if not passed:
             return
@@ -255,25 +255,25 @@ class FixedWindowBucket(LevelBucket):
             self._end = -inf
 
     def _open(self, now: float) -> None:
-        """Let there be a window now."""
+        """Open a window, unless one is under way."""
         self._roll(now)
         if self._end <= now:
             self._end = self._end_from(now)
             self._start = self._end - self._window
 
     def _is_of_this_window(self, now: float, receipt: float) -> bool:
-        # Its window's end may have been moved since. Receipts never get earlier, but where a wall
-        # clock that was set forward makes windows short: then it is safe to find it foreign.
+        # The window's end may have been moved since. Receipts never get earlier, except where a
+        # wall clock that was set forward makes windows short: then it is safe to find one foreign.
         self._roll(now)
         return now < self._end and receipt > self._foreign
 
 
 def _later(instant: float, seconds: float) -> float:
-    """Return an instant from which it has been so long, however one computes that."""
+    """Return the instant ``seconds`` later, from which the difference is never less than that."""
     later = instant + seconds
     return nextafter(later, inf) if later - instant < seconds else later
 
 
 def _moved(instant: float, seconds: float) -> float:
-    """Return an instant by another clock, rounded up; one that never was stays so."""
+    """Return an instant by another clock, rounded up; minus infinity, for never, stays."""
     return nextafter(instant + seconds, inf) if instant > -inf else instant

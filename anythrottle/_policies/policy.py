@@ -1,4 +1,4 @@
-"""What a policy is, and what a decision tells."""
+"""What a policy is, and what a decision says."""
 
 from __future__ import annotations
 
@@ -53,10 +53,9 @@ class Decision:
     :ivar allowed: whether it may go now
     :ivar reason: why it may not: ``"pause"``, ``"line"`` (others are waiting), ``"concurrency"``
         or ``"rate"``; ``None`` if it may
-    :ivar retry_after: seconds until it may go if nobody else comes; those in line who go before
-        it are counted.
-        Infinity: not before something is let go or :meth:`~anythrottle.RateLimiter.resume` is
-        called
+    :ivar retry_after: seconds until it may go if no other call comes; calls in line that go
+        before it are counted. Infinity: not before something is let go or
+        :meth:`~anythrottle.RateLimiter.resume` is called
     :ivar remaining: what the binding policy has left now, ``None`` without a policy
     :ivar reset_after: seconds until the binding policy's bucket is full again
     :ivar limit: the binding policy's limit, ``None`` without a policy
@@ -77,12 +76,12 @@ class Decision:
 @dataclass(frozen=True, slots=True)
 class PolicyState:
     """
-    What one policy of a limiter has left, whoever waits in line.
+    What one policy of a limiter has left, regardless of the calls in line.
 
     :ivar policy: the policy
     :ivar remaining: how much could be taken now, in the policy's unit
-    :ivar retry_after: seconds until more than that can be taken, if nobody takes anything: 0 if
-        nothing is missing, infinity if not before a call ends
+    :ivar retry_after: seconds until more than that can be taken, if nothing is taken meanwhile: 0
+        if nothing is missing, infinity if not before a call ends
     :ivar reset_after: seconds until nothing is missing any more, if the calls that run end now
 
     """

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal
-from fractions import Fraction
 from functools import lru_cache
+from math import gcd
 from typing import Literal
 
 from .fixed_window import FixedWindow
@@ -16,14 +15,14 @@ from .window import WindowTokenBucket
 #: What needs no look at its attributes, which is slow.
 _OWN = (WindowTokenBucket, TokenBucket, FixedWindow)
 
-#: The words for a time, and how many seconds each is.
-_SECONDS = {
-    "ms": Fraction(1, 1000),
-    **dict.fromkeys(("s", "sec", "second", "seconds"), Fraction(1)),
-    **dict.fromkeys(("min", "minute", "minutes"), Fraction(60)),
-    **dict.fromkeys(("h", "hr", "hour", "hours"), Fraction(3600)),
-    **dict.fromkeys(("d", "day", "days"), Fraction(86400)),
-    **dict.fromkeys(("w", "week", "weeks"), Fraction(7 * 86400)),
+#: The words for a time, and how many milliseconds each is.
+_MILLISECONDS = {
+    "ms": 1,
+    **dict.fromkeys(("s", "sec", "second", "seconds"), 1000),
+    **dict.fromkeys(("min", "minute", "minutes"), 60 * 1000),
+    **dict.fromkeys(("h", "hr", "hour", "hours"), 3600 * 1000),
+    **dict.fromkeys(("d", "day", "days"), 86400 * 1000),
+    **dict.fromkeys(("w", "week", "weeks"), 7 * 86400 * 1000),
 }
 
 _SCALES = {"": 1, "k": 1000, "M": 1_000_000}
@@ -33,19 +32,14 @@ _FORM = re.compile(
         (?: \s+ (?P<unit> [A-Za-z] [A-Za-z0-9_-]* ) )?
         (?: \s* / \s* | \s+ per \s+ )
         (?P<count> [0-9]+ (?:\.[0-9]+)? )?
-        \s* (?P<period> {"|".join(_SECONDS)} )
+        \s* (?P<period> {"|".join(_MILLISECONDS)} )
         (?: \s+ (?P<measure> start | end ) )? \s*""",
     re.VERBOSE,
 )
 
-_IN_ANY_CASE = re.compile(_FORM.pattern, re.VERBOSE | re.IGNORECASE | re.ASCII)
-
 _IN_RIGHT_CASE = {"K": "k", "m": "M"}
 
-_MINUTES_OR_MONTHS = re.compile(
-    r"(?: / | \s per \s ) \s* (?: [0-9.]+ \s* )? m (?: o | onths? )? (?: \s | $ )",
-    re.VERBOSE | re.IGNORECASE,
-)
+_MINUTES_OR_MONTHS = r"(?: / | \s per \s ) \s* (?: [0-9.]+ \s* )? m (?: o | onths? )? (?: \s | $ )"
 
 _HELP = (
     "write a whole amount, a unit if it isn't calls, a slash and a time in ms, s, min, h, day or "
@@ -79,11 +73,12 @@ def parse_policy(text: str, measure: Literal["start", "end"] = "start") -> Windo
 
     says: Literal["start", "end"] | None = match["measure"]  # type: ignore[assignment]
     try:
-        amount = Fraction(match["amount"]) * _SCALES[match["scale"]]
-        window = Fraction(match["count"] or 1) * _SECONDS[match["period"]]
-        _check_whole(amount, match)
+        limit = _whole_amount(match)
+        count, places = _decimal(match["count"] or "1")
+        # One division of ints, which is rounded once: so 300 ms are 0.3 s.
+        window = count * _MILLISECONDS[match["period"]] / (1000 * 10**places)
         return WindowTokenBucket(
-            int(amount), float(window), measure=says or measure, unit=match["unit"] or "calls"
+            limit, window, measure=says or measure, unit=match["unit"] or "calls"
         )
     except (ValueError, OverflowError) as exc:
         raise ValueError(f"{text!r} is not a limit ({exc}): {_HELP}") from None
@@ -98,10 +93,10 @@ def _hint(text: str) -> str:
     if _FORM.fullmatch(underscored := text.replace(",", "_")):
         return f" (did you mean {underscored!r}?)"
 
-    if _MINUTES_OR_MONTHS.search(text):
+    if re.search(_MINUTES_OR_MONTHS, text, re.VERBOSE | re.IGNORECASE):
         return " (write 'min' for minutes; months differ in length, so write days: '30d')"
 
-    match = _IN_ANY_CASE.fullmatch(text)
+    match = re.fullmatch(_FORM.pattern, text, re.VERBOSE | re.IGNORECASE | re.ASCII)
     if match is None:
         return ""
 
@@ -111,20 +106,32 @@ def _hint(text: str) -> str:
     return f" (did you mean {amount + _IN_RIGHT_CASE.get(scale, scale) + unit + rest!r}?)"
 
 
-def _check_whole(amount: Fraction, match: re.Match[str]) -> None:
-    """
-    Raise if an amount is not whole.
+def _decimal(number: str) -> tuple[int, int]:
+    """Return a number without its point, and how many of its digits stand behind that."""
+    whole, _, rest = number.partition(".")
+    return int(whole + rest), len(rest)
 
-    :raises ValueError: if it isn't, with the same rate in whole amounts
+
+def _whole_amount(match: re.Match[str]) -> int:
     """
-    if amount.denominator > 1:
-        count = Fraction(match["count"] or 1) * amount.denominator
-        # Both are decimal fractions, and so is what comes of them.
-        digits = f"{Decimal(count.numerator) / Decimal(count.denominator):f}"
-        unit = "" if match["unit"] is None else f" {match['unit']}"
-        measure = "" if match["measure"] is None else f" {match['measure']}"
-        same = f"{amount.numerator}{unit}/{digits}{match['period']}{measure}"
-        raise ValueError(f"its amount is not whole; the same rate is {same!r}")
+    Return the amount that a text form names.
+
+    :raises ValueError: if it isn't whole, with the same rate in whole amounts
+    """
+    digits, places = _decimal(match["amount"])
+    parts: int = 10**places
+    amount = digits * _SCALES[match["scale"]]
+    if amount % parts == 0:
+        return amount // parts
+
+    common = gcd(amount, parts)
+    count, places = _decimal(match["count"] or "1")
+    whole, rest = divmod(count * (parts // common), 10**places)
+    period = f"{whole}.{rest:0{places}}".rstrip("0").rstrip(".") + match["period"]
+    unit = "" if match["unit"] is None else f" {match['unit']}"
+    measure = "" if match["measure"] is None else f" {match['measure']}"
+    same = f"{amount // common}{unit}/{period}{measure}"
+    raise ValueError(f"its amount is not whole; the same rate is {same!r}")
 
 
 def as_policy(value: object, measure: Literal["start", "end"] = "start") -> Policy:

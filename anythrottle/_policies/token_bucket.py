@@ -32,8 +32,8 @@ class TokenBucket:
     seconds. Any ``per`` seconds can hold up to ``burst + limit``: a full bucket, and what flows in
     meanwhile. If a server counts more strictly, use a :class:`~anythrottle.WindowTokenBucket`.
 
-    Whoever waits is credited from the instant it was due, so timers that are late cost no rate;
-    ``burst`` bounds what gathers while nobody waits. After the event loop has been blocked, what
+    A call that waits is credited from the instant it was due, so timers that are late cost no rate;
+    ``burst`` bounds what gathers while none waits. After the event loop has been blocked, what
     has fallen due meanwhile therefore goes at once, on top of those ``burst + limit``.
 
     This is the token bucket of Turner, "New directions in communications (or which way to the
@@ -91,7 +91,7 @@ class TokenBucketState(LevelBucket):
     There were ``_level`` tokens at the instant ``_at``, and they have been flowing in since.
     Nothing flows in before it, should it be yet to come. The level is below zero while the bucket
     is in debt. An amount is due at an instant that depends on these two alone, not on when one
-    asks: so who comes back at that instant finds it due, however floats are rounded.
+    asks: so a call that comes back then finds it due, however floats are rounded.
     """
 
     __slots__ = (
@@ -119,8 +119,8 @@ class TokenBucketState(LevelBucket):
         self._at = -inf
         #: What has been taken by calls that have not begun, and is out of the level.
         self._held = 0
-        #: When a server that was told of counts anew, and how much more than flows in by this rate
-        #: may flow in until then.
+        #: When a server counts anew, as tighten() was told, and how much more than flows in by this
+        #: rate may flow in until then.
         self._reset_at = -inf
         self._spare = 0.0
         self._log = ChargeLog(_LOGGED)
@@ -161,7 +161,7 @@ class TokenBucketState(LevelBucket):
 
     def give_back_held(self, now: float, costs: Sequence[int]) -> None:
         # What comes back stands above the burst until the next instant, if need be: it has gathered
-        # while they waited.
+        # while the calls waited.
         self._level = self._level_at(now) + self._held
         self._at = max(self._at, now)
         self._held = 0
@@ -200,10 +200,11 @@ class TokenBucketState(LevelBucket):
         for instant, amount in told:
             self._log.note(instant, amount)
 
-        # What calls have been granted that are called back is above the burst, to be theirs again.
+        # What comes back of calls that were granted and called back stands above the burst, for
+        # these calls to take it again.
         level = max(old._level_at(now), old._level)
         owed = max(level - old._burst, 0.0)
-        # A server's word goes on, for a window of this one's at most.
+        # What a server has said stays in force, for a window of this policy at most.
         last = now + self._per
         self._at = max(min(old._at, last), now)
         self._level = before = min(level - owed, self._burst)
@@ -251,11 +252,11 @@ class TokenBucketState(LevelBucket):
         return abs(log(old._per) - log(self._per)), abs(log(old._burst) - log(self._burst))
 
     def _due(self, amount: float) -> float:
-        """Return the instant at which so much will be there, which isn't yet."""
+        """Return the instant at which ``amount``, more than there is, will be there."""
         return self._at + self._time(amount - self._level)
 
     def _time(self, amount: float) -> float:
-        """Return the time in which so much flows in, in seconds."""
+        """Return the seconds in which ``amount`` flows in."""
         # Divided first, so that `limit` takes `per` seconds exactly.
         return amount / self._limit * self._per
 
@@ -264,7 +265,7 @@ class TokenBucketState(LevelBucket):
         return seconds / self._per * self._limit
 
     def _hold_off(self, reset_at: float, missing: float) -> None:
-        """Let only so much flow in before an instant: the last of it, which then just has."""
+        """Hold the flow off, so that ``missing`` has just flowed in at the instant ``reset_at``."""
         self._at = max(self._at, reset_at - self._time(max(missing, 0.0)))
         self._reset_at = reset_at
         self._spare = max(missing - self._flow(max(reset_at - self._at, 0.0)), 0.0)
@@ -282,5 +283,5 @@ class TokenBucketState(LevelBucket):
         return min(self._level + self._flow(instant - self._at), self._burst)
 
     def _return(self, amount: float) -> None:
-        """Let an amount that was charged be there again."""
+        """Put back an amount that was charged."""
         self._level = min(self._level + min(amount, _MOST), self._burst)

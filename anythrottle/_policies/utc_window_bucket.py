@@ -18,9 +18,9 @@ class UtcWindowBucket(FixedWindowBucket, WallClockBucket):
     """
     The state of a :class:`.FixedWindow` whose windows start at set times of UTC.
 
-    What UTC is, it has to be told; until then the clock is taken to show it. As that may jump,
-    windows may turn out short, but no span of a window's length ever holds more than twice the
-    limit: a guard watches over that.
+    The bucket has to be told what UTC is; until then the clock is taken to show it. As that may
+    jump, windows may turn out short, but no span of a window's length ever holds more than twice
+    the limit: a guard watches over that.
     """
 
     __slots__ = ("_base", "_guard", "_offset")

@@ -1,4 +1,4 @@
-"""Virtual time for whoever writes tests: what hands it to AnyIO, and what tests do with it."""
+"""Virtual time for tests: the backends that bring it to AnyIO, and what tests do with it."""
 
 import asyncio
 from typing import TYPE_CHECKING

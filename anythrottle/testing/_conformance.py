@@ -1,4 +1,4 @@
-"""A test suite that whatever wants to be a limiter can run."""
+"""A test suite for anything that is to be a limiter."""
 
 from __future__ import annotations
 
@@ -293,12 +293,12 @@ class _Crowd:
         self.scopes: dict[object, anyio.CancelScope] = {}
 
     async def join(self, name: object, cost: int = 1, *, priority: int = 0) -> None:
-        """Let one more come, and wait until it is in line or through."""
+        """Start one more call, and wait until it is in line or through."""
         self.tasks.start_soon(self._call, name, cost, priority)
         await self._suite.settle_down()
 
     def by_batches(self, size: int) -> list[set[object]]:
-        """Return who has begun, in batches: within one instant, a backend may shuffle tasks."""
+        """Return what has begun, in batches: within one instant, a backend may shuffle tasks."""
         return [set(self.begun[n : n + size]) for n in range(0, len(self.begun), size)]
 
     async def _call(self, name: object, cost: int, priority: int) -> None:

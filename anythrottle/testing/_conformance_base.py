@@ -1,4 +1,4 @@
-"""What the tests of limiters stand on."""
+"""The base of the tests of limiters."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ConformanceBase(ABC):
         """
         Wait until all tasks but the caller's have done what they can for now.
 
-        As :func:`.wait_idle` does. Whoever has tasks that wait for a server overrides it.
+        By default as :func:`.wait_idle` does. Override it if tasks wait for a server meanwhile.
         """
         await wait_idle()
 

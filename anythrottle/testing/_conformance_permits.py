@@ -1,4 +1,4 @@
-"""Tests of what a permit can be told, for limiters whose permits can be."""
+"""Tests of what can be done with a permit, for limiters whose permits can do it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ._conformance_base import LIMIT, ConformanceBase, raises
 
 
 class PermitConformance(ConformanceBase):
-    """What a permit lacks is not tested: whoever calls it has to do without."""
+    """Tests of permits. What a permit lacks is not tested: its callers have to do without."""
 
     async def test_a_permit_that_is_told_of_throttling_pauses_the_limiter(self) -> None:
         limiter = self._limiter(10**6)

@@ -1,4 +1,4 @@
-"""Tests of what limiters tell of their quotas and can be told, for those that can."""
+"""Tests of the quotas of a limiter, and of their corrections, for limiters that have them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ._conformance_base import LIMIT, ConformanceBase
 
 
 class QuotaConformance(ConformanceBase):
-    """For what is a quota limiter, adjustable or idle, as :mod:`anythrottle.abc` has it."""
+    """Tests of quota limiters, adjustable and idle ones, as :mod:`anythrottle.abc` has them."""
 
     async def test_quotas_tell_what_is_left(self) -> None:
         limiter = self._limiter()

@@ -16,7 +16,7 @@ import trio
 from ._durations import check_advance
 
 #: What the clock answers for "wait for the next deadline", in real seconds. Any shorter wait is
-#: somebody else's: a task in ``wait_all_tasks_blocked()``, which goes before a jump.
+#: that of a task in ``wait_all_tasks_blocked()``, which goes before a jump.
 _LONG_WAIT: Final = 3600.0
 
 
@@ -133,7 +133,7 @@ class VirtualClock(trio.abc.Clock):
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
         """
-        Tell Trio how long it may wait for I/O.
+        Return how long Trio may wait for I/O.
 
         :param deadline: the run's next deadline, in virtual seconds
         :return: the longest wait, in real seconds

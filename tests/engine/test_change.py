@@ -28,7 +28,7 @@ async def test_only_the_task_that_waits_is_woken() -> None:
     async with anyio.create_task_group() as task_group:
         task_group.start_soon(wait, "earlier", earlier)
         await wait_idle()
-        change.forget_run()
+        change.waiting = None
         change.tell()
         task_group.start_soon(wait, "later", later)
         await wait_idle()

@@ -20,9 +20,10 @@ def make() -> Lead:
 async def test_without_followers_one_is_to_be_made_but_not_two() -> None:
     lead = make()
     assert lead.wake_successor()
-    lead.expect_beginner()
+    beginner = Worker()
+    lead.coming.add(beginner)
     assert not lead.wake_successor()
-    lead.note_beginner()
+    lead.coming.discard(beginner)
     assert lead.wake_successor()
 
 
@@ -62,12 +63,3 @@ async def test_one_that_is_cancelled_follows_no_more() -> None:
         task_group.cancel_scope.cancel()
 
     assert lead.wake_successor()
-
-
-async def test_it_is_taken_and_given_up() -> None:
-    lead = make()
-    assert not lead.is_taken
-    lead.take()
-    assert lead.is_taken
-    lead.give_up()
-    assert not lead.is_taken

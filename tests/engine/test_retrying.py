@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from math import inf, nan
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from anythrottle import Attempts
 from anythrottle._engine.attempts import RetryOn
-from anythrottle._engine.retrying import Retrying, back_off
+from anythrottle._engine.retrying import back_off, delay_before_next
 
 
 @pytest.fixture
@@ -24,6 +25,13 @@ def highest(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
 
     monkeypatch.setattr(random, "uniform", uniform)
     return drawn
+
+
+class Retrying:
+    """The decisions under one choice of attempts."""
+
+    def __init__(self, attempts: Attempts) -> None:
+        self.delay_before_next = partial(delay_before_next, attempts)
 
 
 def retrying(retry_on: RetryOn | None, *, most: int | None = None) -> Retrying:
@@ -203,26 +211,6 @@ class TestTheLastAttempt:
 
 
 class TestThrottles:
-    def test_there_are_no_more_than_the_most(self) -> None:
-        how = Retrying(Attempts(max_throttles=3))
-        error = Odd()
-        assert not how.is_last_throttle(error, 2, 5.0)
-        assert not hasattr(error, "__notes__")
-        assert how.is_last_throttle(error, 3, 5.0)
-        assert error.__notes__ == ["It was throttled 3 times; the last retry_after was 5 s."]
-
-    def test_one_is_none_again(self) -> None:
-        error = Odd()
-        assert Retrying(Attempts(max_throttles=1)).is_last_throttle(error, 1, None)
-        assert error.__notes__ == ["It was throttled 1 time; no retry_after was given."]
-
-    def test_without_a_bound_there_is_no_last(self) -> None:
-        error = Odd()
-        for attempts in (Attempts(), Attempts(2, retry_on=OSError)):
-            assert not Retrying(attempts).is_last_throttle(error, 10**9, None)
-
-        assert not hasattr(error, "__notes__")
-
-    def test_nor_do_they_bound_errors(self, highest: list[tuple[float, float]]) -> None:
+    def test_they_do_not_bound_errors(self, highest: list[tuple[float, float]]) -> None:
         how = Retrying(Attempts(max_throttles=1, retry_on=Odd))
         assert how.delay_before_next(Odd(), 10) == 60

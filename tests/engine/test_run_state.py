@@ -31,7 +31,7 @@ RUNNING, STOPPING, CANCELLED, WON, DONE = Phase
 def begun() -> tuple[RunState, anyio.CancelScope]:
     run = RunState(Change(), loop_of(native_loop()), host_waits=True)
     scope = anyio.CancelScope()
-    run.begin(scope)
+    run.task_scope = scope
     return run, scope
 
 

@@ -32,6 +32,7 @@ def begun(
 ) -> tuple[Backlog[JobOf[int], int], ThrottlerResults[JobOf[int], int]]:
     """Return a backlog of so many jobs, and its results, in a run."""
     tally = tally or Tally()
+    tally.begin_run(lambda: 0.0)
     backlog: Backlog[JobOf[int], int] = Backlog([job] * jobs, None, "jobs")
     results = ThrottlerResults(backlog, tally, consumed=consumed, most_waiting=lambda: 2)
     results.failures.open_receivers = 1
@@ -110,7 +111,6 @@ def test_each_end_is_told() -> None:
 
 def test_before_a_run_there_is_no_pace() -> None:
     tally = Tally()
-    tally.note_end()
     tally.shift(5.0)
     assert tally.per_second(10.0) == 0
 

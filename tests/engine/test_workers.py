@@ -24,6 +24,7 @@ from anythrottle import (
     amap,
     for_each,
 )
+from anythrottle._engine.admission import Worker
 from anythrottle._engine.cancellation import RunCancellation
 from anythrottle._engine.workers import WorkerPool
 from anythrottle._jobs import JobOf
@@ -247,11 +248,11 @@ class TestWorkConserving:
         workers: list[asyncio.Task[Any]] = []
         work = WorkerPool._work
 
-        async def note_and_work(self: WorkerPool[Any, Any]) -> None:
+        async def note_and_work(self: WorkerPool[Any, Any], worker: Worker) -> None:
             task = asyncio.current_task()
             assert task is not None
             workers.append(task)
-            await work(self)
+            await work(self, worker)
 
         monkeypatch.setattr(WorkerPool, "_work", note_and_work)
 

@@ -69,7 +69,6 @@ class Line:
 
     def try_now(self, turn: Turn) -> bool:
         """Grant a newcomer that is due, if nobody goes before it."""
-        assert turn.place is not None
         if self.queue.count_ahead(turn.place[0]):
             return False
 
@@ -232,7 +231,6 @@ class RandomLine(Line):
         if self.try_now(turn):
             return
 
-        assert turn.place is not None
         amounts, priority = turn.amounts, int(turn.place[0])
         due = self.due(amounts, priority)
         part = self.random.choice([0.5, 0.9, 0.99, 0.999, 1.001, 1.1, 2.0])

@@ -22,6 +22,7 @@ from anythrottle import (
     current_permit,
     for_each,
 )
+from anythrottle._limiters.permit import TurnPermit
 from anythrottle.abc import Limiter, Permit
 from anythrottle.testing import LimiterConformance, wait_idle
 from tests.conftest import Run
@@ -485,6 +486,9 @@ async def test_nor_does_a_permit_of_another_limiter_stand_in_its_line() -> None:
     ours, other = RateLimiter("9/s"), RateLimiter("9/s")
     async with other.permit() as permit:
         assert ours.permit_again(permit, 1) is None
+        not_entered = ours.permit()
+        assert isinstance(not_entered, TurnPermit)
+        assert ours.permit_again(not_entered, 1) is None, "it has no place yet"
 
     assert ours.statistics().tasks_waiting == 0
 

@@ -183,7 +183,7 @@ class PlainLoop:
         """Grant all that are due, and look again when there is something to be seen."""
         scheduler, now = self.scheduler, self.now
         woken, due = scheduler.grant_due(now)
-        places = [turn.place for turn in woken if turn.place is not None]
+        places = [turn.place for turn in woken]
         assert places == sorted(places), "who goes first is woken first"
         assert all(turn.granted and turn.error is None for turn in woken)
         assert scheduler.grant_due(now) == ([], due), "all that are due are granted"
@@ -205,7 +205,6 @@ class PlainLoop:
                 heappush(self.heap, (look, self.LOOK, -1))
 
     def begin(self, turn: Turn) -> None:
-        assert turn.place is not None
         ahead = self.scheduler.queue.rank(turn.place)
         assert not ahead, "nobody waits who goes before"
         self.scheduler.start(turn, self.now)

@@ -41,7 +41,6 @@ class TestWithoutABound:
         assert list(slots.holders) == turns
         assert slots.may_have_one()
         assert not slots.none_left()
-        assert not slots.exceeded()
         assert not slots.none_behind(10**6)
 
     def test_bounds_may_come_and_go(self) -> None:
@@ -66,7 +65,6 @@ class TestOwn:
         assert first.slot is None
         assert not slots.may_have_one()
         assert slots.none_left()
-        assert slots.exceeded()
         slots.let_go(first)
         assert not first.granted
         assert slots.may_have_one()
@@ -91,12 +89,12 @@ class TestOwn:
         slots.resize(1, None)
         assert slots.total == 1
         for each in turns[:2]:
-            assert slots.exceeded()
+            assert not slots.may_have_one()
             slots.let_go(each)
 
-        assert slots.exceeded(), "the last one holds the only slot"
+        assert not slots.may_have_one(), "the last one holds the only slot"
         slots.let_go(turns[2])
-        assert not slots.exceeded()
+        assert slots.may_have_one()
 
     def test_none_at_all(self) -> None:
         slots = Slots(0)
@@ -110,7 +108,7 @@ class TestOwn:
         assert list(slots.holders) == [kept]
         assert (first.granted, kept.granted) == (False, True)
         slots.let_go(first)
-        assert slots.exceeded()
+        assert not slots.may_have_one()
         slots.let_go(kept)
         assert slots.may_have_one()
 
@@ -150,7 +148,7 @@ class TestShared:
         assert not slots.none_left()
         assert not slots.none_behind(0)
         assert slots.none_behind(1)
-        assert not slots.exceeded(), "that is the capacity limiter's own business"
+        assert slots.may_have_one(), "that is the capacity limiter's own business"
         taken(slots, 1)
         assert slots.none_left()
         assert slots.none_behind(0)
@@ -277,7 +275,7 @@ class TestExchanged:
         taken(slots, 2)
         slots.resize(2, None)
         assert capacity.borrowed_tokens == 0
-        assert slots.exceeded()
+        assert not slots.may_have_one()
 
     async def test_the_same_again(self) -> None:
         capacity = anyio.CapacityLimiter(1)

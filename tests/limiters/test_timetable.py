@@ -203,10 +203,8 @@ class TestWhenCostsDiffer:
         assert line.ask(table, (3,), 7) == line.due((3,), 7)
         assert len(steps) == 1
         # From what was marked as a rank, to be found by its place from now on.
-        middle = line.queue.ahead_of()[90]
         line.leave(line.queue.ahead_of()[120])
         line.put(2, priority=-1)
-        assert middle.place is not None
         answer = table.answer((1,), 0, 198 - 1)
         assert answer is not None
         assert (answer.inserted, answer.left) == (1, 1)

@@ -98,6 +98,6 @@ async def test_a_loop_that_anyio_does_not_see_has_no_cancel_scopes(
             scope.cancel()
             assert seen.is_cancelled()
             hidden = SimpleNamespace(native_token=object())
-            monkeypatch.setattr(clock, "_here", SimpleNamespace(latest=None))
+            monkeypatch.setattr(clock, "_here", SimpleNamespace(latest=lambda: None))
             monkeypatch.setattr(clock, "current_token", lambda: hidden)
             assert not loop_of(asyncio.get_running_loop()).is_cancelled()
