@@ -13,9 +13,9 @@ from types import GenericAlias, ModuleType
 from sphinx.application import Sphinx
 from sphinx.util.inspect import signature
 
+import anythrottle.integrations.aiohttp
 import anythrottle.integrations.headers
 import anythrottle.integrations.llm
-import anythrottle.integrations.aiohttp
 import anythrottle.integrations.rich
 import anythrottle.testing  # noqa: F401 # documented too
 
