@@ -62,20 +62,20 @@ class HeldCall:
 
         self._ended = True
         try:
-            self.settle(complete=complete and self._size <= _MOST)
+            if self._settle is not None:
+                self.settle(complete=complete and self._size <= _MOST)
         finally:
+            self._settle = None
             self._body.clear()
             self._permit.end()
 
     def settle(self, *, complete: bool) -> None:
         """
-        Settle the call by its body, and do what is to be done after that.
+        Settle the call by its body, and do what is to be done after that; nothing here raises.
 
         :param complete: whether the body that was taken is the whole
         """
-        if self._settle is None:
-            return
-
+        assert self._settle is not None
         if not complete:
             _logger.info(
                 "an answer was not read to its end (or is above 4 MiB): its call's estimate stays"
@@ -86,10 +86,10 @@ class HeldCall:
             cost = self._settle(b"".join(self._body))
             if cost is not None:
                 self._permit.settle(cost)
+
+            self._after()
         except Exception:
             _logger.exception("settle failed: the estimate of what the call costs stays")
-        else:
-            self._after()
 
     def lose(self) -> None:
         """
@@ -98,10 +98,18 @@ class HeldCall:
         This may be called by the garbage collector, in any thread and at any time.
         """
         if not self._ended:
+            # First, because a warning may be an error.
+            self._loop.post(self._end_lost)
             warnings.warn(
                 "an answer was dropped before it was read or closed: its call has held its slot "
                 "until now; close it, or read it to its end",
                 ResourceWarning,
                 stacklevel=2,
             )
-            self._loop.post(self.end)
+
+    def _end_lost(self) -> None:
+        try:
+            self.end()
+        except Exception:
+            # Only by a permit of a user's own. An event loop has nobody to raise it to.
+            _logger.exception("a call whose answer was dropped could not be ended")

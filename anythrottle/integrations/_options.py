@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, Generic, NamedTuple, TypeVar, final
+from typing import Any, Generic, NamedTuple, TypeVar, cast, final
 
 from .._limiters.cost import by_unit
 from .._limiters.max_wait import MaxWait, check_max_wait, check_priority
@@ -65,11 +65,11 @@ class Options(Generic[R]):
             raise TypeError(f"key must be a function of a request, or None, not {key!r}")
 
         if not callable(cost) and cost is not EXEMPT:
-            _check_cost(cost, "cost")
+            _check_cost(cost)
 
         self._key = key
         self._cost = cost
-        self._max_wait = check_max_wait(max_wait)
+        self._max_wait: MaxWait = check_max_wait(max_wait)
         self.rules = Rules(
             profile_of(profile),
             check_count("max_throttles", max_throttles),
@@ -100,18 +100,26 @@ class Options(Generic[R]):
         if key is EXEMPT or cost is EXEMPT:
             return None
 
+        hash(key)  # Now, and not when it happens to be needed.
         priority = special.get("priority", 0)
-        max_wait = check_max_wait(special["max_wait"]) if "max_wait" in special else self._max_wait
-        return Asked(key, _check_cost(cost, "cost"), check_priority(priority), max_wait)
+        max_wait: MaxWait = self._max_wait
+        if "max_wait" in special:
+            max_wait = check_max_wait(special["max_wait"])
+
+        return Asked(key, _check_cost(cost), check_priority(priority), max_wait)
 
 
 def key_of_host(scheme: str, host: str, port: int | None) -> str:
     """Return the key of an address: its host, with its port if that isn't the scheme's."""
     name = host.lower().rstrip(".")
+    if ":" in name:
+        # Else an address of IPv6 could be another one, and a port.
+        name = f"[{name}]"
+
     return name if port is None or port == _PORTS.get(scheme) else f"{name}:{port}"
 
 
-def _check_cost(cost: object, name: str) -> Cost:
+def _check_cost(cost: object) -> Cost:
     """
     Return a cost, if it is one.
 
@@ -120,15 +128,16 @@ def _check_cost(cost: object, name: str) -> Cost:
     """
     if not isinstance(cost, (int, Mapping)):
         raise TypeError(
-            f"{name} must be an int, a mapping of units to ints, a function of a request that "
+            f"cost must be an int, a mapping of units to ints, a function of a request that "
             f"returns one, or EXEMPT, not {cost!r}"
         )
 
-    by_unit(cost)
-    return cost
+    found = cast("Cost", cost)
+    by_unit(found)
+    return found
 
 
-def _check_said(said: object) -> Mapping[str, Any]:
+def _check_said(said: object) -> Mapping[str, Any]:  # pyright: ignore[reportExplicitAny] # each is checked where it is used
     """
     Return what a request says of itself, by name.
 
@@ -141,10 +150,11 @@ def _check_said(said: object) -> Mapping[str, Any]:
     if not isinstance(said, Mapping):
         raise TypeError(f"extensions['anythrottle'] must be a mapping, not {said!r}")
 
-    unknown = [name for name in said if name not in _SAID]
+    special = cast("Mapping[str, object]", said)
+    unknown = [name for name in special if name not in _SAID]
     if unknown:
         raise ValueError(
             f"extensions['anythrottle'] has {unknown[0]!r}, which is none of {sorted(_SAID)}"
         )
 
-    return said
+    return special
