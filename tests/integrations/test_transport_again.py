@@ -8,10 +8,8 @@ from typing import Any
 import anyio
 import pytest
 
-from anythrottle import KeyedLimiter, LimitExceeded, RateLimiter
-from anythrottle._limiters.permit import TurnPermit
+from anythrottle import KeyedLimiter, RateLimiter
 from anythrottle.integrations.headers import Profile
-from tests.engine.mine import Mine
 from tests.integrations.tools import Answer, Library, Throttled, held
 
 pytestmark = pytest.mark.timing
@@ -315,64 +313,3 @@ class TestHowLong:
 
         assert scope.cancelled_caught
         throttled.assert_nothing_held()
-
-
-class TestLimitersOfOnesOwn:
-    async def test_one_around_another(self, library: Library) -> None:
-        inner = RateLimiter("9/s end", concurrency=1)
-        throttled = Throttled(library, Mine(inner), REFUSED, Answer())
-        answer = await throttled.open()
-        assert throttled.server.instants == [0, 7]
-        assert held(inner) == 1
-        await answer.aread()
-        assert held(inner) == 0
-
-    async def test_a_permit_is_told_once_of_each_refusal(self, library: Library) -> None:
-        """Else what adapts to refusals would do so twice."""
-        inner = RateLimiter()
-        times: list[float | None] = []
-        throttled = Throttled(library, inner, REFUSED, REFUSED, max_throttles=2)
-        original = TurnPermit.throttled
-
-        def note(permit: Any, retry_after: float | None = None) -> None:
-            times.append(retry_after)
-            original(permit, retry_after)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(TurnPermit, "throttled", note)
-            await throttled.get()
-
-        assert times == [7, 7]
-
-    async def test_a_limit_inside_of_the_request_is_an_error_of_it(self, library: Library) -> None:
-        """An error of another limiter, in the turn, is not taken for one's own."""
-        inner = RateLimiter("1/h")
-
-        async def limited(request: Any) -> Any:
-            inner.acquire_nowait()
-            return await send(request)
-
-        throttled = Throttled(library, RateLimiter(concurrency=1), REFUSED)
-        send = throttled.server.handle_async_request
-        throttled.server.handle_async_request = limited  # type: ignore[method-assign]
-        with pytest.raises(LimitExceeded) as caught:
-            await throttled.get()
-
-        assert type(caught.value) is LimitExceeded
-        throttled.assert_nothing_held()
-
-    async def test_one_that_waits_as_a_call_leaves_it(self, library: Library) -> None:
-        """If it is cancelled there, nobody gets the answer: it is closed."""
-        limiter = RateLimiter(concurrency=1)
-
-        class Waits(Mine):
-            async def run(self, func: Any, *args: Any, **options: Any) -> Any:
-                answer = await self.limiter.run(func, *args, **options)
-                await anyio.sleep(1)
-                return answer
-
-        throttled = Throttled(library, Waits(limiter))
-        with anyio.move_on_after(0.5):
-            await throttled.get()
-
-        assert throttled.server.open == held(limiter) == 0

@@ -182,6 +182,26 @@ async def test_what_never_left_is_given_back(library: Library, error: str, left:
     throttled.assert_nothing_held()
 
 
+async def test_a_body_that_is_no_generator(library: Library) -> None:
+    class Parts:
+        def __init__(self, parts: list[bytes]) -> None:
+            self.parts = parts
+
+        def __aiter__(self) -> Parts:
+            return self
+
+        async def __anext__(self) -> bytes:
+            if not self.parts:
+                raise StopAsyncIteration
+
+            return self.parts.pop(0)
+
+    throttled = Throttled(library, RateLimiter(concurrency=1))
+    throttled.server._body.__aiter__ = lambda body: Parts([b"a", b"b"])  # type: ignore[attr-defined]
+    assert (await throttled.get()).content == b"ab"
+    throttled.assert_nothing_held()
+
+
 class TestDropped:
     async def test_it_is_warned_of_and_let_go(self, library: Library) -> None:
         throttled = Throttled(library, RateLimiter(concurrency=1))
