@@ -4,7 +4,10 @@ import argparse
 import subprocess
 import sys
 
-NAMES = ("uncontended", "waiters", "accuracy", "marked", "engine", "memory", "ways", "compared")
+NAMES = (
+    *("uncontended", "transport", "waiters", "accuracy", "marked", "engine", "memory", "ways"),
+    "compared",
+)
 
 
 def main() -> int:
