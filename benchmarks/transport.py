@@ -13,8 +13,8 @@ from anythrottle.integrations import httpx2 as for_httpx2
 
 from .measuring import LOOPS, Stopwatch, print_table, run_on
 
-CALLS, ROUNDS, RUNS = 200, 5, 5
-AMPLE = f"{10**9}/s end"
+CALLS, ROUNDS, RUNS = 200, 5, 3
+AMPLE = f"{10**9}/h end"
 #: The most on top of the bare transport, in microseconds of the processor.
 AIM = "60"
 URL = "http://a.example/"

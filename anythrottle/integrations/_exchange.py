@@ -237,25 +237,32 @@ class Exchange(Generic[A]):
         if figures.malformed:
             self._hosts.log_malformed(self._host, figures.malformed)
 
-        counted = units_of(self._limiter)
-        if not self._wire.settles:
-            permit.mark_counted()
-        elif "calls" in counted or (not counted and self._known.learns):
-            permit.mark_counted("calls")
-
         known = self._known
+        self._mark(permit)
         known.bucket = known.bucket or figures.bucket
-        if figures.bucket in {None, known.bucket}:
+        if figures.quotas and figures.bucket in {None, known.bucket}:
             if known.learns:
-                self._learn(figures, counted)
+                self._learn(figures)
 
             tighten(self._limiter, figures.quotas, max_pause=self._rules.max_pause)
 
         known.note_answer()
         return figures
 
-    def _learn(self, figures: Figures, counted: frozenset[str]) -> None:
-        limits = limits_in(figures.quotas, {*counted, *by_unit(self._cost), "calls"})
+    def _mark(self, permit: Permit) -> None:
+        """Say that the server has counted the call, in all units that it is not settled in."""
+        if not self._wire.settles:
+            permit.mark_counted()
+            return
+
+        units = units_of(self._limiter)
+        # Those that are about to be learned find it marked.
+        if "calls" in units or (not units and self._known.learns):
+            permit.mark_counted("calls")
+
+    def _learn(self, figures: Figures) -> None:
+        units = {*units_of(self._limiter), *by_unit(self._cost), "calls"}
+        limits = limits_in(figures.quotas, units)
         if any(limits) and limits != self._known.limits:
             assert isinstance(self._limiter, AdjustableLimiter)
             self._known.limits = limits
@@ -305,11 +312,12 @@ class Exchange(Generic[A]):
             settle = self._counted_settle(settle)
             after = self._after(figures)
 
-        if not self._wire.is_over(answer):
+        call = HeldCall(self._hosts.clock.loop(), permit, settle, after)
+        if self._wire.is_over(answer):
+            call.settle(complete=True)
+        else:
             permit.keep()
-            self._wire.hold(answer, HeldCall(permit, settle, after))
-        elif settle is not None:
-            HeldCall(permit, settle, after).settle(complete=True)
+            self._wire.hold(answer, call)
 
     def _after(self, figures: Figures) -> Callable[[], None]:
         """Return what lets the limiter go by figures again, when the call has been settled."""

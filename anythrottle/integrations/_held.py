@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from typing import TypeAlias, final
 
-from .._loops.clock import loop_of, native_loop
+from .._loops.event_loop import EventLoop
 from .._policies.policy import Cost
 from ..abc import Permit
 
@@ -25,6 +25,7 @@ class HeldCall:
     """
     A call whose answer has begun: its slot, and its charge, until the body is over.
 
+    :param loop: the event loop of the call
     :param permit: the permit of the call
     :param settle: returns what the call has cost; ``None`` if there is nothing to settle
     :param after: called when the call is settled, before it ends
@@ -33,11 +34,13 @@ class HeldCall:
 
     __slots__ = ("_after", "_body", "_ended", "_loop", "_permit", "_settle", "_size")
 
-    def __init__(self, permit: Permit, settle: Settle | None, after: Callable[[], None]) -> None:
+    def __init__(
+        self, loop: EventLoop, permit: Permit, settle: Settle | None, after: Callable[[], None]
+    ) -> None:
         self._permit = permit
         self._settle = settle
         self._after = after
-        self._loop = loop_of(native_loop())
+        self._loop = loop
         self._body: list[bytes] = []
         self._size = 0
         self._ended = False
@@ -62,8 +65,7 @@ class HeldCall:
 
         self._ended = True
         try:
-            if self._settle is not None:
-                self.settle(complete=complete and self._size <= _MOST)
+            self.settle(complete=complete and self._size <= _MOST)
         finally:
             self._settle = None
             self._body.clear()
@@ -75,7 +77,9 @@ class HeldCall:
 
         :param complete: whether the body that was taken is the whole
         """
-        assert self._settle is not None
+        if self._settle is None:
+            return
+
         if not complete:
             _logger.info(
                 "an answer was not read to its end (or is above 4 MiB): its call's estimate stays"

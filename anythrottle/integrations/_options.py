@@ -18,6 +18,8 @@ R = TypeVar("R")
 #: What a request may say of itself.
 _SAID = frozenset({"cost", "key", "max_wait", "priority"})
 
+_NOTHING_SAID: Mapping[str, Any] = {}  # pyright: ignore[reportExplicitAny]
+
 #: The ports that an address need not name.
 _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
@@ -88,25 +90,28 @@ class Options(Generic[R]):
         :raises ValueError: if it is out of its range, or has an unknown name
 
         """
-        special = _check_said(said)
+        special = _NOTHING_SAID if said is None else _check_said(said)
         key: object = special.get("key", host if self._key is None else self._key(request))
         if key is None:
             raise TypeError("key must be what tells limiters apart, or EXEMPT, not None")
 
-        cost = special.get("cost", self._cost)
+        cost: Any = special.get("cost", self._cost)  # pyright: ignore[reportExplicitAny]
         if callable(cost):
             cost = cost(request)
 
         if key is EXEMPT or cost is EXEMPT:
             return None
 
-        hash(key)  # Now, and not when it happens to be needed.
-        priority = special.get("priority", 0)
+        if cost is not self._cost:
+            _check_cost(cost)
+
+        # Now, and not when it happens to be needed.
+        hash(key)
         max_wait: MaxWait = self._max_wait
         if "max_wait" in special:
             max_wait = check_max_wait(special["max_wait"])
 
-        return Asked(key, _check_cost(cost), check_priority(priority), max_wait)
+        return Asked(key, cost, check_priority(special.get("priority", 0)), max_wait)
 
 
 def key_of_host(scheme: str, host: str, port: int | None) -> str:
@@ -119,9 +124,9 @@ def key_of_host(scheme: str, host: str, port: int | None) -> str:
     return name if port is None or port == _PORTS.get(scheme) else f"{name}:{port}"
 
 
-def _check_cost(cost: object) -> Cost:
+def _check_cost(cost: object) -> None:
     """
-    Return a cost, if it is one.
+    Raise unless something is a cost.
 
     :raises TypeError: if it is none: ``None`` is no way past a limit
     :raises ValueError: if an amount is negative
@@ -132,9 +137,7 @@ def _check_cost(cost: object) -> Cost:
             f"returns one, or EXEMPT, not {cost!r}"
         )
 
-    found = cast("Cost", cost)
-    by_unit(found)
-    return found
+    by_unit(cast("Cost", cost))
 
 
 def _check_said(said: object) -> Mapping[str, Any]:  # pyright: ignore[reportExplicitAny] # each is checked where it is used
@@ -144,9 +147,6 @@ def _check_said(said: object) -> Mapping[str, Any]:  # pyright: ignore[reportExp
     :raises TypeError: if it is no mapping
     :raises ValueError: if a name in it is unknown
     """
-    if said is None:
-        return {}
-
     if not isinstance(said, Mapping):
         raise TypeError(f"extensions['anythrottle'] must be a mapping, not {said!r}")
 

@@ -10,7 +10,7 @@ from collections.abc import (
     Hashable,
     Iterable,
 )
-from contextlib import AbstractAsyncContextManager, aclosing, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast, final
@@ -116,15 +116,6 @@ Req = TypeVar("Req", bound=Request)
 Res = TypeVar("Res", bound=Response)
 
 
-def _parts_of(body: Body) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-    """Return the parts of a body, to be entered: a generator of them is closed afterwards."""
-    parts = aiter(body)
-    if isinstance(parts, AsyncGenerator):
-        return aclosing(cast("AsyncGenerator[bytes]", parts))
-
-    return nullcontext(parts)
-
-
 class HeldBody:
     """
     The body of an answer that lets its call end when it has been read, or is closed.
@@ -139,18 +130,19 @@ class HeldBody:
         self._call = call
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        call = self._call
+        call, parts = self._call, aiter(self._body)
         try:
-            async with _parts_of(self._body) as parts:
-                async for part in parts:
-                    call.take(part)
-                    yield part
+            async for part in parts:
+                call.take(part)
+                yield part
         except GeneratorExit:
             # Its reader has had enough. The connection is there until the answer is closed.
             raise
         except BaseException:
             call.end()
             raise
+        finally:
+            await _close_parts(parts)
 
         call.end(complete=True)
 
@@ -162,6 +154,12 @@ class HeldBody:
 
     def __del__(self) -> None:
         self._call.lose()
+
+
+async def _close_parts(parts: AsyncIterator[bytes]) -> None:
+    """Close what iterates over a body, if it is a generator: else Trio warns of it."""
+    if isinstance(parts, AsyncGenerator):
+        await parts.aclose()
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,14 +252,14 @@ class _Request(Generic[Req, Res]):
 
     async def _small_body(self, answer: Res) -> bytes:
         """Return an answer's body, and close it; none if it is large, slow or broken."""
-        body = bytearray()
+        body, parts = bytearray(), aiter(cast("Body", answer.stream))
         try:
             with anyio.move_on_after(_DRAINING):
-                async with _parts_of(answer.stream) as parts:
-                    async for part in parts:
-                        body += part
-                        if len(body) > _DRAINED:
-                            return b""
+                async for part in parts:
+                    body += part
+                    if len(body) > _DRAINED:
+                        await _close_parts(parts)
+                        return b""
 
                 return bytes(body)
         except Exception:  # noqa: BLE001, S110 - of an answer that nobody waits for

@@ -14,6 +14,7 @@ from tests.integrations.tools import Answer, Library, Throttled, held
 from tests.limiters.tools import BLOWS, Blow, Victim, sweep_with, tasks
 
 REFUSED = Answer(429, {"retry-after": "1"}, after=0.1, parts=(b"no", 0.1, b" way"))
+LARGE = Answer(429, {"retry-after": "1"}, after=0.1, parts=3 * (b"x" * 40_000,))
 THERE = Answer(302, {"location": "/there"}, after=0.1, parts=(0.1, b"there"))
 SLOW = Answer(200, after=0.1, parts=(b"first", 0.1, b"last"))
 TOLD = Answer(200, {"ratelimit-policy": '"a";q=10;w=1'}, after=0.1, parts=(b"first", 0.1))
@@ -23,6 +24,7 @@ OVER = Answer(200, after=0.1, read=True)
 SCRIPTS: dict[str, tuple[list[Answer], dict[str, Any]]] = {
     "plain": ([SLOW], {}),
     "again": ([REFUSED, REFUSED, SLOW], {}),
+    "again, large": ([LARGE, LARGE, SLOW], {}),
     "used up": ([REFUSED], {"max_throttles": 2}),
     "redirected": ([THERE, SLOW], {}),
     "over": ([OVER], {}),

@@ -68,14 +68,18 @@ class Body:
         self.closings = 0
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        for part in self.answer.parts:
-            if isinstance(part, Exception):
-                raise part
+        try:
+            for part in self.answer.parts:
+                if isinstance(part, Exception):
+                    raise part
 
-            if isinstance(part, bytes):
-                yield part
-            else:
-                await anyio.sleep(part)
+                if isinstance(part, bytes):
+                    yield part
+                else:
+                    await anyio.sleep(part)
+        finally:
+            # As a connection, which has to be closed.
+            await anyio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:
         self.closings += 1
