@@ -6,6 +6,7 @@ import sys
 
 NAMES = (
     "uncontended",
+    "transport",
     "waiters",
     "accuracy",
     "marked",

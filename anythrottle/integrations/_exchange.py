@@ -11,16 +11,17 @@ import logging
 import time
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
+from math import inf
 from typing import Generic, Protocol, TypeVar, final
 
 from .._errors import LimitExceeded, ThrottleException
+from .._limiters.base_limiter import tell_throttled
 from .._limiters.cost import by_unit
 from .._limiters.current import current_permit
-from .._limiters.max_wait import MaxWait
-from .._policies.checks import unit_of
+from .._limiters.max_wait import MaxWait, latest_turn
 from .._policies.policy import Cost
-from ..abc import AdjustableLimiter, Limiter, Permit, QuotaLimiter
-from ._feedback import learn, limits_in, tighten
+from ..abc import AdjustableLimiter, Permit
+from ._feedback import counted_part, learn, limits_in, tighten, units_of
 from ._held import HeldCall, Settle
 from ._hosts import Hosts
 from .headers import Figures, Profile, read_figures
@@ -116,6 +117,7 @@ class Exchange(Generic[A]):
     :param rules: how it is done
     :param cost: what it costs
     :param max_wait: how long it waits for each turn at most
+    :param host: what the server is called in the log; ``None`` for its key
 
     """
 
@@ -128,17 +130,23 @@ class Exchange(Generic[A]):
         *,
         cost: Cost,
         max_wait: MaxWait,
+        host: str | None = None,
     ) -> None:
         self._wire = wire
         self._hosts = hosts
         self._key = key
         self._rules = rules
         self._cost = cost
-        self._max_wait = max_wait
+        self._max_wait: MaxWait = max_wait
+        self._host = key if host is None else host
         self._sends = 0
         self._waited = 0.0
+        #: Whether an error is none of the limiter's, but of the request that has got its turn.
+        self._has_turn = False
         #: The answer to a request that was refused, and goes again.
         self._refusal: A | None = None
+        #: The answer that is to be returned.
+        self._answer: A | None = None
 
     async def run(self, priority: int) -> A:
         """
@@ -151,31 +159,46 @@ class Exchange(Generic[A]):
         try:
             self._limiter, self._known = self._hosts.limiter_of(self._key)
             first = self._known.first
-            if first is not None and not self._known.answered:
+            if first is not None:
                 # The first request goes alone, up to its headers; the others go by what they say.
-                async with first.permit(max_wait=self._max_wait) as permit:
+                async with first.permit(priority=priority, max_wait=self._max_wait) as permit:
                     self._waited += permit.waited
-                    if not self._known.answered:
+                    if self._known.first is not None:
                         return await self._go(priority)
 
             return await self._go(priority)
         except LimitExceeded as exc:
+            if self._has_turn:
+                raise
+
             raise self._wire.turn_timeout(exc) from exc
 
     async def _go(self, priority: int) -> A:
         try:
             return await self._limiter.run(
-                self._send, cost=self._cost, priority=priority, max_wait=self._max_wait
+                self._send,
+                cost=self._countable(self._cost),
+                priority=priority,
+                max_wait=self._max_wait,
             )
-        except LimitExceeded:
-            if self._refusal is None:
-                raise
+        except BaseException as exc:
+            if self._answer is not None:
+                # By a limiter of a user's own, which waits as a call leaves it.
+                await self._wire.close(self._answer)
+            elif (
+                self._refusal is not None
+                and not self._has_turn
+                and isinstance(exc, (LimitExceeded, ValueError))
+            ):
+                # There is no second turn in time, or none for that cost by limits just learned.
+                return self._refusal
 
-            return self._refusal
+            raise
 
     async def _send(self) -> A:
         """Send the request, in its turn, and take the answer's headers."""
         permit = current_permit()
+        self._has_turn = True
         self._sends += 1
         self._waited += permit.waited
         try:
@@ -188,61 +211,72 @@ class Exchange(Generic[A]):
 
         try:
             figures = self._read(answer, permit)
-            if not (figures.refused and self._goes_again(figures, permit)):
-                self._wire.note(answer, self._waited, self._sends, permit)
+            pause = self._pause_of(figures)
+            self._wire.note(answer, self._waited, self._sends, permit)
+            if not (figures.refused and self._goes_again(figures, pause, permit)):
                 self._hold(answer, permit, figures)
+                self._answer = answer
                 return answer
+
+            # Before the body is drained, which takes time.
+            told = self._hosts.clock.now()
+            self._limiter.pause(pause)
         except BaseException:
             await self._wire.close(answer)
             raise
 
         self._refusal = await self._wire.drain(answer)
-        self._wire.note(self._refusal, self._waited, self._sends, permit)
-        raise ThrottleException(retry_after=self._pause(figures))
+        self._has_turn = False
+        rest = pause - (self._hosts.clock.now() - told)
+        raise ThrottleException(retry_after=max(rest, 0.0))
 
     def _read(self, answer: A, permit: Permit) -> Figures:
         """Read an answer's headers, and let the limiter go by them."""
         status, headers = self._wire.head(answer)
         figures = read_figures(status, headers, self._rules.profile, utc=time.time())
         if figures.malformed:
-            self._hosts.log_malformed(self._key, figures.malformed)
-
-        counted = _units(self._limiter)
-        if not self._wire.settles:
-            permit.mark_counted()
-        elif "calls" in counted:
-            permit.mark_counted("calls")
+            self._hosts.log_malformed(self._host, figures.malformed)
 
         known = self._known
-        known.answered = True
+        self._mark(permit)
         known.bucket = known.bucket or figures.bucket
-        if figures.bucket in {None, known.bucket}:
-            if known.first is not None:
-                self._learn(figures, counted)
+        if figures.quotas and figures.bucket in {None, known.bucket}:
+            if known.learns:
+                self._learn(figures)
 
             tighten(self._limiter, figures.quotas, max_pause=self._rules.max_pause)
 
+        known.note_answer()
         return figures
 
-    def _learn(self, figures: Figures, counted: set[str]) -> None:
-        limits = limits_in(figures.quotas, counted | by_unit(self._cost).keys() | {"calls"})
+    def _mark(self, permit: Permit) -> None:
+        """Say that the server has counted the call, in all units that it is not settled in."""
+        if not self._wire.settles:
+            permit.mark_counted()
+            return
+
+        units = units_of(self._limiter)
+        # Those that are about to be learned find it marked.
+        if "calls" in units or (not units and self._known.learns):
+            permit.mark_counted("calls")
+
+    def _learn(self, figures: Figures) -> None:
+        units = {*units_of(self._limiter), *by_unit(self._cost), "calls"}
+        limits = limits_in(figures.quotas, units)
         if any(limits) and limits != self._known.limits:
             assert isinstance(self._limiter, AdjustableLimiter)
             self._known.limits = limits
             learn(self._limiter, limits)
 
-    def _goes_again(self, figures: Figures, permit: Permit) -> bool:
+    def _goes_again(self, figures: Figures, pause: float, permit: Permit) -> bool:
         """Return whether a refused request is sent again; if not, only the limiter is paused."""
-        rules, wire, pause = self._rules, self._wire, self._pause(figures)
+        rules, wire = self._rules, self._wire
+        most = rules.max_pause
         if figures.everywhere:
-            self._hosts.pause_all(min(pause, rules.max_pause))
-
-        longest = rules.max_pause
-        if isinstance(self._max_wait, (int, float)):
-            longest = min(longest, self._max_wait)
+            self._hosts.pause_all(min(pause, most))
 
         if (
-            pause <= longest
+            pause <= min(most, self._patience())
             and self._sends < rules.max_throttles
             and wire.replayable
             and (figures.certain or wire.idempotent)
@@ -250,27 +284,35 @@ class Exchange(Generic[A]):
         ):
             return True
 
-        if pause > rules.max_pause:
+        if pause > most and figures.retry_after is not None:
             _logger.warning(
-                "%r has asked for a pause of %g s: it is %g s, max_pause",
-                self._key,
-                pause,
-                rules.max_pause,
+                "%r has asked for a pause of %g s: it is %g s, max_pause", self._host, pause, most
             )
 
-        permit.throttled(min(pause, rules.max_pause))
+        tell_throttled(permit, self._limiter, min(pause, most))
         return False
 
-    def _pause(self, figures: Figures) -> float:
+    def _patience(self) -> float:
+        """Return for how many seconds the request waits for its next turn at most."""
+        return inf if self._max_wait is None else latest_turn(self._max_wait, 0.0)[0]
+
+    def _pause_of(self, figures: Figures) -> float:
         """Return for how long a refusal pauses, in seconds."""
         if figures.retry_after is not None:
             return figures.retry_after
 
-        return self._rules.profile.first_pause * 2.0 ** (self._sends - 1)
+        # So many doublings are for ever; twice as many would be an error.
+        return self._rules.profile.first_pause * 2.0 ** min(self._sends - 1, 500)
 
     def _hold(self, answer: A, permit: Permit, figures: Figures) -> None:
         """Keep the call until the body of its answer is over."""
-        call = HeldCall(permit, self._wire.settle_of(answer), self._after(figures))
+        settle = self._wire.settle_of(answer)
+        after = _nothing
+        if settle is not None:
+            settle = self._counted_settle(settle)
+            after = self._after(figures)
+
+        call = HeldCall(self._hosts.clock.loop(), permit, settle, after)
         if self._wire.is_over(answer):
             call.settle(complete=True)
         else:
@@ -288,8 +330,19 @@ class Exchange(Generic[A]):
 
         return again
 
+    def _counted_settle(self, settle: Settle) -> Settle:
+        """Return what settles in the units that are counted, if those are learned."""
 
-def _units(limiter: Limiter) -> set[str]:
-    """Return what a limiter is known to count."""
-    policies = limiter.policies if isinstance(limiter, QuotaLimiter) else ()
-    return {unit_of(policy.unit) for policy in policies}
+        def counted(body: bytes) -> Cost | None:
+            cost = settle(body)
+            return None if cost is None else self._countable(cost)
+
+        return counted if self._known.learns else settle
+
+    def _countable(self, cost: Cost) -> Cost:
+        """Return a cost in the units that are counted, if those have been learned."""
+        return cost if self._known.limits is None else counted_part(cost, self._limiter)
+
+
+def _nothing() -> None:
+    """Do nothing."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from math import inf
 from typing import TypeAlias
 
+from .._limiters.cost import by_unit
+from .._limiters.line_limiter import LineLimiter
 from .._limiters.rate_limiter import RateLimiter
 from .._policies.checks import unit_of
-from .._policies.policy import Policy
+from .._policies.policy import Cost
 from .._policies.window import WindowTokenBucket
 from ..abc import AdjustableLimiter, Limiter, QuotaLimiter
 from .headers import Quota
@@ -15,12 +18,15 @@ from .headers import Quota
 #: The unit by which a server tells how many calls may run at once.
 _CONCURRENCY = "concurrent-requests"
 
+#: What tells its policies; our own first, because to ask for a protocol costs microseconds.
+_TELLS = (LineLimiter, QuotaLimiter)
+
 #: What a server has told of its limits: unit, limit and window of each; and how many at once.
 Limits: TypeAlias = tuple[frozenset[tuple[str, int, float]], int | None]
 
 
 def tighten(
-    limiter: Limiter, quotas: Iterable[Quota], *, max_pause: float, since: float = 0.0
+    limiter: Limiter, quotas: Collection[Quota], *, max_pause: float, since: float = 0.0
 ) -> None:
     """
     Let a limiter go by what a server has told: at most so much within so many seconds.
@@ -32,27 +38,40 @@ def tighten(
     :param since: how many seconds ago that was told
 
     """
-    policies: tuple[Policy, ...] = ()
-    if isinstance(limiter, QuotaLimiter):
-        policies = limiter.policies
+    if not quotas:
+        return
 
+    told = limiter if isinstance(limiter, _TELLS) else None
+    policies = () if told is None else told.policies
     for quota in quotas:
-        remaining, reset_after = quota.remaining, quota.reset_after
-        if remaining is None or (reset_after is not None and reset_after <= since):
-            continue
-
         windows = [policy.window for policy in policies if unit_of(policy.unit) == quota.unit]
-        if windows and isinstance(limiter, QuotaLimiter):
-            reset = None if reset_after is None else reset_after - since
-            limiter.tighten(remaining=remaining, reset_after=reset, unit=quota.unit)
-        elif policies or quota.unit != "calls":
+        # Units that are not counted are nobody's business; without a policy, calls can be paused.
+        if quota.remaining is None or not (windows or (quota.unit == "calls" and not policies)):
             continue
 
-        if remaining == 0 and reset_after is not None:
-            # A policy withholds for no longer than its own window.
-            rest = reset_after - since
-            if rest > max(windows, default=0.0):
-                limiter.pause(min(rest, max_pause))
+        rest = _rest(quota.reset_after, max(windows, default=inf), since)
+        if rest is not None and rest <= 0:
+            continue
+
+        if windows and told is not None:
+            told.tighten(remaining=quota.remaining, reset_after=rest, unit=quota.unit)
+
+        # A policy withholds for no longer than its own window.
+        if quota.remaining == 0 and rest is not None and rest > max(windows, default=0.0):
+            limiter.pause(min(rest, max_pause))
+
+
+def _rest(reset_after: float | None, longest: float, since: float) -> float | None:
+    """
+    Return for how long a figure still holds, in seconds; ``None`` if nobody knows.
+
+    :param longest: for how long one holds at most that does not say
+    :param since: how many seconds ago it was told
+    """
+    if reset_after is not None:
+        return reset_after - since
+
+    return longest - since if since and longest < inf else None
 
 
 def limits_in(quotas: Iterable[Quota], units: Collection[str]) -> Limits:
@@ -88,3 +107,22 @@ def learn(limiter: AdjustableLimiter, limits: Limits) -> None:
         limiter.reconfigure(*policies, concurrency=concurrency)
     elif rates:
         limiter.reconfigure(*policies)
+
+
+def units_of(limiter: Limiter) -> frozenset[str]:
+    """Return the units that a limiter counts, as far as it tells."""
+    policies = limiter.policies if isinstance(limiter, _TELLS) else ()
+    return frozenset(unit_of(policy.unit) for policy in policies)
+
+
+def counted_part(cost: Cost, limiter: Limiter) -> Cost:
+    """
+    Return a cost without the units that a limiter does not count whose limits have been learned.
+
+    Nobody could know, when the cost was written, which ones the server tells of.
+    """
+    units = units_of(limiter)
+    if isinstance(cost, int) or not units:
+        return cost
+
+    return {unit: amount for unit, amount in by_unit(cost).items() if unit in units}

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from typing import TypeAlias, final
 
-from .._loops.clock import loop_of, native_loop
+from .._loops.event_loop import EventLoop
 from .._policies.policy import Cost
 from ..abc import Permit
 
@@ -25,6 +25,7 @@ class HeldCall:
     """
     A call whose answer has begun: its slot, and its charge, until the body is over.
 
+    :param loop: the event loop of the call
     :param permit: the permit of the call
     :param settle: returns what the call has cost; ``None`` if there is nothing to settle
     :param after: called when the call is settled, before it ends
@@ -33,11 +34,13 @@ class HeldCall:
 
     __slots__ = ("_after", "_body", "_ended", "_loop", "_permit", "_settle", "_size")
 
-    def __init__(self, permit: Permit, settle: Settle | None, after: Callable[[], None]) -> None:
+    def __init__(
+        self, loop: EventLoop, permit: Permit, settle: Settle | None, after: Callable[[], None]
+    ) -> None:
         self._permit = permit
         self._settle = settle
         self._after = after
-        self._loop = loop_of(native_loop())
+        self._loop = loop
         self._body: list[bytes] = []
         self._size = 0
         self._ended = False
@@ -64,12 +67,13 @@ class HeldCall:
         try:
             self.settle(complete=complete and self._size <= _MOST)
         finally:
+            self._settle = None
             self._body.clear()
             self._permit.end()
 
     def settle(self, *, complete: bool) -> None:
         """
-        Settle the call by its body, and do what is to be done after that.
+        Settle the call by its body, and do what is to be done after that; nothing here raises.
 
         :param complete: whether the body that was taken is the whole
         """
@@ -86,10 +90,10 @@ class HeldCall:
             cost = self._settle(b"".join(self._body))
             if cost is not None:
                 self._permit.settle(cost)
+
+            self._after()
         except Exception:
             _logger.exception("settle failed: the estimate of what the call costs stays")
-        else:
-            self._after()
 
     def lose(self) -> None:
         """
@@ -98,10 +102,18 @@ class HeldCall:
         This may be called by the garbage collector, in any thread and at any time.
         """
         if not self._ended:
+            # First, because a warning may be an error.
+            self._loop.post(self._end_lost)
             warnings.warn(
                 "an answer was dropped before it was read or closed: its call has held its slot "
                 "until now; close it, or read it to its end",
                 ResourceWarning,
                 stacklevel=2,
             )
-            self._loop.post(self.end)
+
+    def _end_lost(self) -> None:
+        try:
+            self.end()
+        except Exception:
+            # Only by a permit of a user's own. An event loop has nobody to raise it to.
+            _logger.exception("a call whose answer was dropped could not be ended")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Hashable
 from math import inf
-from typing import TypeAlias, final
+from typing import Any, TypeAlias, final
 from weakref import WeakKeyDictionary
 
 from .._limiters.keyed import KeyedLimiter
@@ -18,7 +18,7 @@ from ._feedback import Limits
 _logger = logging.getLogger("anythrottle")
 
 #: What a client may be given: a text form, one limiter for all, or one for each host or key.
-ClientLimiter: TypeAlias = "str | Limiter | KeyedLimiter[Hashable, Limiter]"
+ClientLimiter: TypeAlias = "str | Limiter | KeyedLimiter[Any, Any]"  # pyright: ignore[reportExplicitAny] # of the user's own keys
 
 #: Of how many hosts it is remembered that a malformed field of theirs was logged.
 _LOGGED = 1024
@@ -29,22 +29,28 @@ class Known:
     """
     What is known of the server behind a limiter.
 
-    :ivar first: lets one request go alone, if its answer is to be learned from
-    :ivar answered: whether an answer has come
+    :ivar learns: whether its limits are to become the limiter's
+    :ivar first: lets one request go alone, until an answer has come that can be learned from
     :ivar bucket: the name of the server's bucket that the limiter stands for
     :ivar limits: what was learned last
     :ivar paused_until: up to when it was paused because all were, by the client's clock
 
     """
 
-    __slots__ = ("answered", "bucket", "first", "limits", "paused_until")
+    __slots__ = ("bucket", "first", "learns", "limits", "paused_until")
 
-    def __init__(self, *, learn: bool) -> None:
-        self.first = RateLimiter(concurrency=1, name="the first request") if learn else None
-        self.answered = False
+    def __init__(self, *, learns: bool) -> None:
+        self.learns = learns
+        self.first = RateLimiter(concurrency=1, name="the first request") if learns else None
         self.bucket: str | None = None
         self.limits: Limits | None = None
         self.paused_until = -inf
+
+    def note_answer(self) -> None:
+        """Let all those go, in their order, that wait for the first answer."""
+        first, self.first = self.first, None
+        if first is not None:
+            first.reconfigure(concurrency=None)
 
 
 @final
@@ -65,6 +71,7 @@ class Hosts:
         "_all_paused_until",
         "_keyed",
         "_known",
+        "_known_of_all",
         "_learn",
         "_limiter",
         "_logged",
@@ -75,6 +82,8 @@ class Hosts:
         self._learn = learn
         self._limiter: Limiter | None = None
         self._keyed: KeyedLimiter[Hashable, Limiter] | None = None
+        #: Of the one limiter for all: it need not be what can be referred to weakly.
+        self._known_of_all = Known(learns=learn)
         if isinstance(limiter, str):
             policy = as_policy(limiter, "end")
             self._keyed = KeyedLimiter(lambda _: RateLimiter(policy))
@@ -102,29 +111,38 @@ class Hosts:
         :raises ~anythrottle.LimitExceeded: if there are as many keys as there may be
         :raises TypeError: if it is to learn, and cannot
         """
-        limiter = self._limiter if self._keyed is None else self._keyed[key]
-        assert limiter is not None
+        if self._keyed is None:
+            assert self._limiter is not None
+            return self._limiter, self._known_of_all
+
+        limiter = self._keyed[key]
         known = self._known.get(limiter)
         if known is None:
             self._check_learns(limiter)
-            known = self._known[limiter] = Known(learn=self._learn)
+            known = self._known[limiter] = Known(learns=self._learn)
 
-        now = self.clock.now()
-        if known.paused_until < self._all_paused_until and now < self._all_paused_until:
-            known.paused_until = self._all_paused_until
-            limiter.pause(self._all_paused_until - now)
+        until = self._all_paused_until
+        if known.paused_until < until and (now := self.clock.now()) < until:
+            self._pause(limiter, known, now)
 
         return limiter, known
 
     def pause_all(self, seconds: float) -> None:
-        """Pause the limiters of all keys: each when it is used next."""
-        self._all_paused_until = max(self._all_paused_until, self.clock.now() + seconds)
+        """Pause the limiters of all keys: those in use at once, others when they come."""
+        now = self.clock.now()
+        self._all_paused_until = max(self._all_paused_until, now + seconds)
+        for limiter, known in list(self._known.items()):
+            self._pause(limiter, known, now)
 
-    def log_malformed(self, key: Hashable, names: tuple[str, ...]) -> None:
-        """Log, once for each key, that fields of an answer were ignored; their values are not."""
-        if key not in self._logged and len(self._logged) < _LOGGED:
-            self._logged.add(key)
-            _logger.warning("malformed fields of %r are ignored: %s", key, ", ".join(names))
+    def log_malformed(self, host: Hashable, names: tuple[str, ...]) -> None:
+        """Log, once for each host, that fields of an answer were ignored; their values are not."""
+        if host not in self._logged and len(self._logged) < _LOGGED:
+            self._logged.add(host)
+            _logger.warning("malformed fields of %r are ignored: %s", host, ", ".join(names))
+
+    def _pause(self, limiter: Limiter, known: Known, now: float) -> None:
+        known.paused_until = self._all_paused_until
+        limiter.pause(self._all_paused_until - now)
 
     def _check_learns(self, limiter: Limiter) -> None:
         if self._learn and not isinstance(limiter, AdjustableLimiter):

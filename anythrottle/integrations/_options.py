@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, Generic, NamedTuple, TypeVar, final
+from typing import Any, Generic, NamedTuple, TypeVar, cast, final
 
 from .._limiters.cost import by_unit
 from .._limiters.max_wait import MaxWait, check_max_wait, check_priority
@@ -17,6 +17,8 @@ R = TypeVar("R")
 
 #: What a request may say of itself.
 _SAID = frozenset({"cost", "key", "max_wait", "priority"})
+
+_NOTHING_SAID: Mapping[str, Any] = {}  # pyright: ignore[reportExplicitAny]
 
 #: The ports that an address need not name.
 _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
@@ -65,11 +67,11 @@ class Options(Generic[R]):
             raise TypeError(f"key must be a function of a request, or None, not {key!r}")
 
         if not callable(cost) and cost is not EXEMPT:
-            _check_cost(cost, "cost")
+            _check_cost(cost)
 
         self._key = key
         self._cost = cost
-        self._max_wait = check_max_wait(max_wait)
+        self._max_wait: MaxWait = check_max_wait(max_wait)
         self.rules = Rules(
             profile_of(profile),
             check_count("max_throttles", max_throttles),
@@ -88,63 +90,71 @@ class Options(Generic[R]):
         :raises ValueError: if it is out of its range, or has an unknown name
 
         """
-        special = _check_said(said)
+        special = _NOTHING_SAID if said is None else _check_said(said)
         key: object = special.get("key", host if self._key is None else self._key(request))
         if key is None:
             raise TypeError("key must be what tells limiters apart, or EXEMPT, not None")
 
-        cost = special.get("cost", self._cost)
+        cost: Any = special.get("cost", self._cost)  # pyright: ignore[reportExplicitAny]
         if callable(cost):
             cost = cost(request)
 
         if key is EXEMPT or cost is EXEMPT:
             return None
 
-        priority = special.get("priority", 0)
-        max_wait = check_max_wait(special["max_wait"]) if "max_wait" in special else self._max_wait
-        return Asked(key, _check_cost(cost, "cost"), check_priority(priority), max_wait)
+        if cost is not self._cost:
+            _check_cost(cost)
+
+        # Now, and not when it happens to be needed.
+        hash(key)
+        max_wait: MaxWait = self._max_wait
+        if "max_wait" in special:
+            max_wait = check_max_wait(special["max_wait"])
+
+        return Asked(key, cost, check_priority(special.get("priority", 0)), max_wait)
 
 
 def key_of_host(scheme: str, host: str, port: int | None) -> str:
     """Return the key of an address: its host, with its port if that isn't the scheme's."""
     name = host.lower().rstrip(".")
+    if ":" in name:
+        # Else an address of IPv6 could be another one, and a port.
+        name = f"[{name}]"
+
     return name if port is None or port == _PORTS.get(scheme) else f"{name}:{port}"
 
 
-def _check_cost(cost: object, name: str) -> Cost:
+def _check_cost(cost: object) -> None:
     """
-    Return a cost, if it is one.
+    Raise unless something is a cost.
 
     :raises TypeError: if it is none: ``None`` is no way past a limit
     :raises ValueError: if an amount is negative
     """
     if not isinstance(cost, (int, Mapping)):
         raise TypeError(
-            f"{name} must be an int, a mapping of units to ints, a function of a request that "
+            f"cost must be an int, a mapping of units to ints, a function of a request that "
             f"returns one, or EXEMPT, not {cost!r}"
         )
 
-    by_unit(cost)
-    return cost
+    by_unit(cast("Cost", cost))
 
 
-def _check_said(said: object) -> Mapping[str, Any]:
+def _check_said(said: object) -> Mapping[str, Any]:  # pyright: ignore[reportExplicitAny] # each is checked where it is used
     """
     Return what a request says of itself, by name.
 
     :raises TypeError: if it is no mapping
     :raises ValueError: if a name in it is unknown
     """
-    if said is None:
-        return {}
-
     if not isinstance(said, Mapping):
         raise TypeError(f"extensions['anythrottle'] must be a mapping, not {said!r}")
 
-    unknown = [name for name in said if name not in _SAID]
+    special = cast("Mapping[str, object]", said)
+    unknown = [name for name in special if name not in _SAID]
     if unknown:
         raise ValueError(
             f"extensions['anythrottle'] has {unknown[0]!r}, which is none of {sorted(_SAID)}"
         )
 
-    return said
+    return special

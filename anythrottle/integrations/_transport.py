@@ -10,6 +10,7 @@ from collections.abc import (
     Hashable,
     Iterable,
 )
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast, final
@@ -129,19 +130,21 @@ class HeldBody:
         self._call = call
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        chunks = aiter(self._body)
+        call, parts = self._call, aiter(self._body)
         try:
-            async for chunk in chunks:
-                self._call.take(chunk)
-                yield chunk
-        except Exception:
-            self._call.end()
+            async for part in parts:
+                call.take(part)
+                yield part
+        except GeneratorExit:
+            # Its reader has had enough. The connection is there until the answer is closed.
+            raise
+        except BaseException:
+            call.end()
             raise
         finally:
-            if isinstance(chunks, AsyncGenerator):
-                await chunks.aclose()
+            await _close_parts(parts)
 
-        self._call.end(complete=True)
+        call.end(complete=True)
 
     async def aclose(self) -> None:
         try:
@@ -151,6 +154,12 @@ class HeldBody:
 
     def __del__(self) -> None:
         self._call.lose()
+
+
+async def _close_parts(parts: AsyncIterator[bytes]) -> None:
+    """Close what iterates over a body, if it is a generator: else Trio warns of it."""
+    if isinstance(parts, AsyncGenerator):
+        await parts.aclose()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +176,7 @@ class Library:
     """
 
     response: Callable[..., Any]  # pyright: ignore[reportExplicitAny]
-    bytes_body: Callable[[bytes], object]
+    bytes_body: type[Any]  # pyright: ignore[reportExplicitAny]
     held_body: Callable[[Body, HeldCall], object]
     never_left: tuple[type[BaseException], ...]
     turn_timeout: Callable[[LimitExceeded], Exception]
@@ -189,8 +198,7 @@ class _Request(Generic[Req, Res]):
         self._request = request
         self._settle = settle
         self.idempotent = request.method.upper() in _IDEMPOTENT
-        bytes_body = library.bytes_body
-        self.replayable = isinstance(bytes_body, type) and isinstance(request.stream, bytes_body)
+        self.replayable = isinstance(request.stream, library.bytes_body)
         self.settles = settle is not None
 
     async def send(self) -> Res:
@@ -215,12 +223,18 @@ class _Request(Generic[Req, Res]):
         if answer.is_closed:
             return lambda _: settle(answer)
 
-        status, headers = answer.status_code, answer.headers.raw
-        # A copy, because the answer is its reader's. It is decoded as that is.
-        return lambda body: settle(cast("Res", response(status, headers=headers, content=body)))
+        status, headers, request = answer.status_code, answer.headers.raw, self._request
+
+        def settle_copy(body: bytes) -> Cost | None:
+            # A copy, because the answer is its reader's. It is decoded as that is.
+            copy = response(status, headers=headers, content=body, request=request)
+            return settle(cast("Res", copy))
+
+        return settle_copy
 
     async def close(self, answer: Res) -> None:
-        with anyio.move_on_after(_CLOSING, shield=True):
+        # What went wrong before is what there is to tell.
+        with anyio.move_on_after(_CLOSING, shield=True), suppress(Exception):
             await answer.aclose()
 
     async def drain(self, answer: Res) -> Res:
@@ -238,22 +252,22 @@ class _Request(Generic[Req, Res]):
 
     async def _small_body(self, answer: Res) -> bytes:
         """Return an answer's body, and close it; none if it is large, slow or broken."""
-        body = bytearray()
-        whole = False
+        body, parts = bytearray(), aiter(cast("Body", answer.stream))
         try:
             with anyio.move_on_after(_DRAINING):
-                async for chunk in answer.stream:
-                    body += chunk
+                async for part in parts:
+                    body += part
                     if len(body) > _DRAINED:
-                        break
-                else:
-                    whole = True
-        except Exception:  # noqa: BLE001 - of an answer that nobody waits for
-            whole = False
+                        await _close_parts(parts)
+                        return b""
+
+                return bytes(body)
+        except Exception:  # noqa: BLE001, S110 - of an answer that nobody waits for
+            pass
         finally:
             await self.close(answer)
 
-        return bytes(body) if whole else b""
+        return b""
 
     def hold(self, answer: Res, call: HeldCall) -> None:
         answer.stream = self._library.held_body(answer.stream, call)
@@ -322,7 +336,13 @@ class Throttled(Generic[Req, Res]):
 
         wire = _Request(self._library, send, request, self._settle)
         exchange = Exchange(
-            wire, options.hosts, asked.key, options.rules, cost=asked.cost, max_wait=asked.max_wait
+            wire,
+            options.hosts,
+            asked.key,
+            options.rules,
+            cost=asked.cost,
+            max_wait=asked.max_wait,
+            host=host,
         )
         return await exchange.run(asked.priority)
 

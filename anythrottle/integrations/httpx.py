@@ -14,7 +14,7 @@ __all__ = ("ThrottledTransport", "TurnTimeout")
 
 
 @final
-class TurnTimeout(LimitExceeded, httpx.PoolTimeout):
+class TurnTimeout(LimitExceeded, httpx.PoolTimeout):  # pyright: ignore[reportUnsafeMultipleInheritance] # see __init__()
     """
     Raised if a request has not got its turn within ``max_wait``: a ``PoolTimeout`` of httpx, too.
 
@@ -89,7 +89,6 @@ class ThrottledTransport(Throttled[httpx.Request, httpx.Response], httpx.AsyncBa
             httpx.ConnectTimeout,
             httpx.PoolTimeout,
             httpx.UnsupportedProtocol,
-            httpx.LocalProtocolError,
         ),
         turn_timeout=_turn_timeout,
     )

@@ -14,7 +14,7 @@ __all__ = ("ThrottledTransport", "TurnTimeout")
 
 
 @final
-class TurnTimeout(LimitExceeded, httpx2.PoolTimeout):
+class TurnTimeout(LimitExceeded, httpx2.PoolTimeout):  # pyright: ignore[reportUnsafeMultipleInheritance] # see __init__()
     """
     Raised if a request has not got its turn within ``max_wait``: a ``PoolTimeout`` of httpx2, too.
 
@@ -89,7 +89,6 @@ class ThrottledTransport(Throttled[httpx2.Request, httpx2.Response], httpx2.Asyn
             httpx2.ConnectTimeout,
             httpx2.PoolTimeout,
             httpx2.UnsupportedProtocol,
-            httpx2.LocalProtocolError,
         ),
         turn_timeout=_turn_timeout,
     )

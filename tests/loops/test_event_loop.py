@@ -145,6 +145,48 @@ class TestParking:
         anyio.run(main, backend=backend, backend_options=options)
 
 
+class TestPosts:
+    async def test_a_function_is_called_in_the_loop(self) -> None:
+        run, called = this_loop(), anyio.Event()
+        here: list[bool] = []
+
+        def note() -> None:
+            here.append(run.is_current())
+            called.set()
+
+        run.post(note)
+        assert not here
+        await called.wait()
+        called = anyio.Event()
+        await anyio.to_thread.run_sync(run.post, note)
+        await called.wait()
+        assert here == [True, True]
+
+    def test_after_the_run_it_is_not(self, run: conftest.Run) -> None:
+        async def main() -> EventLoop:
+            return this_loop()
+
+        called: list[int] = []
+        run(main).post(lambda: called.append(1))
+        run(main)
+        assert not called
+
+    def test_nor_in_a_child_process(
+        self, run: conftest.Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def main() -> None:
+            loop = this_loop()
+            with monkeypatch.context() as patch:
+                patch.setattr(loop._process, "left", True)
+                loop.post(lambda: called.append(1))
+
+            await wait_idle()
+
+        called: list[int] = []
+        run(main)
+        assert not called
+
+
 class TestAsyncioLoop:
     def test_a_waiter_of_a_closed_loop_is_left_alone(self) -> None:
         loop = VirtualEventLoop()
