@@ -35,11 +35,11 @@ TELLING = [
 def inner(library: Any, headers: list[tuple[bytes, bytes]], *, read: bool) -> Any:
     """Return a transport that answers at once."""
 
-    class Body(library.AsyncByteStream):  # type: ignore[misc, name-defined]
+    class Body(library.AsyncByteStream):  # type: ignore[misc]
         async def __aiter__(self) -> Any:
             yield b'{"answer":42}'
 
-    class Inner(library.AsyncBaseTransport):  # type: ignore[misc, name-defined]
+    class Inner(library.AsyncBaseTransport):  # type: ignore[misc]
         async def handle_async_request(self, _: Any) -> Any:
             if read:
                 return library.Response(200, headers=headers, content=b'{"answer":42}')
@@ -47,6 +47,10 @@ def inner(library: Any, headers: list[tuple[bytes, bytes]], *, read: bool) -> An
             return library.Response(200, headers=headers, stream=Body())
 
     return Inner()
+
+
+def nothing(_: object) -> None:
+    """Settle nothing."""
 
 
 def clients(name: str) -> dict[str, Any]:
@@ -61,7 +65,7 @@ def clients(name: str) -> dict[str, Any]:
         "bare": body,
         "a text": throttled(body, AMPLE),
         "a limiter": throttled(body, RateLimiter(AMPLE, concurrency=10**9)),
-        "settled": throttled(body, RateLimiter(AMPLE), settle=lambda _: None),
+        "settled": throttled(body, RateLimiter(AMPLE), settle=nothing),
         "bare, read before": done,
         "a text, read before": throttled(done, AMPLE),
         "bare, RateLimit": telling,
@@ -97,7 +101,7 @@ def bare_of(label: str) -> str:
 
 
 def main() -> None:
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for name in LIBRARIES:
         for loop in LOOPS:
             runs = [run_on(loop, measure, name) for _ in range(RUNS)]

@@ -111,7 +111,9 @@ class Options(Generic[R]):
         if "max_wait" in special:
             max_wait = check_max_wait(special["max_wait"])
 
-        return Asked(key, cost, check_priority(special.get("priority", 0)), max_wait)
+        priority = special.get("priority", 0)
+        check_priority(priority)
+        return Asked(key, cost, priority, max_wait)
 
 
 def key_of_host(scheme: str, host: str, port: int | None) -> str:
