@@ -27,9 +27,7 @@ def free_loop(line: WaitLine) -> EventLoop | None:
         return None
 
     loop = line.clock.latest
-    if loop is None:
-        loop = line.clock.loop()
-    elif not loop.is_here():
+    if loop is None or not loop.is_here():
         return None
 
     line.scheduler.arrivals += 1

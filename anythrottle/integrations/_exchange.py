@@ -159,14 +159,13 @@ class Exchange(Generic[A]):
         try:
             self._limiter, self._known = self._hosts.limiter_of(self._key)
             first = self._known.first
-            if first is not None:
-                # The first request goes alone, up to its headers; the others go by what they say.
-                async with first.permit(priority=priority, max_wait=self._max_wait) as permit:
-                    self._waited += permit.waited
-                    if self._known.first is not None:
-                        return await self._go(priority)
+            if first is None:
+                return await self._go(priority)
 
-            return await self._go(priority)
+            # The first request goes alone, up to its headers; the others go by what they say.
+            async with first.permit(priority=priority, max_wait=self._max_wait) as permit:
+                self._waited += permit.waited
+                return await self._go(priority)
         except LimitExceeded as exc:
             if self._has_turn:
                 raise

@@ -117,6 +117,21 @@ class TestPause:
         await throttled.get()
         assert throttled.server.instants == [0, 7]
 
+    async def test_who_is_cancelled_then_waits_until_it_is_closed(self, library: Library) -> None:
+        slow = Answer(429, {"retry-after": "7"}, parts=(b"slow", 0.9))
+        throttled = Throttled(library, RateLimiter(concurrency=2), slow, Answer())
+
+        async def close_late(body: Any) -> None:
+            await anyio.sleep(0.1)
+            body.server.open -= 1
+
+        throttled.server._body.aclose = close_late  # type: ignore[attr-defined]
+        with anyio.move_on_after(0.5):
+            await throttled.get()
+
+        assert anyio.current_time() == 0.6
+        throttled.assert_nothing_held()
+
     @pytest.mark.parametrize(
         "parts", [(b"x" * 40_000, b"x" * 40_000), (b"slow", 1.5), (b"x", OSError("reset"))]
     )
@@ -169,6 +184,22 @@ class TestPause:
         await throttled.get("http://last/")
         assert anyio.current_time() == 7.5
         throttled.assert_nothing_held()
+
+    async def test_everywhere_once(self, library: Library) -> None:
+        """Who is resumed is not paused again for the same."""
+        globally = told(429, retry_after="7", x_ratelimit_global="true")
+        throttled = Throttled(
+            library, "9/s", Answer(), globally, Answer(), profile="discord", max_throttles=1
+        )
+        await throttled.get("http://known/")
+        await throttled.get("http://refused/")
+        await throttled.get("http://later/", extensions={"anythrottle": {"key": "known"}})
+        assert anyio.current_time() == 7
+        throttled.server.answers = [globally]
+        await throttled.get("http://refused/")
+        throttled.limiter_of("known").resume()
+        await throttled.get("http://known/")
+        assert anyio.current_time() == 7
 
 
 class TestPauseAcrossRuns:

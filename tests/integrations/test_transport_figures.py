@@ -35,6 +35,17 @@ async def test_they_tighten_within_a_window(library: Library) -> None:
     assert throttled.limiter.peek().remaining == 9
 
 
+async def test_untold_for_how_long_it_is_as_if_charged_just_now(library: Library) -> None:
+    """What was charged before comes back as ever."""
+    throttled = Throttled(library, RateLimiter("10/min"), Answer(), plain(3))
+    await throttled.get(extensions={"anythrottle": {"cost": 5}})
+    await anyio.sleep(30)
+    await throttled.get()
+    assert throttled.limiter.peek().remaining == 3
+    await anyio.sleep(30)
+    assert throttled.limiter.peek().remaining == 8
+
+
 async def test_they_only_tighten(library: Library) -> None:
     throttled = Throttled(library, RateLimiter("10/min"), plain(500, 20))
     await throttled.get()

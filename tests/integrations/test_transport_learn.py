@@ -28,6 +28,10 @@ SLOW = Answer(after=1, parts=(1,))
 TEN = policy('"a";q=10;w=60')
 
 
+def said(priority: int) -> dict[str, Any]:
+    return {"anythrottle": {"priority": priority}}
+
+
 def ends(*limits: tuple[int, float, str]) -> tuple[WindowTokenBucket, ...]:
     return tuple(
         WindowTokenBucket(limit, window, measure="end", unit=unit) for limit, window, unit in limits
@@ -321,7 +325,7 @@ class TestTheFirstTurn:
         order: list[int] = []
 
         async def get(priority: int) -> None:
-            await throttled.get(URL, extensions={"anythrottle": {"priority": priority}})
+            await throttled.get(extensions=said(priority))
             order.append(priority)
 
         async with anyio.create_task_group() as task_group:
@@ -330,6 +334,28 @@ class TestTheFirstTurn:
                 await anyio.sleep(0.1)
 
         assert order == [5, 1, 3]
+
+    async def test_by_priority_if_it_fails(self, library: Library) -> None:
+        failing = Answer(error="ConnectError", after=1)
+        throttled = Throttled(library, RateLimiter(), failing, SLOW, learn=True)
+
+        async def get(priority: int) -> None:
+            with suppress(library.module.ConnectError):
+                await throttled.get(f"{URL}{priority}", extensions=said(priority))
+
+        async with anyio.create_task_group() as task_group:
+            for priority in (5, 3, 1):
+                task_group.start_soon(get, priority)
+                await anyio.sleep(0.1)
+
+        assert [request.url.path for _, request in throttled.server.sent[:2]] == ["/5", "/1"]
+
+    async def test_it_counts_from_its_headers_by_what_they_tell(self, library: Library) -> None:
+        answer = Answer(after=1, parts=(2,), headers={"ratelimit-policy": '"a";q=1;w=10'})
+        throttled = Throttled(library, RateLimiter(), answer, learn=True, settle=lambda _: None)
+        await throttled.get()
+        await throttled.get()
+        assert throttled.server.instants == [0, 11]
 
     async def test_a_pause_of_somebody_else_stays(self, library: Library) -> None:
         throttled = Throttled(library, RateLimiter(), TEN, learn=True)

@@ -228,11 +228,14 @@ class TestFiguresAgain:
         await anyio.sleep(0.1)
         assert settling.left == 970
 
-    async def test_what_is_over_meanwhile_is_not_told_again(self, library: Library) -> None:
+    async def test_what_is_over_meanwhile_is_not_told_again(
+        self, library: Library, caplog: pytest.LogCaptureFixture
+    ) -> None:
         headers = {"ratelimit": '"t";r=50;t=20', "ratelimit-policy": '"t";q=1000;w=60;qu="tokens"'}
         settling = Settling(library, Answer(headers=headers, parts=(b"x", 25)))
         await settling.throttled.get()
         assert settling.left == 970
+        assert not caplog.messages
 
     @pytest.mark.parametrize(("seconds", "remaining"), [(5, 50), (70, 1000)])
     async def test_untold_for_how_long(

@@ -65,7 +65,8 @@ class Body:
         self.answer = answer
         self.server = server
         self.closed = False
-        self.closings = 0
+        #: Whether who iterates over it has come to the end, or closed it.
+        self.left = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
@@ -80,9 +81,9 @@ class Body:
         finally:
             # As a connection, which has to be closed.
             await anyio.lowlevel.checkpoint()
+            self.left = True
 
     async def aclose(self) -> None:
-        self.closings += 1
         if not self.closed:
             self.closed = True
             self.server.open -= 1
