@@ -8,14 +8,13 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any
 
 import anyio
 import pytest
-from hypercorn.config import Config
 
 from anythrottle import RateLimiter
+from tests.integrations.sockets import serving
 from tests.integrations.tools import LIBRARIES, Library, held
 
 both_backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -73,29 +72,6 @@ class ExactServer:
         self.counted.append(now)
         return True
 
-    @asynccontextmanager
-    async def serving(self, backend: str) -> AsyncIterator[str]:
-        """Serve on a free port of this machine; yield the URL."""
-        listener = socket.create_server(("127.0.0.1", 0))
-        url = "http://{}:{}/".format(*listener.getsockname())
-        config = Config.from_mapping(
-            bind=f"fd://{listener.detach()}", loglevel="CRITICAL", graceful_timeout=0.5
-        )
-        serve = import_module(f"hypercorn.{backend}").serve
-        stop = anyio.Event()
-
-        async def serve_until_stopped() -> None:
-            # If it were cancelled, it would leave its sockets open.
-            with anyio.CancelScope(shield=True):
-                await serve(self, config, shutdown_trigger=stop.wait, mode="asgi")
-
-        async with anyio.create_task_group() as task_group:
-            task_group.start_soon(serve_until_stopped)
-            try:
-                yield url
-            finally:
-                stop.set()
-
 
 @asynccontextmanager
 async def client_of(library: Library, limiter: Any, **options: Any) -> AsyncIterator[Any]:
@@ -120,7 +96,7 @@ def test_a_text_is_exact_at_the_server(backend: str) -> None:
         server = ExactServer(20, 2)
         statuses: list[int] = []
         async with (
-            server.serving(backend) as url,
+            serving(server, backend) as url,
             client_of(library, "20/2s") as client,
             anyio.create_task_group() as task_group,
         ):
@@ -144,7 +120,7 @@ def test_limits_that_are_learned_are_exact_too(library: Library, backend: str) -
         statuses: list[int] = []
         limiter = RateLimiter()
         async with (
-            server.serving(backend) as url,
+            serving(server, backend) as url,
             client_of(library, limiter, learn=True) as client,
             anyio.create_task_group() as task_group,
         ):
@@ -164,7 +140,7 @@ def test_refusals_go_again(library: Library, backend: str) -> None:
         statuses: list[int] = []
         limiter = RateLimiter(concurrency=4)
         async with (
-            server.serving(backend) as url,
+            serving(server, backend) as url,
             client_of(library, limiter, max_throttles=6) as client,
             anyio.create_task_group() as task_group,
         ):
@@ -193,7 +169,7 @@ def test_who_is_cut_off_leaves_nothing_behind(library: Library, backend: str) ->
 
     async def main() -> None:
         async with (
-            ExactServer(10_000, 1).serving(backend) as url,
+            serving(ExactServer(10_000, 1), backend) as url,
             client_of(library, limiter) as client,
         ):
             async with anyio.create_task_group() as task_group:
