@@ -70,17 +70,23 @@ def chat(*, streamed: bool) -> list[bytes]:
 
 def message(*, streamed: bool) -> list[bytes]:
     """Return an answer of Anthropic's API, in parts."""
-    said = {"id": "m1", "type": "message", "role": "assistant", "model": "m", "stop_reason": None}
+    said: Message = {
+        "id": "m1",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "stop_reason": None,
+    }
     if not streamed:
         usage = {"input_tokens": INPUT, "output_tokens": OUTPUT}
         content = [{"type": "text", "text": "42"}]
         return [json.dumps({**said, "content": content, "usage": usage}).encode()]
 
-    begun = {**said, "content": [], "usage": {"input_tokens": INPUT, "output_tokens": 1}}
+    begun: Message = {**said, "content": [], "usage": {"input_tokens": INPUT, "output_tokens": 1}}
     text = {"type": "text", "text": ""}
     parts = [{"type": "text_delta", "text": text} for text in "42"]
     ended = {"delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": OUTPUT}}
-    events = [
+    events: list[Message] = [
         {"type": "message_start", "message": begun},
         {"type": "content_block_start", "index": 0, "content_block": text},
         *({"type": "content_block_delta", "index": 0, "delta": part} for part in parts),
@@ -151,11 +157,13 @@ class Models:
 
 
 async def ask_openai(url: str, client: Any, *, streamed: bool) -> str:
-    sdk = openai.AsyncOpenAI(api_key="none", base_url=f"{url}v1", http_client=client, max_retries=0)
+    sdk: Any = openai.AsyncOpenAI(
+        api_key="none", base_url=f"{url}v1", http_client=client, max_retries=0
+    )
     question: Any = {"model": "m", "messages": [{"role": "user", "content": "Why?"}]}
     if not streamed:
         answer = await sdk.chat.completions.create(**question)
-        return answer.choices[0].message.content or ""
+        return str(answer.choices[0].message.content)
 
     options = {"include_usage": True}
     stream = await sdk.chat.completions.create(**question, stream=True, stream_options=options)
@@ -164,7 +172,9 @@ async def ask_openai(url: str, client: Any, *, streamed: bool) -> str:
 
 
 async def ask_anthropic(url: str, client: Any, *, streamed: bool) -> str:
-    sdk = anthropic.AsyncAnthropic(api_key="none", base_url=url, http_client=client, max_retries=0)
+    sdk: Any = anthropic.AsyncAnthropic(
+        api_key="none", base_url=url, http_client=client, max_retries=0
+    )
     question: Any = {
         "model": "m",
         "max_tokens": 100,
@@ -172,8 +182,7 @@ async def ask_anthropic(url: str, client: Any, *, streamed: bool) -> str:
     }
     if not streamed:
         answer = await sdk.messages.create(**question)
-        assert isinstance(answer.content[0], anthropic.types.TextBlock)
-        return answer.content[0].text
+        return str(answer.content[0].text)
 
     async with sdk.messages.stream(**question) as stream:
         return "".join([text async for text in stream.text_stream])
@@ -248,7 +257,7 @@ def test_mcp(backend: str) -> None:
         ):
             await session.initialize()
             for number in range(CALLS):
-                result = await session.call_tool("double", {"number": number})
+                result: Any = await session.call_tool("double", {"number": number})
                 assert not result.is_error
                 assert result.content[0].text == str(2 * number)
 
