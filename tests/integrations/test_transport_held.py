@@ -16,7 +16,7 @@ from anythrottle.testing import wait_idle
 from tests.conftest import Run
 from tests.integrations.tools import Answer, Library, Throttled, held
 
-pytestmark = pytest.mark.timing
+pytestmark = [pytest.mark.timing, pytest.mark.promise("H1")]
 
 SLOW = Answer(after=2, parts=(b"first", 3, b"last"))
 

@@ -170,6 +170,7 @@ async def play(
     assert_exact(server.counted, LIMIT, WINDOW)
 
 
+@pytest.mark.promise("H1", "H3")
 @given(
     library=st.sampled_from(list(LIBRARIES.values())),
     requests=st.lists(REQUESTS, min_size=1, max_size=8),
