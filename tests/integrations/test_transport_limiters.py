@@ -104,3 +104,13 @@ async def test_one_whose_calls_cannot_be_kept(library: Library) -> None:
         await throttled.get()
 
     assert throttled.server.open == held(inner) == 0
+
+
+async def test_two_event_loops_at_once(library: Library) -> None:
+    """It is told before anything is sent."""
+    throttled = Throttled(library, RateLimiter())
+    await throttled.get()
+    with pytest.raises(RuntimeError, match="the throttled client is in use in another event loop"):
+        await anyio.to_thread.run_sync(anyio.run, throttled.get)
+
+    assert len(throttled.server.sent) == 1
