@@ -182,6 +182,8 @@ class Exchange(Generic[A]):
                 cost=self._countable(self._cost),
                 priority=priority,
                 max_wait=self._max_wait,
+                # We count them ourselves; but what is inside may throttle, too.
+                max_throttles=self._rules.max_throttles,
             )
         except BaseException as exc:
             if self._answer is not None:
