@@ -154,9 +154,12 @@ class Exchange(Generic[A]):
 
         :raises Exception: :meth:`Wire.turn_timeout`, if the first turn does not come in time
         :raises ~anythrottle.CostTooHigh: if a policy could never allow the cost
+        :raises RuntimeError: if another event loop uses the client at the same time
 
         """
         try:
+            # Raises if another loop uses the client at the same time, before anything is sent.
+            self._loop = self._hosts.clock.loop()
             self._limiter, self._known = self._hosts.limiter_of(self._key)
             first = self._known.first
             if first is None:
@@ -179,6 +182,8 @@ class Exchange(Generic[A]):
                 cost=self._countable(self._cost),
                 priority=priority,
                 max_wait=self._max_wait,
+                # We count them ourselves; but what is inside may throttle, too.
+                max_throttles=self._rules.max_throttles,
             )
         except BaseException as exc:
             if self._answer is not None:
@@ -311,7 +316,7 @@ class Exchange(Generic[A]):
             settle = self._counted_settle(settle)
             after = self._after(figures)
 
-        call = HeldCall(self._hosts.clock.loop(), permit, settle, after)
+        call = HeldCall(self._loop, permit, settle, after)
         if self._wire.is_over(answer):
             call.settle(complete=True)
         else:

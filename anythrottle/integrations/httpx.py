@@ -88,6 +88,7 @@ class ThrottledTransport(Throttled[httpx.Request, httpx.Response], httpx.AsyncBa
             httpx.ConnectError,
             httpx.ConnectTimeout,
             httpx.PoolTimeout,
+            httpx.ProxyError,
             httpx.UnsupportedProtocol,
         ),
         turn_timeout=_turn_timeout,

@@ -88,6 +88,7 @@ class ThrottledTransport(Throttled[httpx2.Request, httpx2.Response], httpx2.Asyn
             httpx2.ConnectError,
             httpx2.ConnectTimeout,
             httpx2.PoolTimeout,
+            httpx2.ProxyError,
             httpx2.UnsupportedProtocol,
         ),
         turn_timeout=_turn_timeout,

@@ -21,6 +21,7 @@ def told(status: int = 429, **headers: str) -> Answer:
     return Answer(status, {name.replace("_", "-"): text for name, text in headers.items()})
 
 
+@pytest.mark.promise("H3")
 class TestAgain:
     @pytest.mark.parametrize("method", ["GET", "POST", "PATCH"])
     async def test_whatever_the_method(self, library: Library, method: str) -> None:
@@ -91,6 +92,7 @@ class TestAgain:
         throttled.assert_nothing_held()
 
 
+@pytest.mark.promise("H4")
 class TestPause:
     async def test_all_pause_from_the_headers_on(self, library: Library) -> None:
         """The refused body is drained after that, and takes its time."""
@@ -202,6 +204,7 @@ class TestPause:
         assert anyio.current_time() == 7
 
 
+@pytest.mark.promise("H4")
 class TestPauseAcrossRuns:
     def test_what_is_left_of_it_holds_in_another_run(
         self, library: Library, run: Any, real_time: Any
@@ -221,6 +224,7 @@ class TestPauseAcrossRuns:
         assert run(get) == pytest.approx(4)
 
 
+@pytest.mark.promise("H5")
 class TestItsOwnAnswer:
     """What is not sent again is returned as it came, and held until it is closed."""
 
@@ -292,6 +296,7 @@ class TestItsOwnAnswer:
         throttled.assert_nothing_held()
 
 
+@pytest.mark.promise("H6")
 class TestHowLong:
     @pytest.mark.parametrize(
         "headers", [{}, {"retry-after": "0"}, {"retry-after": "-1"}, {"retry-after": "soon"}]

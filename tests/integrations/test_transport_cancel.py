@@ -13,6 +13,8 @@ from tests.engine.mine import Mine
 from tests.integrations.tools import Answer, Library, Throttled, held
 from tests.limiters.tools import BLOWS, Blow, Victim, sweep_with, tasks
 
+pytestmark = pytest.mark.promise("H1")
+
 REFUSED = Answer(429, {"retry-after": "1"}, after=0.1, parts=(b"no", 0.1, b" way"))
 LARGE = Answer(429, {"retry-after": "1"}, after=0.1, parts=3 * (b"x" * 40_000,))
 THERE = Answer(302, {"location": "/there"}, after=0.1, parts=(0.1, b"there"))

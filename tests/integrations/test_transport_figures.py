@@ -16,7 +16,7 @@ from tests.engine.mine import Mine
 from tests.integrations.tools import LIBRARIES, Answer, Library, Throttled
 from tests.properties import examples
 
-pytestmark = pytest.mark.timing
+pytestmark = [pytest.mark.timing, pytest.mark.promise("H7")]
 
 
 def plain(remaining: int, reset: float | None = None, **more: str) -> Answer:
@@ -118,6 +118,7 @@ async def test_of_other_buckets_than_the_first_nothing(library: Library) -> None
         assert throttled.limiter.peek().remaining == remaining
 
 
+@pytest.mark.promise("H8")
 class TestMalformed:
     async def test_it_is_logged_once_for_each_host(
         self, library: Library, caplog: pytest.LogCaptureFixture
@@ -174,6 +175,7 @@ VALUES = st.one_of(
 )
 
 
+@pytest.mark.promise("H8")
 @pytest.mark.promise("H8")
 @given(
     status=st.sampled_from([200, 403, 429, 503]),

@@ -16,7 +16,7 @@ from anythrottle.testing import wait_idle
 from tests.conftest import Run
 from tests.integrations.tools import Answer, Library, Throttled, held
 
-pytestmark = pytest.mark.timing
+pytestmark = [pytest.mark.timing, pytest.mark.promise("H1")]
 
 SLOW = Answer(after=2, parts=(b"first", 3, b"last"))
 
@@ -183,7 +183,7 @@ async def test_a_request_inside_of_an_open_answer_waits_as_any_other(library: Li
     ("error", "left"),
     [
         *[(name, 1) for name in ("ConnectError", "ConnectTimeout", "PoolTimeout")],
-        ("UnsupportedProtocol", 1),
+        *[("UnsupportedProtocol", 1), ("ProxyError", 1)],
         *[(name, 0) for name in ("ReadError", "ReadTimeout", "WriteError", "WriteTimeout")],
         # It may be raised when half of a request has left.
         *[("LocalProtocolError", 0), ("RemoteProtocolError", 0)],

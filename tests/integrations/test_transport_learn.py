@@ -15,7 +15,7 @@ from tests.engine.mine import Mine
 from tests.integrations.tools import URL, Answer, Library, Server, Throttled, held
 from tests.limiters.tools import Grant, assert_exact
 
-pytestmark = pytest.mark.timing
+pytestmark = [pytest.mark.timing, pytest.mark.promise("H9")]
 
 
 def policy(text: str, **more: str) -> Answer:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio
 import pytest
 
-from anythrottle import BaseLimiter, LimitExceeded, RateLimiter
+from anythrottle import BaseLimiter, LimitExceeded, RateLimiter, ThrottleException
 from anythrottle._limiters.permit import TurnPermit
 from tests.engine.mine import Mine
 from tests.integrations.tools import Answer, Library, Throttled, held
@@ -104,3 +105,29 @@ async def test_one_whose_calls_cannot_be_kept(library: Library) -> None:
         await throttled.get()
 
     assert throttled.server.open == held(inner) == 0
+
+
+async def test_two_event_loops_at_once(library: Library) -> None:
+    """It is told before anything is sent."""
+    throttled = Throttled(library, RateLimiter())
+    await throttled.get()
+    with pytest.raises(RuntimeError, match="the throttled client is in use in another event loop"):
+        await anyio.to_thread.run_sync(partial(anyio.run, throttled.get))
+
+    assert len(throttled.server.sent) == 1
+
+
+async def test_what_is_inside_may_throttle_no_more_often_than_the_server(library: Library) -> None:
+    throttled = Throttled(library, RateLimiter(concurrency=1), max_throttles=3)
+    calls: list[Any] = []
+
+    async def throttle(request: Any) -> None:
+        calls.append(request)
+        raise ThrottleException(retry_after=7)
+
+    throttled.server.handle_async_request = throttle  # type: ignore[method-assign]
+    with pytest.raises(ThrottleException):
+        await throttled.get()
+
+    assert (len(calls), anyio.current_time()) == (3, 14)
+    throttled.assert_nothing_held()

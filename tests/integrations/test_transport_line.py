@@ -228,6 +228,7 @@ class TestOfOneRequest:
         assert throttled.limiter_of().peek().remaining == 1
 
 
+@pytest.mark.promise("H2")
 class TestTheLineIsOutside:
     async def test_no_timeout_counts_it(self, library: Library) -> None:
         """Nor does it hold a connection: the transport inside is not asked before the turn."""
@@ -243,6 +244,7 @@ class TestTheLineIsOutside:
         assert answer.extensions["anythrottle"]["waited"] == 10
 
 
+@pytest.mark.promise("H5")
 class TestTurnTimeout:
     @pytest.mark.parametrize("how", ["client", "request", "deadline"])
     async def test_it_is_of_both_kinds(self, library: Library, how: str) -> None:

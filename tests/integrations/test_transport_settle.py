@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import logging
 import warnings
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any
 
 import anyio
@@ -14,7 +14,7 @@ import pytest
 from anythrottle import RateLimiter
 from tests.integrations.tools import Answer, Library, Throttled, held
 
-pytestmark = pytest.mark.timing
+pytestmark = [pytest.mark.timing, pytest.mark.promise("H1")]
 
 ESTIMATE = {"tokens": 100}
 
@@ -157,6 +157,28 @@ async def test_what_there_is_no_settle_for_is_not_remembered(library: Library) -
     assert call._size == 0
 
 
+async def test_a_body_that_another_iterator_reads_to_its_end(library: Library) -> None:
+    """As openai's client does after the last event, on a connection, which goes on where it was."""
+    rest = [b"first", b"last"]
+
+    async def parts(_: Any) -> Any:
+        while rest:
+            yield rest.pop(0)
+
+    settling = Settling(library, Answer())
+    settling.throttled.server._body.__aiter__ = parts  # type: ignore[attr-defined]
+    answer = await settling.throttled.open()
+    body = answer.stream._stream
+    async with aclosing(aiter(body)) as first:
+        assert await anext(first) == b"first"
+        assert [part async for part in body] == [b"last"]
+        settling.throttled.server.open = 0
+        settling.throttled.assert_nothing_held()
+
+    await answer.aclose()
+    assert [seen.content for seen in settling.seen] == [b"firstlast"]
+
+
 async def test_a_body_that_is_iterated_again_is_not_remembered(library: Library) -> None:
     settling = Settling(library, Answer())
     answer = await settling.throttled.open()
@@ -210,6 +232,7 @@ class TestWhenItCounts:
         assert throttled.server.instants == [0, second]
 
 
+@pytest.mark.promise("H7")
 class TestFiguresAgain:
     """After ``settle`` the figures of the headers hold once more, with less time left."""
 

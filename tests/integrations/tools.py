@@ -173,8 +173,8 @@ class Throttled:
         limiter: RateLimiter = self.hosts._keyed[key]
         return limiter
 
-    def assert_nothing_held(self) -> None:
-        assert self.server.open == 0
+    def assert_nothing_held(self, *, still_open: int = 0) -> None:
+        assert self.server.open == still_open
         limiters = [self.limiter] if isinstance(self.limiter, RateLimiter) else []
         if self.hosts._keyed is not None:
             limiters = [self.hosts._keyed[key] for key in self.hosts._keyed]
