@@ -15,12 +15,15 @@ from sphinx.util.inspect import signature
 
 import anythrottle.integrations.aiohttp
 import anythrottle.integrations.headers
+import anythrottle.integrations.httpx
+import anythrottle.integrations.httpx2
 import anythrottle.integrations.llm
 import anythrottle.integrations.rich
 import anythrottle.testing  # noqa: F401 # documented too
 
 #: Type aliases, by the module that they are documented in: those of none are on the page of types.
 ALIASES = {
+    "ClientLimiter": "",
     "Concurrency": "",
     "Cost": "anythrottle",
     "CostOf": "",
