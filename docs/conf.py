@@ -61,7 +61,7 @@ intersphinx_mapping = {
 }
 
 # type variables have no page
-TYPE_VARIABLE = r"(.*\.)?_?~?([A-Z]s?(_\w+)?|PosArgsT)(\.args|\.kwargs)?"
+TYPE_VARIABLE = r"(.*\.)?_?~?([A-Z]s?(_\w+)?|PosArgsT|Re[qs])(\.args|\.kwargs)?"
 nitpick_ignore_regex = [("py:.*", TYPE_VARIABLE)]
 
 
