@@ -14,6 +14,7 @@ NAMES = (
     "memory",
     "imports",
     "ways",
+    "clients",
     "compared",
 )
 
