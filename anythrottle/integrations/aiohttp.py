@@ -122,7 +122,8 @@ class ThrottledMiddleware:
     ) -> aiohttp.ClientResponse:
         """Send a request in its turn; return the answer, which holds its slot until it is over."""
         url, options = request.url, self._options
-        asked = options.asked(request, key_of_host(url.scheme, url.host or "", url.port))
+        host = key_of_host(url.scheme, url.host or "", url.port)
+        asked = options.asked(request, host)
         if asked is None:
             return await handler(request)
 
@@ -133,6 +134,7 @@ class ThrottledMiddleware:
             options.rules,
             cost=asked.cost,
             max_wait=asked.max_wait,
+            host=host,
         )
         return await exchange.run(asked.priority)
 

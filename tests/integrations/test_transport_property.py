@@ -197,7 +197,7 @@ async def play(
     answers=st.lists(ANSWERS, min_size=1, max_size=8),
     most=st.integers(1, 4),
 )
-@examples(100)
+@examples(15)
 def test_nothing_stays_held(run: Run, **drawn: Any) -> None:
     logger = logging.getLogger("anythrottle")
     logger.disabled = True
