@@ -1,7 +1,8 @@
 """
 Throttled HTTP clients against a server that counts exactly, and refuses what is more.
 
-The server delays what a network would: each request by another latency, before it is counted.
+The server delays what a network would: each request by another latency, before it is counted. Over
+sockets beside others; and on virtual time many requests, of which some are cut off.
 """
 
 import random
@@ -11,7 +12,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
-from statistics import median
+from math import inf
+from statistics import mean, median
 from typing import Any
 
 import anyio
@@ -23,6 +25,7 @@ from httpx_limiter.pyrate import PyrateAsyncLimiter
 from hypercorn.config import Config
 
 from anythrottle.integrations.httpx import ThrottledTransport
+from anythrottle.testing import virtual_backends
 
 from .exact_window import ExactWindow
 from .measuring import print_table, run_on
@@ -30,6 +33,11 @@ from .measuring import print_table, run_on
 REQUESTS, LIMIT, WINDOW = 60, 20, 2.0
 LATENCIES, BODIES = (0.005, 0.060), (0.0, 0.1)
 RUNS = 5
+
+#: On virtual time: how many requests, the seconds there and back, and limits and windows.
+MANY = 10_000
+WAY = (0.0, 0.1)
+WINDOWS = ((50, 1.0), (100, 2.0), (200, 10.0))
 
 Transport = httpx.AsyncBaseTransport
 
@@ -136,6 +144,84 @@ async def measure(name: str, seed: int, backend: str) -> tuple[int, int, float]:
         return app.refused, answers.count(429), time.monotonic() - began
 
 
+class CountingTransport(httpx.AsyncBaseTransport):
+    """What the app does, without sockets; the way back takes time, too."""
+
+    def __init__(self, limit: int, window: float) -> None:
+        self.window = ExactWindow(limit, window)
+        self.chance = random.Random(limit)  # noqa: S311 - no secret
+        self.refused = 0
+        self.seconds_to_headers: list[float] = []
+
+    async def handle_async_request(
+        self,
+        request: httpx.Request,  # noqa: ARG002 - all alike
+    ) -> httpx.Response:
+        """Answer a request; its body comes later than its headers."""
+        sent = anyio.current_time()
+        await anyio.sleep(self.chance.uniform(*WAY))
+        now = anyio.current_time()
+        allowed = self.window.allows(now)
+        if allowed:
+            self.window.count(now)
+        else:
+            self.refused += 1
+
+        await anyio.sleep(self.chance.uniform(*WAY))
+        self.seconds_to_headers.append(anyio.current_time() - sent)
+
+        async def body() -> AsyncGenerator[bytes]:
+            await anyio.sleep(self.chance.uniform(*WAY))
+            yield b"page"
+
+        headers = {} if allowed else {"retry-after": "0.1"}
+        return httpx.Response(200 if allowed else 429, headers=headers, content=body())
+
+
+async def many(limit: int, window: float, cut: int | None) -> tuple[int, float, float]:
+    """
+    Return how many of many requests were refused, the rate attained, and the best there could be.
+
+    :param cut: which ones are cut off: each so many-th; ``None`` for none
+    """
+    server = CountingTransport(limit, window)
+    chance = random.Random(0)  # noqa: S311 - no secret
+    requests = iter(range(MANY))
+
+    async def ask() -> None:
+        for number in requests:
+            seconds = chance.uniform(*WAY) if cut and number % cut == 0 else inf
+            with anyio.move_on_after(seconds):
+                await client.get("http://service.example/")
+
+    transport = ThrottledTransport(server, f"{limit}/{window:g}s")
+    async with httpx.AsyncClient(transport=transport) as client:
+        began = anyio.current_time()
+        async with anyio.create_task_group() as task_group:
+            for _ in range(2 * limit):
+                task_group.start_soon(ask)
+
+        rate = len(server.seconds_to_headers) / (anyio.current_time() - began)
+
+    return server.refused, rate, limit / (window + mean(server.seconds_to_headers))
+
+
+def print_many() -> None:
+    """Print what becomes of many requests on virtual time."""
+    rows: list[tuple[object, ...]] = []
+    for backend, options in virtual_backends():
+        for limit, window in WINDOWS:
+            for cut in (None, 20):
+                refused, rate, best = anyio.run(
+                    many, limit, window, cut, backend=backend, backend_options=options
+                )
+                what = f"{limit}/{window:g}s on {backend}"
+                rows.append((what if cut is None else f"{what}, some cut", refused, rate / best))
+
+    head = (f"{MANY} requests", "refused", "of limit / (window + time to headers)")
+    print_table("A text form, up to 0.2 s until the headers, and 0.1 s until the end", head, rows)
+
+
 def main() -> None:
     rows: list[tuple[object, ...]] = []
     for name in CLIENTS:
@@ -147,6 +233,7 @@ def main() -> None:
 
     head = (f"{REQUESTS} requests", "refused by the server", "answers that are 429", "seconds")
     print_table(f"Clients of a server that allows {LIMIT} in {WINDOW:g} s", head, rows)
+    print_many()
 
 
 if __name__ == "__main__":
