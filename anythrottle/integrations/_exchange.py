@@ -216,6 +216,9 @@ class Exchange(Generic[A]):
         try:
             figures = self._read(answer, permit)
             pause = self._pause_of(figures)
+            if figures.refused:
+                self._note_refusal(figures, pause, permit)
+
             self._wire.note(answer, self._waited, self._sends, permit)
             if not (figures.refused and self._goes_again(figures, pause, permit)):
                 self._hold(answer, permit, figures)
@@ -263,6 +266,13 @@ class Exchange(Generic[A]):
         # Those that are about to be learned find it marked.
         if "calls" in units or (not units and self._known.learns):
             permit.mark_counted("calls")
+
+    def _note_refusal(self, figures: Figures, pause: float, permit: Permit) -> None:
+        """Log a refusal; if nothing was done, the call has cost nothing but itself."""
+        _logger.info("%r has refused a request: all pause for %.3g s", self._host, pause)
+        units = units_of(self._limiter) - {"calls"}
+        if units and figures.certain and self._wire.settles:
+            permit.settle(dict.fromkeys(units, 0))
 
     def _learn(self, figures: Figures) -> None:
         units = {*units_of(self._limiter), *by_unit(self._cost), "calls"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Callable
 from typing import TypeAlias, final
@@ -15,6 +16,11 @@ _logger = logging.getLogger("anythrottle")
 
 #: How much of a body is kept for ``settle``, in bytes.
 _MOST = 4 * 2**20
+
+#: What an event stream says at its end. Its reader need not wait for the connection to end, too.
+_LAST_EVENT = re.compile(
+    rb"^(data: ?\[DONE\]|event: ?(message_stop|response\.(completed|incomplete)))", re.MULTILINE
+)
 
 #: Returns what a call has cost, of the whole body as it came; ``None`` leaves the estimate.
 Settle: TypeAlias = Callable[[bytes], Cost | None]
@@ -64,12 +70,17 @@ class HeldCall:
             return
 
         self._ended = True
+        whole = complete or (self._settle is not None and bool(self._body) and self._is_told())
         try:
-            self.settle(complete=complete and self._size <= _MOST)
+            self.settle(complete=whole and self._size <= _MOST)
         finally:
             self._settle = None
             self._body.clear()
             self._permit.end()
+
+    def _is_told(self) -> bool:
+        """Return whether the body that was taken is an event stream which has said that it ends."""
+        return _LAST_EVENT.search(b"".join(self._body)) is not None
 
     def settle(self, *, complete: bool) -> None:
         """

@@ -116,6 +116,11 @@ Req = TypeVar("Req", bound=Request)
 Res = TypeVar("Res", bound=Response)
 
 
+@final
+class ClientClosed(RuntimeError):
+    """Raised by a request that has got its turn when its client is closed already."""
+
+
 class HeldBody:
     """
     The body of an answer that lets its call end when it has been read, or is closed.
@@ -205,7 +210,7 @@ class _Request(Generic[Req, Res]):
         return await self._send(self._request)
 
     def never_left(self, error: BaseException) -> bool:
-        return isinstance(error, self._library.never_left)
+        return isinstance(error, (ClientClosed, *self._library.never_left))
 
     def head(self, answer: Res) -> tuple[int, Iterable[tuple[str, str]]]:
         raw = answer.headers.raw
@@ -313,6 +318,7 @@ class Throttled(Generic[Req, Res]):
             raise TypeError(f"settle must be a function of an answer, or None, not {settle!r}")
 
         self._transport = transport
+        self._closed = False
         self._settle = settle
         self._options = Options[Req](
             limiter,
@@ -327,14 +333,13 @@ class Throttled(Generic[Req, Res]):
 
     async def handle_async_request(self, request: Req) -> Res:
         """Send a request in its turn; return the answer, which holds its slot until it is over."""
-        send: Callable[[Req], Awaitable[Res]] = self._transport.handle_async_request
         url, options = request.url, self._options
         host = key_of_host(url.scheme, url.host, url.port)
         asked = options.asked(request, host, request.extensions.get(_EXTENSION))
         if asked is None:
-            return await send(request)
+            return await self._send(request)
 
-        wire = _Request(self._library, send, request, self._settle)
+        wire = _Request(self._library, self._send, request, self._settle)
         exchange = Exchange(
             wire,
             options.hosts,
@@ -346,11 +351,21 @@ class Throttled(Generic[Req, Res]):
         )
         return await exchange.run(asked.priority)
 
+    async def _send(self, request: Req) -> Res:
+        if self._closed:
+            # Else it would open connections that nobody closes.
+            raise ClientClosed("the client was closed before this request had its turn")
+
+        answer: Res = await self._transport.handle_async_request(request)
+        return answer
+
     async def aclose(self) -> None:
-        """Close the transport inside of this one."""
+        """Close the transport inside of this one; what waits for its turn raises at its turn."""
+        self._closed = True
         await self._transport.aclose()
 
     async def __aenter__(self) -> Self:
+        self._closed = False
         await self._transport.__aenter__()
         return self
 
@@ -360,4 +375,5 @@ class Throttled(Generic[Req, Res]):
         exc_value: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
+        self._closed = True
         await self._transport.__aexit__(exc_type, exc_value, traceback)

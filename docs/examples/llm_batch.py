@@ -1,9 +1,10 @@
 """
 Put many prompts to a language model, under its limits of requests and tokens; survive a kill.
 
-The prompts are the lines of a file, the answers go to a database: see resume.py. The client keeps
-to both limits by what each request may cost, and settles that by the usage that each answer tells.
-Kill the program anywhere, start it again with the same files, and it does what is left.
+The prompts are the lines of a file, the answers go to a database: see resume.py. (Without them, it
+has 500 prompts of its own, and a database that is thrown away.) The client keeps to both limits by
+what each request may cost, and settles that by the usage that each answer tells. Kill the program
+anywhere, start it again with the same files, and it does what is left.
 
 The model is a stand-in on this machine that counts requests and tokens in any window of its own
 clock, and answers 429 beyond either limit. With --serve the program is nothing but that stand-in.
@@ -21,6 +22,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import anyio
@@ -117,7 +119,10 @@ async def ask(client: httpx2.AsyncClient, prompt: str) -> str:
 async def run(options: argparse.Namespace) -> int:
     """Do what is todo, and return how much is left."""
     todo_list = TodoList(options.database)
-    prompts = (await anyio.Path(options.prompts).read_text(encoding="utf-8")).splitlines()
+    prompts = [f"What is {number} times {number}?" for number in range(500)]
+    if options.prompts is not None:
+        prompts = (await anyio.Path(options.prompts).read_text(encoding="utf-8")).splitlines()
+
     limits = (
         f"{options.requests}/{options.window:g}s end",
         f"{options.tokens} tokens/{options.window:g}s end",
@@ -185,8 +190,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--concurrency", type=int, default=16, help="at once (%(default)s)")
     parser.add_argument("--backend", choices=["asyncio", "trio"], default="asyncio")
     options = parser.parse_args()
-    if not options.serve and options.database is None:
-        parser.error("say which file has the prompts, and which database is for the answers")
+    if options.prompts is not None and options.database is None:
+        parser.error("say which database is for the answers")
 
     return options
 
@@ -195,11 +200,13 @@ def main() -> int:
     """Run, and return the exit status."""
     options = parse()
     status = 130
-    try:
-        run_or_serve = serve if options.serve else run
-        status = 1 if anyio.run(run_or_serve, options, backend=options.backend) else 0
-    except* KeyboardInterrupt:  # Trio's comes in a group
-        print("interrupted; the rest is still todo")
+    with TemporaryDirectory() as folder:
+        options.database = options.database or f"{folder}/answers.db"
+        try:
+            run_or_serve = serve if options.serve else run
+            status = 1 if anyio.run(run_or_serve, options, backend=options.backend) else 0
+        except* KeyboardInterrupt:  # Trio's comes in a group
+            print("interrupted; the rest is still todo")
 
     return status
 

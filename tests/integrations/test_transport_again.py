@@ -307,6 +307,16 @@ class TestHowLong:
         assert throttled.server.instants == [0, 1, 3, 7]
         assert throttled.limiter.statistics().paused_for == 8
 
+    async def test_each_refusal_is_told_to_the_log(
+        self, library: Library, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Else a long pause looks like a program that hangs."""
+        caplog.set_level(logging.INFO, "anythrottle")
+        refused = Answer(429, {"retry-after": "300"})
+        await Throttled(library, "9/s", refused, Answer()).get()
+        told = "'a.example' has refused a request: all pause for 300 s"
+        assert caplog.record_tuples == [("anythrottle", logging.INFO, told)]
+
     async def test_without_end(self, library: Library) -> None:
         profile = Profile("mine", (), first_pause=1e-300)
         throttled = Throttled(

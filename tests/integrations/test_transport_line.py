@@ -350,3 +350,33 @@ class TestTheTransportInside:
         assert (answer.status_code, answer.content) == (201, b"ab")
         assert answer.headers.raw == [(b"x-a", "ä".encode())]
         assert answer.is_closed
+
+
+async def test_what_waits_when_the_client_is_closed_sends_nothing(library: Library) -> None:
+    limiter = RateLimiter("1/10s end")
+    throttled = Throttled(library, limiter)
+    await throttled.get()
+
+    async def too_late() -> None:
+        with pytest.raises(RuntimeError, match="closed before this request had its turn"):
+            await throttled.get()
+
+    async with anyio.create_task_group() as task_group:
+        task_group.start_soon(too_late)
+        await wait_idle()
+        await throttled.client.aclose()
+
+    assert len(throttled.server.sent) == 1
+    assert limiter.quotas()[0].remaining == 1, "it has never left"
+    throttled.assert_nothing_held()
+
+
+async def test_a_transport_that_is_entered_again_sends_again(library: Library) -> None:
+    throttled = Throttled(library, "5/10s")
+    for _ in range(2):
+        async with throttled.transport:
+            request = throttled.client.build_request("GET", "http://a.example/")
+            answer = await throttled.transport.handle_async_request(request)
+            await answer.aread()
+
+    assert len(throttled.server.sent) == 2

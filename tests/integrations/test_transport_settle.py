@@ -288,3 +288,60 @@ class TestFiguresAgain:
         await throttled.get()
         assert left(limiter) == 94
         assert held(limiter) == 0
+
+
+# On Trio, httpx leaves generators behind.
+@pytest.mark.filterwarnings("ignore:Async generator .* was garbage collected:ResourceWarning")
+@pytest.mark.parametrize(
+    "last",
+    [
+        b"data: [DONE]\n\n",
+        b'event: message_stop\ndata: {"type":"message_stop"}\n\n',
+        b"event: response.completed\ndata: {}\n\n",
+    ],
+)
+async def test_an_event_stream_is_whole_when_it_says_so(library: Library, last: bytes) -> None:
+    """As SDKs read them: they close the answer behind the last event, or soon after it."""
+    parts = (b'data: {"used": 30}\n\n', last[:9], last[9:], 60, b"")
+    settling = Settling(library, Answer(parts=parts))
+    answer = await settling.throttled.open()
+    async with aclosing(answer.aiter_raw()) as read:
+        assert b"".join([await anext(read) for _ in range(3)]).endswith(last)
+
+    await answer.aclose()
+    assert settling.left == 970
+    assert settling.seen[0].content.endswith(last)
+    settling.throttled.assert_nothing_held()
+
+
+# On Trio, httpx leaves generators behind.
+@pytest.mark.filterwarnings("ignore:Async generator .* was garbage collected:ResourceWarning")
+async def test_an_event_stream_that_is_broken_off_is_not_whole(library: Library) -> None:
+    parts = (b'data: {"said": "data: [DONE]"}\n\n', b"data: {}\n\n", b"")
+    settling = Settling(library, Answer(parts=parts))
+    answer = await settling.throttled.open()
+    async with aclosing(answer.aiter_raw()) as read:
+        await anext(read)
+
+    await answer.aclose()
+    assert (settling.left, settling.seen) == (900, [])
+    settling.throttled.assert_nothing_held()
+
+
+async def test_what_was_refused_has_cost_nothing_but_a_call(library: Library) -> None:
+    limiter = tokens("1000/h")
+    refusal = Answer(429, {"retry-after": "5"})
+    throttled = Throttled(
+        library, limiter, refusal, refusal, Answer(), cost=ESTIMATE, settle=lambda _: USED
+    )
+    await throttled.get()
+    used, calls = (state.policy.limit - state.remaining for state in limiter.quotas())
+    assert (used, calls) == (30, 3)
+
+
+async def test_what_may_have_been_done_has_cost_what_was_estimated(library: Library) -> None:
+    limiter = tokens()
+    answer = Answer(503, {"retry-after": "5"})
+    throttled = Throttled(library, limiter, answer, cost=ESTIMATE, settle=lambda _: None)
+    await throttled.post()
+    assert left(limiter) == 900
