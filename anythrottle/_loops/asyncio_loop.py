@@ -58,7 +58,8 @@ class AsyncioLoop(EventLoop):
         )
 
     def task(self) -> object | None:
-        return asyncio.current_task(self._native) if self.is_here() else None
+        here = get_ident() == self._thread and not self._process.left
+        return asyncio.current_task(self._native) if here else None
 
     def is_over(self) -> bool:
         return self._process.left or not self._native.is_running()
