@@ -30,6 +30,13 @@ A = TypeVar("A")
 
 _logger = logging.getLogger("anythrottle")
 
+#: How much of a refused answer's body is read before it is closed, in bytes, and for how long.
+DRAINED = 64 * 2**10
+DRAINING = 1.0
+
+#: Methods of which a second request changes nothing (RFC 9110, section 9.2.2).
+IDEMPOTENT = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE"})
+
 
 class Wire(Protocol[A]):
     """One request, as its library sends it."""
@@ -62,7 +69,7 @@ class Wire(Protocol[A]):
         ...
 
     async def close(self, answer: A) -> None:
-        """Close an answer that nobody gets."""
+        """Close an answer that is not returned."""
         ...
 
     async def drain(self, answer: A) -> A:
@@ -78,7 +85,7 @@ class Wire(Protocol[A]):
         ...
 
     def hold(self, answer: A, call: HeldCall) -> None:
-        """Let the call end as soon as the body of an answer has been read, or is closed."""
+        """End the call as soon as the body of an answer has been read, or is closed."""
         ...
 
     def note(self, answer: A, waited: float, attempts: int, permit: Permit) -> None:
@@ -215,19 +222,17 @@ class Exchange(Generic[A]):
 
         try:
             figures = self._read(answer, permit)
-            pause = self._pause_of(figures)
+            pause, told = self._pause_of(figures), self._hosts.clock.now()
+            again = figures.refused and self._goes_again(figures, pause)
             if figures.refused:
-                self._note_refusal(figures, pause, permit)
+                self._obey(figures, pause, permit, again=again)
 
+            self._take_figures(figures)
             self._wire.note(answer, self._waited, self._sends, permit)
-            if not (figures.refused and self._goes_again(figures, pause, permit)):
+            if not again:
                 self._hold(answer, permit, figures)
                 self._answer = answer
                 return answer
-
-            # Before the body is drained, which takes time.
-            told = self._hosts.clock.now()
-            self._limiter.pause(pause)
         except BaseException:
             await self._wire.close(answer)
             raise
@@ -238,14 +243,18 @@ class Exchange(Generic[A]):
         raise ThrottleException(retry_after=max(rest, 0.0))
 
     def _read(self, answer: A, permit: Permit) -> Figures:
-        """Read an answer's headers, and let the limiter go by them."""
+        """Return what an answer's headers tell; the server has counted the call by now."""
         status, headers = self._wire.head(answer)
         figures = read_figures(status, headers, self._rules.profile, utc=time.time())
         if figures.malformed:
             self._hosts.log_malformed(self._host, figures.malformed)
 
-        known = self._known
         self._mark(permit)
+        return figures
+
+    def _take_figures(self, figures: Figures) -> None:
+        """Tighten the limiter, or exchange its limits, by what the server has told."""
+        known = self._known
         known.bucket = known.bucket or figures.bucket
         if figures.quotas and figures.bucket in {None, known.bucket}:
             if known.learns:
@@ -254,7 +263,6 @@ class Exchange(Generic[A]):
             tighten(self._limiter, figures.quotas, max_pause=self._rules.max_pause)
 
         known.note_answer()
-        return figures
 
     def _mark(self, permit: Permit) -> None:
         """Say that the server has counted the call, in all units that it is not settled in."""
@@ -267,9 +275,34 @@ class Exchange(Generic[A]):
         if "calls" in units or (not units and self._known.learns):
             permit.mark_counted("calls")
 
-    def _note_refusal(self, figures: Figures, pause: float, permit: Permit) -> None:
-        """Log a refusal; if nothing was done, the call has cost nothing but itself."""
+    def _obey(self, figures: Figures, pause: float, permit: Permit, *, again: bool) -> None:
+        """
+        Pause the limiter; if the server has done nothing, charge the call with nothing but itself.
+
+        In this order: what is given back in a pause is granted to nobody before figures that were
+        told with the refusal have tightened the limiter.
+
+        :param again: whether the request is sent again, of which its permit is told by its run
+        """
+        most = self._rules.max_pause
         _logger.info("%r has refused a request: all pause for %.3g s", self._host, pause)
+        if figures.everywhere:
+            self._hosts.pause_all(min(pause, most))
+
+        if again:
+            # Now, because the body is drained before its run is told.
+            self._limiter.pause(pause)
+        else:
+            if pause > most and figures.retry_after is not None:
+                _logger.warning(
+                    "%r has asked for a pause of %g s: it is %g s, max_pause",
+                    self._host,
+                    pause,
+                    most,
+                )
+
+            tell_throttled(permit, self._limiter, min(pause, most))
+
         units = units_of(self._limiter) - {"calls"}
         if units and figures.certain and self._wire.settles:
             permit.settle(dict.fromkeys(units, 0))
@@ -282,29 +315,16 @@ class Exchange(Generic[A]):
             self._known.limits = limits
             learn(self._limiter, limits)
 
-    def _goes_again(self, figures: Figures, pause: float, permit: Permit) -> bool:
-        """Return whether a refused request is sent again; if not, only the limiter is paused."""
+    def _goes_again(self, figures: Figures, pause: float) -> bool:
+        """Return whether a refused request is sent again."""
         rules, wire = self._rules, self._wire
-        most = rules.max_pause
-        if figures.everywhere:
-            self._hosts.pause_all(min(pause, most))
-
-        if (
-            pause <= min(most, self._patience())
+        return (
+            pause <= min(rules.max_pause, self._patience())
             and self._sends < rules.max_throttles
             and wire.replayable
             and (figures.certain or wire.idempotent)
             and not figures.final
-        ):
-            return True
-
-        if pause > most and figures.retry_after is not None:
-            _logger.warning(
-                "%r has asked for a pause of %g s: it is %g s, max_pause", self._host, pause, most
-            )
-
-        tell_throttled(permit, self._limiter, min(pause, most))
-        return False
+        )
 
     def _patience(self) -> float:
         """Return for how many seconds the request waits for its next turn at most."""

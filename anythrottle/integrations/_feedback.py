@@ -29,7 +29,7 @@ def tighten(
     limiter: Limiter, quotas: Collection[Quota], *, max_pause: float, since: float = 0.0
 ) -> None:
     """
-    Let a limiter go by what a server has told: at most so much within so many seconds.
+    Tighten a limiter by what a server has told: at most so much within so many seconds.
 
     What is told of units that the limiter does not count is ignored. A limiter without policies
     pauses, if no call is left.
@@ -45,7 +45,7 @@ def tighten(
     policies = () if told is None else told.policies
     for quota in quotas:
         windows = [policy.window for policy in policies if unit_of(policy.unit) == quota.unit]
-        # Units that are not counted are nobody's business; without a policy, calls can be paused.
+        # Units that are not counted are ignored; without a policy, calls can be paused.
         if quota.remaining is None or not (windows or (quota.unit == "calls" and not policies)):
             continue
 
@@ -63,7 +63,7 @@ def tighten(
 
 def _rest(reset_after: float | None, longest: float, since: float) -> float | None:
     """
-    Return for how long a figure still holds, in seconds; ``None`` if nobody knows.
+    Return for how long a figure still holds, in seconds; ``None`` if that is unknown.
 
     :param longest: for how long one holds at most that does not say
     :param since: how many seconds ago it was told
@@ -95,7 +95,7 @@ def limits_in(quotas: Iterable[Quota], units: Collection[str]) -> Limits:
 
 
 def learn(limiter: AdjustableLimiter, limits: Limits) -> None:
-    """Let a server's limits be a limiter's policies for their units."""
+    """Make a server's limits a limiter's policies for their units."""
     rates, concurrency = limits
     units = {unit for unit, *_ in rates}
     policies = [policy for policy in limiter.policies if unit_of(policy.unit) not in units]
@@ -119,7 +119,7 @@ def counted_part(cost: Cost, limiter: Limiter) -> Cost:
     """
     Return a cost without the units that a limiter does not count whose limits have been learned.
 
-    Nobody could know, when the cost was written, which ones the server tells of.
+    When the cost was written, it was unknown which ones the server tells of.
     """
     units = units_of(limiter)
     if isinstance(cost, int) or not units:

@@ -202,7 +202,7 @@ def _seventh_draft(text: str) -> Told:
     if limit is None and remaining is None:
         return Told(clean=False)
 
-    # When there is more than nobody knows what, tells nothing.
+    # It is unknown when there is more, so no time is told.
     reset = None if remaining is None else reset
     return Told(((None, Quota("calls", limit, None, remaining, reset)),), clean)
 

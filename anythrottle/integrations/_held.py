@@ -62,7 +62,7 @@ class HeldCall:
 
     def end(self, *, complete: bool = False) -> None:
         """
-        Let the call end; a second time, do nothing.
+        End the call; a second time, do nothing.
 
         :param complete: whether the whole body has been taken
         """
@@ -108,7 +108,7 @@ class HeldCall:
 
     def lose(self) -> None:
         """
-        Let the call end in its own event loop, because its answer was dropped without being closed.
+        End the call in its own event loop, because its answer was dropped without being closed.
 
         This may be called by the garbage collector, in any thread and at any time.
         """
@@ -126,5 +126,5 @@ class HeldCall:
         try:
             self.end()
         except Exception:
-            # Only by a permit of a user's own. An event loop has nobody to raise it to.
+            # Only by a permit of a user's own. An event loop has no caller to raise it to.
             _logger.exception("a call whose answer was dropped could not be ended")

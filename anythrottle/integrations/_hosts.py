@@ -47,7 +47,7 @@ class Known:
         self.paused_until = -inf
 
     def note_answer(self) -> None:
-        """Let all those go, in their order, that wait for the first answer."""
+        """Release all requests that wait for the first answer, in their order."""
         first, self.first = self.first, None
         if first is not None:
             first.reconfigure(concurrency=None)

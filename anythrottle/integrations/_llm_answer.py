@@ -64,7 +64,7 @@ def _told(text: bytes) -> dict[str, int] | None:
             told |= _counts(holder.get("usage"))
 
     if document.get("type") == "message_start":
-        # Hardly anything is written yet. If no later event tells how much was, nobody knows.
+        # Hardly anything is written yet. If no later event tells how much was, it is unknown.
         told.pop("output_tokens", None)
 
     return told

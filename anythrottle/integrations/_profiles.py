@@ -40,7 +40,7 @@ class QuotaFields:
     :param limit: the header that tells the limit, ``None`` if there is none
     :param reset: the headers that tell when there is more; the first that tells it counts
     :param unit: what is counted
-    :param window: the time that the limit is for, in seconds, above 0; ``None`` if nobody knows
+    :param window: the time that the limit is for, in seconds, above 0; ``None`` if it is unknown
     :param used_of: the header that tells what is used, and the limit, such as ``32/40``
     :param flow: whether the reset is when all is there again, because it flows back steadily
     :param per_second: how much flows back in a second, in ``unit``, above 0; used where no header
@@ -114,7 +114,7 @@ class Profile:
     :param refusals: by status, from 100 to 599: ``"always"`` if such an answer is a refusal,
         ``"told"`` if it is one only with the time after which to come again, or with a quota that
         has nothing left. What it is by default: ``{429: "always", 503: "told"}``
-    :param doubtful: the statuses after which nobody knows whether the server did anything
+    :param doubtful: the statuses after which it is unknown whether the server did anything
     :param retry_after: the headers that tell how long to wait after a refusal, each with what its
         number is multiplied by to be seconds, above 0; the first that tells anything counts
     :param first_pause: the pause after the first refusal that tells nothing, in seconds, above 0

@@ -21,21 +21,14 @@ from .._errors import LimitExceeded
 from .._limiters.max_wait import MaxWait
 from .._policies.policy import Cost
 from ..abc import Permit
-from ._exchange import Exchange
+from ._exchange import DRAINED, DRAINING, IDEMPOTENT, Exchange
 from ._held import HeldCall, Settle
 from ._hosts import ClientLimiter
 from ._options import Options, key_of_host
 from .headers import Exempt, Profile
 
-#: How much of a refused answer's body is read before it is closed, in bytes, and for how long.
-_DRAINED = 64 * 2**10
-_DRAINING = 1.0
-
-#: For how many seconds an answer is waited for to be closed that nobody gets.
+#: How many seconds closing an answer that is not returned may take.
 _CLOSING = 1.0
-
-#: Methods of which a second request changes nothing (RFC 9110, section 9.2.2).
-_IDEMPOTENT = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE"})
 
 #: Where a request says what is special about it, and an answer how it came about.
 _EXTENSION = "anythrottle"
@@ -202,7 +195,7 @@ class _Request(Generic[Req, Res]):
         self._send = send
         self._request = request
         self._settle = settle
-        self.idempotent = request.method.upper() in _IDEMPOTENT
+        self.idempotent = request.method.upper() in IDEMPOTENT
         self.replayable = isinstance(request.stream, library.bytes_body)
         self.settles = settle is not None
 
@@ -259,15 +252,15 @@ class _Request(Generic[Req, Res]):
         """Return an answer's body, and close it; none if it is large, slow or broken."""
         body, parts = bytearray(), aiter(cast("Body", answer.stream))
         try:
-            with anyio.move_on_after(_DRAINING):
+            with anyio.move_on_after(DRAINING):
                 async for part in parts:
                     body += part
-                    if len(body) > _DRAINED:
+                    if len(body) > DRAINED:
                         await _close_parts(parts)
                         return b""
 
                 return bytes(body)
-        except Exception:  # noqa: BLE001, S110 - of an answer that nobody waits for
+        except Exception:  # noqa: BLE001, S110 - of an answer that is not returned
             pass
         finally:
             await self.close(answer)
@@ -353,7 +346,7 @@ class Throttled(Generic[Req, Res]):
 
     async def _send(self, request: Req) -> Res:
         if self._closed:
-            # Else it would open connections that nobody closes.
+            # Else it would open connections that stay open.
             raise ClientClosed("the client was closed before this request had its turn")
 
         answer: Res = await self._transport.handle_async_request(request)

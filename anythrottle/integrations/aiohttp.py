@@ -16,11 +16,10 @@ from .._limiters.max_wait import MaxWait
 from .._loops.clock import loop_of, native_loop
 from .._policies.policy import Cost, Decision, PolicyState
 from ..abc import Permit
-from ._exchange import Exchange
+from ._exchange import DRAINED, DRAINING, IDEMPOTENT, Exchange
 from ._held import HeldCall
 from ._hosts import ClientLimiter
 from ._options import Options, key_of_host
-from ._transport import _DRAINED, _DRAINING, _IDEMPOTENT
 from .headers import Exempt, Profile
 
 __all__ = ("ThrottledMiddleware", "TurnTimeout")
@@ -149,7 +148,7 @@ class _Request:
     def __init__(self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> None:
         self._request = request
         self._handler = handler
-        self.idempotent = request.method in _IDEMPOTENT
+        self.idempotent = request.method in IDEMPOTENT
         self.replayable = _is_replayable(request.body)
 
     async def send(self) -> aiohttp.ClientResponse:
@@ -223,13 +222,13 @@ async def _small_body(answer: aiohttp.ClientResponse) -> aiohttp.StreamReader:
     body = bytearray()
     whole = False
     try:
-        with anyio.move_on_after(_DRAINING):
-            while not content.at_eof() and len(body) <= _DRAINED:
+        with anyio.move_on_after(DRAINING):
+            while not content.at_eof() and len(body) <= DRAINED:
                 body += await content.readany()
 
-            whole = content.at_eof() and len(body) <= _DRAINED
+            whole = content.at_eof() and len(body) <= DRAINED
     except Exception as exc:
-        # Of an answer that nobody waits for; unless it is the time of the whole request.
+        # Of an answer that is not returned; unless it is the time of the whole request.
         if isinstance(exc, TimeoutError) and not isinstance(exc, aiohttp.ClientError):
             raise
     finally:
@@ -240,7 +239,7 @@ async def _small_body(answer: aiohttp.ClientResponse) -> aiohttp.StreamReader:
         return aiohttp.EMPTY_PAYLOAD
 
     loop = asyncio.get_running_loop()
-    again = aiohttp.StreamReader(BaseProtocol(loop), _DRAINED, loop=loop)
+    again = aiohttp.StreamReader(BaseProtocol(loop), DRAINED, loop=loop)
     again.feed_data(bytes(body))
     again.feed_eof()
     return again

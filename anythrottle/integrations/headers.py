@@ -278,7 +278,7 @@ def _more_after(
     overdrawn: int,
 ) -> float | None:
     """
-    Return the seconds until more than ``remaining`` can be had, or ``None`` if nobody knows.
+    Return the seconds until more than ``remaining`` can be had, or ``None`` if that is unknown.
 
     :param reset: the seconds until the reset that is told
     :param overdrawn: by how much more than the limit is used

@@ -206,7 +206,7 @@ REFUSED_AGAIN: dict[str, tuple[Answer, bytes]] = {
 async def test_without_a_second_turn_the_answer_is_the_servers_own(
     server: Loopback, kind: str, by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_DRAINING", SOON if kind == "slow" else inf)
+    monkeypatch.setattr(module, "DRAINING", SOON if kind == "slow" else inf)
     answer, body = REFUSED_AGAIN[kind]
     server.answers.append(answer)
     limiter = RateLimiter("1/h", concurrency=1, measure="end")

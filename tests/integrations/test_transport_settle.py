@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from anythrottle import RateLimiter
+from anythrottle.testing import wait_idle
 from tests.integrations.tools import Answer, Library, Throttled, held
 
 pytestmark = [pytest.mark.timing, pytest.mark.promise("H1")]
@@ -345,3 +346,31 @@ async def test_what_may_have_been_done_has_cost_what_was_estimated(library: Libr
     throttled = Throttled(library, limiter, answer, cost=ESTIMATE, settle=lambda _: None)
     await throttled.post()
     assert left(limiter) == 900
+
+
+@pytest.mark.parametrize("sends", [1, 2])
+async def test_what_a_refusal_gives_back_is_not_on_top_of_what_it_tells(
+    library: Library, sends: int
+) -> None:
+    """Neither for those in line: they are granted nothing before the pause, and the figures."""
+    limiter = tokens()
+    told = {"ratelimit": '"t";r=0;t=50', "ratelimit-policy": '"t";q=1000;w=3600;qu="tokens"'}
+    throttled = Throttled(
+        library,
+        limiter,
+        Answer(429, {"retry-after": "5", **told}),
+        Answer(),
+        cost={"tokens": 1000},
+        settle=lambda answer: None if answer.status_code == 429 else USED,
+        max_throttles=sends,
+    )
+    async with anyio.create_task_group() as task_group:
+        for _ in range(3):
+            task_group.start_soon(throttled.get)
+
+        await wait_idle()
+        assert (left(limiter), len(throttled.server.sent)) == (0, 1)
+        await anyio.sleep(49)
+        assert len(throttled.server.sent) == 1
+
+    assert throttled.server.instants[1] == 50
