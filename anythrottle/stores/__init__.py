@@ -1,0 +1,1 @@
+"""Limits that are shared by many processes. Each store has a module of its own."""
