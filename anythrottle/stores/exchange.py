@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 #: An instant of the server's clock, or a duration, in whole microseconds.
 Micros: TypeAlias = int
@@ -174,15 +174,7 @@ class Held:
 
 
 Happening: TypeAlias = (
-    Started
-    | GivenBack
-    | Ended
-    | Charged
-    | Paused
-    | Resumed
-    | Tightened
-    | Remembered
-    | Held
+    Started | GivenBack | Ended | Charged | Paused | Resumed | Tightened | Remembered | Held
 )
 
 #: The letters of the wire form.
@@ -222,7 +214,11 @@ class Request:
     :ivar horizon: how far ahead grants may reach
     :ivar lease: for how long the process may be silent before it counts as dead
     :ivar hold_back: for how long nothing is granted if this request finds the state lost
+    :ivar alive: whether the server must know the process, because its lease cannot be over
     :ivar holds: whether the process believes to hold something
+    :ivar census: how many of its calls wait, run and are kept, for :attr:`count_all` of others
+    :ivar count_all: whether the censuses of all processes are asked for
+    :ivar probe: what a call would be charged that asks when it could go; empty for no question
     :ivar received: the grants that have come, by number
     :ivar wants: what the calls in line want, from the front
     :ivar happenings: what has happened since the last request, in order
@@ -239,7 +235,11 @@ class Request:
     horizon: Micros
     lease: Micros
     hold_back: Micros
+    alive: bool
     holds: bool
+    census: tuple[int, int, int]
+    count_all: bool
+    probe: Amounts
     received: tuple[int, ...]
     wants: tuple[Want, ...]
     happenings: tuple[Happening, ...]
@@ -284,8 +284,8 @@ class News:
     grants: tuple[Grant, ...]
 
 
-#: What has become of a request: it was carried out; it was overtaken, or has expired; the state that
-#: the process knows is lost; what the process held was taken from it; others have other rules.
+#: What has become of a request: it was carried out; it was overtaken, or has expired; the state
+#: that the process knows is lost; what it held was taken from it; others have other rules.
 Status: TypeAlias = Literal["done", "stale", "lost", "buried", "conflict"]
 
 
@@ -297,6 +297,9 @@ class Reply:
     :ivar status: what has become of it
     :ivar news: what the server says
     :ivar quotas: what each rule has left
+    :ivar census: the sum of the censuses of all processes, if it was asked for
+    :ivar probed: when the call of the probe could go if nobody waited, :data:`NEVER` if not before
+        a call ends
     :ivar theirs: the rules of the others, if there is a conflict
 
     """
@@ -304,6 +307,8 @@ class Reply:
     status: Status
     news: News
     quotas: tuple[Quota, ...] = ()
+    census: tuple[int, int, int] = (0, 0, 0)
+    probed: Micros = 0
     theirs: str = ""
 
 
@@ -340,7 +345,11 @@ def request_args(request: Request) -> list[str | int]:
         request.horizon,
         request.lease,
         request.hold_back,
+        int(request.alive),
         int(request.holds),
+        numbers(request.census),
+        int(request.count_all),
+        numbers(request.probe),
         numbers(request.received),
         len(request.wants),
     ]
@@ -381,16 +390,16 @@ def reply_of(flat: Sequence[str | int]) -> Reply:
     """
     Return the reply that the script has sent.
 
-    Its parts: status, theirs, the news (see :func:`_news_of`), then three numbers for each quota.
-
+    Its parts: status, theirs, three numbers of the census, when the probe could go, the news (see
+    :func:`_news_of`), then three numbers for each quota.
     """
-    status, theirs = str(flat[0]), str(flat[1])
-    assert status in ("done", "stale", "lost", "buried", "conflict")
-    parts = iter(flat[2:])
+    status, theirs = cast("Status", flat[0]), str(flat[1])
+    waiting, running, kept, probed = map(int, flat[2:6])
+    parts = iter(flat[6:])
     news = _news_of(parts)
     rest = [int(part) for part in parts]
     quotas = tuple(Quota(*rest[i : i + 3]) for i in range(0, len(rest), 3))
-    return Reply(status, news, quotas, theirs)
+    return Reply(status, news, quotas, (waiting, running, kept), probed, theirs)
 
 
 def push_of(node: str, message: str) -> Push:
@@ -405,9 +414,7 @@ def push_of(node: str, message: str) -> Push:
 
 
 def _news_of(parts: Iterator[str | int]) -> News:
-    """
-    Return news: the epoch, five instants and numbers, the count of grants, six parts for each.
-    """
+    """Return news: the epoch, five numbers, the count of grants, and six parts for each grant."""
     epoch = str(next(parts))
     now, paused_until, come, due, waiting, count = (int(next(parts)) for _ in range(6))
     grants: list[Grant] = []

@@ -1,0 +1,442 @@
+"""
+The server's side of a shared limiter: what has been charged, and which process is granted what.
+
+This is the specification. It is a function of the state, a request and the server's time, so it can
+be run with thousands of processes in virtual time; the scripts are its twin.
+
+1. Grants are made in order: each for an instant that is not before the one granted last. A call may
+   start within ``grace`` of that instant, and until its start is reported it counts as if it
+   started at the last moment. So no window of the starts holds more than its limit: of the starts
+   in a window, take the one that was granted last; all others were still counted then.
+2. The processes that wait stand in a queue. Whoever comes, all that falls due within the horizon is
+   granted to them in turn, each an equal part; what others than the caller get is pushed to them.
+3. One of them, the watcher, comes again when the next grant is near. The others stand in for it,
+   one after the other, should it not come.
+4. A process that is silent for its lease is dead. What it holds counts from then on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import final
+
+from .exchange import (
+    NEVER,
+    Amounts,
+    Charged,
+    Ended,
+    GivenBack,
+    Grant,
+    Happening,
+    Held,
+    Micros,
+    News,
+    Paused,
+    Push,
+    Remembered,
+    Reply,
+    Request,
+    Resumed,
+    Started,
+    Status,
+    Tightened,
+    Want,
+)
+from .ledger_rules import ANY_NUMBER, BucketState, rules_of, state_of
+
+#: By how much the first of those that stand in comes after the watcher should have.
+STAND_IN: Micros = 50_000
+
+#: How much later the next one comes, at least.
+STAGGER: Micros = 5_000
+
+
+@final
+@dataclass(slots=True)
+class Node:
+    """
+    A process, as the server knows it.
+
+    :ivar number: the number of its latest request
+    :ivar lease: until when it is alive, if it says nothing more
+    :ivar grace: for how long its grants shall be valid
+    :ivar horizon: how far ahead they may reach
+    :ivar came: since when it has been waiting
+    :ivar held: what it holds, for each rule
+    :ivar census: how many of its calls wait, run and are kept
+    :ivar inbox: the grants that it has not acknowledged
+    :ivar wants: what it waits for, from the front
+    """
+
+    number: int
+    lease: Micros
+    grace: Micros = 0
+    horizon: Micros = 0
+    came: Micros = 0
+    held: list[int] = field(default_factory=list[int])
+    census: tuple[int, int, int] = (0, 0, 0)
+    inbox: list[Grant] = field(default_factory=list[Grant])
+    wants: list[Want] = field(default_factory=list[Want])
+
+
+@final
+class Ledger:
+    """
+    The state of one shared limiter.
+
+    :param request: the first request, which names the rules and the state
+    :param now: the server's instant
+
+    :ivar nodes: the processes that are alive
+    :ivar queue: those that wait, the next one first
+    :ivar last: the latest instant that was granted
+    :ivar granted: the number of the latest grant
+    :ivar watcher: who comes again first, and when; empty for nobody
+    """
+
+    def __init__(self, request: Request, now: Micros) -> None:
+        self._begin(request, now)
+
+    def _begin(self, request: Request, now: Micros) -> None:
+        """Begin with a new state."""
+        self.text = request.rules
+        self.epoch = request.fresh
+        self.rules = [state_of(rule) for rule in rules_of(request.rules)]
+        self.nodes: dict[str, Node] = {}
+        self.queue: list[str] = []
+        self.paused_until: Micros = 0
+        # Whoever knew a former state has made grants that may start yet, or be told of.
+        self.held_back_until = now + request.hold_back if request.epoch else 0
+        self.last: Micros = 0
+        self.granted = 0
+        self.watcher = ""
+        self.watch_at: Micros = NEVER
+
+    def exchange(self, request: Request, now: Micros) -> tuple[Reply, list[Push]]:
+        """
+        Carry a request out.
+
+        :return: the reply, and the news for other processes
+        """
+        if request.rules != self.text:
+            return Reply("conflict", self._news(now), theirs=self.text), []
+
+        if request.expires and now > request.expires:
+            return Reply("stale", self._news(now)), []
+
+        self._bury_dead(now)
+        node = self.nodes.get(request.node)
+        if self._was_set_back(request, node):
+            self._begin(request, now)
+            node = None
+
+        status: Status = "done"
+        if request.epoch and request.epoch != self.epoch:
+            status = "lost"
+        elif node is None and request.holds:
+            status = "buried"
+        elif node is not None and request.number < node.number:
+            return Reply("stale", self._news(now)), []
+
+        if node is None:
+            node = Node(0, 0, held=[0] * len(self.rules))
+            self.nodes[request.node] = node
+
+        recall = self._note(node, request, now, status)
+        for rule in self.rules:
+            rule.forget(now)
+
+        granted, due = self._serve(now)
+        pushes = self._pushes(request.node, granted, due, now)
+        if recall is not None:
+            pushes.append(Push("", self._news(now), recall))
+
+        return self._reply(status, request, node, due, now), pushes
+
+    def _was_set_back(self, request: Request, node: Node | None) -> bool:
+        """Return whether the state is an older one, from before the latest request of a process."""
+        if request.epoch != self.epoch:
+            return False
+
+        return request.alive if node is None else request.number > node.number + 1
+
+    def _bury_dead(self, now: Micros) -> None:
+        """Drop the processes whose leases are over; what they held counts from now on."""
+        for name in [name for name, node in self.nodes.items() if node.lease < now]:
+            node = self.nodes.pop(name)
+            if node.wants:
+                self.queue.remove(name)
+
+            for rule, held in zip(self.rules, node.held, strict=True):
+                if held:
+                    rule.count(held, now)
+
+    def _note(self, node: Node, request: Request, now: Micros, status: Status) -> bool | None:
+        """
+        Note what a process says.
+
+        :return: whether others are to give back what they have in stock; ``None`` if nothing has
+            happened that they have to know
+        """
+        node.lease = now + request.lease
+        node.grace, node.horizon = request.grace, request.horizon
+        node.census = request.census
+        news = None
+        if status == "lost":
+            # It will say anew what it holds and wants, and with what it has been charged.
+            node.number = request.number
+            node.inbox = []
+            self._want(request.node, node, [], now)
+            return None
+
+        received = set(request.received)
+        node.inbox = [grant for grant in node.inbox if grant.number not in received]
+        if request.number > node.number:
+            node.number = request.number
+            for happening in request.happenings:
+                told = self._apply(node, happening, now)
+                news = told if news is None else news or bool(told)
+
+        self._want(request.node, node, _unmet(request.wants, node.inbox), now)
+        return news
+
+    def _want(self, name: str, node: Node, wants: list[Want], now: Micros) -> None:
+        """Note what a process wants; it joins the queue, or leaves it, by that."""
+        if wants and not node.wants:
+            node.came = now
+            self.queue.append(name)
+        elif node.wants and not wants:
+            self.queue.remove(name)
+
+        node.wants = wants
+
+    def _apply(self, node: Node, happening: Happening, now: Micros) -> bool | None:
+        """Note what has happened; return as :meth:`_note` does."""
+        match happening:
+            case Paused(until):
+                self.paused_until = max(self.paused_until, until)
+                return False
+            case Resumed():
+                self.paused_until = min(self.paused_until, now)
+                return False
+            case Tightened(index, remaining, reset):
+                self.rules[index].tighten(remaining, reset, now)
+                return True
+            case Remembered(index, amount, receipt):
+                self.rules[index].remember(amount, receipt, now)
+            case _:
+                for index in range(len(self.rules)):
+                    self._move(node, happening, index, now)
+
+        return None
+
+    def _move(
+        self,
+        node: Node,
+        happening: Started | GivenBack | Ended | Charged | Held,
+        index: int,
+        now: Micros,
+    ) -> None:
+        """Note what has happened to what one rule has charged, or charges now."""
+        rule, amount = self.rules[index], happening.amounts[index]
+        if not amount:
+            return
+
+        match happening:
+            case Started(at, _, receipts) if receipts[index]:
+                rule.start(amount, at, receipts[index])
+            case GivenBack(_, receipts) if receipts[index]:
+                rule.give_back(amount, receipts[index], now)
+            case GivenBack():
+                self._hold(node, index, -min(amount, node.held[index]))
+            case Ended(at):
+                part = min(amount, node.held[index])
+                node.held[index] -= part
+                rule.count(part, at)
+            case Charged(at, _, held) if not (held and rule.holds):
+                rule.charge_now(amount, at, now)
+            case Charged() | Held():
+                self._hold(node, index, amount)
+            case Started():
+                pass
+
+    def _hold(self, node: Node, index: int, amount: int) -> None:
+        node.held[index] += amount
+        self.rules[index].held += amount
+
+    def _serve(self, now: Micros) -> tuple[dict[str, list[Grant]], Micros]:
+        """
+        Grant what is due within the horizon, in turn.
+
+        :return: what was granted to whom, and when the next process is due
+        """
+        granted: dict[str, list[Grant]] = {}
+        turns = len(self.queue)
+        while self.queue:
+            name = self.queue[0]
+            node = self.nodes[name]
+            want = node.wants[0]
+            since, instant = self._earliest(want.amounts, node, now)
+            if instant > now + node.horizon:
+                return granted, instant
+
+            there = self._fits(want.amounts, since, instant)
+            part = -(-there // turns)
+            turns = turns - 1 or len(self.queue)
+            count = min(part, want.count)
+            grant = self._grant(node, want.amounts, count, since, instant)
+            granted.setdefault(name, []).append(grant)
+            if count < want.count:
+                node.wants[0] = Want(want.amounts, want.count - count)
+            else:
+                del node.wants[0]
+
+            del self.queue[0]
+            if node.wants:
+                self.queue.append(name)
+
+        return granted, NEVER
+
+    def _earliest(self, amounts: Amounts, node: Node, now: Micros) -> tuple[Micros, Micros]:
+        """Return since when a call has been due, or will be, and the instant that it can have."""
+        since = self._agreed(
+            amounts, max(node.came, self.paused_until, self.held_back_until), node, buckets=True
+        )
+        if since == NEVER:
+            return NEVER, NEVER
+
+        return since, self._agreed(amounts, max(since, now, self.last), node, buckets=False)
+
+    def _agreed(self, amounts: Amounts, instant: Micros, node: Node, *, buckets: bool) -> Micros:
+        """Return the first instant, not before another one, to which all rules agree."""
+        while True:
+            before = instant
+            for rule, amount in zip(self.rules, amounts, strict=True):
+                if amount and instant < NEVER and (buckets or not isinstance(rule, BucketState)):
+                    instant = rule.earliest(amount, instant, node.grace)
+
+            if instant in (before, NEVER):
+                return instant
+
+    def _fits(self, amounts: Amounts, since: Micros, instant: Micros) -> int:
+        """Return how many calls, alike, may go at an instant: at least one may."""
+        there = ANY_NUMBER
+        for rule, amount in zip(self.rules, amounts, strict=True):
+            if amount:
+                at = since if isinstance(rule, BucketState) else instant
+                there = min(there, rule.fits(amount, at))
+
+        return max(there, 1)
+
+    def _grant(
+        self, node: Node, amounts: Amounts, count: int, since: Micros, instant: Micros
+    ) -> Grant:
+        receipts: list[Micros] = []
+        for index, (rule, amount) in enumerate(zip(self.rules, amounts, strict=True)):
+            receipt = 0
+            if amount:
+                at = since if isinstance(rule, BucketState) else instant
+                receipt = rule.charge(amount * count, at, node.grace)
+
+            if amount and rule.holds:
+                node.held[index] += amount * count
+
+            receipts.append(receipt)
+
+        self.last = max(self.last, instant)
+        self.granted += 1
+        grant = Grant(self.granted, instant, node.grace, amounts, tuple(receipts), count)
+        node.inbox.append(grant)
+        return grant
+
+    def _pushes(
+        self, caller: str, granted: dict[str, list[Grant]], due: Micros, now: Micros
+    ) -> list[Push]:
+        """Return the news for others, and see to it that somebody watches the clock."""
+        told = [name for name in granted if name != caller]
+        if self.queue:
+            horizon = self.nodes[self.queue[0]].horizon
+            come = max(min(due, self._first_death()) - horizon // 2, now + 1)
+            overdue = now > self.watch_at + STAND_IN + horizon
+            gone = self.watcher not in self.queue or overdue
+            if caller in self.queue and (gone or self.watcher == caller or come < self.watch_at):
+                self.watcher = caller
+            elif gone:
+                self.watcher = self.queue[0]
+
+            if (
+                self.watcher != caller
+                and self.watcher not in told
+                and (gone or come < self.watch_at)
+            ):
+                told.append(self.watcher)
+
+            if self.watcher in (caller, *told):
+                self.watch_at = come
+        else:
+            self.watcher, self.watch_at = "", NEVER
+
+        return [
+            Push(name, self._news(now, name, due, tuple(granted.get(name, ())))) for name in told
+        ]
+
+    def _first_death(self) -> Micros:
+        return min(node.lease for node in self.nodes.values()) + 1
+
+    def _come(self, name: str, due: Micros) -> Micros:
+        """Return when a process shall come again."""
+        if name == self.watcher:
+            return self.watch_at
+
+        if name not in self.queue or due == NEVER:
+            return NEVER
+
+        position = self.queue.index(name)
+        horizon = self.nodes[name].horizon
+        return due + STAND_IN + horizon + position * max(STAGGER, horizon // 4)
+
+    def _news(
+        self,
+        now: Micros,
+        name: str = "",
+        due: Micros = NEVER,
+        grants: tuple[Grant, ...] = (),
+    ) -> News:
+        until = max(self.paused_until, self.held_back_until)
+        come = self._come(name, due) if name else NEVER
+        return News(self.epoch, now, until, come, due, len(self.queue), grants)
+
+    def _reply(
+        self, status: Status, request: Request, node: Node, due: Micros, now: Micros
+    ) -> Reply:
+        news = self._news(now, request.node, due, tuple(node.inbox))
+        quotas = tuple(rule.quota(now) for rule in self.rules)
+        census = (0, 0, 0)
+        if request.count_all:
+            waiting, running, kept = zip(*(n.census for n in self.nodes.values()), strict=True)
+            census = (sum(waiting), sum(running), sum(kept))
+
+        probed = 0
+        if request.probe:
+            asker = replace(node, came=now, grace=0)
+            probed = self._earliest(request.probe, asker, now)[1]
+
+        return Reply(status, news, quotas, census, probed)
+
+
+def _unmet(wants: tuple[Want, ...], inbox: list[Grant]) -> list[Want]:
+    """Return what is wanted on top of the grants that are under way."""
+    coming: dict[Amounts, int] = {}
+    for grant in inbox:
+        coming[grant.amounts] = coming.get(grant.amounts, 0) + grant.count
+
+    unmet: list[Want] = []
+    for want in wants:
+        met = min(want.count, coming.get(want.amounts, 0))
+        if met:
+            coming[want.amounts] -= met
+
+        if want.count > met:
+            unmet.append(Want(want.amounts, want.count - met))
+
+    return unmet
