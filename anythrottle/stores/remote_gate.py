@@ -1,0 +1,345 @@
+"""The gate of a limiter that is shared: it decides from what the server has granted ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from math import floor, inf
+from typing import final
+
+from .._limiters.cost import amounts_of
+from .._limiters.queue import TurnQueue
+from .._limiters.slots import Slots
+from .._limiters.turn import Turn
+from .._policies.bucket import Bucket
+from .._policies.checks import unit_of
+from .._policies.policy import Cost, Decision, Policy, PolicyState, Reason, seconds_until
+from .claim import Claim
+from .dialogue import Dialogue
+from .exchange import Amounts, Micros, Want
+
+#: The longest part of the line that the server is told of, in turns and in runs of equal cost.
+_TOLD_TURNS, _TOLD_RUNS = 2000, 64
+
+
+@final
+class RemoteGate:
+    """
+    A :class:`.Gate` over the stock of a dialogue with the server.
+
+    It never waits. Where there is nothing in stock it answers "not before something comes", and
+    sees to it that the courier asks for more.
+
+    :param policies: the policies, each of which must agree to a call
+    :param slots: the slots that this process holds
+    :param queue: the turns in line
+    :param dialogue: what is said to the server, and what it has said
+    :param ask: sees to it that the courier looks at once whether an exchange is to be made
+
+    :ivar refusal: makes the error of whoever would have to wait; ``None`` while the server answers
+    :ivar open: whether calls pass uncharged that would have to wait
+    :ivar askers: the turns that wait for an answer, each with its latest instant, and the number of
+        the request that the answer has to follow
+    """
+
+    __slots__ = (
+        "_ask",
+        "_capacities",
+        "askers",
+        "dialogue",
+        "holds",
+        "holds_charges",
+        "open",
+        "policies",
+        "queue",
+        "refusal",
+        "slots",
+        "units",
+    )
+
+    answers_later = True
+    credits = False
+    slow = False
+    has_short_way = False
+    buckets: tuple[Bucket, ...] = ()
+    only: Bucket | None = None
+
+    def __init__(
+        self,
+        policies: tuple[Policy, ...],
+        slots: Slots,
+        queue: TurnQueue,
+        dialogue: Dialogue,
+        ask: Callable[[], None],
+    ) -> None:
+        self.policies = policies
+        self.slots = slots
+        self.queue = queue
+        self.dialogue = dialogue
+        self._ask = ask
+        self.units = tuple(unit_of(policy.unit) for policy in policies)
+        self._capacities = tuple(policy.bucket().capacity for policy in policies)
+        self.holds_charges = any(policy.holds for policy in policies)
+        self.holds = dialogue.holds
+        self.refusal: Callable[[], Exception] | None = None
+        self.open = False
+        self.askers: dict[Turn, tuple[float, int]] = {}
+
+    @property
+    def paused_until(self) -> float:
+        """Until when no turn passes."""
+        return self.dialogue.paused_until
+
+    def pause_until(self, instant: float) -> None:
+        self.dialogue.pause(instant)
+        self._ask()
+
+    def resume(self, now: float) -> bool:
+        paused = self.dialogue.resume(now)
+        self._ask()
+        return paused
+
+    def penalize(self, now: float, amounts: Mapping[str, int]) -> None:
+        charged = [amounts.get(unit, 0) for unit in self.units]
+        self.dialogue.penalize(self._in_full(charged, slot=0), now)
+        self._ask()
+
+    def tighten(self, now: float, remaining: int, reset_after: float | None, unit: str) -> None:
+        for index, counted in enumerate(self.units):
+            if counted == unit:
+                self.dialogue.tighten(index, remaining, reset_after, now)
+
+        self._ask()
+
+    def amounts(self, cost: Cost) -> tuple[int, ...]:
+        return self._in_full(amounts_of(cost, self.units, self._capacities), slot=1)
+
+    def notice(self, now: float) -> None:
+        pass
+
+    def await_answer(self, turn: Turn, latest: float) -> None:
+        """Note that a turn must go by an instant, which the server has to be asked for."""
+        self.askers[turn] = (latest, self.dialogue.number)
+        self.dialogue.tell_within(self.dialogue.heard_at, 0.0)
+        self._ask()
+
+    def is_stuck(self, amounts: Sequence[int], now: float) -> bool:
+        """Return whether a turn cannot go before a call of this process lets something go."""
+        return self.dialogue.lacks_own(amounts) and self.delay(amounts, now) == inf
+
+    def delay(self, amounts: Sequence[int], now: float) -> float:
+        lot = self.dialogue.stock.first(tuple(amounts), now)
+        if lot is None:
+            if self.refusal is not None:
+                raise self.refusal()
+
+            if not self.open:
+                self._ask()
+                return inf
+
+            ready = now
+        else:
+            ready = lot.ready
+
+        return seconds_until(now, max(ready, self.paused_until))
+
+    def due_since(self, amounts: Sequence[int], earliest: float, now: float) -> float:
+        return now
+
+    def take(self, turn: Turn, now: float, since: float, spare: object = None) -> bool:
+        lot = self.dialogue.stock.first(tuple(turn.amounts), now)
+        turn.slot = None if lot is None else self.dialogue.claim(lot)
+        self.slots.take(turn)
+        turn.due = now
+        return True
+
+    def take_if_due(self, turn: Turn, now: float) -> float:
+        delay = self.delay(turn.amounts, now)
+        if delay <= 0:
+            self.take(turn, now, now)
+
+        return delay
+
+    def may_start(self, turn: Turn, now: float) -> bool:
+        if self.paused_until > now:
+            return False
+
+        claim = turn.slot
+        return not isinstance(claim, Claim) or self.dialogue.is_valid(claim, now)
+
+    def hold(self, amounts: Sequence[int], now: float) -> float:
+        return inf
+
+    def start_held(self, held: tuple[Bucket, ...], amounts: Sequence[int], now: float) -> bool:
+        return False
+
+    def give_back_held(self, held: tuple[Bucket, ...], amounts: Sequence[int], now: float) -> None:
+        pass
+
+    def start_slow(self, turn: Turn, now: float) -> None:
+        pass
+
+    def start(self, turn: Turn, now: float) -> None:
+        turn.began = now
+        if isinstance(turn.slot, Claim):
+            self.dialogue.start(turn.slot, now)
+
+        if not turn.ends:
+            self.slots.let_go(turn)
+
+    def release(self, turn: Turn, now: float) -> None:
+        if isinstance(turn.slot, Claim):
+            self.dialogue.end(turn.slot, now)
+            self._ask()
+
+        self.slots.let_go(turn)
+
+    def mark_counted(self, turn: Turn, now: float, units: Collection[str]) -> None:
+        if isinstance(turn.slot, Claim):
+            which = [not units or unit in units for unit in self.units]
+            # The slot stays until the call ends.
+            which += [False] * (len(self.dialogue.rules) - len(which))
+            self.dialogue.count(turn.slot, now, which)
+            self._ask()
+
+    def give_back(self, turn: Turn, now: float) -> None:
+        turn.told = False
+        claim, turn.slot = turn.slot, None
+        if isinstance(claim, Claim):
+            self.dialogue.give_back(claim, now)
+            self._ask()
+
+        self.slots.let_go(turn)
+
+    def give_back_all(self, turns: Sequence[Turn], now: float) -> None:
+        for turn in turns:
+            self.give_back(turn, now)
+
+    def settle(self, turn: Turn, now: float, unit: str, change: int) -> None:
+        if isinstance(turn.slot, Claim):
+            for index, counted in enumerate(self.units):
+                if counted == unit:
+                    self.dialogue.settle(turn.slot, index, change, now)
+
+            self._ask()
+
+    def quotas(self, now: float, *, here: bool) -> tuple[PolicyState, ...]:
+        known = self.dialogue.quotas
+        if not known:
+            return tuple(PolicyState(p, floor(p.limit), 0.0, 0.0) for p in self.policies)
+
+        # Of the slots, the last one, nobody asks.
+        return tuple(
+            PolicyState(policy, quota.remaining, self._in(quota.more, now), self._in(quota.full, now))
+            for policy, quota in zip(self.policies, known, strict=False)
+        )
+
+    def change_loops(self, shift: float) -> None:
+        self.askers.clear()
+        self.slots.forget_holders()
+        self.dialogue.change_loops(shift)
+
+    def idle_in(self, now: float) -> float:
+        """Return 0 if this process has nothing to remember: the server does. Else infinity."""
+        idle = not self.slots.holders and self.dialogue.next_at(now, 0) == inf
+        return seconds_until(now, self.paused_until) if idle else inf
+
+    def wants(self) -> list[Want]:
+        """Return what the turns in line want, from the front; of a long line, the first part."""
+        wants: list[Want] = []
+        amounts: Amounts | None = None
+        count = 0
+        for turn in self.queue.ranked(0, _TOLD_TURNS):
+            if turn.amounts == amounts:
+                count += 1
+                continue
+
+            if amounts is not None:
+                wants.append(Want(amounts, count))
+                if len(wants) == _TOLD_RUNS:
+                    return wants
+
+            amounts, count = tuple(turn.amounts), 1
+
+        if amounts is not None:
+            wants.append(Want(amounts, count))
+
+        return wants
+
+    def wanted(self) -> int:
+        """Return how many turns wait, of those that the server is told of."""
+        return min(len(self.queue), _TOLD_TURNS)
+
+    def note_change(self) -> None:
+        """Note that a turn has joined the line or left it."""
+        self._ask()
+
+    def decide(self, now: float) -> Decision:
+        """Return why a turn has to wait, and how long, as far as the server has said."""
+        states = self.quotas(now, here=True)
+        binding = max(states, key=lambda s: (s.retry_after, -s.remaining), default=None)
+        wait = self._in(self.dialogue.due, now) if self.dialogue.due else 0.0
+        reason: Reason = "rate"
+        if self.paused_until > now:
+            reason, wait = "pause", max(wait, self.paused_until - now)
+        elif self.dialogue.lacks_slots():
+            reason = "concurrency"
+        elif self.dialogue.waiting > 1:
+            reason = "line"
+
+        return Decision(
+            allowed=False,
+            reason=reason,
+            retry_after=wait,
+            remaining=None if binding is None else binding.remaining,
+            reset_after=0.0 if binding is None else binding.reset_after,
+            limit=None if binding is None else binding.policy.limit,
+            policy=None if binding is None else binding.policy,
+        )
+
+    def _in(self, instant: Micros, now: float) -> float:
+        """Return the seconds until an instant of the server's clock."""
+        return max(self.dialogue.clock.when_surely(instant) - now, 0.0)
+
+    def _in_full(self, amounts: Sequence[int], slot: int) -> tuple[int, ...]:
+        """Return amounts for each rule: for the policies, and the slots if there are any."""
+        return (*amounts, slot) if len(self.dialogue.rules) > len(self.units) else tuple(amounts)
+
+
+@final
+class RemoteOutlook:
+    """
+    What a process can foresee of a shared limiter: little.
+
+    :param gate: the gate
+    """
+
+    __slots__ = ("_gate",)
+
+    #: Never empty, so that newcomers are told of.
+    tables: tuple[object, ...] = (None,)
+
+    def __init__(self, gate: RemoteGate) -> None:
+        self._gate = gate
+
+    def invalidate(self) -> None:
+        pass
+
+    def note_newcomer(self, turn: Turn) -> None:
+        self._gate.note_change()
+
+    def note_leaving(self, turn: Turn) -> None:
+        self._gate.note_change()
+
+    def note_grants(self, now: float, late: float) -> None:
+        pass
+
+    def note_end(self) -> None:
+        pass
+
+    def is_hopeless(
+        self, amounts: Sequence[int], now: float, priority: float, latest: float
+    ) -> bool:
+        return self._gate.paused_until > latest
+
+    def decide(self, amounts: Sequence[int], now: float, priority: float = 0) -> Decision:
+        return self._gate.decide(now)
