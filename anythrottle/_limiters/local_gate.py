@@ -52,6 +52,8 @@ class LocalGate:
         "utc_buckets",
     )
 
+    answers_later = False
+
     def __init__(self, policies: tuple[Policy, ...], slots: Slots, clock: LoopClock) -> None:
         self.paused_until = NEVER
         self.slots = slots
@@ -117,6 +119,12 @@ class LocalGate:
                     longest = delay
 
         return longest
+
+    def is_stuck(self, amounts: Sequence[int], now: float) -> bool:
+        return self.paused_until < inf and self.delay(amounts, now) == inf
+
+    def await_answer(self, turn: Turn, latest: float) -> None:
+        """Do nothing: all that is to be known is known."""
 
     def due_since(self, amounts: Sequence[int], earliest: float, now: float) -> float:
         if earliest >= now:

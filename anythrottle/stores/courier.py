@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from math import inf
 from typing import final
 
@@ -25,6 +24,31 @@ _FIRST_RETRY, _LAST_RETRY = 0.05, 1.0
 
 
 @final
+class _Question:
+    """
+    A question for the server.
+
+    :ivar probe: what a call would be charged that asks when it could go; empty for no such question
+    :ivar count_all: whether the calls of all processes are to be counted
+    :ivar answered: set when there is a reply or an error
+    """
+
+    __slots__ = ("answered", "count_all", "error", "probe", "reply")
+
+    def __init__(self, probe: Amounts, *, count_all: bool) -> None:
+        self.probe = probe
+        self.count_all = count_all
+        self.answered = anyio.Event()
+        self.reply: Reply | None = None
+        self.error: Exception | None = None
+
+    def settle(self, reply: Reply | None, error: Exception | None) -> None:
+        """Answer the question."""
+        self.reply, self.error = reply, error
+        self.answered.set()
+
+
+@final
 class Courier:
     """
     Carries requests to the server, and serves the line with what comes back.
@@ -32,7 +56,6 @@ class Courier:
     :param line: the line of the limiter
     :param gate: its gate
     :param server: the server, or its substitute
-    :param name: the limiter's name
     :param open_if_lost: whether calls pass uncharged while the server does not answer
 
     :ivar failures: how often an exchange has failed
@@ -42,13 +65,11 @@ class Courier:
 
     __slots__ = (
         "_asked",
-        "_count_all",
-        "_heard",
         "_line",
         "_lost_at",
         "_name",
         "_open_if_lost",
-        "_probe",
+        "_questions",
         "_server",
         "_sleeper",
         "exchanges",
@@ -56,7 +77,6 @@ class Courier:
         "gate",
         "last_error",
         "loop",
-        "replied",
     )
 
     def __init__(
@@ -64,14 +84,13 @@ class Courier:
         line: WaitLine,
         gate: RemoteGate,
         server: Server,
-        name: str,
         *,
         open_if_lost: bool,
     ) -> None:
         self._line = line
         self.gate = gate
         self._server = server
-        self._name = name
+        self._name = gate.name
         self._open_if_lost = open_if_lost
         self.loop: EventLoop | None = None
         self._sleeper = Parked()
@@ -79,8 +98,7 @@ class Courier:
         self._asked = False
         #: Since when the server has not answered.
         self._lost_at = inf
-        self._probe: Amounts = ()
-        self._count_all = False
+        self._questions: list[_Question] = []
         self.exchanges = 0
         self.failures = 0
         self.last_error: Exception | None = None
@@ -99,7 +117,7 @@ class Courier:
             while True:
                 now = loop.time()
                 until = dialogue.next_at(now, gate.wanted())
-                if until <= now:
+                if until <= now or self._questions:
                     await self._exchange(loop)
                 elif not self._asked:
                     await loop.park_until(self._sleeper, until)
@@ -127,20 +145,49 @@ class Courier:
                 dialogue.hear_reply(reply, sent, loop.time())
 
     async def answer(self, probe: Amounts = (), *, count_all: bool = False) -> Reply:
-        """Return the server's answer to a question."""
-        raise NotImplementedError
+        """
+        Return the server's answer to a question.
+
+        :raises ~anythrottle.StoreError: if it does not answer
+        """
+        if self.gate.refusal is not None:
+            raise self.gate.refusal()
+
+        question = _Question(probe, count_all=count_all)
+        self._questions.append(question)
+        self.ask()
+        try:
+            await question.answered.wait()
+        finally:
+            if question in self._questions:
+                self._questions.remove(question)
+
+        if question.reply is None:
+            assert question.error is not None
+            raise question.error
+
+        return question.reply
 
     async def _exchange(self, loop: EventLoop) -> None:
         """Make one exchange, again until it is answered."""
         dialogue, gate = self.gate.dialogue, self.gate
         deadline = loop.time() + dialogue.deadline
         retry = _FIRST_RETRY
+        asked: _Question | None = None
         while True:
             now = loop.time()
             if dialogue.is_lapsed(now) and dialogue.running:
                 self._lose_lease()
 
-            request = dialogue.request(now, gate.wants(), census=self._census())
+            question = self._questions[0] if self._questions and not dialogue.pending else None
+            request = dialogue.request(
+                now,
+                gate.wants(),
+                census=self._census(),
+                count_all=question is not None and question.count_all,
+                probe=() if question is None else question.probe,
+            )
+            asked = asked or question
             sent = loop.time()
             reply = None
             error: Exception = TimeoutError(f"no answer within {dialogue.deadline:g} seconds")
@@ -153,6 +200,9 @@ class Courier:
             received = loop.time()
             if reply is not None:
                 self._hear_reply(reply, sent, received)
+                if asked is not None and reply.status == "done":
+                    asked.settle(reply, None)
+
                 return
 
             self.failures += 1
@@ -202,7 +252,7 @@ class Courier:
         self._lost_at = now
 
         def refusal() -> Exception:
-            refused = StoreError(f"the store of limiter {name!r} does not answer: {error!r}")
+            refused = StoreError(name, f"it does not answer: {error}")
             refused.__cause__ = error
             return refused
 
@@ -212,6 +262,9 @@ class Courier:
             self.gate.refusal = refusal
 
         self.gate.is_lost = True
+        for question in self._questions:
+            question.settle(None, refusal())
+
         _logger.warning("limiter %r: the store does not answer: %r", name, error)
         self._tell(StoreLost(name, error))
         self._line.serve_anew(now)

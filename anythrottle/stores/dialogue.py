@@ -105,7 +105,7 @@ class Dialogue:
         self.lease = lease
         self.deadline = deadline
         self._fresh = fresh
-        self._text = rules_text(rules)
+        self.text = rules_text(rules)
         self.holds = any(rule.holds for rule in rules)
         self._times_starts = any(rule.kind == "window" for rule in rules)
         #: Slots and what is held are never read ahead.
@@ -163,11 +163,7 @@ class Dialogue:
         self._last_used = lot.grant.amounts
         at = self.clock.latest(now)
         segment = lot.segments[-1] if lot.segments else None
-        if (
-            segment is None
-            or segment.closed
-            or at - segment.first > self._shortest * _SPREAD
-        ):
+        if segment is None or segment.closed or at - segment.first > self._shortest * _SPREAD:
             segment = Segment(at)
             lot.segments.append(segment)
             self._started[lot] = None
@@ -368,7 +364,7 @@ class Dialogue:
             grace = max(grace, min(horizon, shortest / 10), leased)
 
         return Request(
-            rules=self._text,
+            rules=self.text,
             node=self.node,
             number=self.number,
             epoch=self.epoch,

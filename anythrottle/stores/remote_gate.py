@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from math import floor, inf
-from typing import final
+from typing import Protocol, final
 
 from .._limiters.cost import amounts_of
+from .._limiters.line import WaitLine
 from .._limiters.queue import TurnQueue
 from .._limiters.slots import Slots
 from .._limiters.turn import Turn
@@ -21,6 +22,13 @@ from .exchange import Amounts, Micros, Want
 _TOLD_TURNS, _TOLD_RUNS = 2000, 64
 
 
+class Owner(Protocol):
+    """What a gate wants of its store."""
+
+    def ask(self, gate: RemoteGate) -> None:
+        """See to it that the courier looks at once whether an exchange is to be made."""
+
+
 @final
 class RemoteGate:
     """
@@ -33,21 +41,25 @@ class RemoteGate:
     :param slots: the slots that this process holds
     :param queue: the turns in line
     :param dialogue: what is said to the server, and what it has said
-    :param ask: sees to it that the courier looks at once whether an exchange is to be made
+    :param name: the limiter's name
+    :param owner: the store, which sees to it that a courier talks to the server
 
     :ivar refusal: makes the error of whoever would have to wait; ``None`` while the server answers
+    :ivar is_lost: whether the server does not answer
     :ivar open: whether calls pass uncharged that would have to wait
     :ivar askers: the turns that wait for an answer, each with its latest instant, and the number of
         the request that the answer has to follow
     """
 
     __slots__ = (
-        "_ask",
         "_capacities",
+        "_owner",
         "askers",
         "dialogue",
         "holds",
         "holds_charges",
+        "is_lost",
+        "name",
         "open",
         "policies",
         "queue",
@@ -69,20 +81,27 @@ class RemoteGate:
         slots: Slots,
         queue: TurnQueue,
         dialogue: Dialogue,
-        ask: Callable[[], None],
+        name: str,
+        owner: Owner,
     ) -> None:
         self.policies = policies
         self.slots = slots
         self.queue = queue
         self.dialogue = dialogue
-        self._ask = ask
+        self.name = name
+        self._owner = owner
         self.units = tuple(unit_of(policy.unit) for policy in policies)
         self._capacities = tuple(policy.bucket().capacity for policy in policies)
         self.holds_charges = any(policy.holds for policy in policies)
         self.holds = dialogue.holds
         self.refusal: Callable[[], Exception] | None = None
+        self.is_lost = False
         self.open = False
         self.askers: dict[Turn, tuple[float, int]] = {}
+
+    def _ask(self) -> None:
+        """See to it that the courier looks at once whether an exchange is to be made."""
+        self._owner.ask(self)
 
     @property
     def paused_until(self) -> float:
@@ -121,6 +140,23 @@ class RemoteGate:
         self.askers[turn] = (latest, self.dialogue.number)
         self.dialogue.tell_within(self.dialogue.heard_at, 0.0)
         self._ask()
+
+    def hopeless(self, now: float, number: int) -> list[Turn]:
+        """
+        Return the turns that must go sooner than they can, by an answer that has just come.
+
+        :param number: that of the request
+        """
+        due = self.dialogue.clock.when_surely(self.dialogue.due)
+        hopeless: list[Turn] = []
+        for turn, (latest, before) in list(self.askers.items()):
+            if not turn.in_line:
+                del self.askers[turn]
+            elif number > before and (latest <= now or latest < due):
+                del self.askers[turn]
+                hopeless.append(turn)
+
+        return hopeless
 
     def is_stuck(self, amounts: Sequence[int], now: float) -> bool:
         """Return whether a turn cannot go before a call of this process lets something go."""
@@ -229,7 +265,9 @@ class RemoteGate:
 
         # Of the slots, the last one, nobody asks.
         return tuple(
-            PolicyState(policy, quota.remaining, self._in(quota.more, now), self._in(quota.full, now))
+            PolicyState(
+                policy, quota.remaining, self._in(quota.more, now), self._in(quota.full, now)
+            )
             for policy, quota in zip(self.policies, known, strict=False)
         )
 
@@ -242,6 +280,21 @@ class RemoteGate:
         """Return 0 if this process has nothing to remember: the server does. Else infinity."""
         idle = not self.slots.holders and self.dialogue.next_at(now, 0) == inf
         return seconds_until(now, self.paused_until) if idle else inf
+
+    def enter(self, dialogue: Dialogue) -> None:
+        """Begin a dialogue, because the store was entered; what was said before goes with it."""
+        dialogue.take_over(self.dialogue)
+        self.dialogue = dialogue
+        self.refusal = None
+        self.is_lost = self.open = False
+
+    def leave(self, refusal: Callable[[], Exception], line: WaitLine) -> None:
+        """Let nobody pass any more: who waits gets an error."""
+        self.refusal = refusal
+        self.is_lost = self.open = False
+        if self.queue.head is not None:
+            self.dialogue.recall(line.clock.estimate())
+            line.serve_anew(line.clock.estimate())
 
     def wants(self) -> list[Want]:
         """Return what the turns in line want, from the front; of a long line, the first part."""
@@ -273,22 +326,31 @@ class RemoteGate:
         """Note that a turn has joined the line or left it."""
         self._ask()
 
-    def decide(self, now: float) -> Decision:
-        """Return why a turn has to wait, and how long, as far as the server has said."""
+    def decide(self, now: float, due: Micros | None = None) -> Decision:
+        """
+        Return why a turn has to wait, and how long, as far as the server has said.
+
+        :param due: when it is due, if the server was asked; else as the next one to go is
+        """
+        dialogue = self.dialogue
         states = self.quotas(now, here=True)
         binding = max(states, key=lambda s: (s.retry_after, -s.remaining), default=None)
-        wait = self._in(self.dialogue.due, now) if self.dialogue.due else 0.0
+        wait = self._in(max(dialogue.due if due is None else due, 0), now)
+        waits = dialogue.waiting > 0 or self.queue.head is not None
+        if due is not None and waits:
+            wait = max(wait, self._in(dialogue.due, now))
         reason: Reason = "rate"
         if self.paused_until > now:
             reason, wait = "pause", max(wait, self.paused_until - now)
-        elif self.dialogue.lacks_slots():
+        elif dialogue.lacks_slots():
             reason = "concurrency"
-        elif self.dialogue.waiting > 1:
+        elif waits:
             reason = "line"
 
+        allowed = due is not None and wait <= 0 and not waits
         return Decision(
-            allowed=False,
-            reason=reason,
+            allowed=allowed,
+            reason=None if allowed else reason,
             retry_after=wait,
             remaining=None if binding is None else binding.remaining,
             reset_after=0.0 if binding is None else binding.reset_after,
