@@ -29,6 +29,8 @@ class Gate(Protocol):
     """Whether a charge is held while a call runs."""
     holds: bool
     """Whether anything is held while a call runs: a charge, or a slot."""
+    counts_ends: bool
+    """Whether it has to know of each end of a call, even if nobody waits for it."""
     credits: bool
     """Whether it matters since when a turn has been due."""
     slow: bool

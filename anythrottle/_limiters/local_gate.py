@@ -38,6 +38,7 @@ class LocalGate:
         "buckets",
         "capacities",
         "clock",
+        "counts_ends",
         "credits",
         "has_short_way",
         "holds",
@@ -72,6 +73,7 @@ class LocalGate:
         #: The buckets that have to be told what UTC is.
         self.utc_buckets = tuple(bucket for bucket in buckets if goes_by_utc(bucket))
         self.holds_charges = any(policy.holds for policy in policies)
+        self.counts_ends = self.holds_charges
         self.holds = self.slots.bounded or self.holds_charges
         self.credits = any(bucket.uses_since for bucket in buckets)
         self.slow = not all(bucket.quick for bucket in buckets)

@@ -9,7 +9,7 @@ next one, for a quarter of the shortest window at most.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import inf
 from typing import final
@@ -67,6 +67,25 @@ _MOST_AHEAD = 1000
 
 #: How many charges are remembered, should the server forget them.
 _LOGGED = 256
+
+
+@final
+class _Local:
+    """
+    What happened at an instant of the process's own clock, or is to.
+
+    :ivar make: makes of it what the server is told, given that instant by its clock
+    """
+
+    __slots__ = ("instant", "make")
+
+    def __init__(self, instant: float, make: Callable[[Micros], Happening]) -> None:
+        self.instant = instant
+        self.make = make
+
+
+#: What is told even to a server that has forgotten all else.
+_LASTING = (_Local, Resumed, Tightened)
 
 
 @final
@@ -128,9 +147,9 @@ class Dialogue:
         self.heard_at = -inf
         #: The request that has not been answered.
         self.pending: Request | None = None
-        self._outbox: list[Happening] = []
-        #: Pauses, by the process's own clock, which the server has not heard of.
-        self._pauses: list[float | None] = []
+        self._outbox: list[Happening | _Local] = []
+        #: Whether there is a pause, or the end of one, among that.
+        self._pauses = False
         self._started: dict[Lot, None] = {}
         self._received: list[int] = []
         #: How many calls of each kind the server knows to be wanted.
@@ -226,17 +245,16 @@ class Dialogue:
     def penalize(self, amounts: Amounts, now: float) -> None:
         """Note that something is charged that no call was."""
         self.recall(now)
-        at = self.clock.latest(now) if self.clock.known else 0
-        self._tell(Charged(at, amounts, held=False), now, 0.0)
+        self._tell(_Local(now, lambda at: Charged(at, amounts, held=False)), now, 0.0)
 
     def tighten(self, index: int, remaining: int, reset_after: float | None, now: float) -> None:
         """Note a service's figures for one rule."""
         self.recall(now)
-        reset = -1
-        if reset_after is not None and self.clock.known:
-            reset = self.clock.latest(now + reset_after)
-
-        self._tell(Tightened(index, remaining, reset), now, 0.0)
+        if reset_after is None:
+            self._tell(Tightened(index, remaining, -1), now, 0.0)
+        else:
+            reset = now + reset_after
+            self._tell(_Local(reset, lambda at: Tightened(index, remaining, at)), now, 0.0)
 
     @property
     def paused_until(self) -> float:
@@ -246,14 +264,16 @@ class Dialogue:
     def pause(self, until: float) -> None:
         """Note a pause; of overlapping ones, the later end holds."""
         self._paused_here = max(self._paused_here, until)
-        self._pauses.append(until)
+        self._outbox.append(_Local(until, Paused))
+        self._pauses = True
         self._tell_by = -inf
 
     def resume(self, now: float) -> bool:
         """Note the end of any pause; return whether there was one."""
         paused = self.paused_until > now
         self._paused_here = self._paused_there = min(self.paused_until, now)
-        self._pauses.append(None)
+        self._outbox.append(Resumed())
+        self._pauses = True
         self._tell_by = -inf
         return paused
 
@@ -348,6 +368,10 @@ class Dialogue:
             self._return(lot, count, now)
 
         ahead = 0 if leaves else self._adapt_ahead()
+        if self._outbox and not self.clock.known:
+            # First it is to hear what holds for those who wait, for which its clock has to be known.
+            wants, ahead = (), 0
+
         asked = self._asked(wants, ahead, now)
         self._told = {}
         for want in asked:
@@ -390,12 +414,12 @@ class Dialogue:
             return ()
 
         happenings = self._starts()
-        happenings += self._outbox
-        for until in self._pauses:
-            happenings.append(Resumed() if until is None else Paused(self.clock.latest(until)))
-
-        self._pauses.clear()
+        happenings += [
+            each.make(self.clock.latest(each.instant)) if isinstance(each, _Local) else each
+            for each in self._outbox
+        ]
         self._outbox = []
+        self._pauses = False
         self._tell_by = inf
         return tuple(happenings)
 
@@ -530,14 +554,18 @@ class Dialogue:
     def change_loops(self, shift: float) -> None:
         """Go over to a loop whose clock is ahead by ``shift``: nothing is held there."""
         self._paused_here += shift
-        self._pauses = [None if until is None else until + shift for until in self._pauses]
+        self._outbox = [
+            _Local(each.instant + shift, each.make) if isinstance(each, _Local) else each
+            for each in self._outbox
+        ]
         self.lose_all()
 
     def take_over(self, before: Dialogue) -> None:
         """Take over what was said before anybody listened."""
+        self._outbox = [each for each in before._outbox if isinstance(each, _LASTING)]
         self._pauses = before._pauses
         self._paused_here = before._paused_here
-        if self._pauses:
+        if self._outbox:
             self._tell_by = -inf
 
     def is_lapsed(self, now: float) -> bool:
@@ -563,7 +591,7 @@ class Dialogue:
         self.waiting = news.waiting
         for grant in news.grants:
             self._received.append(grant.number)
-            if self.stock.add(grant, self.life, self.clock):
+            if self.stock.add(grant, self.life, self.clock, now):
                 left = self._told.get(grant.amounts, 0) - grant.count
                 if left > 0:
                     self._told[grant.amounts] = left
@@ -587,7 +615,7 @@ class Dialogue:
         self.stock.clear()
         self._received.clear()
         self._told = {}
-        kept = [each for each in self._outbox if isinstance(each, (Charged, Tightened))]
+        kept = [each for each in self._outbox if isinstance(each, _LASTING)]
         self._outbox = [
             Remembered(index, amount, int(receipt))
             for index, log in enumerate(self._logs)
@@ -615,7 +643,7 @@ class Dialogue:
             soon = 0.0 if self.waiting else self._shortest * _REPORT / _MICRO
             self._tell(GivenBack(amounts, lot.grant.receipts), now, soon)
 
-    def _tell(self, happening: Happening, now: float, within: float) -> None:
+    def _tell(self, happening: Happening | _Local, now: float, within: float) -> None:
         self._outbox.append(happening)
         self.tell_within(now, within)
 

@@ -55,6 +55,7 @@ class RemoteGate:
         "_capacities",
         "_owner",
         "askers",
+        "counts_ends",
         "dialogue",
         "holds",
         "holds_charges",
@@ -93,7 +94,7 @@ class RemoteGate:
         self.units = tuple(unit_of(policy.unit) for policy in policies)
         self._capacities = tuple(policy.bucket().capacity for policy in policies)
         self.holds_charges = any(policy.holds for policy in policies)
-        self.holds = dialogue.holds
+        self.counts_ends = self.holds = dialogue.holds
         self.refusal: Callable[[], Exception] | None = None
         self.is_lost = False
         self.open = False
@@ -147,7 +148,9 @@ class RemoteGate:
 
         :param number: that of the request
         """
+        # What is in stock may be due sooner than the next grant.
         due = self.dialogue.clock.when_surely(self.dialogue.due)
+        due = now if self.dialogue.stock.total else due
         hopeless: list[Turn] = []
         for turn, (latest, before) in list(self.askers.items()):
             if not turn.in_line:
@@ -259,16 +262,22 @@ class RemoteGate:
             self._ask()
 
     def quotas(self, now: float, *, here: bool) -> tuple[PolicyState, ...]:
-        known = self.dialogue.quotas
-        if not known:
+        dialogue = self.dialogue
+        if not dialogue.quotas:
             return tuple(PolicyState(p, floor(p.limit), 0.0, 0.0) for p in self.policies)
 
         # Of the slots, the last one, nobody asks.
         return tuple(
             PolicyState(
-                policy, quota.remaining, self._in(quota.more, now), self._in(quota.full, now)
+                policy,
+                # What is in stock was taken from the server, but by nobody yet.
+                quota.remaining + dialogue.stock.amount(index),
+                self._in(quota.more, now),
+                self._in(quota.full, now),
             )
-            for policy, quota in zip(self.policies, known, strict=False)
+            for index, (policy, quota) in enumerate(
+                zip(self.policies, dialogue.quotas, strict=False)
+            )
         )
 
     def change_loops(self, shift: float) -> None:

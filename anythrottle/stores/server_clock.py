@@ -74,7 +74,7 @@ class ServerClock:
         if server >= NEVER:
             return inf
 
-        instant = (server + 1 - self._low) / _MICRO
+        instant = (server - self._low) / _MICRO
         return instant + DRIFT * 1.001 * abs(instant - self._at)
 
     def still_before(self, server: Micros) -> float:

@@ -10,6 +10,10 @@ from .exchange import Amounts, Grant, Micros
 from .server_clock import ServerClock
 
 
+#: By how much sums of floats may differ, in seconds: less than the server's clock resolves.
+_ROUNDING = 5e-7
+
+
 @final
 class Segment:
     """
@@ -71,7 +75,7 @@ class Stock:
         #: Those above it that have come.
         self._seen: set[int] = set()
 
-    def add(self, grant: Grant, life: int, clock: ServerClock) -> bool:
+    def add(self, grant: Grant, life: int, clock: ServerClock, now: float) -> bool:
         """Put a grant in stock, unless it has come before; return whether it is new."""
         number = grant.number
         if number <= self._floor or number in self._seen:
@@ -81,6 +85,10 @@ class Stock:
         # Not before the latest instant at which it may be due, nor after the earliest at which it
         # may be over.
         ready = clock.when_surely(grant.due)
+        if ready - now < _ROUNDING:
+            # It was due when the server has sent it.
+            ready = min(ready, now)
+
         until = clock.still_before(grant.due + grant.grace)
         lots = self._lots.setdefault(grant.amounts, deque())
         lots.append(Lot(grant, life, ready, until))
@@ -96,6 +104,10 @@ class Stock:
     def count(self, amounts: Amounts) -> int:
         """Return for how many calls of a kind there is something in stock."""
         return sum(lot.left for lot in self._lots.get(amounts, ()))
+
+    def amount(self, index: int) -> int:
+        """Return how much of one rule there is in stock."""
+        return sum(lot.left * lot.grant.amounts[index] for lot in self._all())
 
     def first(self, amounts: Amounts, now: float) -> Lot | None:
         """Return the lot that a call of a kind would use: the first one that is not over."""
