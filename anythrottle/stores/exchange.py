@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
+from urllib.parse import quote
 
 #: An instant of the server's clock, or a duration, in whole microseconds.
 Micros: TypeAlias = int
@@ -46,7 +47,8 @@ class Rule:
     unit: str
 
     def __str__(self) -> str:
-        return f"{self.kind}:{self.limit:.17g}:{self.window}:{self.extra:.17g}:{self.unit}"
+        unit = quote(self.unit, safe="")
+        return f"{self.kind}:{self.limit:.17g}:{self.window}:{self.extra:.17g}:{unit}"
 
     @property
     def holds(self) -> bool:
