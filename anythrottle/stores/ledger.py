@@ -51,6 +51,10 @@ STAND_IN: Micros = 50_000
 STAGGER: Micros = 5_000
 
 
+#: How often rules are asked for an instant to which all agree.
+PASSES = 8
+
+
 @final
 @dataclass(slots=True)
 class Node:
@@ -90,6 +94,8 @@ class Ledger:
     :ivar nodes: the processes that are alive
     :ivar queue: those that wait, the next one first
     :ivar last: the latest instant that was granted
+    :ivar due_since: since when the next call has been due, or will be; :data:`.NEVER` if nobody
+        waits, or for the end of a call
     :ivar granted: the number of the latest grant
     :ivar watcher: who comes again first, and when; empty for nobody
     """
@@ -108,6 +114,7 @@ class Ledger:
         # Whoever knew a former state has made grants that may start yet, or be told of.
         self.held_back_until = now + request.hold_back if request.epoch else 0
         self.last: Micros = 0
+        self.due_since: Micros = NEVER
         self.granted = 0
         self.watcher = ""
         self.watch_at: Micros = NEVER
@@ -130,13 +137,14 @@ class Ledger:
             self._begin(request, now)
             node = None
 
+        if node is not None and request.number < node.number:
+            return Reply("stale", self._news(now)), []
+
         status: Status = "done"
         if request.epoch and request.epoch != self.epoch:
             status = "lost"
         elif node is None and request.holds:
             status = "buried"
-        elif node is not None and request.number < node.number:
-            return Reply("stale", self._news(now)), []
 
         if node is None:
             node = Node(0, 0, held=[0] * len(self.rules))
@@ -272,11 +280,15 @@ class Ledger:
         """
         granted: dict[str, list[Grant]] = {}
         turns = len(self.queue)
+        # What held the next call up until then is credited to no call.
+        self.due_since = min(self.due_since, now)
         while self.queue:
             name = self.queue[0]
             node = self.nodes[name]
             want = node.wants[0]
-            since, instant = self._earliest(want.amounts, node, now)
+            since = max(node.came, self.due_since)
+            since, instant = self._earliest(want.amounts, node, since, now)
+            self.due_since = since
             if instant > now + node.horizon:
                 return granted, instant
 
@@ -295,28 +307,41 @@ class Ledger:
             if node.wants:
                 self.queue.append(name)
 
+        self.due_since = NEVER
         return granted, NEVER
 
-    def _earliest(self, amounts: Amounts, node: Node, now: Micros) -> tuple[Micros, Micros]:
-        """Return since when a call has been due, or will be, and the instant that it can have."""
-        since = self._agreed(
-            amounts, max(node.came, self.paused_until, self.held_back_until), node, buckets=True
-        )
+    def _earliest(
+        self, amounts: Amounts, node: Node, since: Micros, now: Micros
+    ) -> tuple[Micros, Micros]:
+        """
+        Return since when a call has been due, or will be, and the instant that it can have.
+
+        :param since: before which it could not go for other reasons
+        """
+        since = max(since, self.paused_until, self.held_back_until)
+        since = self._agreed(amounts, since, node, buckets=True)
         if since == NEVER:
             return NEVER, NEVER
 
         return since, self._agreed(amounts, max(since, now, self.last), node, buckets=False)
 
     def _agreed(self, amounts: Amounts, instant: Micros, node: Node, *, buckets: bool) -> Micros:
-        """Return the first instant, not before another one, to which all rules agree."""
-        while True:
+        """
+        Return the first instant, not before another one, to which all rules agree.
+
+        Only the edges of fixed windows may make an instant unfit that was fit before. Those that
+        leave no room between them are not waited for.
+        """
+        for _ in range(PASSES):
             before = instant
             for rule, amount in zip(self.rules, amounts, strict=True):
                 if amount and instant < NEVER and (buckets or not isinstance(rule, BucketState)):
                     instant = rule.earliest(amount, instant, node.grace)
 
             if instant in (before, NEVER):
-                return instant
+                break
+
+        return instant
 
     def _fits(self, amounts: Amounts, since: Micros, instant: Micros) -> int:
         """Return how many calls, alike, may go at an instant: at least one may."""
@@ -356,7 +381,7 @@ class Ledger:
         told = [name for name in granted if name != caller]
         if self.queue:
             horizon = self.nodes[self.queue[0]].horizon
-            come = max(min(due, self._first_death()) - horizon // 2, now + 1)
+            come = self._first_death() if due == NEVER else max(due - horizon // 2, now + 1)
             overdue = now > self.watch_at + STAND_IN + horizon
             gone = self.watcher not in self.queue or overdue
             if caller in self.queue and (gone or self.watcher == caller or come < self.watch_at):
@@ -381,7 +406,9 @@ class Ledger:
         ]
 
     def _first_death(self) -> Micros:
-        return min(node.lease for node in self.nodes.values()) + 1
+        """Return when what a process holds is let go for it, should it say nothing more."""
+        leases = [node.lease + 1 for node in self.nodes.values() if any(node.held)]
+        return min(leases, default=NEVER)
 
     def _come(self, name: str, due: Micros) -> Micros:
         """Return when a process shall come again."""
@@ -418,8 +445,7 @@ class Ledger:
 
         probed = 0
         if request.probe:
-            asker = replace(node, came=now, grace=0)
-            probed = self._earliest(request.probe, asker, now)[1]
+            probed = self._earliest(request.probe, replace(node, grace=0), now, now)[1]
 
         return Reply(status, news, quotas, census, probed)
 

@@ -422,7 +422,7 @@ class FixedState(RuleState):
         if instant < self.end:
             return 0
 
-        return max((instant - self._edge(2)) // self.window + 2, 1)
+        return (instant - self._edge(2)) // self.window + 2
 
     def _end_at(self, instant: Micros) -> Micros:
         """Return the end of the window that is under way at an instant, 0 if there is none."""
