@@ -12,7 +12,8 @@ be run with thousands of processes in virtual time; the scripts are its twin.
    granted to them in turn, each an equal part; what others than the caller get is pushed to them.
 3. One of them, the watcher, comes again when the next grant is near. The others stand in for it,
    one after the other, should it not come.
-4. A process that is silent for its lease is dead. What it holds counts from then on.
+4. A process that is silent for its lease is dead. What it holds counts from then on. One that does
+   not even acknowledge what it was granted loses its place in the queue before that.
 """
 
 from __future__ import annotations
@@ -151,6 +152,7 @@ class Ledger:
             self.nodes[request.node] = node
 
         recall = self._note(node, request, now, status)
+        self._pass_over_silent(request.node, now)
         for rule in self.rules:
             rule.forget(now)
 
@@ -178,6 +180,15 @@ class Ledger:
             for rule, held in zip(self.rules, node.held, strict=True):
                 if held:
                     rule.count(held, now)
+
+    def _pass_over_silent(self, caller: str, now: Micros) -> None:
+        """Let those wait no more that surely have not noticed what they were granted."""
+        for name in self.queue.copy():
+            node = self.nodes[name]
+            if name != caller and node.inbox:
+                first = node.inbox[0]
+                if now > first.due + first.grace + node.horizon + STAND_IN:
+                    self._want(name, node, [], now)
 
     def _note(self, node: Node, request: Request, now: Micros, status: Status) -> bool | None:
         """
