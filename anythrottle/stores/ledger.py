@@ -63,6 +63,7 @@ class Node:
     A process, as the server knows it.
 
     :ivar number: the number of its latest request
+    :ivar buried: the number of the request that it was told so by, -1 for none
     :ivar lease: until when it is alive, if it says nothing more
     :ivar grace: for how long its grants shall be valid
     :ivar horizon: how far ahead they may reach
@@ -75,6 +76,7 @@ class Node:
 
     number: int
     lease: Micros
+    buried: int = -1
     grace: Micros = 0
     horizon: Micros = 0
     came: Micros = 0
@@ -144,12 +146,15 @@ class Ledger:
         status: Status = "done"
         if request.epoch and request.epoch != self.epoch:
             status = "lost"
-        elif node is None and request.holds:
+        elif request.holds if node is None else request.number == node.buried:
             status = "buried"
 
         if node is None:
             node = Node(0, 0, held=[0] * len(self.rules))
             self.nodes[request.node] = node
+
+        if status == "buried":
+            node.buried = request.number
 
         recall = self._note(node, request, now, status)
         self._pass_over_silent(request.node, now)
