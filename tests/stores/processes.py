@@ -136,9 +136,11 @@ class Process:
     running: list[Call] = field(default_factory=list[Call])
     #: For each rule: the amounts that were charged, with their receipts.
     log: list[tuple[int, int, Micros]] = field(default_factory=list[tuple[int, int, Micros]])
-    #: When it has said something last that was answered, so that its lease is known.
+    #: When it first sent the request that it repeats, and the latest one that was answered.
     sent_at: Micros = ORIGIN
-    answered: int = 0
+    renewed_at: Micros = ORIGIN
+    #: Older news are of before it was buried, maybe.
+    news_from: Micros = 0
     buried: int = 0
 
     def request(self, now: Micros) -> Request:
@@ -180,8 +182,11 @@ class Process:
         if outstanding is None or request.number != outstanding.number or reply.status == "stale":
             return
 
-        self.answered += 1
+        if not self.leased(now):
+            self.news_from = reply.news.now
+
         self.outstanding = None
+        self.renewed_at = self.sent_at
         self.to_acknowledge = [n for n in self.to_acknowledge if n not in request.received]
         if reply.status == "lost":
             self.restore(reply.news.epoch, now)
@@ -191,8 +196,8 @@ class Process:
         self.epoch = reply.news.epoch
         self.on_news(reply.news)
 
-    def on_push(self, push: Push) -> None:
-        if push.news.epoch != self.epoch:
+    def on_push(self, push: Push, now: Micros) -> None:
+        if push.news.epoch != self.epoch or push.news.now < self.news_from or not self.leased(now):
             return
 
         if push.node:
@@ -222,6 +227,7 @@ class Process:
             turn.amounts in self.line
             and turn.due <= now <= turn.due + turn.grace
             and now >= self.paused_until
+            and (self.leased(now) or not any(self.held_by(turn.amounts)))
         )
 
     def start(self, turn: Turn, now: Micros, *, late: Micros = 0, told: bool = True) -> Call:
@@ -273,8 +279,9 @@ class Process:
     def holding(self) -> Amounts:
         """Return what it believes to hold."""
         held = [0] * len(self.rules)
-        for holder in (*self.running, *self.turns):
-            for index, amount in enumerate(self.held_by(holder.amounts)):
+        amounts = [call.amounts for call in self.running] + [turn.amounts for turn in self.turns]
+        for each in amounts:
+            for index, amount in enumerate(self.held_by(each)):
                 held[index] += amount
 
         return tuple(held)
@@ -302,6 +309,10 @@ class Process:
         if any(self.holding()):
             self.happenings.append(Held(self.holding()))
 
+    def leased(self, now: Micros) -> bool:
+        """Return whether the server cannot have buried it."""
+        return now <= self.renewed_at + self.lease
+
     def lose_what_is_held(self, now: Micros) -> None:
         """What it held was taken from it: its calls end, and it has nothing of that to tell."""
         self.buried += 1
@@ -313,7 +324,8 @@ class Process:
         self.happenings = [
             happening
             for happening in self.happenings
-            if not isinstance(happening, Ended | GivenBack)
+            if not isinstance(happening, Ended)
+            and not (isinstance(happening, GivenBack) and any(self.held_by(happening.amounts)))
         ]
 
 
