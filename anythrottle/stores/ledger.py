@@ -134,14 +134,15 @@ class Ledger:
         if request.expires and now > request.expires:
             return Reply("stale", self._news(now)), []
 
+        node = self.nodes.get(request.node)
+        if node is not None and request.number < node.number:
+            return Reply("stale", self._news(now)), []
+
         self._bury_dead(now)
         node = self.nodes.get(request.node)
         if self._was_set_back(request, node):
             self._begin(request, now)
             node = None
-
-        if node is not None and request.number < node.number:
-            return Reply("stale", self._news(now)), []
 
         status: Status = "done"
         if request.epoch and request.epoch != self.epoch:
@@ -170,10 +171,10 @@ class Ledger:
 
     def _was_set_back(self, request: Request, node: Node | None) -> bool:
         """Return whether the state is an older one, from before the latest request of a process."""
-        if request.epoch != self.epoch:
+        if request.epoch != self.epoch or not request.alive:
             return False
 
-        return request.alive if node is None else request.number > node.number + 1
+        return node is None or request.number > node.number + 1
 
     def _bury_dead(self, now: Micros) -> None:
         """Drop the processes whose leases are over; what they held counts from now on."""

@@ -123,6 +123,8 @@ class Process:
     horizon: Micros = 0
     lease: Micros = 30 * SECOND
     hold_back: Micros = 2 * SECOND
+    #: For how long a request is worth being carried out.
+    patience: Micros = SECOND // 4
     number: int = 0
     epoch: str = ""
     outstanding: Request | None = None
@@ -161,11 +163,14 @@ class Process:
             else:
                 wanted.append(amounts)
 
+        expires = now + self.patience
         self.outstanding = make_request(
             self.rules,
             self.name,
             self.number,
             epoch=self.epoch,
+            expires=expires,
+            alive=bool(self.epoch) and expires <= self.renewed_at + self.lease,
             grace=self.grace,
             horizon=self.horizon,
             lease=self.lease,

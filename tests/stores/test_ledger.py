@@ -38,8 +38,6 @@ from tests.stores.processes import (
     window,
 )
 
-LEASE = 4 * SECOND
-
 
 @dataclass
 class World:
@@ -57,33 +55,43 @@ class World:
     calls: list[Call] = field(default_factory=list[Call])
 
     def __post_init__(self) -> None:
+        # A short one is over now and then, before its process has been heard.
+        self.lease = self.random.choice([SECOND // 2, 4 * SECOND])
         for number in range(self.random.randint(1, 4)):
             self.join(f"p{number}")
 
     def join(self, name: str) -> None:
-        grace = self.random.choice([0, 1, 1000, 50_000])
+        grace = self.random.choice([0, 50_000, 300_000])
         horizon = self.random.choice([0, 0, 5000, 100_000])
         if any(rule.holds for rule in self.rules):
             horizon = 0
 
-        process = Process(name, self.rules, grace, horizon, lease=LEASE, renewed_at=self.now)
+        process = Process(name, self.rules, grace, horizon, lease=self.lease, renewed_at=self.now)
         self.processes.append(process)
 
     def step(self) -> None:
         actions = [
-            *[self.pass_by, self.send, self.deliver_request, self.deliver_reply] * 3,
-            *[self.deliver_push, self.start] * 3,
-            *[self.ask, self.end, self.give_back],
+            *[self.pass_by, self.talk, self.start] * 4,
+            *[self.send, self.deliver_request, self.deliver_reply, self.deliver_push] * 2,
+            *[self.ask, self.ask, self.end, self.end, self.end],
         ]
         self.random.choice(actions)()
-        if self.random.random() < 0.01:
-            self.random.choice([self.die, self.cancel, self.tighten, self.penalize])()
+        if self.random.random() < 0.02:
+            rare = [
+                self.die,
+                self.cancel,
+                self.tighten,
+                self.penalize,
+                self.give_back,
+                self.give_back,
+            ]
+            self.random.choice(rare)()
 
     def some(self) -> Process:
         return self.random.choice(self.processes)
 
     def pass_by(self) -> None:
-        self.let_pass(self.random.choice([0, 1, 100, 10_000, 100_000, 300_000]))
+        self.let_pass(self.random.choice([0, 1, 100, 5000, 20_000, 100_000]))
 
     def let_pass(self, micros: int) -> None:
         until = self.now + micros
@@ -107,6 +115,14 @@ class World:
             self.replies.append((process, request, reply))
             self.pushes += pushes
 
+    def talk(self) -> None:
+        """Let a process exchange without any delay or loss."""
+        process = self.some()
+        request = process.request(self.now)
+        reply, pushes = self.exchange(request)
+        process.on_reply(request, reply, self.now)
+        self.pushes += pushes
+
     def exchange(self, request: Request) -> tuple[Reply, list[Push]]:
         if self.ledger is None:
             self.ledger = Ledger(request, self.now)
@@ -129,8 +145,7 @@ class World:
 
     def start(self) -> None:
         process = self.some()
-        turns = [turn for turn in process.turns if process.may_start(turn, self.now)]
-        if turns:
+        while turns := [turn for turn in process.turns if process.may_start(turn, self.now)]:
             late = self.random.choice([0, 0, 10, 100_000])
             told = self.random.random() < 0.7
             turn = self.random.choice(turns)
@@ -148,7 +163,10 @@ class World:
             process.end(call, self.now, late=self.random.choice([0, 0, 10]))
 
     def give_back(self) -> None:
-        self.some().give_back(self.random.choice([1, 9]))
+        process = self.some()
+        process.give_back(self.random.choice([1, 9]))
+        # Those that cannot start any more stand first.
+        process.turns.sort(key=lambda turn: turn.due)
 
     def cancel(self) -> None:
         self.some().line.clear()
@@ -227,11 +245,11 @@ SETS = [
 
 @pytest.mark.parametrize("rules", SETS)
 class TestWhateverBecomesOfMessages:
-    @examples(60)
+    @examples(40)
     @given(st.integers(0, 2**32))
     def test_no_window_holds_more_than_its_limit(self, rules: list[Rule], seed: int) -> None:
         world = World(tuple(rules), Random(seed))  # noqa: S311 - to be the same each time
-        for _ in range(400):
+        for _ in range(700):
             world.step()
             for index, rule in enumerate(rules):
                 if rule.kind == "slots":
