@@ -193,7 +193,7 @@ class Ledger:
             node = self.nodes[name]
             if name != caller and node.inbox:
                 first = node.inbox[0]
-                if now > first.due + first.grace + node.horizon + STAND_IN:
+                if now > first.due + first.grace + 2 * node.horizon + STAND_IN:
                     self._want(name, node, [], now)
 
     def _note(self, node: Node, request: Request, now: Micros, status: Status) -> bool | None:
