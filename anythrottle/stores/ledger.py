@@ -50,6 +50,13 @@ STAND_IN: Micros = 50_000
 #: How much later the next one comes, at least.
 STAGGER: Micros = 5_000
 
+#: After how many grants an exchange ends; the watcher comes at once for what is due yet.
+MOST_GRANTS = 100
+
+#: How often all rules are asked for an instant to which each of them agrees. Two fixed windows, of
+#: which one always ends within the other's grace, never agree.
+MOST_ROUNDS = 50
+
 
 @final
 @dataclass(slots=True)
@@ -162,7 +169,8 @@ class Ledger:
 
     def _bury_dead(self, now: Micros) -> None:
         """Drop the processes whose leases are over; what they held counts from now on."""
-        for name in [name for name, node in self.nodes.items() if node.lease < now]:
+        dead = sorted((node.lease, name) for name, node in self.nodes.items() if node.lease < now)
+        for _, name in dead:
             node = self.nodes.pop(name)
             if node.wants:
                 self.queue.remove(name)
@@ -251,8 +259,9 @@ class Ledger:
                 self._hold(node, index, -min(amount, node.held[index]))
             case Ended(at):
                 part = min(amount, node.held[index])
-                node.held[index] -= part
-                rule.count(part, at)
+                if part:
+                    node.held[index] -= part
+                    rule.count(part, at)
             case Charged(at, _, held) if not (held and rule.holds):
                 rule.charge_now(amount, at, now)
             case Charged() | Held():
@@ -271,13 +280,13 @@ class Ledger:
         :return: what was granted to whom, and when the next process is due
         """
         granted: dict[str, list[Grant]] = {}
-        turns = len(self.queue)
+        turns, made = len(self.queue), 0
         while self.queue:
             name = self.queue[0]
             node = self.nodes[name]
             want = node.wants[0]
             since, instant = self._earliest(want.amounts, node, now)
-            if instant > now + node.horizon:
+            if instant > now + node.horizon or made == MOST_GRANTS:
                 return granted, instant
 
             there = self._fits(want.amounts, since, instant)
@@ -286,6 +295,7 @@ class Ledger:
             count = min(part, want.count)
             grant = self._grant(node, want.amounts, count, since, instant)
             granted.setdefault(name, []).append(grant)
+            made += 1
             if count < want.count:
                 node.wants[0] = Want(want.amounts, want.count - count)
             else:
@@ -309,7 +319,7 @@ class Ledger:
 
     def _agreed(self, amounts: Amounts, instant: Micros, node: Node, *, buckets: bool) -> Micros:
         """Return the first instant, not before another one, to which all rules agree."""
-        while True:
+        for _ in range(MOST_ROUNDS):
             before = instant
             for rule, amount in zip(self.rules, amounts, strict=True):
                 if amount and instant < NEVER and (buckets or not isinstance(rule, BucketState)):
@@ -317,6 +327,8 @@ class Ledger:
 
             if instant in (before, NEVER):
                 return instant
+
+        return NEVER
 
     def _fits(self, amounts: Amounts, since: Micros, instant: Micros) -> int:
         """Return how many calls, alike, may go at an instant: at least one may."""

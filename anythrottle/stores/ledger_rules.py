@@ -181,6 +181,9 @@ class WindowState(RuleState):
         if len(self.entries) >= EXACT_ENTRIES:
             end += -end % self.grain
 
+        if not amount:
+            return end
+
         index = bisect_left(self.entries, (end, 0))
         if index < len(self.entries) and self.entries[index][0] == end:
             self.entries[index] = (end, self.entries[index][1] + amount)
@@ -320,7 +323,7 @@ class BucketState(RuleState):
         return self.extra
 
     def _due(self, amount: float) -> Micros:
-        return self.at + ceil((amount - self.level) / self.limit * self.window)
+        return min(self.at + ceil((amount - self.level) / self.limit * self.window), NEVER)
 
     def _level_at(self, instant: Micros) -> float:
         if instant <= self.at:
