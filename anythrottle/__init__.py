@@ -60,8 +60,8 @@ else:
             "_engine.throttler": "Throttler",
             "_engine.throttler_statistics": "ThrottlerStatistics",
             "_errors": (
-                "AnythrottleError CostTooHigh JobInterrupted LeaseLost LimitExceeded PolicyConflict "
-                "SourceInterrupted StoreError ThrottleException"
+                "AnythrottleError CostTooHigh JobInterrupted LeaseLost LimitExceeded "
+                "PolicyConflict SourceInterrupted StoreError ThrottleException"
             ),
             "_events": (
                 "Abandoned Ended Failed Finished Granted Paused Reconfigured Refused Resumed "
