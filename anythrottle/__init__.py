@@ -15,8 +15,11 @@ if TYPE_CHECKING:
         AnythrottleError,
         CostTooHigh,
         JobInterrupted,
+        LeaseLost,
         LimitExceeded,
+        PolicyConflict,
         SourceInterrupted,
+        StoreError,
         ThrottleException,
     )
     from ._events import (
@@ -57,8 +60,8 @@ else:
             "_engine.throttler": "Throttler",
             "_engine.throttler_statistics": "ThrottlerStatistics",
             "_errors": (
-                "AnythrottleError CostTooHigh JobInterrupted LimitExceeded SourceInterrupted "
-                "ThrottleException"
+                "AnythrottleError CostTooHigh JobInterrupted LeaseLost LimitExceeded "
+                "PolicyConflict SourceInterrupted StoreError ThrottleException"
             ),
             "_events": (
                 "Abandoned Ended Failed Finished Granted Paused Reconfigured Refused Resumed "
@@ -111,9 +114,11 @@ __all__ = (
     "Granted",
     "JobInterrupted",
     "KeyedLimiter",
+    "LeaseLost",
     "LimitExceeded",
     "Outcome",
     "Paused",
+    "PolicyConflict",
     "PolicyState",
     "RateLimiter",
     "RateLimiterStatistics",
@@ -124,6 +129,7 @@ __all__ = (
     "Settled",
     "SourceInterrupted",
     "Started",
+    "StoreError",
     "ThrottleException",
     "Throttled",
     "Throttler",

@@ -9,6 +9,9 @@ Their tree::
           +-- CostTooHigh          (also ValueError)
           +-- JobInterrupted
           +-- SourceInterrupted
+          +-- StoreError
+          |    +-- PolicyConflict
+          |    +-- LeaseLost
           +-- ThrottleException    the signal that a job raises
 
 Wrong arguments are plain ``ValueError`` and ``TypeError``. Each error keeps its fields in
@@ -146,6 +149,69 @@ class SourceInterrupted(AnythrottleError):
         return (
             f"{_described(self.source)} was cut off inside its own step and has ended there, "
             f"perhaps early; feed jobs through a memory object stream where a run must be resumable"
+        )
+
+
+class StoreError(AnythrottleError):
+    """
+    Raised if the server of a shared limiter did not answer, or refused what was asked.
+
+    What was raised by its client library is the ``__cause__``.
+
+    :ivar name: the name of the limiter
+    :ivar reason: what went wrong, and what to do about it
+
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the store does not serve limiter {self.name!r}: {self.reason}"
+
+
+class PolicyConflict(StoreError):
+    """
+    Raised if other processes use the name of a shared limiter with other policies.
+
+    :ivar name: the name of the limiter
+    :ivar ours: the policies of this process
+    :ivar theirs: the policies of the others
+
+    """
+
+    def __init__(self, name: str, ours: str, theirs: str) -> None:
+        super().__init__(name, f"its policies are {theirs} elsewhere, and {ours} here")
+        # Not what the base was given: an error is made anew from what is in there.
+        self.args = (name, ours, theirs)
+        self.ours = ours
+        self.theirs = theirs
+
+    def __str__(self) -> str:
+        return (
+            f"limiter {self.name!r} is in use with other policies: {self.theirs} there, "
+            f"{self.ours} here; take the same in all processes, or another name"
+        )
+
+
+class LeaseLost(StoreError):
+    """
+    Raised if a process was silent for too long, so that others may have got what its call held.
+
+    :ivar name: the name of the limiter
+
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, "what the call held was taken from it")
+        self.args = (name,)
+
+    def __str__(self) -> str:
+        return (
+            f"limiter {self.name!r} was not heard of in time, and others may have what the call "
+            f"held: do not block the event loop, or take a longer lease_timeout"
         )
 
 

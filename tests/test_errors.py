@@ -17,8 +17,11 @@ from anythrottle import (
     CostTooHigh,
     Decision,
     JobInterrupted,
+    LeaseLost,
     LimitExceeded,
+    PolicyConflict,
     SourceInterrupted,
+    StoreError,
     ThrottleException,
     WindowTokenBucket,
 )
@@ -66,6 +69,27 @@ ERRORS: list[tuple[AnythrottleError, dict[str, object], str]] = [
         (
             "the source was cut off inside its own step and has ended there, perhaps early; "
             "feed jobs through a memory object stream where a run must be resumable"
+        ),
+    ),
+    (
+        StoreError("api", "no connection to the server: see that it runs"),
+        {"name": "api", "reason": "no connection to the server: see that it runs"},
+        "the store does not serve limiter 'api': no connection to the server: see that it runs",
+    ),
+    (
+        PolicyConflict("api", "window:20", "window:30"),
+        {"name": "api", "ours": "window:20", "theirs": "window:30"},
+        (
+            "limiter 'api' is in use with other policies: window:30 there, window:20 here; "
+            "take the same in all processes, or another name"
+        ),
+    ),
+    (
+        LeaseLost("api"),
+        {"name": "api"},
+        (
+            "limiter 'api' was not heard of in time, and others may have what the call held: "
+            "do not block the event loop, or take a longer lease_timeout"
         ),
     ),
     (ThrottleException(), {"task": None, "retry_after": None}, "throttled"),
@@ -125,6 +149,8 @@ class TestTree:
     def test_what_they_also_are(self) -> None:
         assert issubclass(LimitExceeded, anyio.WouldBlock)
         assert issubclass(CostTooHigh, ValueError)
+        assert issubclass(PolicyConflict, StoreError)
+        assert issubclass(LeaseLost, StoreError)
 
 
 class TestThrottleException:
