@@ -8,6 +8,7 @@ from itertools import count
 
 import pytest
 
+from anythrottle.stores import ledger_rules
 from anythrottle.stores.exchange import (
     Amounts,
     Charged,
@@ -36,7 +37,7 @@ SECOND = 1_000_000
 BEGINNING = 1_796_000_000 * SECOND
 
 #: How many walks are made on each server with each set of rules, and of how many steps.
-WALKS = int(os.environ.get("ANYTHROTTLE_WALKS", "2"))
+WALKS = int(os.environ.get("ANYTHROTTLE_WALKS", "1"))
 STEPS = 120
 
 #: Sets of rules, and the most that a call is charged by each rule.
@@ -109,6 +110,7 @@ class Walk:
         self.names = count()
         # Some walks are dense, so that much is remembered at once.
         self.pace = self.random.choice([1, 30, 1000])
+        self.eventfulness = self.random.choice([0.0, 0.1, 0.5])
         self.wildness = self.random.choice([0.0, 0.02, 0.1])
 
     def chance(self, probability: float) -> bool:
@@ -181,6 +183,9 @@ class Walk:
 
     def amounts(self) -> Amounts:
         amounts = tuple(self.random.randint(self.chance(0.9), most) for most in self.most)
+        if self.chance(0.02):
+            return tuple(amount * 10 for amount in amounts)
+
         return amounts if any(amounts) else self.most
 
     def wants(self) -> tuple[Want, ...]:
@@ -215,7 +220,7 @@ class Walk:
             elif self.chance(0.9):
                 yield Ended(self.now - draw(2000), grant.amounts)
 
-        if self.chance(0.1):
+        while self.chance(self.eventfulness):
             yield self.event()
 
     def event(self) -> Happening:
@@ -250,10 +255,14 @@ class Walk:
 NAMES = [f"node{i}" for i in range(40)]
 
 
-@pytest.fixture
-def twins(server: Server, request: pytest.FixtureRequest) -> Iterator[Twins]:
+@pytest.fixture(params=[None, 12], ids=["exact", "merged"])
+def twins(
+    server: Server, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Twins]:
+    exact = request.param or ledger_rules.EXACT_ENTRIES
+    monkeypatch.setattr(ledger_rules, "EXACT_ENTRIES", exact)
     server.flush()
-    twins = Twins(server.port, "test:api", NAMES)
+    twins = Twins(server.port, "test:api", NAMES, exact)
     yield twins
     twins.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import NamedTuple
 
+from anythrottle.stores import ledger_rules
 from anythrottle.stores.exchange import Push, Reply, Request, push_of, reply_of, request_args
 from anythrottle.stores.ledger import Ledger
 from anythrottle.stores.lua import script
@@ -14,6 +15,9 @@ from tests.stores.plain_client import PlainClient
 SCRIPT = "local function clock_of_test() return {0, table.remove(ARGV)} end\n" + script().replace(
     "redis.call('TIME')", "clock_of_test()"
 )
+
+#: How many entries a window remembers one by one, as the ledger has it.
+EXACT = f"EXACT_ENTRIES = {ledger_rules.EXACT_ENTRIES}\n"
 
 #: What the limiter's key is followed by.
 PARTS = ("", ":n", ":q", ":a", *(f":w{i}" for i in range(4)))
@@ -33,15 +37,19 @@ class Twins:
     :param port: the server's
     :param name: the limiter's
     :param nodes: the processes that there may be
+    :param exact: how many entries a window shall remember one by one; the ledger must be told too
 
     """
 
-    def __init__(self, port: int, name: str, nodes: list[str]) -> None:
+    def __init__(self, port: int, name: str, nodes: list[str], exact: int) -> None:
         self.key = f"{{{name}}}"
         self.ledger: Ledger | None = None
+        self._is_whole = True
         self.server = PlainClient(port)
-        self.sha = self.server.ask("SCRIPT", "LOAD", SCRIPT)
-        self._saved: Ledger | None = None
+        assert EXACT in SCRIPT
+        text = SCRIPT.replace(EXACT, f"EXACT_ENTRIES = {exact}\n")
+        self._sha = self.server.ask("SCRIPT", "LOAD", text)
+        self._saved: tuple[Ledger | None, bool] = None, True
         self._ear = PlainClient(port)
         for channel in ["all", "silence", *(f"n:{node}" for node in nodes)]:
             self._ear.ask("SSUBSCRIBE", f"{self.key}:{channel}")
@@ -56,6 +64,13 @@ class Twins:
         return expected.reply
 
     def _by_ledger(self, request: Request, now: int) -> Answer:
+        # Who has other rules does not look.
+        if self.ledger and not self._is_whole and request.rules == self.ledger.text:
+            self.ledger = None
+
+        if not self.ledger:
+            self._is_whole = True
+
         ledger = self.ledger or Ledger(request, now)
         reply, pushes = ledger.exchange(request, now)
         # What was given up begins nothing.
@@ -65,7 +80,7 @@ class Twins:
         return Answer(reply, pushes)
 
     def _by_script(self, request: Request, now: int) -> Answer:
-        flat = self.server.ask("EVALSHA", self.sha, 1, self.key, *request_args(request), now)
+        flat = self.server.ask("EVALSHA", self._sha, 1, self.key, *request_args(request), now)
         self.server.ask("SPUBLISH", f"{self.key}:silence", "")
         pushes: list[Push] = []
         while (heard := self._ear.read())[1] != f"{self.key}:silence":
@@ -78,15 +93,17 @@ class Twins:
     def lose(self, part: str) -> None:
         """Lose one key, for want of memory: with it the state is lost."""
         if self.server.ask("DEL", self.key + part):
-            self.ledger = None
+            self._is_whole = False
+            if not part:
+                self.ledger = None
 
     def lose_all(self) -> None:
-        for part in PARTS:
-            self.lose(part)
+        self.server.ask("DEL", *(self.key + part for part in PARTS))
+        self.ledger = None
 
     def save(self) -> None:
-        """Save the state."""
-        self._saved = deepcopy(self.ledger)
+        """Save the state, for :meth:`set_back`."""
+        self._saved = deepcopy(self.ledger), self._is_whole
         for part in PARTS:
             self.server.ask("DEL", self.key + part + ":saved")
             self.server.ask("COPY", self.key + part, self.key + part + ":saved")
@@ -94,6 +111,7 @@ class Twins:
     def set_back(self) -> None:
         """Set the state back to what was saved, as a failover does."""
         self.lose_all()
-        self.ledger = deepcopy(self._saved)
+        ledger, self._is_whole = self._saved
+        self.ledger = deepcopy(ledger)
         for part in PARTS:
             self.server.ask("COPY", self.key + part + ":saved", self.key + part)
