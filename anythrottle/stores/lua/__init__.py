@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
-#: The files of the script, in the order in which they are joined.
-PARTS = ("rule", "window", "bucket", "fixed", "slots", "exchange")
+#: The kinds of rules, with a file for each.
+KINDS = ("window", "end", "bucket", "fixed", "slots")
 
 
 @cache
@@ -20,5 +20,10 @@ def script() -> str:
     :func:`~anythrottle.stores.exchange.reply_of`. What it publishes, to shard channels, is read by
     :func:`~anythrottle.stores.exchange.push_of`.
     """
-    folder = files(__package__)
-    return "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in PARTS)
+    kinds = [f"PARTS['{kind}'] = function()\n{_text(kind)}end\n" for kind in KINDS]
+    exchange = f"return (function()\n{_text('exchange')}end)()\n"
+    return "\n".join([_text("rule"), *kinds, exchange])
+
+
+def _text(part: str) -> str:
+    return (files(__package__) / f"{part}.lua").read_text(encoding="utf-8")

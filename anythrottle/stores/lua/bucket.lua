@@ -1,6 +1,6 @@
 -- A token bucket: the twin of BucketState.
 
-local Bucket = new_kind('bucket', Rule)
+local Bucket = new_kind(Rule)
 
 function Bucket:load(text)
     self.held, self.level, self.at = 0, self.extra, 0
@@ -80,3 +80,5 @@ end
 function Bucket:capacity()
     return self.extra
 end
+
+return Bucket

@@ -30,6 +30,9 @@ local function server_time()
     return time[1] * 1000000 + time[2]
 end
 
+-- All functions of this file: one upvalue for each of them, instead of many.
+local E = {}
+
 local now = server_time()
 local request = {
     rules = ARGV[1],
@@ -63,7 +66,7 @@ local nodes, changed_nodes = {}, {}
 
 -- Numbers, separated by commas.
 local amounts_of_text = {}
-local function amounts_of(text)
+function E.amounts_of(text)
     local amounts = amounts_of_text[text]
     if not amounts then
         amounts = {}
@@ -77,7 +80,7 @@ local function amounts_of(text)
     return amounts
 end
 
-local function text_of(numbers)
+function E.text_of(numbers)
     local texts = {}
     for i, number in ipairs(numbers) do
         texts[i] = digits(number)
@@ -88,7 +91,7 @@ end
 
 -- Reading and writing
 
-local function name_rules()
+function E.name_rules()
     for kind, limit, window, extra in gmatch(request.rules, '(%a+):([^:%s]+):(%d+):([^:%s]+):%S*') do
         local index = #rules
         rules[index + 1] = setmetatable({
@@ -98,12 +101,12 @@ local function name_rules()
             window = tonumber(window),
             extra = tonumber(extra),
             holds = kind == 'end' or kind == 'slots',
-        }, KINDS[kind])
+        }, kind_of(kind))
     end
 end
 
 -- Begin with a new state.
-local function begin()
+function E.begin()
     local keys = {KEY, NODES, QUEUE, LEASES}
     for _, rule in ipairs(rules) do
         keys[#keys + 1] = rule.key
@@ -131,7 +134,7 @@ local function begin()
 end
 
 -- Whether each key has what it should have: a server that is short of memory may evict one alone.
-local function is_whole()
+function E.is_whole()
     for _, rule in ipairs(rules) do
         if rule.is_whole and not rule:is_whole() then
             return false
@@ -144,8 +147,8 @@ local function is_whole()
 end
 
 -- Read the limiter; return the rules that others have, should they differ.
-local function read()
-    name_rules()
+function E.read()
+    E.name_rules()
     local fields = {'rules', 'epoch', 'watcher', 'state'}
     for _, rule in ipairs(rules) do
         fields[#fields + 1] = rule.field
@@ -153,7 +156,7 @@ local function read()
 
     local values = call('HMGET', KEY, unpack(fields))
     if not values[4] then
-        begin()
+        E.begin()
         return nil
     end
 
@@ -181,15 +184,15 @@ local function read()
         rule:load(rule.was)
     end
 
-    if not is_whole() then
-        begin()
+    if not E.is_whole() then
+        E.begin()
     end
 
     return nil
 end
 
 -- A process; `nil` if it is not known. What it wants, its inbox and its census stay texts.
-local function node_named(name)
+function E.node_named(name)
     local node = nodes[name]
     if node then
         return node
@@ -222,7 +225,7 @@ local function node_named(name)
     return node
 end
 
-local function new_node(name)
+function E.new_node(name)
     local node = {
         name = name, number = 0, lease = 0, grace = 0, horizon = 0, came = 0,
         held = {}, census = '', inbox = '', wants = '',
@@ -236,16 +239,16 @@ local function new_node(name)
     return node
 end
 
-local function record_of(node)
+function E.record_of(node)
     return format('%.0f %.0f %.0f %.0f %.0f|%s|%s|%s|%s', node.number, node.lease, node.grace,
-        node.horizon, node.came, text_of(node.held), node.census, node.inbox, node.wants)
+        node.horizon, node.came, E.text_of(node.held), node.census, node.inbox, node.wants)
 end
 
-local function write_nodes()
+function E.write_nodes()
     local records = {}
     for name in pairs(changed_nodes) do
         records[#records + 1] = name
-        records[#records + 1] = record_of(nodes[name])
+        records[#records + 1] = E.record_of(nodes[name])
     end
 
     if #records > 0 then
@@ -254,7 +257,7 @@ local function write_nodes()
 end
 
 -- Let all keys live until nothing of what they say matters.
-local function expire()
+function E.expire()
     local until_when = max(state.paused_until, state.held_back_until, state.leased)
     for _, rule in ipairs(rules) do
         until_when = max(until_when, rule:full_at(now), now + rule.window)
@@ -275,8 +278,8 @@ local function expire()
     end
 end
 
-local function write()
-    write_nodes()
+function E.write()
+    E.write_nodes()
     local values = {
         'watcher', state.watcher,
         'state', format('%.0f %.0f %.0f %.0f %.0f %.0f %.0f %.0f %.0f', state.paused_until,
@@ -297,58 +300,58 @@ local function write()
     end
 
     call('HSET', KEY, unpack(values))
-    expire()
+    E.expire()
 end
 
 -- The queue
 
-local function join(node)
+function E.join(node)
     state.tail = state.tail + 1
     state.waiting = state.waiting + 1
     call('ZADD', QUEUE, digits(state.tail), node.name)
 end
 
-local function leave(node)
+function E.leave(node)
     state.waiting = state.waiting - 1
     call('ZREM', QUEUE, node.name)
 end
 
 -- The queue while it is served: a part of what the server has, `again` those that were served and
 -- want more, and how far either was gone through.
-local Line = {names = {}, at = 1, read = 0, all_read = false, again = {}, again_at = 1}
+local line = {names = {}, at = 1, read = 0, all_read = false, again = {}, again_at = 1}
 
-local function read_line()
-    local chunk = Line.read == 0 and 1 or 16
-    Line.names = call('ZRANGE', QUEUE, Line.read, Line.read + chunk - 1)
-    Line.at = 1
-    Line.read = Line.read + #Line.names
-    Line.all_read = #Line.names < chunk
+function E.read_line()
+    local chunk = line.read == 0 and 1 or 16
+    line.names = call('ZRANGE', QUEUE, line.read, line.read + chunk - 1)
+    line.at = 1
+    line.read = line.read + #line.names
+    line.all_read = #line.names < chunk
 end
 
-local function first_in_line()
-    if not Line.names[Line.at] and not Line.all_read then
-        read_line()
+function E.first_in_line()
+    if not line.names[line.at] and not line.all_read then
+        E.read_line()
     end
 
-    return Line.names[Line.at] or Line.again[Line.again_at]
+    return line.names[line.at] or line.again[line.again_at]
 end
 
 -- Take the first out of line, or put it at the end.
-local function step_back(name, wants_more)
-    if Line.names[Line.at] then
-        Line.at = Line.at + 1
+function E.step_back(name, wants_more)
+    if line.names[line.at] then
+        line.at = line.at + 1
     else
-        Line.again_at = Line.again_at + 1
+        line.again_at = line.again_at + 1
     end
 
     if wants_more then
-        Line.again[#Line.again + 1] = name
+        line.again[#line.again + 1] = name
     else
         state.waiting = state.waiting - 1
     end
 end
 
-local function write_line(served)
+function E.write_line(served)
     local leaving, joining = {}, {}
     for _, name in ipairs(served) do
         if nodes[name].wants == '' then
@@ -356,10 +359,10 @@ local function write_line(served)
         end
     end
 
-    for i = Line.again_at, #Line.again do
+    for i = line.again_at, #line.again do
         state.tail = state.tail + 1
         joining[#joining + 1] = digits(state.tail)
-        joining[#joining + 1] = Line.again[i]
+        joining[#joining + 1] = line.again[i]
     end
 
     if #joining > 0 then
@@ -373,7 +376,7 @@ end
 
 -- What has happened
 
-local function was_set_back(node)
+function E.was_set_back(node)
     if request.epoch ~= state.epoch then
         return false
     elseif node then
@@ -383,10 +386,10 @@ local function was_set_back(node)
     return request.alive
 end
 
-local function bury(name)
-    local node = node_named(name)
+function E.bury(name)
+    local node = E.node_named(name)
     if node.wants ~= '' then
-        leave(node)
+        E.leave(node)
     end
 
     for i, rule in ipairs(rules) do
@@ -401,39 +404,37 @@ local function bury(name)
     call('ZREM', LEASES, name)
 end
 
-local function bury_dead()
+function E.bury_dead()
     local names
     repeat
         names = call('ZRANGEBYSCORE', LEASES, '-inf', '(' .. digits(now), 'LIMIT', 0, 100)
         for _, name in ipairs(names) do
-            bury(name)
+            E.bury(name)
         end
     until #names < 100
 end
 
-local function hold(node, index, amount)
+function E.hold(node, index, amount)
     node.held[index] = node.held[index] + amount
     rules[index].held = rules[index].held + amount
 end
 
 -- What each letter does to one rule's part. Receipts are `nil` where there are none.
-local MOVES = {}
-
-function MOVES.S(_, rule, _, amount, at, receipt)
+function E.S(_, rule, _, amount, at, receipt)
     if receipt ~= 0 then
         rule:start(amount, at, receipt)
     end
 end
 
-function MOVES.B(node, rule, index, amount, _, receipt)
+function E.B(node, rule, index, amount, _, receipt)
     if receipt ~= 0 then
         rule:give_back(amount, receipt, now)
     else
-        hold(node, index, -min(amount, node.held[index]))
+        E.hold(node, index, -min(amount, node.held[index]))
     end
 end
 
-function MOVES.E(node, rule, index, amount, at)
+function E.E(node, rule, index, amount, at)
     local part = min(amount, node.held[index])
     if part ~= 0 then
         node.held[index] = node.held[index] - part
@@ -441,31 +442,31 @@ function MOVES.E(node, rule, index, amount, at)
     end
 end
 
-function MOVES.H(node, _, index, amount)
-    hold(node, index, amount)
+function E.H(node, _, index, amount)
+    E.hold(node, index, amount)
 end
 
 -- A charge has a flag in the place of receipts: whether it is held.
-function MOVES.C(node, rule, index, amount, at, _, flag)
+function E.C(node, rule, index, amount, at, _, flag)
     if flag == YES and rule.holds then
-        hold(node, index, amount)
+        E.hold(node, index, amount)
     else
         rule:charge_now(amount, at, now)
     end
 end
 
-local function move(node, letter, at, amounts, receipts)
-    local amount, receipt = amounts_of(amounts), amounts_of(receipts)
+function E.move(node, letter, at, amounts, receipts)
+    local amount, receipt = E.amounts_of(amounts), E.amounts_of(receipts)
     for i, rule in ipairs(rules) do
         if amount[i] ~= 0 then
-            MOVES[letter](node, rule, i, amount[i], at, receipt[i], receipts)
+            E[letter](node, rule, i, amount[i], at, receipt[i], receipts)
         end
     end
 end
 
 -- Note what has happened; return whether others are to give back what they have in stock, `nil` if
 -- they need not know.
-local function apply(node, letter, at, amounts, receipts)
+function E.apply(node, letter, at, amounts, receipts)
     if letter == 'P' then
         state.paused_until = max(state.paused_until, at)
         return false
@@ -478,16 +479,16 @@ local function apply(node, letter, at, amounts, receipts)
     elseif letter == 'M' then
         rules[amounts + 1]:remember(tonumber(receipts), at, now)
     else
-        move(node, letter, at, amounts, receipts)
+        E.move(node, letter, at, amounts, receipts)
     end
 
     return nil
 end
 
-local function apply_all(node)
+function E.apply_all(node)
     local told
     for i = FIRST_WANT + 2 * request.wants, #ARGV, 4 do
-        local news = apply(node, ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3])
+        local news = E.apply(node, ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3])
         if news ~= nil then
             told = told or news
         end
@@ -497,7 +498,7 @@ local function apply_all(node)
 end
 
 -- Take the grants that were received out of an inbox, where they are separated by semicolons.
-local function take_received(node)
+function E.take_received(node)
     if node.inbox == '' or request.received == '' then
         return
     end
@@ -517,7 +518,7 @@ local function take_received(node)
 end
 
 -- What is wanted on top of the grants that are under way: "amounts count" separated by semicolons.
-local function unmet(node)
+function E.unmet(node)
     local coming, wants = {}, {}
     for amounts, count in gmatch(node.inbox, '%S+ %S+ %S+ (%S+) %S+ ([^;]+)') do
         coming[amounts] = (coming[amounts] or 0) + count
@@ -538,19 +539,19 @@ local function unmet(node)
     return table.concat(wants, ';')
 end
 
-local function want(node, wants)
+function E.want(node, wants)
     if wants ~= '' and node.wants == '' then
         node.came = now
-        join(node)
+        E.join(node)
     elseif node.wants ~= '' and wants == '' then
-        leave(node)
+        E.leave(node)
     end
 
     node.wants = wants
 end
 
--- Note what the process says; return as apply() does.
-local function note(node, status)
+-- Note what the process says; return as E.apply() does.
+function E.note(node, status)
     node.lease = now + request.lease
     node.grace, node.horizon = request.grace, request.horizon
     node.census = request.census
@@ -561,25 +562,25 @@ local function note(node, status)
         -- It will say anew what it holds and wants, and with what it has been charged.
         node.number = request.number
         node.inbox = ''
-        want(node, '')
+        E.want(node, '')
         return nil
     end
 
-    take_received(node)
+    E.take_received(node)
     local told
     if request.number > node.number then
         node.number = request.number
-        told = apply_all(node)
+        told = E.apply_all(node)
     end
 
-    want(node, unmet(node))
+    E.want(node, E.unmet(node))
     return told
 end
 
 -- Granting
 
 -- The first instant, not before another one, to which all rules agree; all, or all but buckets.
-local function agreed(amounts, instant, grace, buckets)
+function E.agreed(amounts, instant, grace, buckets)
     for _ = 1, MOST_ROUNDS do
         local before = instant
         for i, rule in ipairs(rules) do
@@ -597,17 +598,17 @@ local function agreed(amounts, instant, grace, buckets)
 end
 
 -- Since when a call has been due, or will be, and the instant that it can have.
-local function earliest(amounts, came, grace)
+function E.earliest(amounts, came, grace)
     local from = max(came, state.paused_until, state.held_back_until)
-    local since = agreed(amounts, from, grace, true)
+    local since = E.agreed(amounts, from, grace, true)
     if since == NEVER then
         return NEVER, NEVER
     end
 
-    return since, agreed(amounts, max(since, now, state.last), grace, false)
+    return since, E.agreed(amounts, max(since, now, state.last), grace, false)
 end
 
-local function fits(amounts, since, instant)
+function E.fits(amounts, since, instant)
     local there = ANY_NUMBER
     for i, rule in ipairs(rules) do
         if amounts[i] ~= 0 then
@@ -619,8 +620,8 @@ local function fits(amounts, since, instant)
 end
 
 -- Grant turns; return the grant as a text: number, due, grace, amounts, receipts, count.
-local function grant(node, amounts_text, count, since, instant)
-    local amounts, receipts = amounts_of(amounts_text), {}
+function E.grant(node, amounts_text, count, since, instant)
+    local amounts, receipts = E.amounts_of(amounts_text), {}
     for i, rule in ipairs(rules) do
         receipts[i] = 0
         if amounts[i] ~= 0 then
@@ -635,27 +636,27 @@ local function grant(node, amounts_text, count, since, instant)
     state.last = max(state.last, instant)
     state.granted = state.granted + 1
     local text = format('%.0f %.0f %.0f %s %s %.0f', state.granted, instant, node.grace, amounts_text,
-        text_of(receipts), count)
+        E.text_of(receipts), count)
     node.inbox = node.inbox == '' and text or node.inbox .. ';' .. text
     return text
 end
 
 -- Grant what is due within the horizon, in turn. Returns the texts of what was granted by name, the
 -- names in order, when the next process is due, and who that is.
-local function serve()
+function E.serve()
     local granted, served = {}, {}
     local turns, made = state.waiting, 0
     while state.waiting > 0 do
-        local name = first_in_line()
-        local node = node_named(name)
+        local name = E.first_in_line()
+        local node = E.node_named(name)
         local amounts, wanted, others = match(node.wants, '^(%S+) ([^;]+);?(.*)$')
         wanted = tonumber(wanted)
-        local since, instant = earliest(amounts_of(amounts), node.came, node.grace)
+        local since, instant = E.earliest(E.amounts_of(amounts), node.came, node.grace)
         if instant > now + node.horizon or made == MOST_GRANTS then
             return granted, served, instant, node
         end
 
-        local there = fits(amounts_of(amounts), since, instant)
+        local there = E.fits(E.amounts_of(amounts), since, instant)
         local count = min(ceil(there / turns), wanted)
         turns = turns > 1 and turns - 1 or state.waiting
         if not granted[name] then
@@ -664,7 +665,7 @@ local function serve()
             changed_nodes[name] = true
         end
 
-        table.insert(granted[name], grant(node, amounts, count, since, instant))
+        table.insert(granted[name], E.grant(node, amounts, count, since, instant))
         made = made + 1
         if count < wanted then
             local rest = amounts .. ' ' .. digits(wanted - count)
@@ -673,7 +674,7 @@ local function serve()
             node.wants = others
         end
 
-        step_back(name, node.wants ~= '')
+        E.step_back(name, node.wants ~= '')
     end
 
     return granted, served, NEVER, nil
@@ -681,7 +682,7 @@ end
 
 -- Telling
 
-local function waits(name)
+function E.waits(name)
     if nodes[name] then
         return nodes[name].wants ~= ''
     end
@@ -690,7 +691,7 @@ local function waits(name)
 end
 
 -- See to it that somebody watches the clock; `told` may get one more.
-local function set_watch(told, due, first)
+function E.set_watch(told, due, first)
     if not first then
         state.watcher, state.watch_at = '', NEVER
         return
@@ -699,7 +700,7 @@ local function set_watch(told, due, first)
     local first_death = call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')[2] + 1
     local come = max(min(due, first_death) - floor(first.horizon / 2), now + 1)
     local overdue = now > state.watch_at + STAND_IN + first.horizon
-    local gone = overdue or not waits(state.watcher)
+    local gone = overdue or not E.waits(state.watcher)
     local sooner = come < state.watch_at
     local caller = request.node
     if nodes[caller].wants ~= '' and (gone or state.watcher == caller or sooner) then
@@ -724,7 +725,7 @@ local function set_watch(told, due, first)
 end
 
 -- When a process shall come again.
-local function when_to_come(name, due)
+function E.when_to_come(name, due)
     if name == state.watcher then
         return state.watch_at
     elseif due == NEVER or nodes[name].wants == '' then
@@ -735,13 +736,13 @@ local function when_to_come(name, due)
     return due + STAND_IN + horizon + position * max(STAGGER, floor(horizon / 4))
 end
 
-local function paused_until()
+function E.paused_until()
     return max(state.paused_until, state.held_back_until)
 end
 
-local function publish(channel, recall, come, due, grants)
+function E.publish(channel, recall, come, due, grants)
     local message = format('%s %s %.0f %.0f %.0f %.0f %.0f %d', recall and '1' or '0', state.epoch,
-        now, paused_until(), come, due, state.waiting, #grants)
+        now, E.paused_until(), come, due, state.waiting, #grants)
     if #grants > 0 then
         message = message .. ' ' .. table.concat(grants, ' ')
     end
@@ -751,7 +752,7 @@ local function publish(channel, recall, come, due, grants)
 end
 
 -- Tell the others; return when the caller shall come again.
-local function tell(granted, served, due, first)
+function E.tell(granted, served, due, first)
     local told = {}
     for _, name in ipairs(served) do
         if name ~= request.node then
@@ -759,13 +760,13 @@ local function tell(granted, served, due, first)
         end
     end
 
-    set_watch(told, due, first)
+    E.set_watch(told, due, first)
     for _, name in ipairs(told) do
-        publish(':n:' .. name, false, when_to_come(name, due), due, granted[name] or {})
+        E.publish(':n:' .. name, false, E.when_to_come(name, due), due, granted[name] or {})
     end
 end
 
-local function add_grants(reply, inbox)
+function E.add_grants(reply, inbox)
     local count = 0
     for grant_text in gmatch(inbox, '[^;]+') do
         count = count + 1
@@ -778,7 +779,7 @@ local function add_grants(reply, inbox)
 end
 
 -- The sum of the censuses of all processes.
-local function count_all()
+function E.count_all()
     local waiting, running, kept = 0, 0, 0
     for _, record in ipairs(call('HVALS', NODES)) do
         local one, two, three = match(record, '^[^|]*|[^|]*|([^,]*),([^,]*),([^|]*)')
@@ -789,26 +790,26 @@ local function count_all()
 end
 
 -- A reply: see reply_of() in exchange.py.
-local function reply_to_none(status, theirs)
-    return {status, theirs, 0, 0, 0, 0, state.epoch, now, paused_until(), NEVER, NEVER, state.waiting, 0}
+function E.reply_to_none(status, theirs)
+    return {status, theirs, 0, 0, 0, 0, state.epoch, now, E.paused_until(), NEVER, NEVER, state.waiting, 0}
 end
 
-local function reply_to(node, status, due)
+function E.reply_to(node, status, due)
     local waiting, running, kept, probed = 0, 0, 0, 0
     if request.count_all then
-        waiting, running, kept = count_all()
+        waiting, running, kept = E.count_all()
     end
 
     if request.probe ~= '' then
-        local _, instant = earliest(amounts_of(request.probe), now, 0)
+        local _, instant = E.earliest(E.amounts_of(request.probe), now, 0)
         probed = instant
     end
 
     local reply = {
-        status, '', waiting, running, kept, probed, state.epoch, now, paused_until(),
-        when_to_come(node.name, due), due, state.waiting, 0,
+        status, '', waiting, running, kept, probed, state.epoch, now, E.paused_until(),
+        E.when_to_come(node.name, due), due, state.waiting, 0,
     }
-    reply[13] = add_grants(reply, node.inbox)
+    reply[13] = E.add_grants(reply, node.inbox)
     for _, rule in ipairs(rules) do
         reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = rule:quota(now)
     end
@@ -816,18 +817,18 @@ local function reply_to(node, status, due)
     return reply
 end
 
-local function exchange()
-    local theirs = read()
+function E.exchange()
+    local theirs = E.read()
     if theirs then
-        return reply_to_none('conflict', theirs)
+        return E.reply_to_none('conflict', theirs)
     elseif request.expires > 0 and now > request.expires then
-        return reply_to_none('stale', '')
+        return E.reply_to_none('stale', '')
     end
 
-    bury_dead()
-    local node = node_named(request.node)
-    if was_set_back(node) then
-        begin()
+    E.bury_dead()
+    local node = E.node_named(request.node)
+    if E.was_set_back(node) then
+        E.begin()
         node = nil
     end
 
@@ -837,28 +838,28 @@ local function exchange()
     elseif not node and request.holds then
         status = 'buried'
     elseif node and request.number < node.number then
-        write()
-        return reply_to_none('stale', '')
+        E.write()
+        return E.reply_to_none('stale', '')
     end
 
-    node = node or new_node(request.node)
-    local recall = note(node, status)
+    node = node or E.new_node(request.node)
+    local recall = E.note(node, status)
     for _, rule in ipairs(rules) do
         rule:forget(now)
     end
 
-    local granted, served, due, first = serve()
-    write_line(served)
-    tell(granted, served, due, first)
+    local granted, served, due, first = E.serve()
+    E.write_line(served)
+    E.tell(granted, served, due, first)
     if recall ~= nil then
-        publish(':all', recall, NEVER, NEVER, {})
+        E.publish(':all', recall, NEVER, NEVER, {})
     end
 
-    write_nodes()
+    E.write_nodes()
     changed_nodes = {}
-    local reply = reply_to(node, status, due)
-    write()
+    local reply = E.reply_to(node, status, due)
+    E.write()
     return reply
 end
 
-return exchange()
+return E.exchange()

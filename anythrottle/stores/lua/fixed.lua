@@ -1,6 +1,6 @@
 -- Fixed windows: the twin of FixedState.
 
-local Fixed = new_kind('fixed', Rule)
+local Fixed = new_kind(Rule)
 
 function Fixed:load(text)
     self.held, self.used, self.stop = 0, 0, 0
@@ -129,3 +129,5 @@ function Fixed:full_at(now)
 
     return self.stop + (ceil(self.used / self.limit) - 1) * self.window
 end
+
+return Fixed

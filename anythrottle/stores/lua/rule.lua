@@ -1,7 +1,11 @@
 -- What all rules have in common: the twin of RuleState in ledger_rules.py.
 --
--- Each file of a kind adds a table to KINDS. The same operations on doubles are made in the same
--- order as there, and whole numbers stay below 2^53, so both get the same results.
+-- Each file of the script but this one is a function of its own there, carried out when it is asked
+-- for: making the functions of all kinds would take longer than all else. For the same reason few
+-- of them use locals of this file, which become theirs one by one.
+--
+-- The same operations on doubles are made in the same order as in the ledger, and whole numbers
+-- stay below 2^53, so both get the same results.
 
 local NEVER = 9007199254740991
 local ANY_NUMBER = 2147483648
@@ -9,8 +13,6 @@ local ANY_NUMBER = 2147483648
 local call = redis.call
 local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
 local format, match, gmatch = string.format, string.match, string.gmatch
-
-local KINDS = {}
 
 -- A whole number as text: Lua itself would write great ones with an exponent.
 local function digits(number)
@@ -20,11 +22,23 @@ end
 local Rule = {}
 Rule.__index = Rule
 
--- A kind of rule; `parent` has what it doesn't define itself.
-local function new_kind(name, parent)
+-- A new kind of rule; `parent` has what it doesn't define itself.
+local function new_kind(parent)
     local kind = setmetatable({}, parent)
     kind.__index = kind
-    KINDS[name] = kind
+    return kind
+end
+
+-- By name: the functions that make a kind, and the kinds that were made.
+local PARTS, KINDS = {}, {}
+
+local function kind_of(name)
+    local kind = KINDS[name]
+    if not kind then
+        kind = PARTS[name]()
+        KINDS[name] = kind
+    end
+
     return kind
 end
 

@@ -1,6 +1,6 @@
 -- Slots: the twin of SlotState.
 
-local Slots = new_kind('slots', Rule)
+local Slots = new_kind(Rule)
 
 function Slots:load(text)
     self.held = tonumber(text or 0)
@@ -34,3 +34,5 @@ function Slots:remember() end
 function Slots:full_at(now)
     return now
 end
+
+return Slots

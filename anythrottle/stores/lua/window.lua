@@ -1,4 +1,4 @@
--- Windows from the start and from the end of the calls: the twins of WindowState and EndState.
+-- A window from the start of the calls: the twin of WindowState.
 --
 -- The entries are a sorted set. An entry's score is its end, its member "end:amount"; no two have
 -- the same end. What changes is kept in memory, and written by flush().
@@ -11,7 +11,7 @@ local EXACT_ENTRIES = 1000
 local FIRST_CHUNK = 8
 local GREATEST_CHUNK = 512
 
-local Window = new_kind('window', Rule)
+local Window = new_kind(Rule)
 
 function Window:load(text)
     self.held, self.used, self.entries, self.final, self.edge, self.passed = 0, 0, 0, 0, 0, 0
@@ -370,16 +370,4 @@ function Window:forget(now)
     end
 end
 
-local End = new_kind('end', Window)
-
-function End:charge(amount)
-    self.held = self.held + amount
-    return 0
-end
-
-function End:start() end
-
-function End:count(amount, at)
-    self.held = self.held - amount
-    self:add(at + self.window, amount)
-end
+return Window
