@@ -15,6 +15,7 @@ NAMES = (
     "imports",
     "ways",
     "clients",
+    "scripts",
     "compared",
 )
 

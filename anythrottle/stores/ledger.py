@@ -51,9 +51,12 @@ STAND_IN: Micros = 50_000
 #: How much later the next one comes, at least.
 STAGGER: Micros = 5_000
 
+#: After how many grants an exchange ends; the watcher comes at once for what is due yet.
+MOST_GRANTS = 100
 
-#: How often rules are asked for an instant to which all agree.
-PASSES = 8
+#: How often all rules are asked for an instant to which each of them agrees. Two fixed windows, of
+#: which one always ends within the other's grace, never agree.
+MOST_ROUNDS = 8
 
 
 @final
@@ -178,7 +181,8 @@ class Ledger:
 
     def _bury_dead(self, now: Micros) -> None:
         """Drop the processes whose leases are over; what they held counts from now on."""
-        for name in [name for name, node in self.nodes.items() if node.lease < now]:
+        dead = sorted((node.lease, name) for name, node in self.nodes.items() if node.lease < now)
+        for _, name in dead:
             node = self.nodes.pop(name)
             if node.wants:
                 self.queue.remove(name)
@@ -276,8 +280,9 @@ class Ledger:
                 self._hold(node, index, -min(amount, node.held[index]))
             case Ended(at):
                 part = min(amount, node.held[index])
-                node.held[index] -= part
-                rule.count(part, at)
+                if part:
+                    node.held[index] -= part
+                    rule.count(part, at)
             case Charged(at, _, held) if not (held and rule.holds):
                 rule.charge_now(amount, at, now)
             case Charged() | Held():
@@ -296,7 +301,7 @@ class Ledger:
         :return: what was granted to whom, and when the next process is due
         """
         granted: dict[str, list[Grant]] = {}
-        turns = len(self.queue)
+        turns, made = len(self.queue), 0
         # What held the next call up until then is credited to no call.
         self.due_since = min(self.due_since, now)
         while self.queue:
@@ -306,7 +311,7 @@ class Ledger:
             since = max(node.came, self.due_since)
             since, instant = self._earliest(want.amounts, node, since, now)
             self.due_since = since
-            if instant > now + node.horizon:
+            if instant > now + node.horizon or made == MOST_GRANTS:
                 return granted, instant
 
             there = self._fits(want.amounts, since, instant)
@@ -315,6 +320,7 @@ class Ledger:
             count = min(part, want.count)
             grant = self._grant(node, want.amounts, count, since, instant)
             granted.setdefault(name, []).append(grant)
+            made += 1
             if count < want.count:
                 node.wants[0] = Want(want.amounts, want.count - count)
             else:
@@ -349,7 +355,7 @@ class Ledger:
         Only the edges of fixed windows may make an instant unfit that was fit before. Those that
         leave no room between them are not waited for.
         """
-        for _ in range(PASSES):
+        for _ in range(MOST_ROUNDS):
             before = instant
             for rule, amount in zip(self.rules, amounts, strict=True):
                 if amount and instant < NEVER and (buckets or not isinstance(rule, BucketState)):

@@ -184,6 +184,9 @@ class WindowState(RuleState):
         if len(self.entries) >= EXACT_ENTRIES:
             end += -end % self.grain
 
+        if not amount:
+            return end
+
         index = bisect_left(self.entries, (end, 0))
         if index < len(self.entries) and self.entries[index][0] == end:
             self.entries[index] = (end, self.entries[index][1] + amount)

@@ -1,0 +1,84 @@
+-- A token bucket: the twin of BucketState.
+
+local Bucket = new_kind(Rule)
+
+function Bucket:load(text)
+    self.held, self.level, self.at = 0, self.extra, 0
+    if text then
+        local held, level, at = match(text, '(%S+) (%S+) (%S+)')
+        self.held, self.level, self.at = tonumber(held), tonumber(level), tonumber(at)
+    end
+end
+
+function Bucket:text()
+    return format('%.0f %.17g %.0f', self.held, self.level, self.at)
+end
+
+function Bucket:due(amount)
+    return min(self.at + ceil((amount - self.level) / self.limit * self.window), NEVER)
+end
+
+function Bucket:level_at(instant)
+    if instant <= self.at then
+        return self.level
+    end
+
+    return min(self.level + (instant - self.at) / self.window * self.limit, self.extra)
+end
+
+function Bucket:earliest(amount, instant)
+    if amount <= self.level then
+        return instant
+    elseif amount > self.extra then
+        return NEVER
+    end
+
+    return max(instant, self:due(amount))
+end
+
+function Bucket:fits(amount, instant)
+    return min(floor(self:level_at(instant) / amount), ANY_NUMBER)
+end
+
+function Bucket:charge(amount, instant)
+    self.level = self:level_at(instant) - amount
+    self.at = max(self.at, instant)
+    return max(instant, self:due(self.extra))
+end
+
+function Bucket:charge_now(amount, _, now)
+    self:charge(amount, now)
+end
+
+function Bucket:give_back(amount, receipt, now)
+    if receipt > now then
+        local back = min(amount, (receipt - now) / self.window * self.limit)
+        self.level = min(self.level + back, self.extra)
+    end
+end
+
+function Bucket:tighten(remaining, reset, now)
+    self.level = min(self:level_at(now), remaining)
+    self.at = max(self.at, now)
+    if reset >= 0 then
+        reset = min(reset, now + self.window)
+        local missing = max(remaining - self.level, 0)
+        self.at = max(self.at, reset - floor(missing / self.limit * self.window))
+    end
+end
+
+function Bucket:remember(amount, receipt, now)
+    if receipt > now then
+        self:charge(amount, now)
+    end
+end
+
+function Bucket:full_at(now)
+    return max(self:due(self.extra), now)
+end
+
+function Bucket:capacity()
+    return self.extra
+end
+
+return Bucket

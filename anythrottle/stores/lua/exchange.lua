@@ -1,0 +1,865 @@
+-- One exchange of a process with the server: the twin of Ledger in ledger.py.
+--
+-- KEYS[1]   the limiter, with braces around all of it. A hash: the rules, the epoch, the watcher, some
+--           numbers (`state`), and each rule's own (`r0` and so on).
+--      :w0  a sorted set for each rule that is a window; see window.lua
+--      :n   a hash: the processes
+--      :a   a sorted set: until when each of them is alive
+--      :q   a sorted set: those that wait, in ascending order
+-- ARGV      what request_args() in exchange.py says
+--
+-- Nothing here goes through all processes or all charges, but when a process asks for the sum of
+-- the censuses.
+
+local STAND_IN = 50000
+local STAGGER = 5000
+local MOST_GRANTS = 100
+local MOST_ROUNDS = 50
+
+-- For how long what has become void is kept.
+local MARGIN = 10000000
+
+local KEY = KEYS[1]
+local NODES, QUEUE, LEASES = KEY .. ':n', KEY .. ':q', KEY .. ':a'
+
+-- The values of the flags in ARGV.
+local YES = '1'
+
+local function server_time()
+    local time = redis.call('TIME')
+    return time[1] * 1000000 + time[2]
+end
+
+-- All functions of this file: one upvalue for each of them, instead of many.
+local E = {}
+
+local now = server_time()
+local request = {
+    rules = ARGV[1],
+    node = ARGV[2],
+    number = tonumber(ARGV[3]),
+    epoch = ARGV[4],
+    fresh = ARGV[5],
+    expires = tonumber(ARGV[6]),
+    grace = tonumber(ARGV[7]),
+    horizon = tonumber(ARGV[8]),
+    lease = tonumber(ARGV[9]),
+    hold_back = tonumber(ARGV[10]),
+    alive = ARGV[11] == YES,
+    holds = ARGV[12] == YES,
+    census = ARGV[13],
+    count_all = ARGV[14] == YES,
+    probe = ARGV[15],
+    received = ARGV[16],
+    wants = tonumber(ARGV[17]),
+}
+local FIRST_WANT = 18
+
+-- The limiter's own, as Ledger has it, and:
+-- `tail`: the score of who joined the queue last; `known` and `waiting`: how many processes there
+-- are, and wait; `leased`: the end of the latest lease that there was.
+local state
+local rules = {}
+
+-- By name: the processes that were read, and which of them have changed.
+local nodes, changed_nodes = {}, {}
+
+-- Numbers, separated by commas.
+local amounts_of_text = {}
+function E.amounts_of(text)
+    local amounts = amounts_of_text[text]
+    if not amounts then
+        amounts = {}
+        for number in gmatch(text, '[^,]+') do
+            amounts[#amounts + 1] = tonumber(number)
+        end
+
+        amounts_of_text[text] = amounts
+    end
+
+    return amounts
+end
+
+function E.text_of(numbers)
+    local texts = {}
+    for i, number in ipairs(numbers) do
+        texts[i] = digits(number)
+    end
+
+    return table.concat(texts, ',')
+end
+
+-- Reading and writing
+
+function E.name_rules()
+    for kind, limit, window, extra in gmatch(request.rules, '(%a+):([^:%s]+):(%d+):([^:%s]+):%S*') do
+        local index = #rules
+        rules[index + 1] = setmetatable({
+            key = KEY .. ':w' .. index,
+            field = 'r' .. index,
+            limit = tonumber(limit),
+            window = tonumber(window),
+            extra = tonumber(extra),
+            holds = kind == 'end' or kind == 'slots',
+        }, kind_of(kind))
+    end
+end
+
+-- Begin with a new state.
+function E.begin()
+    local keys = {KEY, NODES, QUEUE, LEASES}
+    for _, rule in ipairs(rules) do
+        keys[#keys + 1] = rule.key
+        rule.was = nil
+        rule:load()
+    end
+
+    call('DEL', unpack(keys))
+    nodes, changed_nodes = {}, {}
+    state = {
+        is_new = true,
+        epoch = request.fresh,
+        -- Whoever knew a former state has made grants that may start yet, or be told of.
+        held_back_until = request.epoch ~= '' and now + request.hold_back or 0,
+        watcher = '',
+        paused_until = 0,
+        last = 0,
+        granted = 0,
+        watch_at = NEVER,
+        tail = 0,
+        known = 0,
+        waiting = 0,
+        leased = 0,
+    }
+end
+
+-- Whether each key has what it should have: a server that is short of memory may evict one alone.
+function E.is_whole()
+    for _, rule in ipairs(rules) do
+        if rule.is_whole and not rule:is_whole() then
+            return false
+        end
+    end
+
+    return call('ZCARD', LEASES) == state.known
+        and call('HLEN', NODES) == state.known
+        and call('ZCARD', QUEUE) == state.waiting
+end
+
+-- Read the limiter; return the rules that others have, should they differ.
+function E.read()
+    E.name_rules()
+    local fields = {'rules', 'epoch', 'watcher', 'state'}
+    for _, rule in ipairs(rules) do
+        fields[#fields + 1] = rule.field
+    end
+
+    local values = call('HMGET', KEY, unpack(fields))
+    if not values[4] then
+        E.begin()
+        return nil
+    end
+
+    local paused, back, last, granted, watch_at, tail, known, waiting, leased =
+        match(values[4], '(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)')
+    state = {
+        epoch = values[2],
+        watcher = values[3],
+        paused_until = tonumber(paused),
+        held_back_until = tonumber(back),
+        last = tonumber(last),
+        granted = tonumber(granted),
+        watch_at = tonumber(watch_at),
+        tail = tonumber(tail),
+        known = tonumber(known),
+        waiting = tonumber(waiting),
+        leased = tonumber(leased),
+    }
+    if values[1] ~= request.rules then
+        return values[1]
+    end
+
+    for i, rule in ipairs(rules) do
+        rule.was = values[4 + i]
+        rule:load(rule.was)
+    end
+
+    if not E.is_whole() then
+        E.begin()
+    end
+
+    return nil
+end
+
+-- A process; `nil` if it is not known. What it wants, its inbox and its census stay texts.
+function E.node_named(name)
+    local node = nodes[name]
+    if node then
+        return node
+    end
+
+    local record = call('HGET', NODES, name)
+    if not record then
+        return nil
+    end
+
+    local number, lease, grace, horizon, came, held, census, inbox, wants =
+        match(record, '^(%S+) (%S+) (%S+) (%S+) (%S+)|([^|]*)|([^|]*)|([^|]*)|(.*)$')
+    node = {
+        name = name,
+        number = tonumber(number),
+        lease = tonumber(lease),
+        grace = tonumber(grace),
+        horizon = tonumber(horizon),
+        came = tonumber(came),
+        held = {},
+        census = census,
+        inbox = inbox,
+        wants = wants,
+    }
+    for amount in gmatch(held, '[^,]+') do
+        node.held[#node.held + 1] = tonumber(amount)
+    end
+
+    nodes[name] = node
+    return node
+end
+
+function E.new_node(name)
+    local node = {
+        name = name, number = 0, lease = 0, grace = 0, horizon = 0, came = 0,
+        held = {}, census = '', inbox = '', wants = '',
+    }
+    for i = 1, #rules do
+        node.held[i] = 0
+    end
+
+    nodes[name] = node
+    state.known = state.known + 1
+    return node
+end
+
+function E.record_of(node)
+    return format('%.0f %.0f %.0f %.0f %.0f|%s|%s|%s|%s', node.number, node.lease, node.grace,
+        node.horizon, node.came, E.text_of(node.held), node.census, node.inbox, node.wants)
+end
+
+function E.write_nodes()
+    local records = {}
+    for name in pairs(changed_nodes) do
+        records[#records + 1] = name
+        records[#records + 1] = E.record_of(nodes[name])
+    end
+
+    if #records > 0 then
+        call('HSET', NODES, unpack(records))
+    end
+end
+
+-- Let all keys live until nothing of what they say matters.
+function E.expire()
+    local until_when = max(state.paused_until, state.held_back_until, state.leased)
+    for _, rule in ipairs(rules) do
+        until_when = max(until_when, rule:full_at(now), now + rule.window)
+    end
+
+    local milliseconds = digits(ceil((until_when - now + MARGIN) / 1000))
+    call('PEXPIRE', KEY, milliseconds)
+    call('PEXPIRE', NODES, milliseconds)
+    call('PEXPIRE', LEASES, milliseconds)
+    if state.waiting > 0 then
+        call('PEXPIRE', QUEUE, milliseconds)
+    end
+
+    for _, rule in ipairs(rules) do
+        if rule.entries and rule.entries > 0 then
+            call('PEXPIRE', rule.key, milliseconds)
+        end
+    end
+end
+
+function E.write()
+    E.write_nodes()
+    local values = {
+        'watcher', state.watcher,
+        'state', format('%.0f %.0f %.0f %.0f %.0f %.0f %.0f %.0f %.0f', state.paused_until,
+            state.held_back_until, state.last, state.granted, state.watch_at, state.tail,
+            state.known, state.waiting, state.leased),
+    }
+    if state.is_new then
+        values[5], values[6], values[7], values[8] = 'rules', request.rules, 'epoch', state.epoch
+    end
+
+    for _, rule in ipairs(rules) do
+        rule:flush()
+        local text = rule:text()
+        if text ~= rule.was then
+            values[#values + 1] = rule.field
+            values[#values + 1] = text
+        end
+    end
+
+    call('HSET', KEY, unpack(values))
+    E.expire()
+end
+
+-- The queue
+
+function E.join(node)
+    state.tail = state.tail + 1
+    state.waiting = state.waiting + 1
+    call('ZADD', QUEUE, digits(state.tail), node.name)
+end
+
+function E.leave(node)
+    state.waiting = state.waiting - 1
+    call('ZREM', QUEUE, node.name)
+end
+
+-- The queue while it is served: a part of what the server has, `again` those that were served and
+-- want more, and how far either was gone through.
+local line = {names = {}, at = 1, read = 0, all_read = false, again = {}, again_at = 1}
+
+function E.read_line()
+    local chunk = line.read == 0 and 1 or 16
+    line.names = call('ZRANGE', QUEUE, line.read, line.read + chunk - 1)
+    line.at = 1
+    line.read = line.read + #line.names
+    line.all_read = #line.names < chunk
+end
+
+function E.first_in_line()
+    if not line.names[line.at] and not line.all_read then
+        E.read_line()
+    end
+
+    return line.names[line.at] or line.again[line.again_at]
+end
+
+-- Take the first out of line, or put it at the end.
+function E.step_back(name, wants_more)
+    if line.names[line.at] then
+        line.at = line.at + 1
+    else
+        line.again_at = line.again_at + 1
+    end
+
+    if wants_more then
+        line.again[#line.again + 1] = name
+    else
+        state.waiting = state.waiting - 1
+    end
+end
+
+function E.write_line(served)
+    local leaving, joining = {}, {}
+    for _, name in ipairs(served) do
+        if nodes[name].wants == '' then
+            leaving[#leaving + 1] = name
+        end
+    end
+
+    for i = line.again_at, #line.again do
+        state.tail = state.tail + 1
+        joining[#joining + 1] = digits(state.tail)
+        joining[#joining + 1] = line.again[i]
+    end
+
+    if #joining > 0 then
+        call('ZADD', QUEUE, unpack(joining))
+    end
+
+    if #leaving > 0 then
+        call('ZREM', QUEUE, unpack(leaving))
+    end
+end
+
+-- What has happened
+
+function E.was_set_back(node)
+    if request.epoch ~= state.epoch then
+        return false
+    elseif node then
+        return request.number > node.number + 1
+    end
+
+    return request.alive
+end
+
+function E.bury(name)
+    local node = E.node_named(name)
+    if node.wants ~= '' then
+        E.leave(node)
+    end
+
+    for i, rule in ipairs(rules) do
+        if node.held[i] ~= 0 then
+            rule:count(node.held[i], now)
+        end
+    end
+
+    nodes[name] = nil
+    state.known = state.known - 1
+    call('HDEL', NODES, name)
+    call('ZREM', LEASES, name)
+end
+
+function E.bury_dead()
+    local names
+    repeat
+        names = call('ZRANGEBYSCORE', LEASES, '-inf', '(' .. digits(now), 'LIMIT', 0, 100)
+        for _, name in ipairs(names) do
+            E.bury(name)
+        end
+    until #names < 100
+end
+
+function E.hold(node, index, amount)
+    node.held[index] = node.held[index] + amount
+    rules[index].held = rules[index].held + amount
+end
+
+-- What each letter does to one rule's part. Receipts are `nil` where there are none.
+function E.S(_, rule, _, amount, at, receipt)
+    if receipt ~= 0 then
+        rule:start(amount, at, receipt)
+    end
+end
+
+function E.B(node, rule, index, amount, _, receipt)
+    if receipt ~= 0 then
+        rule:give_back(amount, receipt, now)
+    else
+        E.hold(node, index, -min(amount, node.held[index]))
+    end
+end
+
+function E.E(node, rule, index, amount, at)
+    local part = min(amount, node.held[index])
+    if part ~= 0 then
+        node.held[index] = node.held[index] - part
+        rule:count(part, at)
+    end
+end
+
+function E.H(node, _, index, amount)
+    E.hold(node, index, amount)
+end
+
+-- A charge has a flag in the place of receipts: whether it is held.
+function E.C(node, rule, index, amount, at, _, flag)
+    if flag == YES and rule.holds then
+        E.hold(node, index, amount)
+    else
+        rule:charge_now(amount, at, now)
+    end
+end
+
+function E.move(node, letter, at, amounts, receipts)
+    local amount, receipt = E.amounts_of(amounts), E.amounts_of(receipts)
+    for i, rule in ipairs(rules) do
+        if amount[i] ~= 0 then
+            E[letter](node, rule, i, amount[i], at, receipt[i], receipts)
+        end
+    end
+end
+
+-- Note what has happened; return whether others are to give back what they have in stock, `nil` if
+-- they need not know.
+function E.apply(node, letter, at, amounts, receipts)
+    if letter == 'P' then
+        state.paused_until = max(state.paused_until, at)
+        return false
+    elseif letter == 'R' then
+        state.paused_until = min(state.paused_until, now)
+        return false
+    elseif letter == 'T' then
+        rules[amounts + 1]:tighten(tonumber(receipts), at, now)
+        return true
+    elseif letter == 'M' then
+        rules[amounts + 1]:remember(tonumber(receipts), at, now)
+    else
+        E.move(node, letter, at, amounts, receipts)
+    end
+
+    return nil
+end
+
+function E.apply_all(node)
+    local told
+    for i = FIRST_WANT + 2 * request.wants, #ARGV, 4 do
+        local news = E.apply(node, ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3])
+        if news ~= nil then
+            told = told or news
+        end
+    end
+
+    return told
+end
+
+-- Take the grants that were received out of an inbox, where they are separated by semicolons.
+function E.take_received(node)
+    if node.inbox == '' or request.received == '' then
+        return
+    end
+
+    local received, left = {}, {}
+    for number in gmatch(request.received, '[^,]+') do
+        received[number] = true
+    end
+
+    for grant in gmatch(node.inbox, '[^;]+') do
+        if not received[match(grant, '%S+')] then
+            left[#left + 1] = grant
+        end
+    end
+
+    node.inbox = table.concat(left, ';')
+end
+
+-- What is wanted on top of the grants that are under way: "amounts count" separated by semicolons.
+function E.unmet(node)
+    local coming, wants = {}, {}
+    for amounts, count in gmatch(node.inbox, '%S+ %S+ %S+ (%S+) %S+ ([^;]+)') do
+        coming[amounts] = (coming[amounts] or 0) + count
+    end
+
+    for i = FIRST_WANT, FIRST_WANT + 2 * request.wants - 1, 2 do
+        local amounts, count = ARGV[i], tonumber(ARGV[i + 1])
+        local met = min(count, coming[amounts] or 0)
+        if met > 0 then
+            coming[amounts] = coming[amounts] - met
+        end
+
+        if count > met then
+            wants[#wants + 1] = amounts .. ' ' .. digits(count - met)
+        end
+    end
+
+    return table.concat(wants, ';')
+end
+
+function E.want(node, wants)
+    if wants ~= '' and node.wants == '' then
+        node.came = now
+        E.join(node)
+    elseif node.wants ~= '' and wants == '' then
+        E.leave(node)
+    end
+
+    node.wants = wants
+end
+
+-- Note what the process says; return as E.apply() does.
+function E.note(node, status)
+    node.lease = now + request.lease
+    node.grace, node.horizon = request.grace, request.horizon
+    node.census = request.census
+    changed_nodes[node.name] = true
+    state.leased = max(state.leased, node.lease)
+    call('ZADD', LEASES, digits(node.lease), node.name)
+    if status == 'lost' then
+        -- It will say anew what it holds and wants, and with what it has been charged.
+        node.number = request.number
+        node.inbox = ''
+        E.want(node, '')
+        return nil
+    end
+
+    E.take_received(node)
+    local told
+    if request.number > node.number then
+        node.number = request.number
+        told = E.apply_all(node)
+    end
+
+    E.want(node, E.unmet(node))
+    return told
+end
+
+-- Granting
+
+-- The first instant, not before another one, to which all rules agree; all, or all but buckets.
+function E.agreed(amounts, instant, grace, buckets)
+    for _ = 1, MOST_ROUNDS do
+        local before = instant
+        for i, rule in ipairs(rules) do
+            if amounts[i] ~= 0 and instant < NEVER and (buckets or not rule.level) then
+                instant = rule:earliest(amounts[i], instant, grace)
+            end
+        end
+
+        if instant == before or instant == NEVER then
+            return instant
+        end
+    end
+
+    return NEVER
+end
+
+-- Since when a call has been due, or will be, and the instant that it can have.
+function E.earliest(amounts, came, grace)
+    local from = max(came, state.paused_until, state.held_back_until)
+    local since = E.agreed(amounts, from, grace, true)
+    if since == NEVER then
+        return NEVER, NEVER
+    end
+
+    return since, E.agreed(amounts, max(since, now, state.last), grace, false)
+end
+
+function E.fits(amounts, since, instant)
+    local there = ANY_NUMBER
+    for i, rule in ipairs(rules) do
+        if amounts[i] ~= 0 then
+            there = min(there, rule:fits(amounts[i], rule.level and since or instant))
+        end
+    end
+
+    return max(there, 1)
+end
+
+-- Grant turns; return the grant as a text: number, due, grace, amounts, receipts, count.
+function E.grant(node, amounts_text, count, since, instant)
+    local amounts, receipts = E.amounts_of(amounts_text), {}
+    for i, rule in ipairs(rules) do
+        receipts[i] = 0
+        if amounts[i] ~= 0 then
+            local all = amounts[i] * count
+            receipts[i] = rule:charge(all, rule.level and since or instant, node.grace)
+            if rule.holds then
+                node.held[i] = node.held[i] + all
+            end
+        end
+    end
+
+    state.last = max(state.last, instant)
+    state.granted = state.granted + 1
+    local text = format('%.0f %.0f %.0f %s %s %.0f', state.granted, instant, node.grace, amounts_text,
+        E.text_of(receipts), count)
+    node.inbox = node.inbox == '' and text or node.inbox .. ';' .. text
+    return text
+end
+
+-- Grant what is due within the horizon, in turn. Returns the texts of what was granted by name, the
+-- names in order, when the next process is due, and who that is.
+function E.serve()
+    local granted, served = {}, {}
+    local turns, made = state.waiting, 0
+    while state.waiting > 0 do
+        local name = E.first_in_line()
+        local node = E.node_named(name)
+        local amounts, wanted, others = match(node.wants, '^(%S+) ([^;]+);?(.*)$')
+        wanted = tonumber(wanted)
+        local since, instant = E.earliest(E.amounts_of(amounts), node.came, node.grace)
+        if instant > now + node.horizon or made == MOST_GRANTS then
+            return granted, served, instant, node
+        end
+
+        local there = E.fits(E.amounts_of(amounts), since, instant)
+        local count = min(ceil(there / turns), wanted)
+        turns = turns > 1 and turns - 1 or state.waiting
+        if not granted[name] then
+            granted[name] = {}
+            served[#served + 1] = name
+            changed_nodes[name] = true
+        end
+
+        table.insert(granted[name], E.grant(node, amounts, count, since, instant))
+        made = made + 1
+        if count < wanted then
+            local rest = amounts .. ' ' .. digits(wanted - count)
+            node.wants = others == '' and rest or rest .. ';' .. others
+        else
+            node.wants = others
+        end
+
+        E.step_back(name, node.wants ~= '')
+    end
+
+    return granted, served, NEVER, nil
+end
+
+-- Telling
+
+function E.waits(name)
+    if nodes[name] then
+        return nodes[name].wants ~= ''
+    end
+
+    return name ~= '' and call('ZSCORE', QUEUE, name) and true
+end
+
+-- See to it that somebody watches the clock; `told` may get one more.
+function E.set_watch(told, due, first)
+    if not first then
+        state.watcher, state.watch_at = '', NEVER
+        return
+    end
+
+    local first_death = call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')[2] + 1
+    local come = max(min(due, first_death) - floor(first.horizon / 2), now + 1)
+    local overdue = now > state.watch_at + STAND_IN + first.horizon
+    local gone = overdue or not E.waits(state.watcher)
+    local sooner = come < state.watch_at
+    local caller = request.node
+    if nodes[caller].wants ~= '' and (gone or state.watcher == caller or sooner) then
+        state.watcher = caller
+    elseif gone then
+        state.watcher = first.name
+    end
+
+    local is_told = state.watcher == caller
+    for _, name in ipairs(told) do
+        is_told = is_told or name == state.watcher
+    end
+
+    if not is_told and (gone or sooner) then
+        told[#told + 1] = state.watcher
+        is_told = true
+    end
+
+    if is_told then
+        state.watch_at = come
+    end
+end
+
+-- When a process shall come again.
+function E.when_to_come(name, due)
+    if name == state.watcher then
+        return state.watch_at
+    elseif due == NEVER or nodes[name].wants == '' then
+        return NEVER
+    end
+
+    local position, horizon = call('ZRANK', QUEUE, name), nodes[name].horizon
+    return due + STAND_IN + horizon + position * max(STAGGER, floor(horizon / 4))
+end
+
+function E.paused_until()
+    return max(state.paused_until, state.held_back_until)
+end
+
+function E.publish(channel, recall, come, due, grants)
+    local message = format('%s %s %.0f %.0f %.0f %.0f %.0f %d', recall and '1' or '0', state.epoch,
+        now, E.paused_until(), come, due, state.waiting, #grants)
+    if #grants > 0 then
+        message = message .. ' ' .. table.concat(grants, ' ')
+    end
+
+    -- A channel has the same braces as the keys, so in a cluster it is this server's.
+    call('SPUBLISH', KEY .. channel, message)
+end
+
+-- Tell the others; return when the caller shall come again.
+function E.tell(granted, served, due, first)
+    local told = {}
+    for _, name in ipairs(served) do
+        if name ~= request.node then
+            told[#told + 1] = name
+        end
+    end
+
+    E.set_watch(told, due, first)
+    for _, name in ipairs(told) do
+        E.publish(':n:' .. name, false, E.when_to_come(name, due), due, granted[name] or {})
+    end
+end
+
+function E.add_grants(reply, inbox)
+    local count = 0
+    for grant_text in gmatch(inbox, '[^;]+') do
+        count = count + 1
+        for part in gmatch(grant_text, '%S+') do
+            reply[#reply + 1] = part
+        end
+    end
+
+    return count
+end
+
+-- The sum of the censuses of all processes.
+function E.count_all()
+    local waiting, running, kept = 0, 0, 0
+    for _, record in ipairs(call('HVALS', NODES)) do
+        local one, two, three = match(record, '^[^|]*|[^|]*|([^,]*),([^,]*),([^|]*)')
+        waiting, running, kept = waiting + one, running + two, kept + three
+    end
+
+    return waiting, running, kept
+end
+
+-- A reply: see reply_of() in exchange.py.
+function E.reply_to_none(status, theirs)
+    return {status, theirs, 0, 0, 0, 0, state.epoch, now, E.paused_until(), NEVER, NEVER, state.waiting, 0}
+end
+
+function E.reply_to(node, status, due)
+    local waiting, running, kept, probed = 0, 0, 0, 0
+    if request.count_all then
+        waiting, running, kept = E.count_all()
+    end
+
+    if request.probe ~= '' then
+        local _, instant = E.earliest(E.amounts_of(request.probe), now, 0)
+        probed = instant
+    end
+
+    local reply = {
+        status, '', waiting, running, kept, probed, state.epoch, now, E.paused_until(),
+        E.when_to_come(node.name, due), due, state.waiting, 0,
+    }
+    reply[13] = E.add_grants(reply, node.inbox)
+    for _, rule in ipairs(rules) do
+        reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = rule:quota(now)
+    end
+
+    return reply
+end
+
+function E.exchange()
+    local theirs = E.read()
+    if theirs then
+        return E.reply_to_none('conflict', theirs)
+    elseif request.expires > 0 and now > request.expires then
+        return E.reply_to_none('stale', '')
+    end
+
+    E.bury_dead()
+    local node = E.node_named(request.node)
+    if E.was_set_back(node) then
+        E.begin()
+        node = nil
+    end
+
+    local status = 'done'
+    if request.epoch ~= '' and request.epoch ~= state.epoch then
+        status = 'lost'
+    elseif not node and request.holds then
+        status = 'buried'
+    elseif node and request.number < node.number then
+        E.write()
+        return E.reply_to_none('stale', '')
+    end
+
+    node = node or E.new_node(request.node)
+    local recall = E.note(node, status)
+    for _, rule in ipairs(rules) do
+        rule:forget(now)
+    end
+
+    local granted, served, due, first = E.serve()
+    E.write_line(served)
+    E.tell(granted, served, due, first)
+    if recall ~= nil then
+        E.publish(':all', recall, NEVER, NEVER, {})
+    end
+
+    E.write_nodes()
+    changed_nodes = {}
+    local reply = E.reply_to(node, status, due)
+    E.write()
+    return reply
+end
+
+return E.exchange()

@@ -1,0 +1,178 @@
+"""What servers publish: connections that listen, and that are made anew without end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import TypeAlias, cast, final
+
+import anyio
+from anyio.abc import TaskGroup
+
+from .redis_links import Connection, Links, NotConnected, Place, RedisError
+
+_logger = logging.getLogger("anythrottle")
+
+#: Called with each message of a channel.
+Hear: TypeAlias = Callable[[bytes], None]
+
+#: How long to wait before a connection is made again, in seconds: at first, and at most.
+_FIRST_DELAY, _LAST_DELAY = 0.05, 1.0
+
+#: After how many silent seconds a server is asked if it is still there.
+_SILENCE = 10.0
+
+
+@final
+class _Ear:
+    """A connection that listens, and the channels that it was told of."""
+
+    __slots__ = ("channels", "connection", "since")
+
+    def __init__(self, connection: Connection, since: float) -> None:
+        self.connection = connection
+        self.since = since
+        self.channels: set[str] = set()
+
+
+@final
+class Channels:
+    """
+    What is listened to, over one connection to each server that publishes any of it.
+
+    The channels are shard channels, which only one server of a cluster publishes; without a cluster
+    they are like others. Commands go over connections of their own: a subscription that succeeds
+    has no answer, so that the answer to one that is refused would be taken for a command's.
+    """
+
+    __slots__ = ("_broken", "_changed", "_delay", "_ears", "_hears", "_links", "_tasks", "_told")
+
+    def __init__(self, links: Links, tasks: TaskGroup) -> None:
+        self._links = links
+        self._tasks = tasks
+        self._hears: dict[str, list[Hear]] = {}
+        self._ears: dict[Place, _Ear] = {}
+        self._changed = anyio.Event()
+        self._broken = False
+        self._delay = _FIRST_DELAY
+        self._told = ""
+
+    @contextmanager
+    def listening(self, channel: str, hear: Hear) -> Generator[None]:
+        """Call a function with each message of a channel, once that is subscribed to."""
+        hears = self._hears.setdefault(channel, [])
+        hears.append(hear)
+        self._changed.set()
+        try:
+            yield
+        finally:
+            hears.remove(hear)
+            if not hears:
+                del self._hears[channel]
+
+            self._changed.set()
+
+    async def run(self) -> None:
+        """Keep subscribed to what is listened to, until this is cancelled."""
+        while True:
+            if self._broken:
+                self._broken = False
+                await anyio.sleep(self._delay)
+                self._delay = min(2 * self._delay, _LAST_DELAY)
+
+            self._changed = anyio.Event()
+            try:
+                await self._subscribe()
+            except Exception as error:  # noqa: BLE001 - whatever it is, it may be over soon
+                self._tell(repr(error))
+                self._broken = True
+                continue
+
+            with anyio.move_on_after(_SILENCE) as silence:
+                await self._changed.wait()
+
+            if silence.cancelled_caught:
+                await self._ping()
+
+    async def _subscribe(self) -> None:
+        """Make the connections and subscriptions what they have to be."""
+        wanted: dict[Place, set[str]] = {}
+        for channel in self._hears:
+            wanted.setdefault(self._links.servers.place_of(channel), set()).add(channel)
+
+        for place in self._ears.keys() - wanted.keys():
+            self._ears.pop(place).connection.invalidate()
+
+        for place, channels in wanted.items():
+            ear = self._ears.get(place) or await self._open(place)
+            for channel in channels - ear.channels:
+                ear.connection.send_command(b"SSUBSCRIBE", channel)
+
+            for channel in ear.channels - channels:
+                ear.connection.send_command(b"SUNSUBSCRIBE", channel)
+
+            ear.channels = channels
+
+    async def _open(self, place: Place) -> _Ear:
+        connection = await self._links.open(place)
+        ear = self._ears[place] = _Ear(connection, anyio.current_time())
+        self._tasks.start_soon(self._hear, place, ear)
+        self._tasks.start_soon(self._hear_refusals, place, ear)
+        return ear
+
+    async def _hear(self, place: Place, ear: _Ear) -> None:
+        """Hand on what is published, until the connection ends; if it broke, say so."""
+        try:
+            async for message in ear.connection.push_messages:
+                self._handle(ear, message)
+        except NotConnected as error:
+            if self._ears.get(place) is not ear:
+                return
+
+            self._tell(repr(error))
+            del self._ears[place]
+            if anyio.current_time() - ear.since > _LAST_DELAY:
+                self._delay = _FIRST_DELAY
+
+            self._broken = True
+            self._changed.set()
+
+    def _handle(self, ear: _Ear, message: Sequence[object]) -> None:
+        kind, channel = message[0], cast("bytes", message[1]).decode()
+        if kind == b"smessage":
+            for hear in tuple(self._hears.get(channel, ())):
+                hear(cast("bytes", message[2]))
+        elif kind == b"ssubscribe":
+            self._told = ""
+        elif channel in ear.channels:
+            # Nobody here has asked for the end: a cluster keeps the channel elsewhere now.
+            ear.channels = ear.channels - {channel}
+            self._changed.set()
+
+    async def _hear_refusals(self, place: Place, ear: _Ear) -> None:
+        """Break the connection if a subscription is refused, of which it does not say which."""
+        try:
+            async for answer in ear.connection.streamed_messages:
+                self._tell(repr(answer))
+                if isinstance(answer, RedisError):
+                    self._links.servers.failed(place, answer)
+
+                ear.connection.invalidate()
+        except NotConnected:
+            return
+
+    async def _ping(self) -> None:
+        """Break the connections that are dead without a word."""
+        for ear in tuple(self._ears.values()):
+            try:
+                with anyio.fail_after(self._links.timeout):
+                    await ear.connection.create_request(b"PING")
+            except (NotConnected, TimeoutError):
+                ear.connection.invalidate()
+
+    def _tell(self, reason: str) -> None:
+        """Log why nothing is heard, once for each reason in a row."""
+        if reason != self._told:
+            self._told = reason
+            _logger.warning("not subscribed, turns may come late; trying again: %s", reason)

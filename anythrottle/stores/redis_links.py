@@ -1,0 +1,371 @@
+"""
+Connections of our own to servers that speak the protocol of Redis, by coredis.
+
+No other module imports coredis. Of a client, its settings are used, and what it knows of its
+servers; its pool of connections is not. A connection that breaks while it is on loan is lost to
+that pool, and so is one whose making is cancelled: when all 64 are, its users wait for ever.
+Besides, a call by way of client and pool costs half as much again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha1
+from typing import Protocol, TypeAlias, cast, final
+
+import anyio
+import coredis
+from anyio.abc import TaskGroup
+from coredis.connection import (
+    BaseConnection,
+    BaseConnectionParams,
+    SentinelManagedConnection,
+    TCPConnection,
+    TCPLocation,
+    UnixDomainSocketConnection,
+)
+from coredis.exceptions import (
+    AskError,
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    MovedError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    UnknownCommandError,
+)
+from coredis.exceptions import ConnectionError as NotConnected
+from coredis.pool import ClusterConnectionPool, ConnectionPool, SentinelConnectionPool
+from coredis.typing import Key, RedisValueT
+
+#: A client that is a user's own.
+Client: TypeAlias = (
+    coredis.Redis[bytes]
+    | coredis.Redis[str]
+    | coredis.RedisCluster[bytes]
+    | coredis.RedisCluster[str]
+)
+
+#: A connection to a server.
+Connection: TypeAlias = BaseConnection
+
+_Pool: TypeAlias = ConnectionPool[TCPConnection] | ConnectionPool[UnixDomainSocketConnection]
+
+#: Where a server is; ``None`` if there is only one to ask.
+Place: TypeAlias = TCPLocation | None
+
+#: How often a command may be sent, because a server lacks the script or names another server.
+_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """
+    A script, and the name that a server has for it.
+
+    :ivar text: what is carried out
+    :ivar sha: its SHA-1, in hexadecimal digits
+    """
+
+    text: str
+    sha: str
+
+    @classmethod
+    def of(cls, text: str) -> Script:
+        """Return the script with that text."""
+        return cls(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+class Servers(Protocol):
+    """The servers of a client: which there are, and how they are connected to."""
+
+    def place_of(self, key: str) -> Place:
+        """Return where a key, or a channel, is kept."""
+        ...
+
+    async def connection(self, place: Place) -> Connection:
+        """Return a new connection, which has not begun."""
+        ...
+
+    def failed(self, place: Place, error: RedisError) -> None:
+        """Note an error of the server at a place: keys may have gone elsewhere."""
+        ...
+
+
+def servers_of(client: Client | str) -> Servers:
+    """
+    Return the servers of a client, or the one at a URL that :func:`.redis_url` has checked.
+
+    :raises RuntimeError: if the client is a cluster's and was not entered
+
+    """
+    pool = (
+        ConnectionPool.from_url(client, decode_components=True)
+        if isinstance(client, str)
+        else client.connection_pool
+    )
+    if isinstance(pool, ClusterConnectionPool):
+        return _Cluster(pool)
+
+    return _Sentinel(pool) if isinstance(pool, SentinelConnectionPool) else _Alone(pool)
+
+
+class _OneServer:
+    """Keeps everything."""
+
+    __slots__ = ()
+
+    def place_of(self, key: str) -> Place:  # noqa: ARG002 - as is said
+        return None
+
+    def failed(self, place: Place, error: RedisError) -> None:
+        """Do nothing: there is no other to ask."""
+
+
+class _Alone(_OneServer):
+    """A server that is always at the same place."""
+
+    __slots__ = ("_params", "_pool")
+
+    def __init__(self, pool: _Pool) -> None:
+        self._pool = pool
+        self._params = _params(pool.connection_kwargs)
+
+    async def connection(self, place: Place) -> Connection:  # noqa: ARG002 - there is one
+        make = cast("Callable[..., Connection]", self._pool.connection_class)
+        return make(self._pool.location, **self._params)
+
+
+class _Sentinel(_OneServer):
+    """The primary that a Sentinel names, each time anew."""
+
+    __slots__ = ("_params", "_pool")
+
+    def __init__(self, pool: SentinelConnectionPool) -> None:
+        self._pool = pool
+        self._params = _params(pool.connection_kwargs)
+
+    async def connection(self, place: Place) -> Connection:  # noqa: ARG002 - there is one
+        location = await self._pool.get_primary_location()
+        name = self._pool.service_name
+        return SentinelManagedConnection(location, name, is_primary=True, **self._params)
+
+
+class _Cluster:
+    """The servers of a cluster, each of which keeps some of the keys."""
+
+    __slots__ = ("_layout", "_params", "_pool")
+
+    def __init__(self, pool: ClusterConnectionPool) -> None:
+        self._pool = pool
+        self._layout = pool.cluster_layout
+        self._params = _params(pool.connection_kwargs)
+        if not self._layout.nodes:
+            raise RuntimeError(
+                "the client knows no server of its cluster: enter it before the store"
+            )
+
+    def place_of(self, key: str) -> Place:
+        node = self._layout.node_for_slot(Key(key).slot)
+        return TCPLocation(node.host, node.port)
+
+    async def connection(self, place: Place) -> Connection:
+        assert place is not None
+        return self._pool.connection_class(place, **self._params)
+
+    def failed(self, place: Place, error: RedisError) -> None:
+        assert place is not None
+        # A task of the pool asks anew who keeps what, after the second error.
+        self._layout.report_errors(self._layout.node_for_location(place), error)
+
+
+def _params(params: BaseConnectionParams) -> BaseConnectionParams:
+    """Return what a connection needs that waits for answers and pushes, however long."""
+    params = params.copy()
+    params["noreply"] = False
+    params["decode_responses"] = False
+    params["encoding"] = "utf-8"
+    params["max_idle_time"] = None
+    params.pop("processing_budget", None)  # shared by the connections of the pool
+    return params
+
+
+@final
+class Opening:
+    """A connection that is being made, and the outcome."""
+
+    __slots__ = ("connection", "done", "error")
+
+    def __init__(self) -> None:
+        self.done = anyio.Event()
+        self.connection: Connection | None = None
+        self.error: Exception | None = None
+
+    async def wait(self) -> Connection:
+        """Return the connection when it stands, or raise why it does not."""
+        await self.done.wait()
+        if self.connection is None:
+            raise self.error or NotConnected("the store was left")
+
+        return self.connection
+
+
+@final
+class Links:
+    """
+    A connection to each server that is asked, made when it is needed, and again when it breaks.
+
+    :param tasks: where the connections run; they end when it is cancelled
+    :ivar servers: the servers
+    :ivar timeout: for how long a server may take to answer a connection, in seconds
+
+    """
+
+    __slots__ = ("_connections", "_openings", "_tasks", "servers", "timeout")
+
+    def __init__(self, servers: Servers, tasks: TaskGroup, timeout: float) -> None:
+        self.servers = servers
+        self._tasks = tasks
+        self.timeout = timeout
+        self._connections: dict[Place, Connection] = {}
+        self._openings: dict[Place, Opening] = {}
+
+    async def evaluate(self, script: Script, key: str, args: Sequence[RedisValueT]) -> object:
+        """
+        Return what a script answers.
+
+        Who is cancelled here takes the connection along: it may be dead, and nobody is told.
+
+        :param key: which decides about the server
+        :raises ~coredis.exceptions.RedisError: if it was not carried out, or there is no answer
+        :raises TimeoutError: if a server takes a connection and does not answer
+
+        """
+        return await self._ask(script, key, b"EVALSHA", script.sha, 1, key, *args)
+
+    async def delete(self, *keys: str) -> None:
+        """Delete keys that one server keeps."""
+        await self._ask(None, keys[0], b"UNLINK", *keys)
+
+    async def open(self, place: Place) -> Connection:
+        """Return a new connection to a place, for nobody else."""
+        try:
+            with anyio.fail_after(self.timeout):
+                connection = await self.servers.connection(place)
+                await self._tasks.start(connection.run)
+        except (NotConnected, TimeoutError) as error:
+            # A cluster's client asks who serves instead after errors of this kind alone.
+            self.servers.failed(place, NotConnected(str(error)))
+            raise
+
+        try:
+            check_version(connection.server_version or "")
+        except NotConnected:
+            connection.invalidate()
+            raise
+
+        return connection
+
+    async def _ask(
+        self, script: Script | None, key: str, command: bytes, *args: RedisValueT
+    ) -> object:
+        """Return the answer to a command of whoever keeps a key, and has the script."""
+        place = self.servers.place_of(key)
+        asking = False
+        attempt = 0
+        while True:
+            attempt += 1
+            connection = self._connections.get(place)
+            if connection is None or not connection.usable:
+                connection = await self._connect(place)
+
+            try:
+                if asking:  # it holds for the next command alone, so nothing may come between
+                    connection.create_request(b"ASKING")
+
+                return await _request(connection, command, *args)
+            except NoScriptError:
+                if attempt == _ATTEMPTS or script is None:
+                    raise
+
+                await _request(connection, b"SCRIPT LOAD", script.text)
+            except AskError as error:
+                if attempt == _ATTEMPTS or place is None:
+                    raise
+
+                self.servers.failed(place, error)
+                asking = not isinstance(error, MovedError)
+                place = TCPLocation(error.host, error.port)
+            except ReadOnlyError:
+                # It was a primary once. The next connection goes to who is it now.
+                connection.invalidate()
+                raise
+
+    async def _connect(self, place: Place) -> Connection:
+        """Return a connection for all, which is made by a task that no caller cancels."""
+        opening = self._openings.get(place)
+        if opening is None:
+            opening = self._openings[place] = Opening()
+            self._tasks.start_soon(self._open_for_all, place, opening)
+
+        return await opening.wait()
+
+    async def _open_for_all(self, place: Place, opening: Opening) -> None:
+        try:
+            opening.connection = self._connections[place] = await self.open(place)
+        except Exception as error:  # noqa: BLE001 - it is raised where the connection is asked for
+            opening.error = error
+        finally:
+            del self._openings[place]
+            opening.done.set()
+
+
+def _request(connection: Connection, command: bytes, *args: RedisValueT) -> Awaitable[object]:
+    """Send a command; return what waits for the answer, and breaks the connection if cancelled."""
+    return connection.create_request(command, *args, decode=True, disconnect_on_cancellation=True)
+
+
+def check_version(version: str) -> None:
+    """
+    Raise an error if a server is too old.
+
+    :param version: as the server tells it, such as "7.0.15"; anything else passes
+    :raises ~coredis.exceptions.ConnectionError: if it is older than Redis 7
+
+    """
+    major = version.partition(".")[0]
+    if major.isdecimal() and int(major) < 7:  # noqa: PLR2004 - the first with SPUBLISH
+        raise NotConnected(f"the server is Redis {version}, which has no SPUBLISH")
+
+
+#: What to do about an error, by its class; the first that fits.
+_ADVICE: tuple[tuple[type[Exception], str], ...] = (
+    (AuthenticationError, "give the user and password that the server asks for"),
+    (
+        AuthorizationError,
+        "let the user do what is needed: +@all on the keys and channels of the prefix",
+    ),
+    (ReadOnlyError, "ask the primary, not a replica; a Sentinel's client knows where it is"),
+    (MovedError, "it is one of a cluster: pass a coredis.RedisCluster, not a URL or coredis.Redis"),
+    (BusyLoadingError, "it loads its data: try again when that is done"),
+    (UnknownCommandError, "take a server that runs scripts: Redis 7 or later, or Valkey"),
+    (TimeoutError, "see that it is not overloaded or stopped, and that it is a Redis or Valkey"),
+    (NotConnected, "see that it runs, and is Redis 7 or later, or Valkey, at that address"),
+)
+
+
+def advice(error: Exception) -> str:
+    """Return what went wrong with a server, and what to do about it."""
+    said = [str(error) or type(error).__name__]
+    cause = error.__cause__
+    while cause is not None:
+        said.append(str(cause) or type(cause).__name__)
+        cause = cause.__cause__
+
+    what = next((text for kind, text in _ADVICE if isinstance(error, kind)), "")
+    if said[0].startswith("OOM"):
+        what = "its memory is full: give it more, or let it evict what expires"
+
+    return ": ".join(said) + (f"; {what}" if what else "")

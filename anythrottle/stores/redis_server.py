@@ -1,0 +1,212 @@
+"""A server that speaks the protocol of Redis, as stores see it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from functools import cache, partial
+from importlib.resources import files
+from typing import cast, final
+from urllib.parse import parse_qs, urlsplit
+
+import anyio
+from anyio import AsyncContextManagerMixin
+
+from .._errors import StoreError
+from .exchange import Push, Reply, Request, push_of, reply_of, request_args
+from .redis_channels import Channels
+from .redis_links import Client, Links, Script, advice, servers_of
+
+_logger = logging.getLogger("anythrottle")
+
+#: The schemes of URLs, and what coredis calls them.
+_SCHEMES = {
+    "redis": "redis",
+    "rediss": "rediss",
+    "unix": "unix",
+    "valkey": "redis",
+    "valkeys": "rediss",
+}
+
+#: A limiter's keys, by what follows the first one's name: windows, processes, two queues.
+_PARTS = ("", *(f":w{i}" for i in range(17)), ":n", ":q", ":a")
+
+
+@final
+class RedisServer(AsyncContextManagerMixin):
+    """
+    A Redis or Valkey server, or a cluster of them, to which limiters talk by a script.
+
+    Constructing it touches neither network nor event loop. While it is entered it keeps one
+    connection for commands and one that listens, each from the first use on, in a cluster with each
+    server that is needed.
+
+    :param server: a URL (``redis://``, ``rediss://``, ``valkey://``, ``valkeys://``, ``unix://``),
+        or a client, which its owner enters, before this and for longer
+    :param prefix: what the names of all keys and channels begin with
+    :param deadline: for how long the server may take to answer a new connection, in seconds
+    :param script: what is carried out for each exchange, if it is not the package's own
+    :raises ValueError: if ``server`` is a URL that makes no sense
+    :raises TypeError: if it is neither a URL nor a client
+
+    """
+
+    __slots__ = ("_channels", "_deadline", "_links", "_prefix", "_script", "_server")
+
+    def __init__(
+        self, server: Client | str, prefix: str, deadline: float, *, script: Script | None = None
+    ) -> None:
+        if not isinstance(server, str) and not hasattr(server, "connection_pool"):
+            raise TypeError(f"server must be a URL or a client of coredis, not {server!r}")
+
+        self._server = redis_url(server) if isinstance(server, str) else server
+        self._prefix = prefix
+        self._deadline = deadline
+        self._script = script
+        self._links: Links | None = None
+        self._channels: Channels | None = None
+
+    @asynccontextmanager
+    async def __asynccontextmanager__(self) -> AsyncGenerator[RedisServer]:
+        if self._links is not None:
+            raise RuntimeError(
+                "the store is entered already: enter it once, around all that use it"
+            )
+
+        self._script = self._script or script_of_package()
+        servers = servers_of(self._server)
+        failure: Exception | None = None
+        async with anyio.create_task_group() as tasks:
+            self._links = Links(servers, tasks, self._deadline)
+            self._channels = Channels(self._links, tasks)
+            tasks.start_soon(self._channels.run)
+            try:
+                yield self
+            except Exception as error:  # noqa: BLE001 - it is raised below, as it was, in no group
+                failure = error
+            finally:
+                self._links = self._channels = None
+                tasks.cancel_scope.cancel()
+
+        if failure is not None:
+            raise failure
+
+    async def exchange(self, name: str, request: Request) -> Reply:
+        """
+        Return the server's reply to a request.
+
+        :raises StoreError: if it has not come; the reason says what to do
+        :raises RuntimeError: if the server is not entered
+
+        """
+        links = self._entered()
+        assert self._script is not None
+        try:
+            flat = await links.evaluate(self._script, self._key(name), request_args(request))
+        except Exception as error:
+            raise StoreError(name, advice(error)) from error
+
+        return reply_of(cast("list[str | int]", flat))
+
+    async def forget(self, name: str) -> None:
+        """
+        Delete all that the server knows of a limiter.
+
+        :raises StoreError: if that cannot be said to have happened
+        :raises RuntimeError: if the server is not entered
+
+        """
+        links = self._entered()
+        key = self._key(name)
+        try:
+            await links.delete(*(key + part for part in _PARTS))
+        except Exception as error:
+            raise StoreError(name, advice(error)) from error
+
+    @asynccontextmanager
+    async def listen(
+        self, name: str, node: str, on_push: Callable[[Push], None]
+    ) -> AsyncGenerator[None]:
+        """
+        Call a function with each push for a process, or for all.
+
+        :raises RuntimeError: if the server is not entered
+
+        """
+        self._entered()
+        assert self._channels is not None
+        key = self._key(name)
+        with (
+            self._channels.listening(f"{key}:n:{node}", partial(_hand_on, node, on_push)),
+            self._channels.listening(f"{key}:all", partial(_hand_on, "", on_push)),
+        ):
+            yield
+
+    def _entered(self) -> Links:
+        if self._links is None:
+            raise RuntimeError("the store is not entered: use it inside of `async with store:`")
+
+        return self._links
+
+    def _key(self, name: str) -> str:
+        """Return a limiter's first key; what is in braces decides who of a cluster keeps them."""
+        return f"{{{self._prefix}:{name}}}"
+
+
+def _hand_on(node: str, on_push: Callable[[Push], None], message: bytes) -> None:
+    """Call a function with a push, if the message is one."""
+    try:
+        push = push_of(node, message.decode())
+    except Exception:
+        _logger.exception("a push makes no sense, and is ignored: %r", message)
+    else:
+        on_push(push)
+
+
+def redis_url(url: str) -> str:
+    """
+    Return a URL as coredis wants it.
+
+    :raises ValueError: if it makes no sense; it is not quoted, as a password may be in it
+
+    """
+    scheme, _, rest = url.partition("://")
+    if scheme not in _SCHEMES:
+        raise ValueError(f"server must be a URL that begins with one of {', '.join(_SCHEMES)}://")
+
+    scheme = _SCHEMES[scheme]
+    try:
+        parts = urlsplit(f"{scheme}://{rest}")
+        port = parts.port
+    except ValueError:
+        raise ValueError("server must be a URL with a port from 0 to 65535") from None
+
+    del port
+    if scheme == "unix":
+        if not parts.path:
+            raise ValueError(
+                "server must be a URL with the path of a socket: unix:///run/redis.sock"
+            )
+    elif not parts.hostname:
+        raise ValueError(f"server must be a URL with the name of a host: {scheme}://localhost:6379")
+    elif not parts.path.removeprefix("/").isdecimal() and parts.path not in ("", "/"):
+        raise ValueError(f"server must be a URL with a number for a path, not {parts.path!r}")
+
+    query = parse_qs(parts.query)
+    if scheme == "rediss" and not {"ssl_check_hostname", "ssl_cert_reqs"} & query.keys():
+        # By itself coredis takes any certificate that is valid, whosever it is.
+        parts = parts._replace(
+            query="&".join(filter(None, [parts.query, "ssl_check_hostname=true"]))
+        )
+
+    return parts.geturl()
+
+
+@cache
+def script_of_package() -> Script:
+    """Return the script that an exchange is, joined of its files."""
+    folder = files("anythrottle.stores") / "lua"
+    texts = {file.name: file.read_text(encoding="utf-8") for file in folder.iterdir()}
+    last = texts.pop("exchange.lua")
+    return Script.of("\n".join([*(texts[name] for name in sorted(texts)), last]))

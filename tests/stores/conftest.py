@@ -1,0 +1,34 @@
+"""Servers that run as long as the tests do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.stores import servers
+from tests.stores.servers import PROGRAMS, Cluster, Sentinel, Server
+
+
+@pytest.fixture(scope="session", params=PROGRAMS)
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    with servers.server(request.param) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    with servers.cluster("valkey") as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def sentinel() -> Iterator[Sentinel]:
+    with servers.sentinel("valkey") as sentinel:
+        yield sentinel
+
+
+@pytest.fixture(scope="session")
+def tls() -> Iterator[Server]:
+    with servers.tls() as server:
+        yield server

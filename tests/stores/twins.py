@@ -1,0 +1,117 @@
+"""The ledger and the script, told the same, at the same instants."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import NamedTuple
+
+from anythrottle.stores import ledger_rules
+from anythrottle.stores.exchange import Push, Reply, Request, push_of, reply_of, request_args
+from anythrottle.stores.ledger import Ledger
+from anythrottle.stores.lua import script
+from tests.stores.plain_client import PlainClient
+
+#: The script, but for its time: that is its last argument.
+SCRIPT = "local function clock_of_test() return {0, table.remove(ARGV)} end\n" + script().replace(
+    "redis.call('TIME')", "clock_of_test()"
+)
+
+#: How many entries a window remembers one by one, as the ledger has it.
+EXACT = f"EXACT_ENTRIES = {ledger_rules.EXACT_ENTRIES}\n"
+
+#: What the limiter's key is followed by.
+PARTS = ("", ":n", ":q", ":a", *(f":w{i}" for i in range(4)))
+
+
+class Answer(NamedTuple):
+    """What an exchange has come to."""
+
+    reply: Reply
+    pushes: list[Push]
+
+
+class Twins:
+    """
+    One limiter, kept twice.
+
+    :param port: the server's
+    :param name: the limiter's
+    :param nodes: the processes that there may be
+    :param exact: how many entries a window shall remember one by one; the ledger must be told too
+
+    """
+
+    def __init__(self, port: int, name: str, nodes: list[str], exact: int) -> None:
+        self.key = f"{{{name}}}"
+        self.ledger: Ledger | None = None
+        self._is_whole = True
+        self.server = PlainClient(port)
+        assert EXACT in SCRIPT
+        text = SCRIPT.replace(EXACT, f"EXACT_ENTRIES = {exact}\n")
+        self._sha = self.server.ask("SCRIPT", "LOAD", text)
+        self._saved: tuple[Ledger | None, bool] = None, True
+        self._ear = PlainClient(port)
+        for channel in ["all", "silence", *(f"n:{node}" for node in nodes)]:
+            self._ear.ask("SSUBSCRIBE", f"{self.key}:{channel}")
+
+    def close(self) -> None:
+        self.server.close()
+        self._ear.close()
+
+    def exchange(self, request: Request, now: int) -> Reply:
+        """Make an exchange with both; they must say the same."""
+        assert self._by_script(request, now) == (expected := self._by_ledger(request, now))
+        return expected.reply
+
+    def _by_ledger(self, request: Request, now: int) -> Answer:
+        # Who has other rules does not look.
+        if self.ledger and not self._is_whole and request.rules == self.ledger.text:
+            self.ledger = None
+
+        if not self.ledger:
+            self._is_whole = True
+
+        ledger = self.ledger or Ledger(request, now)
+        reply, pushes = ledger.exchange(request, now)
+        # What was given up begins nothing.
+        if self.ledger or reply.status != "stale":
+            self.ledger = ledger
+
+        return Answer(reply, pushes)
+
+    def _by_script(self, request: Request, now: int) -> Answer:
+        flat = self.server.ask("EVALSHA", self._sha, 1, self.key, *request_args(request), now)
+        self.server.ask("SPUBLISH", f"{self.key}:silence", "")
+        pushes: list[Push] = []
+        while (heard := self._ear.read())[1] != f"{self.key}:silence":
+            part, _, node = heard[1].removeprefix(f"{self.key}:").partition(":")
+            assert part in ("n", "all")
+            pushes.append(push_of(node, heard[2]))
+
+        return Answer(reply_of(flat), pushes)
+
+    def lose(self, part: str) -> None:
+        """Lose one key, for want of memory: with it the state is lost."""
+        if self.server.ask("DEL", self.key + part):
+            self._is_whole = False
+            if not part:
+                self.ledger = None
+
+    def lose_all(self) -> None:
+        self.server.ask("DEL", *(self.key + part for part in PARTS))
+        self.ledger = None
+
+    def save(self) -> None:
+        """Save the state, for :meth:`set_back`."""
+        self._saved = deepcopy(self.ledger), self._is_whole
+        for part in PARTS:
+            self.server.ask("DEL", self.key + part + ":saved")
+            self.server.ask("COPY", self.key + part, self.key + part + ":saved")
+
+    def set_back(self) -> None:
+        """Set the state back to what was saved, as a failover does."""
+        self.lose_all()
+        ledger, self._is_whole = self._saved
+        self.ledger = deepcopy(ledger)
+        for part in PARTS:
+            self.server.ask("COPY", self.key + part + ":saved", self.key + part)
