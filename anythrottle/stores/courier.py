@@ -13,7 +13,7 @@ from .._events import Event, LeaseExpired, StoreBack, StoreLost, tell
 from .._limiters.line import WaitLine
 from .._limiters.turn import KeptTurn
 from .._loops.event_loop import EventLoop, Parked
-from .exchange import Amounts, Push, Reply
+from .exchange import Amounts, Micros, Push, Reply
 from .remote_gate import RemoteGate
 from .server import Server
 
@@ -132,9 +132,9 @@ class Courier:
             return
 
         dialogue.recall(loop.time())
-        with anyio.move_on_after(dialogue.deadline, shield=True):
+        with anyio.move_on_after(dialogue.terms.deadline, shield=True):
             for _ in range(2 if dialogue.pending else 1):
-                request = dialogue.request(loop.time(), (), leaves=True)
+                request = dialogue.request(loop.time(), ())
                 sent = loop.time()
                 try:
                     reply = await self._server.exchange(self._name, request)
@@ -171,13 +171,16 @@ class Courier:
     async def _exchange(self, loop: EventLoop) -> None:
         """Make one exchange, again until it is answered."""
         dialogue, gate = self.gate.dialogue, self.gate
-        deadline = loop.time() + dialogue.deadline
+        deadline = loop.time() + dialogue.terms.deadline
         retry = _FIRST_RETRY
         asked: _Question | None = None
         while True:
             now = loop.time()
             if dialogue.is_lapsed(now) and dialogue.running:
-                self._lose_lease()
+                self._lose_lease(dialogue.clock.latest(now))
+                # Not to be heard of again before the server has noticed it too.
+                await anyio.sleep(dialogue.surely_lapsed_at() - now)
+                continue
 
             question = self._questions[0] if self._questions and not dialogue.pending else None
             request = dialogue.request(
@@ -190,8 +193,8 @@ class Courier:
             asked = asked or question
             sent = loop.time()
             reply = None
-            error: Exception = TimeoutError(f"no answer within {dialogue.deadline:g} seconds")
-            with anyio.move_on_after(dialogue.deadline if gate.is_lost else deadline - sent):
+            error: Exception = TimeoutError(f"no answer within {dialogue.terms.deadline:g} seconds")
+            with anyio.move_on_after(dialogue.terms.deadline if gate.is_lost else deadline - sent):
                 try:
                     reply = await self._server.exchange(self._name, request)
                 except Exception as exc:  # noqa: BLE001 - of whatever client
@@ -222,7 +225,7 @@ class Courier:
             self._note_back(received)
 
         if reply.status == "buried" and dialogue.running:
-            self._lose_lease()
+            self._lose_lease(reply.news.now)
 
         dialogue.hear_reply(reply, sent, received)
         if reply.status == "conflict":
@@ -276,11 +279,11 @@ class Courier:
         _logger.info("limiter %r: the store answers again", self._name)
         self._tell(StoreBack(self._name, now - self._lost_at))
 
-    def _lose_lease(self) -> None:
+    def _lose_lease(self, now: Micros) -> None:
         """Note that the server has taken what this process holds, or may have."""
-        lost = self.gate.dialogue.lose_all()
-        _logger.warning("limiter %r: the lease of %d calls is over", self._name, len(lost))
-        self._tell(LeaseExpired(self._name, len(lost)))
+        lost = self.gate.dialogue.lose_all(now)
+        _logger.warning("limiter %r: the lease of %d calls is over", self._name, lost)
+        self._tell(LeaseExpired(self._name, lost))
 
     def _tell(self, event: Event) -> None:
         if self._line.observer is not None:

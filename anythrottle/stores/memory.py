@@ -54,7 +54,7 @@ class MemoryServer:
         self.ahead = ahead
         self.exchanges = 0
         self.pushes = 0
-        self._random = random.Random(seed)
+        self._random = random.Random(seed)  # noqa: S311 - of a network
         self._ledgers: dict[str, Ledger] = {}
         self._listeners: dict[tuple[str, str], Callable[[Push], None]] = {}
 

@@ -94,7 +94,7 @@ class RemoteGate:
         self.units = tuple(unit_of(policy.unit) for policy in policies)
         self._capacities = tuple(policy.bucket().capacity for policy in policies)
         self.holds_charges = any(policy.holds for policy in policies)
-        self.counts_ends = self.holds = dialogue.holds
+        self.counts_ends = self.holds = dialogue.terms.holds
         self.refusal: Callable[[], Exception] | None = None
         self.is_lost = False
         self.open = False
@@ -139,7 +139,7 @@ class RemoteGate:
     def await_answer(self, turn: Turn, latest: float) -> None:
         """Note that a turn must go by an instant, which the server has to be asked for."""
         self.askers[turn] = (latest, self.dialogue.number)
-        self.dialogue.tell_within(self.dialogue.heard_at, 0.0)
+        self.dialogue.speak_by(-inf)
         self._ask()
 
     def hopeless(self, now: float, number: int) -> list[Turn]:
@@ -374,43 +374,3 @@ class RemoteGate:
     def _in_full(self, amounts: Sequence[int], slot: int) -> tuple[int, ...]:
         """Return amounts for each rule: for the policies, and the slots if there are any."""
         return (*amounts, slot) if len(self.dialogue.rules) > len(self.units) else tuple(amounts)
-
-
-@final
-class RemoteOutlook:
-    """
-    What a process can foresee of a shared limiter: little.
-
-    :param gate: the gate
-    """
-
-    __slots__ = ("_gate",)
-
-    #: Never empty, so that newcomers are told of.
-    tables: tuple[object, ...] = (None,)
-
-    def __init__(self, gate: RemoteGate) -> None:
-        self._gate = gate
-
-    def invalidate(self) -> None:
-        pass
-
-    def note_newcomer(self, turn: Turn) -> None:
-        self._gate.note_change()
-
-    def note_leaving(self, turn: Turn) -> None:
-        self._gate.note_change()
-
-    def note_grants(self, now: float, late: float) -> None:
-        pass
-
-    def note_end(self) -> None:
-        pass
-
-    def is_hopeless(
-        self, amounts: Sequence[int], now: float, priority: float, latest: float
-    ) -> bool:
-        return self._gate.paused_until > latest
-
-    def decide(self, amounts: Sequence[int], now: float, priority: float = 0) -> Decision:
-        return self._gate.decide(now)

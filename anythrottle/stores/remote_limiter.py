@@ -25,7 +25,8 @@ from .claim import Claim
 from .dialogue import Dialogue
 from .exchange import NEVER, Amounts, Reply
 from .insurance import InsuredPermit, remaining_wait
-from .remote_gate import Owner, RemoteGate, RemoteOutlook
+from .remote_gate import Owner, RemoteGate
+from .remote_outlook import RemoteOutlook
 
 _logger = logging.getLogger("anythrottle")
 
@@ -231,7 +232,5 @@ class RemoteRateLimiter(LineLimiter):
         )
 
     def idle_in(self) -> float:
-        """
-        Return 0 if nobody here uses the limiter, because the server remembers; else infinity.
-        """
+        """Return 0 if nobody here uses the limiter, as the server remembers; else infinity."""
         return self._gate.idle_in(self._line.clock.peek())

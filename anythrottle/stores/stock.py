@@ -9,7 +9,6 @@ from typing import final
 from .exchange import Amounts, Grant, Micros
 from .server_clock import ServerClock
 
-
 #: By how much sums of floats may differ, in seconds: less than the server's clock resolves.
 _ROUNDING = 5e-7
 
@@ -98,7 +97,7 @@ class Stock:
     def note_all_seen(self, grants: tuple[Grant, ...]) -> None:
         """Note that the server has no other grants under way: smaller numbers have all come."""
         if grants:
-            self._floor = max(self._floor, max(grant.number for grant in grants))
+            self._floor = max(self._floor, *(grant.number for grant in grants))
             self._seen = {number for number in self._seen if number > self._floor}
 
     def count(self, amounts: Amounts) -> int:

@@ -30,6 +30,7 @@ from .exchange import Amounts, Reply, Rule, rules_text
 from .remote_gate import RemoteGate
 from .remote_limiter import RemoteRateLimiter
 from .server import Server
+from .terms import Terms
 
 L = TypeVar("L", bound=RemoteRateLimiter)
 
@@ -195,7 +196,8 @@ class Store(ABC, Generic[L]):
         """
         check_name("name", name)
         if self._server is None:
-            raise _not_entered(name)()
+            error = _not_entered(name)
+            raise error()
 
         try:
             with anyio.fail_after(self._deadline):
@@ -233,7 +235,8 @@ class Store(ABC, Generic[L]):
     async def answer(self, gate: RemoteGate, probe: Amounts, *, count_all: bool) -> Reply:
         """Return the server's answer to a question about a limiter."""
         if self._tasks is None:
-            raise _not_entered(gate.name)()
+            error = _not_entered(gate.name)
+            raise error()
 
         self.ask(gate)
         return await self._couriers[gate].answer(probe, count_all=count_all)
@@ -303,14 +306,14 @@ class Store(ABC, Generic[L]):
 
     def _dialogue(self, settings: _Settings) -> Dialogue:
         self._dialogues += 1
-        return Dialogue(
+        terms = Terms(
             settings.rules,
-            f"{self._node}-{self._dialogues}",
             lease=settings.lease_timeout,
             deadline=self._deadline,
-            read_ahead=settings.read_ahead,
-            fresh=secrets.token_hex(8),
+            leases=bool(settings.read_ahead),
         )
+        node = f"{self._node}-{self._dialogues}"
+        return Dialogue(terms, node, secrets.token_hex(8), settings.read_ahead)
 
     def _check_same(self, name: str, before: _Settings, settings: _Settings) -> None:
         if before.rules != settings.rules:
