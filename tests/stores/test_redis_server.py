@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
@@ -31,6 +32,12 @@ from tests.stores.servers import HOST, Sentinel, Server
 def _empty(request: pytest.FixtureRequest) -> None:
     if "server" in request.fixturenames:
         request.getfixturevalue("server").flush()
+
+
+def clients(server: Server) -> list[str]:
+    """Return what the server says of each of its clients."""
+    lines: list[str] = server.ask("CLIENT", "LIST").decode().splitlines()
+    return lines
 
 
 @both_backends
@@ -67,13 +74,13 @@ class TestExchange:
 
     def test_many_at_once_share_a_connection(self, server: Server, backend: str) -> None:
         async def main() -> None:
-            before = len(server.ask("CLIENT", "LIST"))
+            before = len(clients(server))
             async with store(server.url) as entered, anyio.create_task_group() as tasks:
                 for number in range(20):
                     tasks.start_soon(calls, entered, f"api{number % 2}")
 
                 await calls(entered, "last")
-                assert len(server.ask("CLIENT", "LIST")) == before + 1
+                assert len(clients(server)) == before + 1
 
         run(backend, main)
         assert server.ask("HGET", "{test:api1}", "calls") == b"10"
@@ -95,8 +102,8 @@ class TestExchange:
     def test_may_be_cancelled_while_it_connects(self, server: Server, backend: str) -> None:
         async def main() -> None:
             async with servers.proxy(server.port) as proxy, store(proxy.url) as entered:
+                proxy.stall()
                 for _ in range(3):
-                    proxy.stall()
                     with anyio.move_on_after(0.05):
                         await calls(entered)
 
@@ -129,7 +136,7 @@ class TestExchange:
                 await anyio.sleep(0.05)
 
         async def fails(entered: RedisServer) -> None:
-            with pytest.raises(StoreError, match="was left"):
+            with pytest.raises(StoreError, match="see that it runs"):
                 await calls(entered)
 
         run(backend, main)
@@ -183,7 +190,7 @@ class TestEntering:
         async def main() -> None:
             one = store(server.url)
             async with one:
-                with pytest.raises(RuntimeError, match="is entered already"):
+                with pytest.raises(RuntimeError, match="already been entered"):
                     async with one:
                         pass  # pragma: no cover
 
@@ -241,7 +248,7 @@ class TestClient:
             client = coredis.Redis(HOST, server.port, db=3, client_name="ours")
             async with client, store(client) as entered:
                 await calls(entered)
-                assert "ours" in {each["name"] for each in server.ask("CLIENT", "LIST")}
+                assert sum(" name=ours " in client for client in clients(server)) == 1
 
         run(backend, main)
         assert server.ask("EXISTS", "{test:api}") == 0
@@ -320,7 +327,9 @@ class TestErrors:
         async def main() -> None:
             answer = b"-WRONGPASS invalid username-password pair\r\n"
             async with fake(answer, hello=answer) as url, store(url) as entered:
-                with pytest.raises(StoreError, match=r"WRONGPASS.*give the user and password"):
+                with pytest.raises(
+                    StoreError, match=r"invalid username.*give the user and password"
+                ):
                     await calls(entered)
 
         run(backend, main)
@@ -337,7 +346,7 @@ class TestErrors:
         async def main() -> None:
             http = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
             async with fake(http, hello=http) as url, store(url) as entered:
-                with pytest.raises(StoreError, match="see that it runs, and is Redis 7"):
+                with pytest.raises(StoreError, match="it speaks something else"):
                     await calls(entered)
 
         run(backend, main)
@@ -370,14 +379,13 @@ class TestErrors:
         run(backend, main)
 
 
-class TestPassword:
-    @pytest.fixture(scope="class")
-    def guarded(self) -> Server:
-        with servers.server(
-            "valkey", "--requirepass", "a/b", url="redis://:a%2Fb@{host}"
-        ) as guarded:
-            yield guarded
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Server]:
+    with servers.server("valkey", "--requirepass", "a/b", url="redis://:a%2Fb@{host}") as guarded:
+        yield guarded
 
+
+class TestPassword:
     @both_backends
     def test_in_the_url(self, guarded: Server, backend: str) -> None:
         async def main() -> None:
@@ -414,11 +422,11 @@ class TestConstructing:
         [
             ("http://:secret@h", "begins with one of redis, rediss, unix, valkey, valkeys"),
             ("localhost:6379", "begins with one of"),
-            ("redis://:secret@", "with the name of a host"),
+            ("redis://:secret@", "with a host"),
             ("redis://:secret@h:a", "a port from 0 to 65535"),
             ("redis://:secret@h:99999", "a port from 0 to 65535"),
             ("redis://:secret@h/x", "a number for a path, not '/x'"),
-            ("unix://", "the path of a socket"),
+            ("unix://", "with a path"),
         ],
     )
     def test_url_that_makes_no_sense(self, url: str, said: str) -> None:
