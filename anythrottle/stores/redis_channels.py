@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from typing import TypeAlias, cast, final
 
 import anyio
@@ -124,8 +124,9 @@ class Channels:
     async def _hear(self, place: Place, ear: _Ear) -> None:
         """Hand on what is published, until the connection ends; if it broke, say so."""
         try:
-            async for message in ear.connection.push_messages:
-                self._handle(ear, message)
+            async with aclosing(ear.connection.push_messages) as messages:
+                async for message in messages:
+                    self._handle(ear, message)
         except NotConnected as error:
             if self._ears.get(place) is not ear:
                 return

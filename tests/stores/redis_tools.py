@@ -73,7 +73,7 @@ async def again(server: RedisServer, name: str = "api") -> Reply:
 
 
 async def until(true: Callable[[], object]) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(10):
         while not true():
             await anyio.sleep(0.01)
 
