@@ -70,11 +70,6 @@ class RedisServer(AsyncContextManagerMixin):
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[RedisServer]:
-        if self._links is not None:
-            raise RuntimeError(
-                "the store is entered already: enter it once, around all that use it"
-            )
-
         self._script = self._script or script_of_package()
         servers = servers_of(self._server)
         failure: Exception | None = None

@@ -271,6 +271,20 @@ class TestClient:
             assert int(sentinel.replica.ask("HGET", "{test:api}", "calls")) >= 1
 
 
+    def test_of_a_sentinel_that_knows_no_such_name(self, sentinel: Sentinel, backend: str) -> None:
+        async def main() -> None:
+            places = [TCPLocation(HOST, sentinel.sentinel.port)]
+            async with (
+                coredis.Sentinel(places) as manager,
+                manager.primary_for("other") as client,
+                store(client) as entered,
+            ):
+                with pytest.raises(StoreError, match=r"'other'; see that a Sentinel runs"):
+                    await calls(entered)
+
+        run(backend, main)
+
+
 @both_backends
 class TestTls:
     def test(self, tls: Server, backend: str) -> None:
