@@ -154,12 +154,13 @@ class Channels:
     async def _hear_refusals(self, place: Place, ear: _Ear) -> None:
         """Break the connection if a subscription is refused, of which it does not say which."""
         try:
-            async for answer in ear.connection.streamed_messages:
-                self._tell(repr(answer))
-                if isinstance(answer, RedisError):
-                    self._links.servers.failed(place, answer)
+            async with aclosing(ear.connection.streamed_messages) as answers:
+                async for answer in answers:
+                    self._tell(repr(answer))
+                    if isinstance(answer, RedisError):
+                        self._links.servers.failed(place, answer)
 
-                ear.connection.invalidate()
+                    ear.connection.invalidate()
         except NotConnected:
             return
 

@@ -44,6 +44,18 @@ from coredis.exceptions import ConnectionError as NotConnected
 from coredis.pool import ClusterConnectionPool, ConnectionPool, SentinelConnectionPool
 from coredis.typing import Key, RedisValueT
 
+__all__ = (
+    "Client",
+    "Connection",
+    "Links",
+    "NotConnected",
+    "Place",
+    "RedisError",
+    "Script",
+    "advice",
+    "servers_of",
+)
+
 #: A client that is a user's own.
 Client: TypeAlias = (
     coredis.Redis[bytes]
@@ -100,7 +112,7 @@ class Servers(Protocol):
 
 def servers_of(client: Client | str) -> Servers:
     """
-    Return the servers of a client, or the one at a URL that :func:`.redis_url` has checked.
+    Return the servers of a client, or the one at a URL.
 
     :raises RuntimeError: if the client is a cluster's and was not entered
 
@@ -325,7 +337,7 @@ class Links:
 
             try:
                 if asking:  # it holds for the next command alone, so nothing may come between
-                    connection.create_request(b"ASKING")
+                    _ = connection.create_request(b"ASKING")
 
                 return await _request(connection, command, *args)
             except NoScriptError:

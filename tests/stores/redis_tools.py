@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from itertools import cycle
 
 import anyio
 import pytest
@@ -102,15 +103,15 @@ HELLO = b"%3\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:1\r\n$7\r\nversion\r\n$6\r\n7.
 
 
 @asynccontextmanager
-async def fake(answer: bytes, hello: bytes = HELLO) -> AsyncIterator[str]:
-    """Serve on a port what answers everything alike, but for the first command; yield its URL."""
+async def fake(*answers: bytes, hello: bytes = HELLO) -> AsyncIterator[str]:
+    """Serve on a port what gives the same answers in turn, after the first; yield its URL."""
 
     async def serve(client: SocketStream) -> None:
         async with client:
             try:
                 await client.receive()
                 await client.send(hello)
-                while True:
+                for answer in cycle(answers):
                     await client.receive()
                     await client.send(answer)
             except (anyio.EndOfStream, anyio.BrokenResourceError):

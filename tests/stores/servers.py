@@ -80,7 +80,7 @@ class Server:
         assert self.process.poll() is None, "the server has ended"
         return bool(self.ask("PING"))
 
-    def ask(self, *command: str | int) -> Any:
+    def ask(self, *command: bytes | str | int) -> Any:
         """Return what the server answers to a command, in bytes."""
         with Valkey.from_url(self.url) as client:
             return client.execute_command(*command)
@@ -146,7 +146,7 @@ def cluster(kind: str, count: int = 3) -> Iterator[Cluster]:
             each.ask("CLUSTER", "MEET", HOST, servers[0].port, buses[0])
 
         for each in servers:
-            wait_until(lambda each=each: _is_whole(each, count))
+            wait_until(partial(_is_whole, each, count))
 
         yield Cluster(servers)
 

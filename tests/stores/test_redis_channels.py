@@ -12,7 +12,7 @@ import pytest
 from anythrottle.stores import redis_channels
 from anythrottle.stores.exchange import Push
 from tests.stores import servers
-from tests.stores.redis_tools import PUSH, Heard, both_backends, calls, run, store, until
+from tests.stores.redis_tools import PUSH, Heard, both_backends, calls, fake, run, store, until
 from tests.stores.servers import HOST, Server
 
 MINE, ALL = "{test:api}:n:node", "{test:api}:all"
@@ -222,7 +222,7 @@ class TestReconnecting:
             heard = Heard()
             async with store(server.url) as entered, entered.listen("api", "node", heard.append):
                 await heard.hears(server, MINE)
-                monkeypatch.setattr(redis_channels.anyio, "sleep", note)
+                monkeypatch.setattr(anyio, "sleep", note)
                 for _ in range(6):
                     server.ask("CLIENT", "KILL", "TYPE", "pubsub")
                     count = len(delays)
@@ -257,6 +257,18 @@ class TestReconnecting:
         run(backend, main)
         server.ask("ACL", "DELUSER", "deaf")
         assert "No permissions" in warned[0] or "no permissions" in warned[0]
+
+    def test_after_an_answer_that_nobody_asked_for(self, backend: str, warned: list[str]) -> None:
+        async def main() -> None:
+            async with (
+                fake(b"+WHAT\r\n") as url,
+                store(url) as entered,
+                entered.listen("api", "node", print),
+            ):
+                await until(lambda: len(warned) == 2)
+
+        run(backend, main)
+        assert "WHAT" in warned[0]
 
     def test_if_a_silent_server_is_gone(
         self, server: Server, backend: str, monkeypatch: pytest.MonkeyPatch, warned: list[str]

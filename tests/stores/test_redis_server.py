@@ -270,7 +270,6 @@ class TestClient:
             run(backend, lambda: main(sentinel))
             assert int(sentinel.replica.ask("HGET", "{test:api}", "calls")) >= 1
 
-
     def test_of_a_sentinel_that_knows_no_such_name(self, sentinel: Sentinel, backend: str) -> None:
         async def main() -> None:
             places = [TCPLocation(HOST, sentinel.sentinel.port)]
@@ -332,8 +331,8 @@ class TestErrors:
                     with pytest.raises(StoreError, match=ERRORS[said]) as raised:
                         await calls(entered)
 
-                assert raised.value.name == "api"
-                assert raised.value.__cause__ is not None
+                    assert raised.value.name == "api"
+                    assert raised.value.__cause__ is not None
 
         run(backend, main)
 
@@ -385,8 +384,8 @@ class TestErrors:
 
     def test_a_script_never_at_home(self, backend: str) -> None:
         async def main() -> None:
-            answer = b"-NOSCRIPT No matching script.\r\n"
-            async with fake(answer) as url, store(url) as entered:
+            answers = (b"-NOSCRIPT No matching script.\r\n", b"+OK\r\n")
+            async with fake(*answers) as url, store(url) as entered:
                 with pytest.raises(StoreError, match="No matching script"):
                     await calls(entered)
 
