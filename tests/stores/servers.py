@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -46,8 +46,12 @@ PROGRAMS = {"valkey": valkey_program, "redis": redis_program}
 
 
 def wait_until(true: Callable[[], object]) -> None:
-    """Wait until a server says so, which nobody else tells us."""
-    while not true():
+    """Wait until a server says so, which nobody else tells us; meanwhile it may say nothing."""
+    while True:
+        with suppress(ValkeyError):
+            if true():
+                return
+
         time.sleep(0.01)
 
 
@@ -74,12 +78,9 @@ class Server:
 
     def answers(self) -> bool:
         assert self.process.poll() is None, "the server has ended"
-        try:
-            return bool(self.ask("PING"))
-        except ValkeyError:
-            return False
+        return bool(self.ask("PING"))
 
-    def ask(self, *command: str | int) -> Any:
+    def ask(self, *command: bytes | str | int) -> Any:
         """Return what the server answers to a command, in bytes."""
         with Valkey.from_url(self.url) as client:
             return client.execute_command(*command)
@@ -145,7 +146,7 @@ def cluster(kind: str, count: int = 3) -> Iterator[Cluster]:
             each.ask("CLUSTER", "MEET", HOST, servers[0].port, buses[0])
 
         for each in servers:
-            wait_until(lambda each=each: _is_whole(each, count))
+            wait_until(partial(_is_whole, each, count))
 
         yield Cluster(servers)
 
