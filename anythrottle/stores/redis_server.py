@@ -7,7 +7,6 @@ import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import cache, partial
-from importlib.resources import files
 from typing import cast, final
 from urllib.parse import urlsplit
 
@@ -16,6 +15,7 @@ from anyio import AsyncContextManagerMixin
 
 from .._errors import StoreError
 from .exchange import Push, Reply, Request, push_of, reply_of, request_args
+from .lua import script
 from .redis_channels import Channels
 from .redis_links import Client, Links, Script, advice, servers_of
 
@@ -195,8 +195,5 @@ def redis_url(url: str) -> str:
 
 @cache
 def script_of_package() -> Script:
-    """Return the script that an exchange is, joined of its files."""
-    folder = files("anythrottle.stores") / "lua"
-    texts = {file.name: file.read_text(encoding="utf-8") for file in folder.iterdir()}
-    last = texts.pop("exchange.lua")
-    return Script.of("\n".join([*(texts[name] for name in sorted(texts)), last]))
+    """Return the script that an exchange is."""
+    return Script.of(script())
