@@ -14,6 +14,7 @@ from dataclasses import replace
 from math import inf
 from typing import final
 
+from .account import Account
 from .claim import Claim
 from .exchange import (
     NEVER,
