@@ -112,6 +112,23 @@ class TestExchange:
 
         run(backend, main)
 
+    def test_goes_on_after_a_server_stood_still(self, server: Server, backend: str) -> None:
+        async def main() -> None:
+            async with store(server.url, deadline=0.2) as entered:
+                assert await calls(entered) == 1
+                server.stop()
+                with anyio.move_on_after(0.1) as scope:
+                    await calls(entered)
+
+                assert scope.cancelled_caught
+                with pytest.raises(StoreError, match="not overloaded or stopped"):
+                    await calls(entered)
+
+                server.cont()
+                assert (await again(entered)).news.now in (2, 3)
+
+        run(backend, main)
+
     def test_whose_answer_is_lost_fails(self, server: Server, backend: str) -> None:
         async def main() -> None:
             async with servers.proxy(server.port) as proxy, store(proxy.url) as entered:
@@ -319,6 +336,17 @@ ERRORS = {
     "ERR unknown command 'EVALSHA'": "take a server that runs scripts",
     "ERR no idea": "no idea$",
 }
+
+
+@both_backends
+def test_a_unix_socket(tmp_path: Path, backend: str) -> None:
+    async def main() -> None:
+        async with store(f"unix://{tmp_path}/socket?db=1") as entered:
+            assert await calls(entered) == 1
+
+    with servers.server("redis", "--unixsocket", f"{tmp_path}/socket") as server:
+        run(backend, main)
+        assert server.ask("DBSIZE") == 0
 
 
 @both_backends
