@@ -24,6 +24,7 @@ from tests.stores.redis_tools import (
     request,
     run,
     store,
+    until,
 )
 from tests.stores.servers import HOST, Sentinel, Server
 
@@ -96,6 +97,35 @@ class TestExchange:
                 assert scope.cancelled_caught
                 proxy.flow()
                 assert await calls(entered) == 3
+
+        run(backend, main)
+
+    def test_that_is_cancelled_gives_up_its_connection(self, server: Server, backend: str) -> None:
+        async def main() -> None:
+            async with servers.proxy(server.port) as proxy, store(proxy.url) as entered:
+                assert await calls(entered) == 1
+                proxy.forsake()
+                with anyio.move_on_after(0.1) as scope:
+                    await calls(entered)
+
+                assert scope.cancelled_caught
+                with anyio.fail_after(5):
+                    assert await calls(entered) == 3
+
+        run(backend, main)
+
+    def test_that_may_not_write_gives_up_its_connection(self, server: Server, backend: str) -> None:
+        async def main() -> None:
+            async with store(server.url) as entered:
+                assert await calls(entered) == 1
+                before = len(clients(server))
+                server.ask("REPLICAOF", HOST, servers.free_port())
+                with pytest.raises(StoreError, match="ask the primary, not a replica"):
+                    await calls(entered)
+
+                await until(lambda: len(clients(server)) == before - 1)
+                server.ask("REPLICAOF", "NO", "ONE")
+                assert await calls(entered) == 2
 
         run(backend, main)
 
