@@ -86,6 +86,17 @@ class TestExchange:
         run(backend, main)
         assert server.ask("HGET", "{test:api1}", "calls") == b"10"
 
+    def test_keeps_its_connection_beyond_the_deadline(self, server: Server, backend: str) -> None:
+        async def main() -> None:
+            async with store(server.url, deadline=0.2) as entered:
+                await calls(entered)
+                before = {client.split()[0] for client in clients(server)}
+                await anyio.sleep(0.4)
+                await calls(entered)
+                assert len(before & {client.split()[0] for client in clients(server)}) == 1
+
+        run(backend, main)
+
     def test_may_be_cancelled(self, server: Server, backend: str) -> None:
         async def main() -> None:
             async with servers.proxy(server.port) as proxy, store(proxy.url) as entered:
