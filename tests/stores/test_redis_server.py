@@ -11,7 +11,7 @@ import pytest
 from coredis.connection import TCPLocation
 
 from anythrottle import StoreError
-from anythrottle.stores import redis_server
+from anythrottle.stores import lua, redis_server
 from anythrottle.stores.redis_server import RedisServer, redis_url, script_of_package
 from tests.stores import servers
 from tests.stores.redis_tools import (
@@ -524,18 +524,9 @@ class TestConstructing:
 
 
 class TestScript:
-    def test_is_joined_of_the_package_s_files(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        folder = tmp_path / "lua"
-        folder.mkdir()
-        for name in ("exchange", "bucket", "window"):
-            (folder / f"{name}.lua").write_text(f"-- {name}")
-
-        monkeypatch.setattr(redis_server, "files", lambda package: tmp_path)
-        script = script_of_package.__wrapped__()
-        assert script.text == "-- bucket\n-- window\n-- exchange"
-        assert len(script.sha) == 40
+    def test_is_the_package_s(self) -> None:
+        assert script_of_package().text == lua.script()
+        assert len(script_of_package().sha) == 40
 
     def test_of_the_package_is_taken(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(redis_server, "script_of_package", lambda: SCRIPT)
