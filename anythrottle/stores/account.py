@@ -112,7 +112,10 @@ class Account:
             held = rule.holds and claim in self.running and all(piece.held for piece in pieces)
             pieces.append(Piece(change, 0 if held else self._receipt(index, at, change)))
             amounts = self._only(index, change)
-            self._remember(amounts, at)
+            if not held:
+                # What is held is told anew as a whole.
+                self._remember(amounts, at)
+
             self._outbox.tell(Charged(at, amounts, held), now + _LINGER)
             return
 
@@ -160,7 +163,7 @@ class Account:
         for lot, count in lots:
             if lot.life == self.life:
                 amounts = tuple(amount * count for amount in lot.grant.amounts)
-                patience = 0.0 if self.waiting else self._terms.patience
+                patience = 0.0 if self.waiting else self._terms.return_patience
                 self._outbox.tell(GivenBack(amounts, lot.grant.receipts), now + patience)
 
     def adopt(self) -> None:
@@ -177,6 +180,7 @@ class Account:
         for claim in self.running:
             claim.lost = True
 
+        self._outbox.hold_nothing()
         lost = len(self.running)
         self.running.clear()
         return lost
