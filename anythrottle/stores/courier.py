@@ -69,6 +69,7 @@ class Courier:
 
     :ivar failures: how often an exchange has failed
     :ivar exchanges: how many have been answered
+    :ivar ends_at: when it goes if there is nothing to do
     """
 
     __slots__ = (
@@ -83,6 +84,7 @@ class Courier:
         "_refusal",
         "_server",
         "_sleeper",
+        "ends_at",
         "exchanges",
         "failures",
         "gate",
@@ -115,6 +117,7 @@ class Courier:
         self._asking: _Question | None = None
         #: Makes the error of who asks in vain.
         self._refusal: Callable[[], Exception] | None = None
+        self.ends_at = line.clock.estimate() + _IDLE
         self.exchanges = 0
         self.failures = 0
 
@@ -144,8 +147,10 @@ class Courier:
             elif until < inf:
                 await loop.park_until(self._sleeper, until)
             else:
-                await loop.park_until(self._sleeper, now + _IDLE)
-                if not self._asked and loop.time() >= now + _IDLE:
+                self.ends_at = now + _IDLE
+                await loop.park_until(self._sleeper, self.ends_at)
+                if not self._asked and loop.time() >= self.ends_at:
+                    # Who asks from now on is heard when nobody listens any more.
                     return
 
     async def leave(self) -> None:

@@ -70,6 +70,8 @@ class Dialogue:
         self.rules = terms.rules
         self.node = node
         self._fresh = fresh
+        #: How many states have had the name that this process has for the next one.
+        self._states = 0
         self.text = rules_text(terms.rules)
         self.clock = ServerClock()
         #: Slots and what is held are never read ahead.
@@ -231,7 +233,7 @@ class Dialogue:
             number=self.number,
             # A state may be gone because nobody needed it any more: then it was not lost.
             epoch="" if now > self._contact + self.terms.memory else self._epoch,
-            fresh=self._fresh,
+            fresh=self._fresh_epoch(),
             expires=0,
             grace=grace,
             horizon=horizon,
@@ -255,7 +257,10 @@ class Dialogue:
             self.account.return_lots(over, now)
 
         ahead = self._ahead.next(
-            self.account.stock.total, others=self.account.waiting > bool(self._told)
+            self.account.stock.total,
+            others=self.account.waiting > bool(self._told),
+            lasted=now - self._heard,
+            round_trip=self.clock.round_trip,
         )
         # The server is to hear first what holds for those who wait, for which its clock has to be
         # known.
@@ -314,7 +319,10 @@ class Dialogue:
             self.lose_all(news.now)
             self._let_go(_held_by(request.happenings), received)
 
-        self._epoch = news.epoch
+        if news.epoch != self._epoch:
+            # A new state, in which nothing of the old one counts.
+            self._begin_life(news)
+
         come = self.clock.when_surely(news.come)
         # What had come before it was sent is older for sure, even if a clock has stepped back.
         newest = self._news_at <= sent or news.now >= self._news
@@ -342,7 +350,8 @@ class Dialogue:
             self._hear_pause(news, now)
 
         if push.recall:
-            self.account.recall(now)
+            # Given back, it would come on top of what the service has left by its figures.
+            self.account.drop(now)
 
     def is_lapsed(self, now: float) -> bool:
         """Return whether the server may have taken what the process holds."""
@@ -407,6 +416,19 @@ class Dialogue:
         until = self.clock.when_surely(news.paused_until) if paused else -inf
         self._pauses.hear(until, all_told=not self._outbox.pauses and self.pending is None)
 
+    def _fresh_epoch(self) -> str:
+        """Return how the state is called if the server has none: as no former one was."""
+        return f"{self._fresh}-{self._states}"
+
+    def _begin_life(self, news: News) -> None:
+        """Go over to another life, with another state of the server's."""
+        self._epoch = news.epoch
+        self._began = news.now
+        self._received.clear()
+        self.account.adopt()
+        if news.epoch == self._fresh_epoch():
+            self._states += 1
+
     def _let_go(self, amounts: Amounts, now: float) -> None:
         """Let go what the server holds for calls that have been taken what they held."""
         if any(amounts):
@@ -414,11 +436,6 @@ class Dialogue:
 
     def _begin_anew(self, news: News, request: Request, now: float) -> None:
         """Tell the server what it has forgotten, because its state is another one."""
-        self._epoch = news.epoch
-        self._began = news.now
-        self._received.clear()
-        self._told = {}
-        self._front = None
         tightened = [each for each in request.happenings if isinstance(each, Tightened)]
         self._outbox.begin_anew(news.now, tightened)
         if self.paused_until > now:
@@ -428,7 +445,9 @@ class Dialogue:
         if any(held):
             self._outbox.tell(Held(tuple(held)), -inf)
 
-        self.account.adopt()
+        self._told = {}
+        self._front = None
+        self._begin_life(news)
         self._hear_pause(news, now)
 
 

@@ -28,6 +28,10 @@ class Owner(Protocol):
     def ask(self, gate: RemoteGate) -> None:
         """See to it that the courier looks at once whether an exchange is to be made."""
 
+    def idle_in(self, gate: RemoteGate, now: float) -> float:
+        """Return in how many seconds its courier goes if there is nothing to do; 0 without one."""
+        ...
+
 
 @final
 class RemoteGate:
@@ -252,8 +256,8 @@ class RemoteGate:
 
     def start(self, turn: Turn, now: float) -> None:
         turn.began = now
-        if isinstance(turn.slot, Claim):
-            self.dialogue.account.start(turn.slot, now)
+        if isinstance(turn.slot, Claim) and self.dialogue.account.start(turn.slot, now):
+            self._ask()
 
         if not turn.ends:
             self.slots.let_go(turn)
@@ -322,9 +326,12 @@ class RemoteGate:
         self.dialogue.change_loops(shift)
 
     def idle_in(self, now: float) -> float:
-        """Return 0 if this process has nothing to remember: the server does. Else infinity."""
-        idle = not self.slots.holders and self.next_at(now) == inf
-        return seconds_until(now, self.paused_until) if idle else inf
+        """Return in how many seconds this process has no use for it; infinity if that is unknown."""
+        if self.slots.holders or self.queue.head is not None or self.next_at(now) < inf:
+            return inf
+
+        # What was charged is remembered by the server.
+        return max(seconds_until(now, self.paused_until), self._owner.idle_in(self, now))
 
     def enter(self, dialogue: Dialogue) -> None:
         """Begin a dialogue, because the store was entered; what was said before goes with it."""

@@ -248,5 +248,9 @@ class RemoteRateLimiter(LineLimiter):
         )
 
     def idle_in(self) -> float:
-        """Return 0 if nobody here uses the limiter, as the server remembers; else infinity."""
+        """
+        Return in how many seconds nobody here uses the limiter any more, infinity if unknown.
+
+        What was charged does not count: the server remembers it.
+        """
         return self._gate.idle_in(self._line.clock.peek())

@@ -19,7 +19,7 @@ from .._errors import PolicyConflict, StoreError
 from .._events import Observer, check_observer
 from .._policies.checks import check_count, check_seconds
 from .._policies.fixed_window import FixedWindow
-from .._policies.policy import Policy
+from .._policies.policy import Policy, seconds_until
 from .._policies.text import as_policy
 from .._policies.token_bucket import TokenBucket
 from .._policies.window import WindowTokenBucket
@@ -231,6 +231,11 @@ class Store(ABC, Generic[L]):
 
         if courier is not None:
             courier.ask()
+
+    def idle_in(self, gate: RemoteGate, now: float) -> float:
+        """Return in how many seconds its courier goes if there is nothing to do; 0 without one."""
+        courier = self._couriers.get(gate)
+        return 0.0 if courier is None else seconds_until(now, courier.ends_at)
 
     async def answer(self, gate: RemoteGate, probe: Amounts, *, count_all: bool) -> Reply:
         """Return the server's answer to a question about a limiter."""

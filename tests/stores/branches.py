@@ -12,6 +12,7 @@ from anythrottle import Cost, StoreError
 from anythrottle.abc import Policy
 from anythrottle.stores.exchange import Micros
 from anythrottle.stores.memory import MemoryRateLimiter, MemoryServer, MemoryStore
+from tests.limiters.tools import tasks
 
 SECOND = 1_000_000
 
@@ -69,6 +70,24 @@ async def branches(
             await stack.enter_async_context(branch.store)
 
         yield made
+
+
+def server_with(**network: float) -> MemoryServer:
+    """Return a server with a network to which this happens."""
+    server = MemoryServer(seed=7)
+    for name, value in network.items():
+        setattr(server.network, name, value)
+
+    return server
+
+
+async def crowd(made: list[Branch], seconds: float, waiters: int, cost: int = 1) -> None:
+    """Let each process have so many tasks that start calls, for a while."""
+    with anyio.move_on_after(seconds):
+        async with tasks() as group:
+            for branch in made:
+                for _ in range(waiters):
+                    group.start_soon(branch.keep_on, cost)
 
 
 def all_starts(made: Sequence[Branch]) -> list[tuple[Micros, int]]:

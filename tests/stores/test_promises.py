@@ -38,28 +38,13 @@ from tests.stores.branches import (
     Branch,
     all_starts,
     branches,
+    crowd,
     free,
     most_in_a_window,
+    server_with,
 )
 
 pytestmark = pytest.mark.timing
-
-
-def server_with(**network: float) -> MemoryServer:
-    server = MemoryServer(seed=7)
-    for name, value in network.items():
-        setattr(server.network, name, value)
-
-    return server
-
-
-async def crowd(made: list[Branch], seconds: float, waiters: int, cost: int = 1) -> None:
-    """Let each process have so many tasks that start calls, for a while."""
-    with anyio.move_on_after(seconds):
-        async with tasks() as group:
-            for branch in made:
-                for _ in range(waiters):
-                    group.start_soon(branch.keep_on, cost)
 
 
 # S1, S7
