@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import inf
+from math import inf, nextafter
 from typing import final
 
 from .account import Account
@@ -158,7 +158,13 @@ class Dialogue:
         if told:
             instant = min(instant, self._come)
 
-        return min(instant, self.account.stock.over_at()) if self.account.waiting else instant
+        # Just then it is still good.
+        over = nextafter(self.account.stock.over_at(), inf)
+        if not (needed or self.account.waiting or self.terms.holds):
+            # What is of no use any more is missing to nobody yet.
+            over += self.terms.patience
+
+        return min(instant, over)
 
     def request(
         self,
