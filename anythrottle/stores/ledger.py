@@ -326,7 +326,7 @@ class Ledger:
             count = 0
             if instant <= now + node.horizon:
                 part = -(-self._fits(want.amounts, since, instant) // turns)
-                count = min(floor((1 - used) * part), want.count)
+                count = min(floor((1 - used) * part + 0.5), want.count)
                 used += count / part
             elif not used:
                 self.due_since = since
@@ -355,29 +355,30 @@ class Ledger:
         :param since: before which it could not go for other reasons
         """
         since = max(since, self.paused_until, self.held_back_until)
-        since = self._agreed(amounts, since, node, buckets=True)
+        since = self._agreed(amounts, since, node.grace, buckets=True)
         if since == NEVER:
             return NEVER, NEVER
 
-        return since, self._agreed(amounts, max(since, now, self.last), node, buckets=False)
+        return since, self._agreed(amounts, max(since, now, self.last), node.grace, buckets=False)
 
-    def _agreed(self, amounts: Amounts, instant: Micros, node: Node, *, buckets: bool) -> Micros:
+    def _agreed(self, amounts: Amounts, instant: Micros, grace: Micros, *, buckets: bool) -> Micros:
         """
         Return the first instant, not before another one, to which all rules agree.
 
-        Only the edges of fixed windows may make an instant unfit that was fit before. Those that
-        leave no room between them are not waited for.
+        Only the edges of fixed windows may make an instant unfit that was fit before. If they leave
+        no room between them, they are left out of account.
         """
+        agreed = instant
         for _ in range(PASSES):
-            before = instant
+            before = agreed
             for rule, amount in zip(self.rules, amounts, strict=True):
-                if amount and instant < NEVER and (buckets or not isinstance(rule, BucketState)):
-                    instant = rule.earliest(amount, instant, node.grace)
+                if amount and agreed < NEVER and (buckets or not isinstance(rule, BucketState)):
+                    agreed = rule.earliest(amount, agreed, grace)
 
-            if instant in (before, NEVER):
-                break
+            if agreed in (before, NEVER):
+                return agreed
 
-        return instant
+        return self._agreed(amounts, instant, 0, buckets=buckets)
 
     def _fits(self, amounts: Amounts, since: Micros, instant: Micros) -> int:
         """Return how many calls, alike, may go at an instant: at least one may."""

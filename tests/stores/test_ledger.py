@@ -61,7 +61,7 @@ class World:
             self.join(f"p{number}")
 
     def join(self, name: str) -> None:
-        grace = self.random.choice([0, 50_000, 300_000])
+        grace = self.random.choice([0, 50_000, 100_000, 300_000])
         horizon = self.random.choice([0, 0, 5000, 100_000])
         if any(rule.holds for rule in self.rules):
             horizon = 0
@@ -76,7 +76,7 @@ class World:
             *[self.ask, self.ask, self.end, self.end, self.end],
         ]
         self.random.choice(actions)()
-        if self.random.random() < 0.02:
+        if self.random.random() < 0.006:
             rare = [
                 self.die,
                 self.cancel,
@@ -91,7 +91,7 @@ class World:
         return self.random.choice(self.processes)
 
     def pass_by(self) -> None:
-        self.let_pass(self.random.choice([0, 1, 100, 5000, 20_000, 100_000]))
+        self.let_pass(self.random.choice([0, 1, 100, 10_000, 50_000, 200_000]))
 
     def let_pass(self, micros: int) -> None:
         until = self.now + micros
@@ -228,7 +228,7 @@ def costs(rules: Sequence[Rule]) -> list[Amounts]:
     """Return what calls may be charged: a slot each, and up to 3 of the rest."""
     return [
         tuple(1 if rule.kind == "slots" else min(cost, int(rule.limit)) for rule in rules)
-        for cost in (1, 1, 2, 3)
+        for cost in (1, 1, 1, 3)
     ]
 
 
