@@ -166,11 +166,10 @@ class Ledger:
 
         recall = self._note(node, request, now, status)
         silent = self._pass_over_silent(now)
-        granted, due = self._serve(now)
-        # Not before that: when it has come back tells since when a call has been due.
         for rule in self.rules:
             rule.forget(now)
 
+        granted, due = self._serve(now)
         pushes = self._pushes(request.node, granted, due, now)
         pushes += [self._reminder(name, due, now) for name in silent]
         if recall is not None:

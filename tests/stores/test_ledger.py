@@ -46,6 +46,8 @@ class World:
     rules: tuple[Rule, ...]
     random: Random
     now: int = ORIGIN
+    #: How often a process dies, gives up, or hears of a service's figures.
+    rare: float = 0.006
     ledger: Ledger | None = None
     processes: list[Process] = field(default_factory=list[Process])
     dead: list[Process] = field(default_factory=list[Process])
@@ -76,7 +78,7 @@ class World:
             *[self.ask, self.ask, self.end, self.end, self.end],
         ]
         self.random.choice(actions)()
-        if self.random.random() < 0.006:
+        if self.random.random() < self.rare:
             rare = [
                 self.die,
                 self.cancel,
@@ -193,6 +195,21 @@ class World:
     def exchange_quotas(self) -> tuple[Quota, ...]:
         return self.exchange(self.processes[0].request(self.now))[0].quotas
 
+    def lose_state(self) -> None:
+        """Let the server forget all, and all processes that knew it find that out."""
+        self.ledger = None
+        self.requests = [(process, request) for process, request in self.requests if request.epoch]
+        knowing = [process for process in self.processes if process.epoch]
+        for process in [*knowing, *knowing, *knowing]:
+            self.let_pass(self.random.choice([0, 10_000]))
+            if self.random.random() < 0.5:
+                self.start()
+
+            request = process.request(self.now)
+            reply, pushes = self.exchange(request)
+            process.on_reply(request, reply, self.now)
+            self.pushes += pushes
+
     def settle(self) -> None:
         """End all calls, give all back, and let all be told and answered."""
         for process in self.processes:
@@ -266,3 +283,19 @@ class TestWhateverBecomesOfMessages:
         for state, quota in zip(world.ledger.rules, world.exchange_quotas(), strict=True):
             assert quota.remaining == math.floor(state.capacity)
             assert state.held == 0
+
+    @examples(30)
+    @given(st.integers(0, 2**32))
+    def test_not_even_after_the_state_was_lost(self, rules: list[Rule], seed: int) -> None:
+        # Of processes that are gone nobody can tell again what they were charged.
+        world = World(tuple(rules), Random(seed), rare=0)  # noqa: S311 - to be the same each time
+        for _ in range(4):
+            for _ in range(200):
+                world.step()
+
+            world.lose_state()
+
+        for _ in range(200):
+            world.step()
+
+        check_windows(rules, world.calls)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 from random import Random
 
 import pytest
@@ -199,6 +200,13 @@ class Pair:
         assert reply.news.due == (NEVER if due == math.inf else math.ceil(due))
         for quota, bucket in zip(reply.quotas, self.local.buckets, strict=False):
             assert quota.remaining == bucket.remaining(self.now)
+
+        # Calls that were granted together have the receipts of the last of them.
+        calls = iter(self.local.started[len(self.local.started) - len(granted) :])
+        for grant in reply.news.grants:
+            group = list(islice(calls, grant.count))
+            for call in group:
+                call.receipts = group[-1].receipts.copy()
 
         self.received = tuple(grant.number for grant in reply.news.grants)
         self.receipts += [grant.receipts for grant in expanded(reply.news.grants)]
