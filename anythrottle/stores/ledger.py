@@ -299,7 +299,8 @@ class Ledger:
                 rule.charge_now(amount, at, now)
             case Charged() | Held():
                 self._hold(node, index, amount)
-            case Started():
+            case _:
+                # A start: what is held goes on being held.
                 pass
 
     def _hold(self, node: Node, index: int, amount: int) -> None:

@@ -312,7 +312,7 @@ def expanded(grants: tuple[Grant, ...]) -> list[Grant]:
 
 @pytest.mark.parametrize(("pairs", "slots"), SETS)
 class TestAgainstOneProcess:
-    @examples(60)
+    @examples(40)
     @given(st.integers(0, 2**32))
     def test_equal_events_have_equal_answers(
         self, pairs: list[tuple[Rule, Policy]], slots: int, seed: int
