@@ -81,6 +81,10 @@ function E.amounts_of(text)
 end
 
 function E.text_of(numbers)
+    if #numbers == 1 then
+        return digits(numbers[1])
+    end
+
     local texts = {}
     for i, number in ipairs(numbers) do
         texts[i] = digits(number)
@@ -161,19 +165,19 @@ function E.read()
     end
 
     local paused, back, last, granted, watch_at, tail, known, waiting, leased =
-        match(values[4], '(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)')
+        unpack_numbers(values[4])
     state = {
         epoch = values[2],
         watcher = values[3],
-        paused_until = tonumber(paused),
-        held_back_until = tonumber(back),
-        last = tonumber(last),
-        granted = tonumber(granted),
-        watch_at = tonumber(watch_at),
-        tail = tonumber(tail),
-        known = tonumber(known),
-        waiting = tonumber(waiting),
-        leased = tonumber(leased),
+        paused_until = paused,
+        held_back_until = back,
+        last = last,
+        granted = granted,
+        watch_at = watch_at,
+        tail = tail,
+        known = known,
+        waiting = waiting,
+        leased = leased,
     }
     if values[1] ~= request.rules then
         return values[1]
@@ -203,33 +207,20 @@ function E.node_named(name)
         return nil
     end
 
-    local number, lease, grace, horizon, came, held, census, inbox, wants =
-        match(record, '^(%S+) (%S+) (%S+) (%S+) (%S+)|([^|]*)|([^|]*)|([^|]*)|(.*)$')
-    node = {
-        name = name,
-        number = tonumber(number),
-        lease = tonumber(lease),
-        grace = tonumber(grace),
-        horizon = tonumber(horizon),
-        came = tonumber(came),
-        held = {},
-        census = census,
-        inbox = inbox,
-        wants = wants,
-    }
-    for amount in gmatch(held, '[^,]+') do
-        node.held[#node.held + 1] = tonumber(amount)
-    end
-
+    node = E.node_of(name, unpack_numbers(record))
     nodes[name] = node
     return node
 end
 
-function E.new_node(name)
-    local node = {
-        name = name, number = 0, lease = 0, grace = 0, horizon = 0, came = 0,
-        held = {}, census = '', inbox = '', wants = '',
+function E.node_of(name, number, lease, grace, horizon, came, census, inbox, wants, ...)
+    return {
+        name = name, number = number, lease = lease, grace = grace, horizon = horizon, came = came,
+        census = census, inbox = inbox, wants = wants, held = {...},
     }
+end
+
+function E.new_node(name)
+    local node = E.node_of(name, 0, 0, 0, 0, 0, '', '', '')
     for i = 1, #rules do
         node.held[i] = 0
     end
@@ -240,8 +231,8 @@ function E.new_node(name)
 end
 
 function E.record_of(node)
-    return format('%.0f %.0f %.0f %.0f %.0f|%s|%s|%s|%s', node.number, node.lease, node.grace,
-        node.horizon, node.came, E.text_of(node.held), node.census, node.inbox, node.wants)
+    return pack_numbers(node.number, node.lease, node.grace, node.horizon, node.came, node.census,
+        node.inbox, node.wants, unpack(node.held))
 end
 
 function E.write_nodes()
@@ -282,9 +273,9 @@ function E.write()
     E.write_nodes()
     local values = {
         'watcher', state.watcher,
-        'state', format('%.0f %.0f %.0f %.0f %.0f %.0f %.0f %.0f %.0f', state.paused_until,
-            state.held_back_until, state.last, state.granted, state.watch_at, state.tail,
-            state.known, state.waiting, state.leased),
+        'state', pack_numbers(
+            state.paused_until, state.held_back_until, state.last, state.granted, state.watch_at,
+            state.tail, state.known, state.waiting, state.leased),
     }
     if state.is_new then
         values[5], values[6], values[7], values[8] = 'rules', request.rules, 'epoch', state.epoch
@@ -308,7 +299,7 @@ end
 function E.join(node)
     state.tail = state.tail + 1
     state.waiting = state.waiting + 1
-    call('ZADD', QUEUE, digits(state.tail), node.name)
+    call('ZADD', QUEUE, state.tail, node.name)
 end
 
 function E.leave(node)
@@ -361,7 +352,7 @@ function E.write_line(served)
 
     for i = line.again_at, #line.again do
         state.tail = state.tail + 1
-        joining[#joining + 1] = digits(state.tail)
+        joining[#joining + 1] = state.tail
         joining[#joining + 1] = line.again[i]
     end
 
@@ -407,7 +398,7 @@ end
 function E.bury_dead()
     local names
     repeat
-        names = call('ZRANGEBYSCORE', LEASES, '-inf', '(' .. digits(now), 'LIMIT', 0, 100)
+        names = call('ZRANGEBYSCORE', LEASES, '-inf', now - 1, 'LIMIT', 0, 100)
         for _, name in ipairs(names) do
             E.bury(name)
         end
@@ -557,7 +548,7 @@ function E.note(node, status)
     node.census = request.census
     changed_nodes[node.name] = true
     state.leased = max(state.leased, node.lease)
-    call('ZADD', LEASES, digits(node.lease), node.name)
+    call('ZADD', LEASES, node.lease, node.name)
     if status == 'lost' then
         -- It will say anew what it holds and wants, and with what it has been charged.
         node.number = request.number
@@ -782,7 +773,8 @@ end
 function E.count_all()
     local waiting, running, kept = 0, 0, 0
     for _, record in ipairs(call('HVALS', NODES)) do
-        local one, two, three = match(record, '^[^|]*|[^|]*|([^,]*),([^,]*),([^|]*)')
+        local _, _, _, _, _, census = unpack_numbers(record)
+        local one, two, three = match(census, '([^,]*),([^,]*),([^,]*)')
         waiting, running, kept = waiting + one, running + two, kept + three
     end
 

@@ -5,13 +5,12 @@ local Fixed = new_kind(Rule)
 function Fixed:load(text)
     self.held, self.used, self.stop = 0, 0, 0
     if text then
-        local held, used, stop = match(text, '(%S+) (%S+) (%S+)')
-        self.held, self.used, self.stop = tonumber(held), tonumber(used), tonumber(stop)
+        self.held, self.used, self.stop = unpack_numbers(text)
     end
 end
 
 function Fixed:text()
-    return format('%.0f %.0f %.0f', self.held, self.used, self.stop)
+    return pack_numbers(self.held, self.used, self.stop)
 end
 
 function Fixed:end_from(instant)
