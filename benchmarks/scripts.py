@@ -7,7 +7,7 @@ long as with few of each; and at most 8 times as long as a bare GCRA script.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -15,6 +15,8 @@ from valkey import Valkey
 
 from anythrottle.stores.exchange import (
     Amounts,
+    Ended,
+    Happening,
     Remembered,
     Reply,
     Request,
@@ -123,10 +125,14 @@ class Run:
         for node in self.numbers:
             self.exchange(node, wanted=1000 * self.waiting)
 
-    def exchange(self, node: int, happenings: Any = (), *, wanted: int) -> None:
+    def exchange(self, node: int, happenings: Sequence[Happening] = (), *, wanted: int) -> None:
         known = self.replies.get(node)
         grants = known.news.grants if known else ()
-        started = [Started(grant.due, grant.amounts, grant.receipts) for grant in grants]
+        news: list[Happening] = list(happenings)
+        for grant in grants:
+            amounts = tuple(amount * grant.count for amount in grant.amounts)
+            news += [Started(grant.due, amounts, grant.receipts), Ended(grant.due, amounts)]
+
         self.numbers[node] += 1
         request = Request(
             rules=rules_text(self.rules),
@@ -146,7 +152,7 @@ class Run:
             probe=(),
             received=tuple(grant.number for grant in grants),
             wants=(Want(self.unit, wanted),) if wanted else (),
-            happenings=(*started, *happenings),
+            happenings=tuple(news),
         )
         flat = self.client.evalsha(self.sha, 1, "{bench:api}", *request_args(request), self.now)
         texts = [part.decode() if isinstance(part, bytes) else part for part in flat]
