@@ -7,7 +7,7 @@ long as with few of each; and at most 8 times as long as a bare GCRA script.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -76,7 +76,7 @@ class Size(NamedTuple):
 SIZES = [Size(10, 2), Size(1000, 256)]
 
 #: Sets of rules, by the number of charges that they have room for.
-RULES = {
+RULES: dict[str, Callable[[int], list[Rule]]] = {
     "window": lambda charges: [Rule("window", charges, WINDOW, 0, "calls")],
     "end": lambda charges: [Rule("end", charges, WINDOW, 0, "calls")],
     "bucket": lambda charges: [Rule("bucket", charges, WINDOW, charges, "calls")],
@@ -126,6 +126,7 @@ class Run:
             self.exchange(node, wanted=1000 * self.waiting)
 
     def exchange(self, node: int, happenings: Sequence[Happening] = (), *, wanted: int) -> None:
+        """Let a process come, which says that the calls granted to it have started and ended."""
         known = self.replies.get(node)
         grants = known.news.grants if known else ()
         news: list[Happening] = list(happenings)
@@ -207,7 +208,7 @@ def measure(client: Any) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     for kind in PROGRAMS:
-        with server(kind) as running, Valkey(HOST, running.port) as client:
+        with server(kind) as running, Valkey.from_url(f"redis://{HOST}:{running.port}") as client:
             runs = [measure(client) for _ in range(ROUNDS)]
 
         rows: list[tuple[object, ...]] = []

@@ -50,6 +50,8 @@ class Twins:
         text = SCRIPT.replace(EXACT, f"EXACT_ENTRIES = {exact}\n")
         self._sha = self.server.ask("SCRIPT", "LOAD", text)
         self._saved: tuple[Ledger | None, bool] = None, True
+        #: How many pushes have come.
+        self.heard = 0
         self._ear = PlainClient(port)
         for channel in ["all", "silence", *(f"n:{node}" for node in nodes)]:
             self._ear.ask("SSUBSCRIBE", f"{self.key}:{channel}")
@@ -60,8 +62,9 @@ class Twins:
 
     def exchange(self, request: Request, now: int) -> Reply:
         """Make an exchange with both; they must say the same."""
-        assert self._by_script(request, now) == (expected := self._by_ledger(request, now))
-        return expected.reply
+        answer, expected = self._by_script(request, now), self._by_ledger(request, now)
+        assert answer == expected, f"{request}\n{answer}\n{expected}"
+        return answer.reply
 
     def _by_ledger(self, request: Request, now: int) -> Answer:
         # Who has other rules does not look.
@@ -88,6 +91,7 @@ class Twins:
             assert part in ("n", "all")
             pushes.append(push_of(node, heard[2]))
 
+        self.heard += len(pushes)
         return Answer(reply_of(flat), pushes)
 
     def lose(self, part: str) -> None:

@@ -1,4 +1,4 @@
-"""The server's side of a shared limiter as a script, for Redis and Valkey: the twin of the ledger."""
+"""The server's side of a shared limiter as a script, for Redis and Valkey: the ledger's twin."""
 
 from __future__ import annotations
 
@@ -26,4 +26,4 @@ def script() -> str:
 
 
 def _text(part: str) -> str:
-    return (files(__package__) / f"{part}.lua").read_text(encoding="utf-8")
+    return (files(__name__) / f"{part}.lua").read_text(encoding="utf-8")
