@@ -49,6 +49,7 @@ STEPS = 100
 #: Sets of rules, and the most that a call is charged by each rule.
 RULES: dict[str, tuple[list[Rule], Amounts]] = {
     "window": ([Rule("window", 10, SECOND, 0, "calls")], (3,)),
+    "wide window": ([Rule("window", 60, SECOND, 0, "calls")], (1,)),
     "end": ([Rule("end", 8, SECOND, 0, "calls")], (3,)),
     "bucket": ([Rule("bucket", 7, SECOND, 5, "calls")], (3,)),
     "slow bucket": ([Rule("bucket", 0.3, SECOND, 2.5, "calls")], (2,)),
@@ -114,8 +115,9 @@ class Walk:
         self.now = BEGINNING + self.random.randrange(SECOND)
         self.processes = [Process(name) for name in NAMES[: self.random.choice([2, 3, 6, 40])]]
         self.names = count()
-        # Some walks are dense, so that much is remembered at once.
+        # Some walks are dense, so that much is remembered at once; in some all is used ahead.
         self.pace = self.random.choice([1, 30, 1000])
+        self.busy = self.chance(0.4)
         self.eventfulness = self.random.choice([0.0, 0.1, 0.5])
         self.wildness = self.random.choice([0.0, 0.02, 0.1])
 
@@ -128,7 +130,7 @@ class Walk:
     def step(self) -> None:
         draw = self.random.randrange
         span = self.random.choice([0, 1, 2000, 20_000, 300_000, 3 * SECOND])
-        self.now += draw(span + 1) // self.pace
+        self.now += draw(60_000) if self.busy else draw(span + 1) // self.pace
         if self.wild():
             self.now += self.random.choice([-draw(SECOND), draw(40 * SECOND)])
 
@@ -174,7 +176,7 @@ class Walk:
             fresh=f"epoch{next(self.names)}",
             expires=self.now + draw(-10, 1000) if self.wild() else self.now * draw(2),
             grace=self.random.choice([0, 1000, draw(1, 40_000)]),
-            horizon=self.random.choice([0, 5000, draw(1, 100_001)]),
+            horizon=100_000 if self.busy else self.random.choice([0, 5000, draw(1, 100_001)]),
             lease=draw(SECOND // 2, 10 * SECOND),
             hold_back=draw(SECOND),
             alive=bool(process.epoch) and self.wild(),
@@ -196,7 +198,7 @@ class Walk:
 
     def wants(self) -> tuple[Want, ...]:
         alike = self.chance(0.5)
-        size = self.random.choice([0, 0, 1, 1, 2, 5])
+        size = 3 if self.busy else self.random.choice([0, 0, 1, 1, 2, 5])
         great = 10 ** self.random.choice([0, 0, 0, 1, 3])
         return tuple(
             Want(
