@@ -210,8 +210,9 @@ def measure(client: Any) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
+    connect: Any = Valkey
     for kind in PROGRAMS:
-        with server(kind) as running, Valkey(HOST, running.port) as client:  # type: ignore[no-untyped-call]
+        with server(kind) as running, connect(HOST, running.port) as client:
             runs = [measure(client) for _ in range(ROUNDS)]
 
         rows: list[tuple[object, ...]] = []

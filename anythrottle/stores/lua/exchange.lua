@@ -1,7 +1,7 @@
 -- One exchange of a process with the server: the twin of Ledger in ledger.py.
 --
--- KEYS[1]   the limiter, with braces around all of it. A hash: the rules, the epoch, the watcher, some
---           numbers (`state`), and each rule's own (`r0` and so on).
+-- KEYS[1]   the limiter, with braces around all of it. A hash: the rules, the epoch, the watcher,
+--           some numbers (`state`), and each rule's own (`r0` and so on).
 --      :w0  a sorted set for each rule that is a window; see window.lua
 --      :n   a hash: the processes
 --      :a   a sorted set: until when each of them is alive
@@ -96,7 +96,8 @@ end
 -- Reading and writing
 
 function E.name_rules()
-    for kind, limit, window, extra in gmatch(request.rules, '(%a+):([^:%s]+):(%d+):([^:%s]+):%S*') do
+    local pattern = '(%a+):([^:%s]+):(%d+):([^:%s]+):%S*'
+    for kind, limit, window, extra in gmatch(request.rules, pattern) do
         local index = #rules
         rules[index + 1] = setmetatable({
             key = KEY .. ':w' .. index,
@@ -626,8 +627,8 @@ function E.grant(node, amounts_text, count, since, instant)
 
     state.last = max(state.last, instant)
     state.granted = state.granted + 1
-    local text = format('%.0f %.0f %.0f %s %s %.0f', state.granted, instant, node.grace, amounts_text,
-        E.text_of(receipts), count)
+    local text = format('%.0f %.0f %.0f %s %s %.0f', state.granted, instant, node.grace,
+        amounts_text, E.text_of(receipts), count)
     node.inbox = node.inbox == '' and text or node.inbox .. ';' .. text
     return text
 end
@@ -783,7 +784,10 @@ end
 
 -- A reply: see reply_of() in exchange.py.
 function E.reply_to_none(status, theirs)
-    return {status, theirs, 0, 0, 0, 0, state.epoch, now, E.paused_until(), NEVER, NEVER, state.waiting, 0}
+    return {
+        status, theirs, 0, 0, 0, 0, state.epoch, now, E.paused_until(), NEVER, NEVER,
+        state.waiting, 0,
+    }
 end
 
 function E.reply_to(node, status, due)
