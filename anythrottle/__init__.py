@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Failed,
         Finished,
         Granted,
+        LeaseExpired,
         Paused,
         Reconfigured,
         Refused,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
         Retried,
         Settled,
         Started,
+        StoreBack,
+        StoreLost,
         Throttled,
         Tightened,
     )
@@ -64,8 +67,8 @@ else:
                 "PolicyConflict SourceInterrupted StoreError ThrottleException"
             ),
             "_events": (
-                "Abandoned Ended Failed Finished Granted Paused Reconfigured Refused Resumed "
-                "Retried Settled Started Throttled Tightened"
+                "Abandoned Ended Failed Finished Granted LeaseExpired Paused Reconfigured Refused "
+                "Resumed Retried Settled Started StoreBack StoreLost Throttled Tightened"
             ),
             "_limiters.base_limiter": "BaseLimiter",
             "_limiters.controls": "RateLimiterStatistics",
@@ -114,6 +117,7 @@ __all__ = (
     "Granted",
     "JobInterrupted",
     "KeyedLimiter",
+    "LeaseExpired",
     "LeaseLost",
     "LimitExceeded",
     "Outcome",
@@ -129,7 +133,9 @@ __all__ = (
     "Settled",
     "SourceInterrupted",
     "Started",
+    "StoreBack",
     "StoreError",
+    "StoreLost",
     "ThrottleException",
     "Throttled",
     "Throttler",

@@ -150,6 +150,48 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreLost:
+    """
+    The store of a shared limiter does not answer any more.
+
+    :ivar name: the limiter's name
+    :ivar error: why not: what the last attempt has raised
+
+    """
+
+    name: str | None
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class StoreBack:
+    """
+    The store of a shared limiter answers again.
+
+    :ivar name: the limiter's name
+    :ivar seconds: how long after :class:`StoreLost` that is
+
+    """
+
+    name: str | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseExpired:
+    """
+    A process was silent for so long that others may have got what its calls hold.
+
+    :ivar name: the limiter's name
+    :ivar calls: how many calls have lost what they held
+
+    """
+
+    name: str | None
+    calls: int
+
+
+@dataclass(frozen=True, slots=True)
 class Throttled:
     """
     A call has raised :exc:`.ThrottleException` and goes again, from the front.
@@ -259,6 +301,9 @@ Event: TypeAlias = (
     | Tightened
     | Reconfigured
     | Ended
+    | StoreLost
+    | StoreBack
+    | LeaseExpired
     | Throttled
     | Started
     | Retried

@@ -36,7 +36,7 @@ def end_call(line: WaitLine, turn: Turn) -> None:
         line.leave(turn)
     elif turn.granted and turn.loop is line.clock.latest:
         waited_for = line.queue.head is not None
-        if not (waited_for or gate.holds_charges or (gate.holds and line.observer)):
+        if not (waited_for or gate.counts_ends or (gate.holds and line.observer)):
             gate.slots.let_go(turn)
             return
 

@@ -25,16 +25,19 @@ class Gate(Protocol):
     slots: Slots
     policies: tuple[Policy, ...]
     units: tuple[str, ...]
-    paused_until: float
-    """Until when no turn passes: :data:`NEVER` if no pause is known."""
     holds_charges: bool
     """Whether a charge is held while a call runs."""
     holds: bool
     """Whether anything is held while a call runs: a charge, or a slot."""
+    counts_ends: bool
+    """Whether it has to know of each end of a call, even if nobody waits for it."""
     credits: bool
     """Whether it matters since when a turn has been due."""
     slow: bool
     """Whether the methods may take their time, because they call code of a user's own."""
+
+    answers_later: bool
+    """Whether only an answer that is yet to come says if a turn can go by some instant."""
 
     has_short_way: bool
     """Whether calls may pass without a turn, by :meth:`hold`, while there is no pause."""
@@ -42,6 +45,11 @@ class Gate(Protocol):
     """What such calls hold something in: other buckets once the policies are exchanged."""
     only: Bucket | None
     """The bucket that alone decides on such calls, and counts calls: it may be asked directly."""
+
+    @property
+    def paused_until(self) -> float:
+        """Until when no turn passes: :data:`NEVER` if no pause is known."""
+        ...
 
     def pause_until(self, instant: float) -> None:
         """Hold up all turns until an instant; of overlapping pauses, the later end holds."""
@@ -73,6 +81,13 @@ class Gate(Protocol):
 
         """
         ...
+
+    def is_stuck(self, amounts: Sequence[int], now: float) -> bool:
+        """Return whether a turn cannot go before something is let go that is held here."""
+        ...
+
+    def await_answer(self, turn: Turn, latest: float) -> None:
+        """Note that a turn in line is to be refused if the answer says it cannot go by then."""
 
     def due_since(self, amounts: Sequence[int], earliest: float, now: float) -> float:
         """

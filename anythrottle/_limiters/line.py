@@ -159,6 +159,11 @@ class WaitLine:
                 shed = self._make_room(turn, now, latest, newcomer=newcomer)
 
             scheduler.join(turn)
+            if latest < inf and self.gate.answers_later:
+                self.gate.await_answer(turn, latest)
+                # One answer is waited for even by a call that must go at once.
+                turn.give_up = inf if latest <= now else turn.give_up
+
             if shed is not None:
                 # Only now that all is in order, because the observer may change the limiter.
                 self.tell(Refused, *shed)
@@ -183,10 +188,14 @@ class WaitLine:
             return None
 
         decision = self.scheduler.decide(refused, now)
-        self.scheduler.dismiss(refused, LimitExceeded(decision, self.quotas()))
-        refused.wake()
-        self.stop_seeking(refused)
+        self.dismiss(refused, LimitExceeded(decision, self.quotas()))
         return refused.cost, decision
+
+    def dismiss(self, turn: Turn, error: Exception) -> None:
+        """Take a turn that will never be granted out of the line, with an error."""
+        self.scheduler.dismiss(turn, error)
+        turn.wake()
+        self.stop_seeking(turn)
 
     def _next_change(
         self, turn: Turn, loop: EventLoop, now: float, *, patient: bool
@@ -216,8 +225,7 @@ class WaitLine:
         :raises RuntimeError: if all that could be let go is held by jobs that wait for it as well
         """
         gate = self.gate
-        stuck = gate.paused_until < inf and gate.delay(turn.amounts, now) == inf
-        with waiting_for_slots(gate.slots, stuck=stuck):
+        with waiting_for_slots(gate.slots, stuck=gate.is_stuck(turn.amounts, now)):
             await self._next_change(turn, loop, now, patient=False)
 
     def _check_max_wait(self, turn: Turn, loop: EventLoop, now: float) -> None:

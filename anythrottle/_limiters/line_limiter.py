@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
+from typing import ClassVar
 
 from .._events import Throttled
 from .._policies.policy import Cost
@@ -28,6 +29,9 @@ class LineLimiter(Controls):
     """
 
     __slots__ = ("_fast",)
+
+    #: What its permits are.
+    permit_type: ClassVar[type[TurnPermit]] = TurnPermit
 
     def __init__(self, line: WaitLine, *, fast: bool) -> None:
         super().__init__(line)
@@ -150,7 +154,7 @@ class LineLimiter(Controls):
             # Any other needs a closer look, which costs a call.
             check_priority(priority)
 
-        return TurnPermit(self, self._line, cost, priority, max_wait, fast=self._fast)
+        return self.permit_type(self, self._line, cost, priority, max_wait, fast=self._fast)
 
     def permit_again(self, permit: Permit, cost: Cost) -> TurnPermit | None:
         """
@@ -167,7 +171,7 @@ class LineLimiter(Controls):
             return None
 
         # Not fast, because a function that is throttled each time would never let others run.
-        again = TurnPermit(self, self._line, cost, FRONT, permit.max_wait, fast=False)
+        again = self.permit_type(self, self._line, cost, FRONT, permit.max_wait, fast=False)
         again.place = (FRONT, permit.place[1])
         stand_again(self._line, again)
         return again

@@ -38,6 +38,7 @@ class LocalGate:
         "buckets",
         "capacities",
         "clock",
+        "counts_ends",
         "credits",
         "has_short_way",
         "holds",
@@ -51,6 +52,8 @@ class LocalGate:
         "units",
         "utc_buckets",
     )
+
+    answers_later = False
 
     def __init__(self, policies: tuple[Policy, ...], slots: Slots, clock: LoopClock) -> None:
         self.paused_until = NEVER
@@ -70,6 +73,7 @@ class LocalGate:
         #: The buckets that have to be told what UTC is.
         self.utc_buckets = tuple(bucket for bucket in buckets if goes_by_utc(bucket))
         self.holds_charges = any(policy.holds for policy in policies)
+        self.counts_ends = self.holds_charges
         self.holds = self.slots.bounded or self.holds_charges
         self.credits = any(bucket.uses_since for bucket in buckets)
         self.slow = not all(bucket.quick for bucket in buckets)
@@ -117,6 +121,12 @@ class LocalGate:
                     longest = delay
 
         return longest
+
+    def is_stuck(self, amounts: Sequence[int], now: float) -> bool:
+        return self.paused_until < inf and self.delay(amounts, now) == inf
+
+    def await_answer(self, turn: Turn, latest: float) -> None:
+        """Do nothing: all that is to be known is known."""
 
     def due_since(self, amounts: Sequence[int], earliest: float, now: float) -> float:
         if earliest >= now:

@@ -81,7 +81,6 @@ class FreePermit:
         return "<Permit without limit>"
 
 
-@final
 class TurnPermit(Live, Turn):
     """
     A turn that is a :class:`~anythrottle.abc.Permit` as well.

@@ -168,7 +168,7 @@ class Scheduler:
             FRONT
         )
         if latest < inf and (
-            latest <= now
+            (latest <= now and not self.gate.answers_later)
             or (ranked and self.outlook.is_hopeless(turn.amounts, now, turn.place[0], latest))
         ):
             return turn

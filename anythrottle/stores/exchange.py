@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
+from urllib.parse import quote
 
 #: An instant of the server's clock, or a duration, in whole microseconds.
 Micros: TypeAlias = int
@@ -46,7 +47,8 @@ class Rule:
     unit: str
 
     def __str__(self) -> str:
-        return f"{self.kind}:{self.limit:.17g}:{self.window}:{self.extra:.17g}:{self.unit}"
+        unit = quote(self.unit, safe="")
+        return f"{self.kind}:{self.limit:.17g}:{self.window}:{self.extra:.17g}:{unit}"
 
     @property
     def holds(self) -> bool:
@@ -364,26 +366,28 @@ def request_args(request: Request) -> list[str | int]:
 
 def _happening_args(happening: Happening) -> list[str | int]:
     """Return four arguments: the letter, an instant or two numbers, amounts, receipts."""
-    letter = _LETTERS[type(happening)]
+    rest: tuple[str | int, str | int, str | int]
     match happening:
         case Started(at, amounts, receipts):
-            return [letter, at, numbers(amounts), numbers(receipts)]
+            rest = at, numbers(amounts), numbers(receipts)
         case GivenBack(amounts, receipts):
-            return [letter, 0, numbers(amounts), numbers(receipts)]
+            rest = 0, numbers(amounts), numbers(receipts)
         case Ended(at, amounts):
-            return [letter, at, numbers(amounts), ""]
+            rest = at, numbers(amounts), ""
         case Charged(at, amounts, held):
-            return [letter, at, numbers(amounts), int(held)]
+            rest = at, numbers(amounts), int(held)
         case Paused(until):
-            return [letter, until, "", ""]
+            rest = until, "", ""
         case Resumed():
-            return [letter, 0, "", ""]
+            rest = 0, "", ""
         case Tightened(rule, remaining, reset):
-            return [letter, reset, rule, remaining]
+            rest = reset, rule, remaining
         case Remembered(rule, amount, receipt):
-            return [letter, receipt, rule, amount]
+            rest = receipt, rule, amount
         case Held(amounts):
-            return [letter, 0, numbers(amounts), ""]
+            rest = 0, numbers(amounts), ""
+
+    return [_LETTERS[type(happening)], *rest]
 
 
 def reply_of(flat: Sequence[str | int]) -> Reply:

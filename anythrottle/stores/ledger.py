@@ -12,7 +12,8 @@ be run with thousands of processes in virtual time; the scripts are its twin.
    granted to them in turn, each an equal part; what others than the caller get is pushed to them.
 3. One of them, the watcher, comes again when the next grant is near. The others stand in for it,
    one after the other, should it not come.
-4. A process that is silent for its lease is dead. What it holds counts from then on.
+4. A process that is silent for its lease is dead. What it holds counts from then on. One that does
+   not even acknowledge what it was granted loses its place in the queue before that.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ MOST_GRANTS = 100
 
 #: How often all rules are asked for an instant to which each of them agrees. Two fixed windows, of
 #: which one always ends within the other's grace, never agree.
-MOST_ROUNDS = 50
+MOST_ROUNDS = 8
 
 
 @final
@@ -65,6 +66,7 @@ class Node:
     A process, as the server knows it.
 
     :ivar number: the number of its latest request
+    :ivar buried: the number of the request that it was told so by, -1 for none
     :ivar lease: until when it is alive, if it says nothing more
     :ivar grace: for how long its grants shall be valid
     :ivar horizon: how far ahead they may reach
@@ -77,6 +79,7 @@ class Node:
 
     number: int
     lease: Micros
+    buried: int = -1
     grace: Micros = 0
     horizon: Micros = 0
     came: Micros = 0
@@ -97,6 +100,8 @@ class Ledger:
     :ivar nodes: the processes that are alive
     :ivar queue: those that wait, the next one first
     :ivar last: the latest instant that was granted
+    :ivar due_since: since when the next call has been due, or will be; :data:`.NEVER` if nobody
+        waits, or for the end of a call
     :ivar granted: the number of the latest grant
     :ivar watcher: who comes again first, and when; empty for nobody
     """
@@ -115,6 +120,7 @@ class Ledger:
         # Whoever knew a former state has made grants that may start yet, or be told of.
         self.held_back_until = now + request.hold_back if request.epoch else 0
         self.last: Micros = 0
+        self.due_since: Micros = NEVER
         self.granted = 0
         self.watcher = ""
         self.watch_at: Micros = NEVER
@@ -131,6 +137,10 @@ class Ledger:
         if request.expires and now > request.expires:
             return Reply("stale", self._news(now)), []
 
+        node = self.nodes.get(request.node)
+        if node is not None and request.number < node.number:
+            return Reply("stale", self._news(now)), []
+
         self._bury_dead(now)
         node = self.nodes.get(request.node)
         if self._was_set_back(request, node):
@@ -140,16 +150,18 @@ class Ledger:
         status: Status = "done"
         if request.epoch and request.epoch != self.epoch:
             status = "lost"
-        elif node is None and request.holds:
+        elif request.holds if node is None else request.number == node.buried:
             status = "buried"
-        elif node is not None and request.number < node.number:
-            return Reply("stale", self._news(now)), []
 
         if node is None:
             node = Node(0, 0, held=[0] * len(self.rules))
             self.nodes[request.node] = node
 
+        if status == "buried":
+            node.buried = request.number
+
         recall = self._note(node, request, now, status)
+        self._pass_over_silent(request.node, now)
         for rule in self.rules:
             rule.forget(now)
 
@@ -162,10 +174,10 @@ class Ledger:
 
     def _was_set_back(self, request: Request, node: Node | None) -> bool:
         """Return whether the state is an older one, from before the latest request of a process."""
-        if request.epoch != self.epoch:
+        if request.epoch != self.epoch or not request.alive:
             return False
 
-        return request.alive if node is None else request.number > node.number + 1
+        return node is None or request.number > node.number + 1
 
     def _bury_dead(self, now: Micros) -> None:
         """Drop the processes whose leases are over; what they held counts from now on."""
@@ -178,6 +190,15 @@ class Ledger:
             for rule, held in zip(self.rules, node.held, strict=True):
                 if held:
                     rule.count(held, now)
+
+    def _pass_over_silent(self, caller: str, now: Micros) -> None:
+        """Let those wait no more that surely have not noticed what they were granted."""
+        for name in self.queue.copy():
+            node = self.nodes[name]
+            if name != caller and node.inbox:
+                first = node.inbox[0]
+                if now > first.due + first.grace + 2 * node.horizon + STAND_IN:
+                    self._want(name, node, [], now)
 
     def _note(self, node: Node, request: Request, now: Micros, status: Status) -> bool | None:
         """
@@ -280,18 +301,27 @@ class Ledger:
         :return: what was granted to whom, and when the next process is due
         """
         granted: dict[str, list[Grant]] = {}
-        turns, made = len(self.queue), 0
+        turns = made = 0
+        at: Micros = 0
+        # What held the next call up until then is credited to no call.
+        self.due_since = min(self.due_since, now)
         while self.queue:
             name = self.queue[0]
             node = self.nodes[name]
             want = node.wants[0]
-            since, instant = self._earliest(want.amounts, node, now)
+            since = max(node.came, self.due_since)
+            since, instant = self._earliest(want.amounts, node, since, now)
+            self.due_since = since
             if instant > now + node.horizon or made == MOST_GRANTS:
                 return granted, instant
 
+            if not turns or instant > at:
+                # What falls due at one instant is shared by all that wait.
+                turns, at = len(self.queue), instant
+
             there = self._fits(want.amounts, since, instant)
             part = -(-there // turns)
-            turns = turns - 1 or len(self.queue)
+            turns -= 1
             count = min(part, want.count)
             grant = self._grant(node, want.amounts, count, since, instant)
             granted.setdefault(name, []).append(grant)
@@ -305,20 +335,31 @@ class Ledger:
             if node.wants:
                 self.queue.append(name)
 
+        self.due_since = NEVER
         return granted, NEVER
 
-    def _earliest(self, amounts: Amounts, node: Node, now: Micros) -> tuple[Micros, Micros]:
-        """Return since when a call has been due, or will be, and the instant that it can have."""
-        since = self._agreed(
-            amounts, max(node.came, self.paused_until, self.held_back_until), node, buckets=True
-        )
+    def _earliest(
+        self, amounts: Amounts, node: Node, since: Micros, now: Micros
+    ) -> tuple[Micros, Micros]:
+        """
+        Return since when a call has been due, or will be, and the instant that it can have.
+
+        :param since: before which it could not go for other reasons
+        """
+        since = max(since, self.paused_until, self.held_back_until)
+        since = self._agreed(amounts, since, node, buckets=True)
         if since == NEVER:
             return NEVER, NEVER
 
         return since, self._agreed(amounts, max(since, now, self.last), node, buckets=False)
 
     def _agreed(self, amounts: Amounts, instant: Micros, node: Node, *, buckets: bool) -> Micros:
-        """Return the first instant, not before another one, to which all rules agree."""
+        """
+        Return the first instant, not before another one, to which all rules agree.
+
+        Only the edges of fixed windows may make an instant unfit that was fit before. Those that
+        leave no room between them are not waited for.
+        """
         for _ in range(MOST_ROUNDS):
             before = instant
             for rule, amount in zip(self.rules, amounts, strict=True):
@@ -326,9 +367,9 @@ class Ledger:
                     instant = rule.earliest(amount, instant, node.grace)
 
             if instant in (before, NEVER):
-                return instant
+                break
 
-        return NEVER
+        return instant
 
     def _fits(self, amounts: Amounts, since: Micros, instant: Micros) -> int:
         """Return how many calls, alike, may go at an instant: at least one may."""
@@ -368,7 +409,7 @@ class Ledger:
         told = [name for name in granted if name != caller]
         if self.queue:
             horizon = self.nodes[self.queue[0]].horizon
-            come = max(min(due, self._first_death()) - horizon // 2, now + 1)
+            come = self._first_death() if due == NEVER else max(due - horizon // 2, now + 1)
             overdue = now > self.watch_at + STAND_IN + horizon
             gone = self.watcher not in self.queue or overdue
             if caller in self.queue and (gone or self.watcher == caller or come < self.watch_at):
@@ -393,7 +434,9 @@ class Ledger:
         ]
 
     def _first_death(self) -> Micros:
-        return min(node.lease for node in self.nodes.values()) + 1
+        """Return when what a process holds is let go for it, should it say nothing more."""
+        leases = [node.lease + 1 for node in self.nodes.values() if any(node.held)]
+        return min(leases, default=NEVER)
 
     def _come(self, name: str, due: Micros) -> Micros:
         """Return when a process shall come again."""
@@ -430,8 +473,7 @@ class Ledger:
 
         probed = 0
         if request.probe:
-            asker = replace(node, came=now, grace=0)
-            probed = self._earliest(request.probe, asker, now)[1]
+            probed = self._earliest(request.probe, replace(node, grace=0), now, now)[1]
 
         return Reply(status, news, quotas, census, probed)
 

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right, insort
 from math import ceil, floor
 from typing import cast, final
+from urllib.parse import unquote
 
 from .exchange import NEVER, Kind, Micros, Quota, Rule
 
@@ -135,12 +136,14 @@ class WindowState(RuleState):
         self.add(at + self.window, amount)
 
     def start(self, amount: int, at: Micros, receipt: Micros) -> None:
-        found = self.remove(receipt, amount)
+        found = self.remove(amount, receipt, receipt)
         if found:
             self.add(min(at + self.window, receipt), found)
 
     def give_back(self, amount: int, receipt: Micros, now: Micros) -> None:
-        self.remove(receipt, amount)
+        # Its return may have been moved, by merging or by tighten(), but never to an earlier one.
+        if receipt > now:
+            self.remove(amount, receipt, NEVER)
 
     def tighten(self, remaining: int, reset: Micros, now: Micros) -> None:
         self.forget(now)
@@ -158,7 +161,7 @@ class WindowState(RuleState):
         for end, amount in self.entries[: bisect_right(self.entries, (reset, ANY_NUMBER))]:
             part = min(amount, spare)
             spare -= part
-            withheld += self.remove(end, amount - part)
+            withheld += self.remove(amount - part, end, end)
 
         if withheld:
             self.add(max(reset, now + 1), withheld)
@@ -193,19 +196,18 @@ class WindowState(RuleState):
         self.used += amount
         return end
 
-    def remove(self, end: Micros, amount: int) -> int:
-        """Take an amount out of the entry with this end, or with this end rounded."""
+    def remove(self, amount: int, first: Micros, last: Micros) -> int:
+        """Take an amount out of the entries with ends from the first to the last, in order."""
+        index = bisect_left(self.entries, (first, 0))
         removed = 0
-        for each in dict.fromkeys((end, end + -end % self.grain)):
-            index = bisect_left(self.entries, (each, 0))
-            if index < len(self.entries) and self.entries[index][0] == each:
-                charged = self.entries[index][1]
-                part = min(charged, amount - removed)
-                removed += part
-                if part == charged:
-                    del self.entries[index]
-                else:
-                    self.entries[index] = (each, charged - part)
+        while removed < amount and index < len(self.entries) and self.entries[index][0] <= last:
+            end, charged = self.entries[index]
+            part = min(charged, amount - removed)
+            removed += part
+            if part == charged:
+                del self.entries[index]
+            else:
+                self.entries[index] = (end, charged - part)
 
         self.used -= removed
         return removed
@@ -234,7 +236,8 @@ class EndState(WindowState):
 
     def count(self, amount: int, at: Micros) -> None:
         self.held -= amount
-        self.add(at + self.window, amount)
+        if amount:
+            self.add(at + self.window, amount)
 
 
 @final
@@ -339,12 +342,15 @@ class FixedState(RuleState):
 
     What was charged beyond the limit is carried on, the limit's worth into each window. No grant is
     made in the last ``grace`` of a window, because its call might start in the next one.
+
+    :ivar foreign: receipts up to this one are of windows that have ended
     """
 
     def __init__(self, rule: Rule) -> None:
         super().__init__(rule)
         self.used = 0
         self.end = 0
+        self.foreign = 0
 
     def earliest(self, amount: int, instant: Micros, grace: Micros) -> Micros:
         if amount > self.limit:
@@ -353,12 +359,10 @@ class FixedState(RuleState):
         excess = self._used_at(instant) + amount - self.limit
         if excess > 0:
             edges = ceil((self.used + amount - self.limit) / self.limit)
-            instant = max(instant, self.end + (edges - 1) * self.window)
+            instant = max(instant, self._edge(edges))
 
-        end = self.end if instant < self.end else self._end_from(instant)
-        # A window that opens with its first call has no edge before that.
-        opened = instant < self.end or self.extra >= 0
-        return end if opened and end - instant < grace < self.window else instant
+        end = self._end_at(instant)
+        return end if end and end - instant < grace < self.window else instant
 
     def fits(self, amount: int, instant: Micros) -> int:
         return floor((self.limit - self._used_at(instant)) / amount)
@@ -373,7 +377,7 @@ class FixedState(RuleState):
 
     def give_back(self, amount: int, receipt: Micros, now: Micros) -> None:
         self._roll(now)
-        if receipt == self.end and now < self.end:
+        if now < self.end and receipt > self.foreign:
             self.used = max(self.used - amount, 0)
 
     def tighten(self, remaining: int, reset: Micros, now: Micros) -> None:
@@ -405,23 +409,42 @@ class FixedState(RuleState):
         if not self._used_at(now):
             return now
 
-        return self.end + (ceil(self.used / self.limit) - 1) * self.window
+        return self._edge(ceil(self.used / self.limit))
 
     def _used_at(self, instant: Micros) -> float:
-        if instant < self.end:
-            return self.used
+        return max(self.used - self._edges_passed(instant) * self.limit, 0)
 
-        passed = (instant - self.end) // self.window + 1
-        return max(self.used - passed * self.limit, 0)
+    def _edge(self, number: int) -> Micros:
+        """Return the end of the latest window, number 1, or of one that is to follow it."""
+        if number == 1:
+            return self.end
+
+        return self._end_from(self.end) + (number - 2) * self.window
+
+    def _edges_passed(self, instant: Micros) -> int:
+        if instant < self.end:
+            return 0
+
+        return (instant - self._edge(2)) // self.window + 2
+
+    def _end_at(self, instant: Micros) -> Micros:
+        """Return the end of the window that is under way at an instant, 0 if there is none."""
+        passed = self._edges_passed(instant)
+        if not passed or self.used > passed * self.limit:
+            return self._edge(passed + 1)
+
+        # A window that opens with its first call has no edge before that.
+        return self._end_from(instant) if self.extra >= 0 else 0
 
     def _roll(self, now: Micros) -> None:
         """Note which window it is; after the end of one, another follows only to carry debt."""
-        if now < self.end:
+        passed = self._edges_passed(now)
+        if not passed:
             return
 
-        passed = (now - self.end) // self.window + 1
         used = max(self.used - passed * self.limit, 0)
-        self.end = self.end + passed * self.window if used else 0
+        self.foreign = max(self.foreign, self.end)
+        self.end = self._edge(passed + 1) if used else 0
         self.used = floor(used)
 
     def _open(self, instant: Micros, grace: Micros) -> None:
@@ -458,7 +481,8 @@ def rules_of(text: str) -> list[Rule]:
     """Return the rules that :func:`.rules_text` has written."""
     rules: list[Rule] = []
     for part in text.split():
-        kind, limit, window, extra, unit = part.split(":", 4)
-        rules.append(Rule(cast("Kind", kind), float(limit), int(window), float(extra), unit))
+        kind, limit, window, extra, unit = part.split(":")
+        rule = Rule(cast("Kind", kind), float(limit), int(window), float(extra), unquote(unit))
+        rules.append(rule)
 
     return rules

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from typing import TypeAlias, cast, final
 
 import anyio
@@ -124,8 +124,9 @@ class Channels:
     async def _hear(self, place: Place, ear: _Ear) -> None:
         """Hand on what is published, until the connection ends; if it broke, say so."""
         try:
-            async for message in ear.connection.push_messages:
-                self._handle(ear, message)
+            async with aclosing(ear.connection.push_messages) as messages:
+                async for message in messages:
+                    self._handle(ear, message)
         except NotConnected as error:
             if self._ears.get(place) is not ear:
                 return
@@ -153,12 +154,13 @@ class Channels:
     async def _hear_refusals(self, place: Place, ear: _Ear) -> None:
         """Break the connection if a subscription is refused, of which it does not say which."""
         try:
-            async for answer in ear.connection.streamed_messages:
-                self._tell(repr(answer))
-                if isinstance(answer, RedisError):
-                    self._links.servers.failed(place, answer)
+            async with aclosing(ear.connection.streamed_messages) as answers:
+                async for answer in answers:
+                    self._tell(repr(answer))
+                    if isinstance(answer, RedisError):
+                        self._links.servers.failed(place, answer)
 
-                ear.connection.invalidate()
+                    ear.connection.invalidate()
         except NotConnected:
             return
 

@@ -12,11 +12,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
+from math import inf
 from typing import Protocol, TypeAlias, cast, final
 
 import anyio
 import coredis
-from anyio.abc import TaskGroup
+from anyio.abc import TaskGroup, TaskStatus
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from coredis.connection import (
     BaseConnection,
     BaseConnectionParams,
@@ -27,18 +29,25 @@ from coredis.connection import (
 )
 from coredis.exceptions import (
     AskError,
-    AuthenticationError,
-    AuthorizationError,
-    BusyLoadingError,
     MovedError,
     NoScriptError,
     ReadOnlyError,
     RedisError,
-    UnknownCommandError,
 )
 from coredis.exceptions import ConnectionError as NotConnected
 from coredis.pool import ClusterConnectionPool, ConnectionPool, SentinelConnectionPool
 from coredis.typing import Key, RedisValueT
+
+__all__ = (
+    "Client",
+    "Connection",
+    "Links",
+    "NotConnected",
+    "Place",
+    "RedisError",
+    "Script",
+    "servers_of",
+)
 
 #: A client that is a user's own.
 Client: TypeAlias = (
@@ -96,7 +105,7 @@ class Servers(Protocol):
 
 def servers_of(client: Client | str) -> Servers:
     """
-    Return the servers of a client, or the one at a URL that :func:`.redis_url` has checked.
+    Return the servers of a client, or the one at a URL.
 
     :raises RuntimeError: if the client is a cluster's and was not entered
 
@@ -193,23 +202,74 @@ def _params(params: BaseConnectionParams) -> BaseConnectionParams:
 
 
 @final
-class Opening:
-    """A connection that is being made, and the outcome."""
+class _Opening(TaskStatus[None]):
+    """A connection that is being made, for so many seconds at most, and what became of it."""
 
-    __slots__ = ("connection", "done", "error")
+    __slots__ = ("_connection", "_error", "_scope", "_timeout", "done")
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: float) -> None:
         self.done = anyio.Event()
-        self.connection: Connection | None = None
-        self.error: Exception | None = None
+        self._timeout = timeout
+        self._scope = anyio.CancelScope(deadline=anyio.current_time() + timeout)
+        self._connection: Connection | None = None
+        self._error: Exception | None = None
+
+    async def run(self, servers: Servers, place: Place) -> None:
+        """
+        Make the connection, and keep it until it ends.
+
+        It ends with this task, if it does not break before. Nothing is raised: coredis turns
+        some cancellations into errors, and errors are for those who wait.
+        """
+        connection = None
+        try:
+            with self._scope:
+                connection = await servers.connection(place)
+                self._connection = connection
+                await connection.run(task_status=self)
+        except Exception as error:  # noqa: BLE001 - see wait()
+            self._error = error
+        finally:
+            if connection is not None:
+                _close_streams(connection)
+
+            if not self.done.is_set():
+                self._fail(servers, place)
+
+    def started(self, value: None = None) -> None:  # noqa: ARG002 - coredis says nothing
+        """Hear from coredis that the connection stands."""
+        self._scope.deadline = inf
+        self.done.set()
+
+    def _fail(self, servers: Servers, place: Place) -> None:
+        if self._scope.cancel_called:
+            self._error = TimeoutError(f"no answer within {self._timeout:g} s")
+
+        # A cluster's client asks who serves instead after errors of this kind alone.
+        servers.failed(place, NotConnected(str(self._error)))
+        self.done.set()
 
     async def wait(self) -> Connection:
         """Return the connection when it stands, or raise why it does not."""
         await self.done.wait()
-        if self.connection is None:
-            raise self.error or NotConnected("the store was left")
+        connection = self._connection
+        if connection is None or not connection.usable:
+            raise self._error or NotConnected("the connection has ended at once")
 
-        return self.connection
+        try:
+            check_version(connection.server_version or "")
+        except NotConnected:
+            connection.invalidate()
+            raise
+
+        return connection
+
+
+def _close_streams(connection: Connection) -> None:
+    """Close what coredis leaves open if no connection comes about: it would be warned of."""
+    for part in vars(connection).values():
+        if isinstance(part, MemoryObjectSendStream | MemoryObjectReceiveStream):
+            part.close()
 
 
 @final
@@ -230,7 +290,7 @@ class Links:
         self._tasks = tasks
         self.timeout = timeout
         self._connections: dict[Place, Connection] = {}
-        self._openings: dict[Place, Opening] = {}
+        self._openings: dict[Place, _Opening] = {}
 
     async def evaluate(self, script: Script, key: str, args: Sequence[RedisValueT]) -> object:
         """
@@ -251,22 +311,9 @@ class Links:
 
     async def open(self, place: Place) -> Connection:
         """Return a new connection to a place, for nobody else."""
-        try:
-            with anyio.fail_after(self.timeout):
-                connection = await self.servers.connection(place)
-                await self._tasks.start(connection.run)
-        except (NotConnected, TimeoutError) as error:
-            # A cluster's client asks who serves instead after errors of this kind alone.
-            self.servers.failed(place, NotConnected(str(error)))
-            raise
-
-        try:
-            check_version(connection.server_version or "")
-        except NotConnected:
-            connection.invalidate()
-            raise
-
-        return connection
+        opening = _Opening(self.timeout)
+        self._tasks.start_soon(opening.run, self.servers, place)
+        return await opening.wait()
 
     async def _ask(
         self, script: Script | None, key: str, command: bytes, *args: RedisValueT
@@ -283,7 +330,7 @@ class Links:
 
             try:
                 if asking:  # it holds for the next command alone, so nothing may come between
-                    connection.create_request(b"ASKING")
+                    _ = connection.create_request(b"ASKING")
 
                 return await _request(connection, command, *args)
             except NoScriptError:
@@ -304,22 +351,14 @@ class Links:
                 raise
 
     async def _connect(self, place: Place) -> Connection:
-        """Return a connection for all, which is made by a task that no caller cancels."""
+        """Return a connection for all, which goes on being made if one who waits is cancelled."""
         opening = self._openings.get(place)
-        if opening is None:
-            opening = self._openings[place] = Opening()
-            self._tasks.start_soon(self._open_for_all, place, opening)
+        if opening is None or opening.done.is_set():
+            opening = self._openings[place] = _Opening(self.timeout)
+            self._tasks.start_soon(opening.run, self.servers, place)
 
-        return await opening.wait()
-
-    async def _open_for_all(self, place: Place, opening: Opening) -> None:
-        try:
-            opening.connection = self._connections[place] = await self.open(place)
-        except Exception as error:  # noqa: BLE001 - it is raised where the connection is asked for
-            opening.error = error
-        finally:
-            del self._openings[place]
-            opening.done.set()
+        connection = self._connections[place] = await opening.wait()
+        return connection
 
 
 def _request(connection: Connection, command: bytes, *args: RedisValueT) -> Awaitable[object]:
@@ -338,34 +377,3 @@ def check_version(version: str) -> None:
     major = version.partition(".")[0]
     if major.isdecimal() and int(major) < 7:  # noqa: PLR2004 - the first with SPUBLISH
         raise NotConnected(f"the server is Redis {version}, which has no SPUBLISH")
-
-
-#: What to do about an error, by its class; the first that fits.
-_ADVICE: tuple[tuple[type[Exception], str], ...] = (
-    (AuthenticationError, "give the user and password that the server asks for"),
-    (
-        AuthorizationError,
-        "let the user do what is needed: +@all on the keys and channels of the prefix",
-    ),
-    (ReadOnlyError, "ask the primary, not a replica; a Sentinel's client knows where it is"),
-    (MovedError, "it is one of a cluster: pass a coredis.RedisCluster, not a URL or coredis.Redis"),
-    (BusyLoadingError, "it loads its data: try again when that is done"),
-    (UnknownCommandError, "take a server that runs scripts: Redis 7 or later, or Valkey"),
-    (TimeoutError, "see that it is not overloaded or stopped, and that it is a Redis or Valkey"),
-    (NotConnected, "see that it runs, and is Redis 7 or later, or Valkey, at that address"),
-)
-
-
-def advice(error: Exception) -> str:
-    """Return what went wrong with a server, and what to do about it."""
-    said = [str(error) or type(error).__name__]
-    cause = error.__cause__
-    while cause is not None:
-        said.append(str(cause) or type(cause).__name__)
-        cause = cause.__cause__
-
-    what = next((text for kind, text in _ADVICE if isinstance(error, kind)), "")
-    if said[0].startswith("OOM"):
-        what = "its memory is full: give it more, or let it evict what expires"
-
-    return ": ".join(said) + (f"; {what}" if what else "")

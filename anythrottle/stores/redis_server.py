@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import cache, partial
-from importlib.resources import files
 from typing import cast, final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import anyio
 from anyio import AsyncContextManagerMixin
 
 from .._errors import StoreError
 from .exchange import Push, Reply, Request, push_of, reply_of, request_args
+from .lua import script
+from .redis_advice import advice
 from .redis_channels import Channels
-from .redis_links import Client, Links, Script, advice, servers_of
+from .redis_links import Client, Links, Script, servers_of
 
 _logger = logging.getLogger("anythrottle")
 
@@ -69,11 +71,6 @@ class RedisServer(AsyncContextManagerMixin):
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[RedisServer]:
-        if self._links is not None:
-            raise RuntimeError(
-                "the store is entered already: enter it once, around all that use it"
-            )
-
         self._script = self._script or script_of_package()
         servers = servers_of(self._server)
         failure: Exception | None = None
@@ -175,38 +172,29 @@ def redis_url(url: str) -> str:
     if scheme not in _SCHEMES:
         raise ValueError(f"server must be a URL that begins with one of {', '.join(_SCHEMES)}://")
 
-    scheme = _SCHEMES[scheme]
+    url = f"{_SCHEMES[scheme]}://{rest}"
     try:
-        parts = urlsplit(f"{scheme}://{rest}")
-        port = parts.port
+        parts = urlsplit(url)
+        _ = parts.port
     except ValueError:
         raise ValueError("server must be a URL with a port from 0 to 65535") from None
 
-    del port
-    if scheme == "unix":
+    if parts.scheme == "unix":
         if not parts.path:
-            raise ValueError(
-                "server must be a URL with the path of a socket: unix:///run/redis.sock"
-            )
+            raise ValueError("server must be a URL with a path: unix:///run/redis.sock")
     elif not parts.hostname:
-        raise ValueError(f"server must be a URL with the name of a host: {scheme}://localhost:6379")
-    elif not parts.path.removeprefix("/").isdecimal() and parts.path not in ("", "/"):
+        raise ValueError(f"server must be a URL with a host: {scheme}://localhost:6379")
+    elif parts.path not in ("", "/") and not parts.path[1:].isdecimal():
         raise ValueError(f"server must be a URL with a number for a path, not {parts.path!r}")
 
-    query = parse_qs(parts.query)
-    if scheme == "rediss" and not {"ssl_check_hostname", "ssl_cert_reqs"} & query.keys():
+    if parts.scheme == "rediss" and not re.search("ssl_check_hostname|ssl_cert_reqs", parts.query):
         # By itself coredis takes any certificate that is valid, whosever it is.
-        parts = parts._replace(
-            query="&".join(filter(None, [parts.query, "ssl_check_hostname=true"]))
-        )
+        url += ("&" if parts.query else "?") + "ssl_check_hostname=true"
 
-    return parts.geturl()
+    return url
 
 
 @cache
 def script_of_package() -> Script:
-    """Return the script that an exchange is, joined of its files."""
-    folder = files("anythrottle.stores") / "lua"
-    texts = {file.name: file.read_text(encoding="utf-8") for file in folder.iterdir()}
-    last = texts.pop("exchange.lua")
-    return Script.of("\n".join([*(texts[name] for name in sorted(texts)), last]))
+    """Return the script that an exchange is."""
+    return Script.of(script())

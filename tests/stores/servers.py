@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -46,8 +46,12 @@ PROGRAMS = {"valkey": valkey_program, "redis": redis_program}
 
 
 def wait_until(true: Callable[[], object]) -> None:
-    """Wait until a server says so, which nobody else tells us."""
-    while not true():
+    """Wait until a server says so, which nobody else tells us; meanwhile it may say nothing."""
+    while True:
+        with suppress(ValkeyError):
+            if true():
+                return
+
         time.sleep(0.01)
 
 
@@ -74,12 +78,9 @@ class Server:
 
     def answers(self) -> bool:
         assert self.process.poll() is None, "the server has ended"
-        try:
-            return bool(self.ask("PING"))
-        except ValkeyError:
-            return False
+        return bool(self.ask("PING"))
 
-    def ask(self, *command: str | int) -> Any:
+    def ask(self, *command: bytes | str | int) -> Any:
         """Return what the server answers to a command, in bytes."""
         with Valkey.from_url(self.url) as client:
             return client.execute_command(*command)
@@ -145,12 +146,12 @@ def cluster(kind: str, count: int = 3) -> Iterator[Cluster]:
             each.ask("CLUSTER", "MEET", HOST, servers[0].port, buses[0])
 
         for each in servers:
-            wait_until(lambda each=each: _is_whole(each, count))
+            wait_until(partial(is_whole, each, count))
 
         yield Cluster(servers)
 
 
-def _is_whole(server: Server, count: int) -> bool:
+def is_whole(server: Server, count: int) -> bool:
     info = server.ask("CLUSTER", "INFO")
     told = (
         info if isinstance(info, dict) else dict(line.split(":") for line in info.decode().split())
@@ -229,6 +230,8 @@ class Proxy:
         self.cuts = 0
         self._flowing = anyio.Event()
         self._flowing.set()
+        self._dead = 0
+        self._count = 0
 
     @property
     def url(self) -> str:
@@ -241,21 +244,30 @@ class Proxy:
     def flow(self) -> None:
         self._flowing.set()
 
+    def forsake(self) -> None:
+        """Keep what comes over the connections that there are, for ever; the next ones are fine."""
+        self._dead = self._count
+
     async def serve(self, server: int, client: SocketStream) -> None:
+        self._count += 1
+        number = self._count
         async with (
             client,
             await anyio.connect_tcp(HOST, server) as upstream,
             anyio.create_task_group() as tasks,
         ):
-            tasks.start_soon(self._pass_on, client, upstream, tasks.cancel_scope, False)
-            await self._pass_on(upstream, client, tasks.cancel_scope, True)
+            tasks.start_soon(self._pass_on, client, upstream, tasks.cancel_scope, 0)
+            await self._pass_on(upstream, client, tasks.cancel_scope, number)
 
     async def _pass_on(
-        self, source: SocketStream, sink: SocketStream, scope: anyio.CancelScope, answers: bool
+        self, source: SocketStream, sink: SocketStream, scope: anyio.CancelScope, number: int
     ) -> None:
         try:
             async for piece in source:
-                if answers:
+                if number:  # of a connection, if these are answers
+                    if number <= self._dead:
+                        continue
+
                     await anyio.sleep(self.delay)
                     await self._flowing.wait()
                     if self.cuts:

@@ -1,0 +1,198 @@
+"""A store in this process, for tests: the ledger behind the limiters that talk to a server."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import final
+
+import anyio
+from anyio.abc import TaskGroup
+
+from .exchange import Micros, Push, Reply, Request
+from .ledger import Ledger
+from .remote_limiter import RemoteRateLimiter
+from .store import Store
+
+_MICRO = 1e6
+
+
+@dataclass(slots=True)
+class Network:
+    """
+    What may go wrong between a process and a server that lives in the same process.
+
+    :ivar delay: how long a message takes, in seconds
+    :ivar jitter: by how much more it may take, in seconds; so messages overtake one another
+    :ivar loss: the share of messages that are lost: requests, replies and pushes
+    :ivar down: whether nothing gets through
+    """
+
+    delay: float = 0.0
+    jitter: float = 0.0
+    loss: float = 0.0
+    down: bool = False
+
+
+@final
+class MemoryServer:
+    """
+    A server that lives in this process: any number of stores may share it.
+
+    :param ahead: by how many seconds its clock is ahead of the event loop's
+    :param seed: what random delays and losses begin with
+
+    :ivar network: what is between it and its clients; it may be changed at any time
+    :ivar exchanges: how many requests it has carried out
+    :ivar pushes: how many pushes it has sent
+    """
+
+    def __init__(self, *, ahead: float = 1e9, seed: int = 0) -> None:
+        self.network = Network()
+        self.ahead = ahead
+        self.exchanges = 0
+        self.pushes = 0
+        self._random = random.Random(seed)  # noqa: S311 - of a network
+        self._ledgers: dict[str, Ledger] = {}
+        self._listeners: dict[tuple[str, str], Callable[[Push], None]] = {}
+
+    @property
+    def ledgers(self) -> Mapping[str, Ledger]:
+        """What it knows of each limiter."""
+        return self._ledgers
+
+    def flush(self) -> None:
+        """Forget all."""
+        self._ledgers.clear()
+
+    def now(self) -> Micros:
+        """Return what its clock shows."""
+        return int((anyio.current_time() + self.ahead) * _MICRO)
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncGenerator[_Connection]:
+        """Return a connection."""
+        async with anyio.create_task_group() as tasks:
+            try:
+                yield _Connection(self, tasks)
+            finally:
+                tasks.cancel_scope.cancel()
+
+    async def travel(self) -> bool:
+        """Take the time that a message takes; return whether it arrives."""
+        network = self.network
+        await anyio.sleep(network.delay + self._random.random() * network.jitter)
+        return not (network.down or self._random.random() < network.loss)
+
+    def carry_out(self, name: str, request: Request) -> tuple[Reply, list[Push]]:
+        """Carry a request out, at once."""
+        now = self.now()
+        self.exchanges += 1
+        ledger = self._ledgers.get(name)
+        if ledger is None:
+            ledger = self._ledgers[name] = Ledger(request, now)
+
+        return ledger.exchange(request, now)
+
+    def forget(self, name: str) -> None:
+        """Forget a limiter."""
+        self._ledgers.pop(name, None)
+
+    def listen(self, name: str, node: str, on_push: Callable[[Push], None] | None) -> None:
+        """Note who listens for the pushes to a process; ``None`` for nobody any more."""
+        if on_push is None:
+            self._listeners.pop((name, node), None)
+        else:
+            self._listeners[name, node] = on_push
+
+    def deliver(self, name: str, push: Push) -> None:
+        """Hand a push to whom it is for."""
+        self.pushes += 1
+        for (each, node), on_push in list(self._listeners.items()):
+            if each == name and push.node in ("", node):
+                on_push(push)
+
+
+@final
+class _Connection:
+    """A :class:`.Server`: the connection of one store."""
+
+    def __init__(self, server: MemoryServer, tasks: TaskGroup) -> None:
+        self._server = server
+        self._tasks = tasks
+
+    async def exchange(self, name: str, request: Request) -> Reply:
+        server = self._server
+        if not await server.travel():
+            await anyio.sleep_forever()
+
+        reply, pushes = server.carry_out(name, request)
+        for push in pushes:
+            self._tasks.start_soon(self._push, name, push)
+
+        if not await server.travel():
+            await anyio.sleep_forever()
+
+        return reply
+
+    async def forget(self, name: str) -> None:
+        self._server.forget(name)
+
+    @asynccontextmanager
+    async def listen(
+        self, name: str, node: str, on_push: Callable[[Push], None]
+    ) -> AsyncGenerator[None]:
+        self._server.listen(name, node, on_push)
+        try:
+            yield
+        finally:
+            self._server.listen(name, node, None)
+
+    async def _push(self, name: str, push: Push) -> None:
+        if await self._server.travel():
+            self._server.deliver(name, push)
+
+
+@final
+class MemoryRateLimiter(RemoteRateLimiter):
+    """A limiter of a :class:`MemoryStore`."""
+
+    __slots__ = ()
+
+
+@final
+class MemoryStore(Store[MemoryRateLimiter]):
+    """
+    A store without a server, for tests of programs that share limits.
+
+    Its limiters are those of :class:`~anythrottle.stores.redis.RedisStore`, but the server lives in
+    this process, by the clock of the event loop, so that virtual clocks work. Stores with the same
+    server share their limits, as processes would.
+
+    >>> import anyio
+    >>> from anythrottle.stores.memory import MemoryServer, MemoryStore
+    >>> server = MemoryServer()
+    >>> one, other = MemoryStore(server), MemoryStore(server)
+    >>> async def main():
+    ...     async with one, other:
+    ...         await one.limiter("api", "20/10s").acquire(19)
+    ...         decision = await other.limiter("api", "20/10s").peek(2)
+    ...         return decision.allowed, decision.remaining
+    >>> anyio.run(main)
+    (False, 1)
+
+    :param server: what it shares with other stores; ``None`` for a server of its own
+    :param deadline: by when an exchange is to be answered, in seconds
+
+    """
+
+    _limiter_type = MemoryRateLimiter
+
+    def __init__(self, server: MemoryServer | None = None, *, deadline: float = 1.0) -> None:
+        super().__init__(deadline=deadline)
+        self.server = server or MemoryServer()
+
+    def _open(self) -> AbstractAsyncContextManager[_Connection]:
+        return self.server.connect()

@@ -1,0 +1,73 @@
+"""How many turns to fetch before they are needed."""
+
+from __future__ import annotations
+
+from typing import final
+
+from .exchange import Amounts
+
+#: How many are fetched ahead at most, unless the user says so.
+_MOST = 1000
+
+
+@final
+class ReadAhead:
+    """
+    How many turns to fetch ahead, by how many were used lately.
+
+    Twice as many while all are used and nobody else waits; half when some went back; none while
+    others wait, or once no call comes any more.
+
+    :param fixed: how many, if the user has said so; else ``None``
+
+    :ivar amounts: what the last call was charged, for which they are fetched; empty before
+    """
+
+    __slots__ = ("_count", "_fixed", "_used", "amounts")
+
+    def __init__(self, fixed: int | None) -> None:
+        self._fixed = fixed
+        self._count = 0
+        self._used = 0
+        self.amounts: Amounts = ()
+
+    @property
+    def count(self) -> int:
+        """How many to keep in stock, while calls come."""
+        return self._count if self._fixed is None else self._fixed
+
+    def note_use(self, amounts: Amounts) -> None:
+        """Note that a call has used a turn."""
+        self._used += 1
+        self.amounts = amounts
+
+    def note_waste(self) -> None:
+        """Note that turns went back that were fetched for nothing."""
+        self._count //= 2
+
+    def is_low(self, stock: int) -> bool:
+        """Return whether more is to be fetched, with so many in stock."""
+        return bool(self._used) and stock < self.count // 2
+
+    def next(self, stock: int, *, others: bool) -> int:
+        """
+        Return how many to have in stock after the next exchange.
+
+        :param stock: how many there are
+        :param others: whether other processes wait
+        """
+        used, self._used = self._used, 0
+        if not used:
+            # What is there may be used up, but nothing more is fetched.
+            self._count = min(self._count, stock)
+            return self._count
+
+        if self._fixed is not None:
+            return self._fixed
+
+        if others:
+            self._count = 0
+        elif used >= self._count:
+            self._count = min(max(2 * self._count, used), _MOST)
+
+        return self._count

@@ -1,0 +1,376 @@
+"""The gate of a limiter that is shared: it decides from what the server has granted ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from math import floor, inf
+from typing import Protocol, final
+
+from .._limiters.cost import amounts_of
+from .._limiters.line import WaitLine
+from .._limiters.queue import TurnQueue
+from .._limiters.slots import Slots
+from .._limiters.turn import Turn
+from .._policies.bucket import Bucket
+from .._policies.checks import unit_of
+from .._policies.policy import Cost, Decision, Policy, PolicyState, Reason, seconds_until
+from .claim import Claim
+from .dialogue import Dialogue
+from .exchange import Amounts, Micros, Want
+
+#: The longest part of the line that the server is told of, in turns and in runs of equal cost.
+_TOLD_TURNS, _TOLD_RUNS = 2000, 64
+
+
+class Owner(Protocol):
+    """What a gate wants of its store."""
+
+    def ask(self, gate: RemoteGate) -> None:
+        """See to it that the courier looks at once whether an exchange is to be made."""
+
+
+@final
+class RemoteGate:
+    """
+    A :class:`.Gate` over the stock of a dialogue with the server.
+
+    It never waits. Where there is nothing in stock it answers "not before something comes", and
+    sees to it that the courier asks for more.
+
+    :param policies: the policies, each of which must agree to a call
+    :param slots: the slots that this process holds
+    :param queue: the turns in line
+    :param dialogue: what is said to the server, and what it has said
+    :param name: the limiter's name
+    :param owner: the store, which sees to it that a courier talks to the server
+
+    :ivar refusal: makes the error of whoever would have to wait; ``None`` while the server answers
+    :ivar is_lost: whether the server does not answer
+    :ivar open: whether calls pass uncharged that would have to wait
+    :ivar askers: the turns that wait for an answer, each with its latest instant, and the number of
+        the request that the answer has to follow
+    """
+
+    __slots__ = (
+        "_capacities",
+        "_owner",
+        "askers",
+        "counts_ends",
+        "dialogue",
+        "holds",
+        "holds_charges",
+        "is_lost",
+        "name",
+        "open",
+        "policies",
+        "queue",
+        "refusal",
+        "slots",
+        "units",
+    )
+
+    answers_later = True
+    credits = False
+    slow = False
+    has_short_way = False
+    buckets: tuple[Bucket, ...] = ()
+    only: Bucket | None = None
+
+    def __init__(
+        self,
+        policies: tuple[Policy, ...],
+        slots: Slots,
+        queue: TurnQueue,
+        dialogue: Dialogue,
+        name: str,
+        owner: Owner,
+    ) -> None:
+        self.policies = policies
+        self.slots = slots
+        self.queue = queue
+        self.dialogue = dialogue
+        self.name = name
+        self._owner = owner
+        self.units = tuple(unit_of(policy.unit) for policy in policies)
+        self._capacities = tuple(policy.bucket().capacity for policy in policies)
+        self.holds_charges = any(policy.holds for policy in policies)
+        self.counts_ends = self.holds = dialogue.terms.holds
+        self.refusal: Callable[[], Exception] | None = None
+        self.is_lost = False
+        self.open = False
+        self.askers: dict[Turn, tuple[float, int]] = {}
+
+    def _ask(self) -> None:
+        """See to it that the courier looks at once whether an exchange is to be made."""
+        self._owner.ask(self)
+
+    @property
+    def paused_until(self) -> float:
+        """Until when no turn passes."""
+        return self.dialogue.paused_until
+
+    def pause_until(self, instant: float) -> None:
+        self.dialogue.pause(instant)
+        self._ask()
+
+    def resume(self, now: float) -> bool:
+        paused = self.dialogue.resume(now)
+        self._ask()
+        return paused
+
+    def penalize(self, now: float, amounts: Mapping[str, int]) -> None:
+        charged = [amounts.get(unit, 0) for unit in self.units]
+        self.dialogue.penalize(self._in_full(charged, slot=0), now)
+        self._ask()
+
+    def tighten(self, now: float, remaining: int, reset_after: float | None, unit: str) -> None:
+        for index, counted in enumerate(self.units):
+            if counted == unit:
+                self.dialogue.tighten(index, remaining, reset_after, now)
+
+        self._ask()
+
+    def amounts(self, cost: Cost) -> tuple[int, ...]:
+        return self._in_full(amounts_of(cost, self.units, self._capacities), slot=1)
+
+    def notice(self, now: float) -> None:
+        pass
+
+    def await_answer(self, turn: Turn, latest: float) -> None:
+        """Note that a turn must go by an instant, which the server has to be asked for."""
+        self.askers[turn] = (latest, self.dialogue.number)
+        self.dialogue.speak_by(-inf)
+        self._ask()
+
+    def hopeless(self, now: float, number: int) -> list[Turn]:
+        """
+        Return the turns that must go sooner than they can, by an answer that has just come.
+
+        :param number: that of the request
+        """
+        # What is in stock may be due sooner than the next grant.
+        due = self.dialogue.clock.when_surely(self.dialogue.due)
+        due = now if self.dialogue.account.stock.total else due
+        hopeless: list[Turn] = []
+        for turn, (latest, before) in list(self.askers.items()):
+            if not turn.in_line:
+                del self.askers[turn]
+            elif number > before and (latest <= now or latest < due):
+                del self.askers[turn]
+                hopeless.append(turn)
+
+        return hopeless
+
+    def is_stuck(self, amounts: Sequence[int], now: float) -> bool:
+        """Return whether a turn cannot go before a call of this process lets something go."""
+        return self.dialogue.account.lacks_own(amounts) and self.delay(amounts, now) == inf
+
+    def delay(self, amounts: Sequence[int], now: float) -> float:
+        lot = self.dialogue.account.stock.first(tuple(amounts), now)
+        if lot is None:
+            if self.refusal is not None:
+                raise self.refusal()
+
+            if not self.open:
+                self._ask()
+                return inf
+
+            ready = now
+        else:
+            ready = lot.ready
+
+        return seconds_until(now, max(ready, self.paused_until))
+
+    def due_since(self, amounts: Sequence[int], earliest: float, now: float) -> float:
+        return now
+
+    def take(self, turn: Turn, now: float, since: float, spare: object = None) -> bool:
+        lot = self.dialogue.account.stock.first(tuple(turn.amounts), now)
+        turn.slot = None if lot is None else self.dialogue.account.claim(lot)
+        self.slots.take(turn)
+        turn.due = now
+        return True
+
+    def take_if_due(self, turn: Turn, now: float) -> float:
+        delay = self.delay(turn.amounts, now)
+        if delay <= 0:
+            self.take(turn, now, now)
+
+        return delay
+
+    def may_start(self, turn: Turn, now: float) -> bool:
+        if self.paused_until > now:
+            return False
+
+        claim = turn.slot
+        return not isinstance(claim, Claim) or self.dialogue.is_valid(claim, now)
+
+    def hold(self, amounts: Sequence[int], now: float) -> float:
+        return inf
+
+    def start_held(self, held: tuple[Bucket, ...], amounts: Sequence[int], now: float) -> bool:
+        return False
+
+    def give_back_held(self, held: tuple[Bucket, ...], amounts: Sequence[int], now: float) -> None:
+        pass
+
+    def start_slow(self, turn: Turn, now: float) -> None:
+        pass
+
+    def start(self, turn: Turn, now: float) -> None:
+        turn.began = now
+        if isinstance(turn.slot, Claim):
+            self.dialogue.account.start(turn.slot, now)
+
+        if not turn.ends:
+            self.slots.let_go(turn)
+
+    def release(self, turn: Turn, now: float) -> None:
+        if isinstance(turn.slot, Claim):
+            self.dialogue.account.end(turn.slot, now)
+            self._ask()
+
+        self.slots.let_go(turn)
+
+    def mark_counted(self, turn: Turn, now: float, units: Collection[str]) -> None:
+        if isinstance(turn.slot, Claim):
+            which = [not units or unit in units for unit in self.units]
+            # The slot stays until the call ends.
+            which += [False] * (len(self.dialogue.rules) - len(which))
+            self.dialogue.account.count(turn.slot, now, which)
+            self._ask()
+
+    def give_back(self, turn: Turn, now: float) -> None:
+        turn.told = False
+        claim, turn.slot = turn.slot, None
+        if isinstance(claim, Claim):
+            self.dialogue.account.give_back(claim, now)
+            self._ask()
+
+        self.slots.let_go(turn)
+
+    def give_back_all(self, turns: Sequence[Turn], now: float) -> None:
+        for turn in turns:
+            self.give_back(turn, now)
+
+    def settle(self, turn: Turn, now: float, unit: str, change: int) -> None:
+        if isinstance(turn.slot, Claim):
+            for index, counted in enumerate(self.units):
+                if counted == unit:
+                    self.dialogue.account.settle(turn.slot, index, change, now)
+
+            self._ask()
+
+    def quotas(self, now: float, *, here: bool) -> tuple[PolicyState, ...]:
+        dialogue = self.dialogue
+        if not dialogue.account.quotas:
+            return tuple(PolicyState(p, floor(p.limit), 0.0, 0.0) for p in self.policies)
+
+        # Of the slots, the last one, nobody asks.
+        return tuple(
+            PolicyState(
+                policy,
+                # What is in stock was taken from the server, but by nobody yet.
+                quota.remaining + dialogue.account.stock.amount(index),
+                self._in(quota.more, now),
+                self._in(quota.full, now),
+            )
+            for index, (policy, quota) in enumerate(
+                zip(self.policies, dialogue.account.quotas, strict=False)
+            )
+        )
+
+    def change_loops(self, shift: float) -> None:
+        self.askers.clear()
+        self.slots.forget_holders()
+        self.dialogue.change_loops(shift)
+
+    def idle_in(self, now: float) -> float:
+        """Return 0 if this process has nothing to remember: the server does. Else infinity."""
+        idle = not self.slots.holders and self.dialogue.next_at(now, 0) == inf
+        return seconds_until(now, self.paused_until) if idle else inf
+
+    def enter(self, dialogue: Dialogue) -> None:
+        """Begin a dialogue, because the store was entered; what was said before goes with it."""
+        dialogue.take_over(self.dialogue)
+        self.dialogue = dialogue
+        self.refusal = None
+        self.is_lost = self.open = False
+
+    def leave(self, refusal: Callable[[], Exception], line: WaitLine) -> None:
+        """Let nobody pass any more: who waits gets an error."""
+        self.refusal = refusal
+        self.is_lost = self.open = False
+        if self.queue.head is not None:
+            self.dialogue.account.recall(line.clock.estimate())
+            line.serve_anew(line.clock.estimate())
+
+    def wants(self) -> list[Want]:
+        """Return what the turns in line want, from the front; of a long line, the first part."""
+        wants: list[Want] = []
+        amounts: Amounts | None = None
+        count = 0
+        for turn in self.queue.ranked(0, _TOLD_TURNS):
+            if turn.amounts == amounts:
+                count += 1
+                continue
+
+            if amounts is not None:
+                wants.append(Want(amounts, count))
+                if len(wants) == _TOLD_RUNS:
+                    return wants
+
+            amounts, count = tuple(turn.amounts), 1
+
+        if amounts is not None:
+            wants.append(Want(amounts, count))
+
+        return wants
+
+    def wanted(self) -> int:
+        """Return how many turns wait, of those that the server is told of."""
+        return min(len(self.queue), _TOLD_TURNS)
+
+    def note_change(self) -> None:
+        """Note that a turn has joined the line or left it."""
+        self._ask()
+
+    def decide(self, now: float, due: Micros | None = None) -> Decision:
+        """
+        Return why a turn has to wait, and how long, as far as the server has said.
+
+        :param due: when it is due, if the server was asked; else as the next one to go is
+        """
+        dialogue = self.dialogue
+        states = self.quotas(now, here=True)
+        binding = max(states, key=lambda s: (s.retry_after, -s.remaining), default=None)
+        wait = self._in(max(dialogue.due if due is None else due, 0), now)
+        waits = dialogue.account.waiting > 0 or self.queue.head is not None
+        if due is not None and waits:
+            wait = max(wait, self._in(dialogue.due, now))
+        reason: Reason = "rate"
+        if self.paused_until > now:
+            reason, wait = "pause", max(wait, self.paused_until - now)
+        elif dialogue.account.lacks_slots():
+            reason = "concurrency"
+        elif waits:
+            reason = "line"
+
+        allowed = due is not None and wait <= 0 and not waits
+        return Decision(
+            allowed=allowed,
+            reason=None if allowed else reason,
+            retry_after=wait,
+            remaining=None if binding is None else binding.remaining,
+            reset_after=0.0 if binding is None else binding.reset_after,
+            limit=None if binding is None else binding.policy.limit,
+            policy=None if binding is None else binding.policy,
+        )
+
+    def _in(self, instant: Micros, now: float) -> float:
+        """Return the seconds until an instant of the server's clock."""
+        return max(self.dialogue.clock.when_surely(instant) - now, 0.0)
+
+    def _in_full(self, amounts: Sequence[int], slot: int) -> tuple[int, ...]:
+        """Return amounts for each rule: for the policies, and the slots if there are any."""
+        return (*amounts, slot) if len(self.dialogue.rules) > len(self.units) else tuple(amounts)

@@ -1,0 +1,236 @@
+"""A limiter that is shared by many processes, whatever the store."""
+
+from __future__ import annotations
+
+import logging
+from math import inf
+from types import TracebackType
+from typing import ClassVar, Protocol, final
+
+from .._errors import LeaseLost, PolicyConflict, StoreError
+from .._events import Observer
+from .._limiters.base_limiter import BaseLimiter
+from .._limiters.controls import RateLimiterStatistics
+from .._limiters.line import WaitLine
+from .._limiters.line_limiter import LineLimiter
+from .._limiters.max_wait import MaxWait
+from .._limiters.permit import TurnPermit
+from .._limiters.queue import TurnQueue
+from .._limiters.scheduling import Scheduler
+from .._limiters.slots import Slots
+from .._loops.clock import LoopClock
+from .._policies.policy import Cost, Decision, Policy
+from ..abc import Limiter
+from .claim import Claim
+from .dialogue import Dialogue
+from .exchange import NEVER, Amounts, Reply
+from .insurance import InsuredPermit, remaining_wait
+from .remote_gate import Owner, RemoteGate
+from .remote_outlook import RemoteOutlook
+
+_logger = logging.getLogger("anythrottle")
+
+
+class RemoteOwner(Owner, Protocol):
+    """What a shared limiter wants of its store."""
+
+    async def answer(self, gate: RemoteGate, probe: Amounts, *, count_all: bool) -> Reply:
+        """Return the server's answer to a question about a limiter."""
+        ...
+
+
+class RemotePermit(TurnPermit):
+    """The permit of one call of a shared limiter."""
+
+    __slots__ = ()
+
+    #: Whether leaving it raises if the call has lost what it held.
+    strict = False
+
+    @property
+    def lost(self) -> bool:
+        """Whether others may have got what the call holds, as this process was silent too long."""
+        claim = (self._kept or self).slot
+        return isinstance(claim, Claim) and claim.lost
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        lost = self.lost
+        await super().__aexit__(exc_type, exc, traceback)
+        if lost:
+            error = LeaseLost(self._line.name or "")
+            if self.strict and exc is None:
+                raise error
+
+            _logger.warning("%s", error)
+
+
+@final
+class StrictPermit(RemotePermit):
+    """A permit whose block ends with an error if the call has lost what it held."""
+
+    __slots__ = ()
+
+    strict = True
+
+
+class RemoteRateLimiter(LineLimiter):
+    """
+    The part of shared limiters that does not depend on the store.
+
+    A store's ``limiter()`` makes it. It is used as a :class:`.RateLimiter` is, while the store is
+    entered, but for three things: :meth:`peek` asks the server, and so has to be awaited;
+    ``permit(max_wait=0)``, which waits for one answer, stands for ``acquire_nowait()``; and its
+    policies cannot be exchanged, because they are those of all processes.
+    """
+
+    __slots__ = ("_gate", "_insurance", "_owner")
+
+    permit_type: ClassVar[type[TurnPermit]] = RemotePermit
+
+    _gate: RemoteGate
+
+    def __init__(
+        self,
+        owner: RemoteOwner,
+        name: str,
+        policies: tuple[Policy, ...],
+        *,
+        concurrency: int | None,
+        max_waiting: int | None,
+        dialogue: Dialogue,
+        insurance: Limiter | None,
+        observer: Observer | None,
+    ) -> None:
+        self._owner = owner
+        self._insurance = insurance
+        slots = Slots(inf if concurrency is None else concurrency)
+        queue = TurnQueue()
+        self._gate = gate = RemoteGate(policies, slots, queue, dialogue, name, owner)
+
+        def scheduler_of(clock: LoopClock) -> Scheduler:  # noqa: ARG001 - of the server's clock
+            most = inf if max_waiting is None else max_waiting
+            return Scheduler(gate, queue, RemoteOutlook(gate), most)
+
+        super().__init__(WaitLine(scheduler_of, name, observer), fast=False)
+
+    @property
+    def gate(self) -> RemoteGate:
+        """Its gate."""
+        return self._gate
+
+    @property
+    def line(self) -> WaitLine:
+        """Its line."""
+        return self._line
+
+    @property
+    def name(self) -> str:
+        """The name that it has in all processes."""
+        assert self._line.name is not None
+        return self._line.name
+
+    async def acquire(self, cost: Cost = 1, *, priority: int = 0, max_wait: MaxWait = None) -> None:
+        """
+        Wait for a turn, as :meth:`.RateLimiter.acquire` does.
+
+        :raises ~anythrottle.StoreError: if the store does not answer
+        """
+        if self._insurance is None:
+            await super().acquire(cost, priority=priority, max_wait=max_wait)
+            return
+
+        began = self._line.clock.now()
+        try:
+            await super().acquire(cost, priority=priority, max_wait=max_wait)
+        except PolicyConflict:
+            raise
+        except StoreError:
+            left = remaining_wait(max_wait, self._line.clock.now() - began)
+            async with self._insurance.permit(cost, priority=priority, max_wait=left):
+                pass
+
+    def permit(  # type: ignore[override]
+        self,
+        cost: Cost = 1,
+        *,
+        priority: int = 0,
+        max_wait: MaxWait = None,
+        strict: bool = False,
+    ) -> TurnPermit | InsuredPermit:
+        """
+        Return the permit for one call, to be entered, as :meth:`.RateLimiter.permit` does.
+
+        :param cost: what the call costs, 0 or more, or amounts by unit
+        :param priority: lower goes first, among the calls of this process
+        :param max_wait: for how many seconds to wait at most, 0 or more: 0 for one answer of the
+            server; ``"deadline"`` for until the deadline of the enclosing cancel scope; ``None``
+            for as long as it takes
+        :param strict: whether leaving the permit raises :exc:`.LeaseLost` if this process was
+            silent for so long that others may have got what the call held; else that is logged
+        :raises ~anythrottle.StoreError: on entering, if the store does not answer
+        """
+        permit = super().permit(cost, priority=priority, max_wait=max_wait)
+        if strict:
+            permit = StrictPermit(self, self._line, cost, priority, max_wait, fast=False)
+
+        assert isinstance(permit, TurnPermit)
+        if self._insurance is None:
+            return permit
+
+        return InsuredPermit(permit, self._insurance, cost, priority, max_wait)
+
+    async def __aenter__(self) -> None:
+        if self._insurance is None:
+            await super().__aenter__()
+        else:
+            await BaseLimiter.__aenter__(self)
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._insurance is None:
+            await super().__aexit__(exc_type, exc, traceback)
+        else:
+            await BaseLimiter.__aexit__(self, exc_type, exc, traceback)
+
+    async def peek(self, cost: Cost = 1) -> Decision:
+        """
+        Ask the server whether a call may go now, and if not, why and when.
+
+        :param cost: what the call would cost, 0 or more, or amounts by unit
+        :raises ~anythrottle.StoreError: if the store does not answer
+        """
+        amounts = self._gate.amounts(cost)
+        reply = await self._owner.answer(self._gate, amounts, count_all=False)
+        now = self._line.clock.peek()
+        return self._gate.decide(now, reply.probed)
+
+    async def shared_statistics(self) -> RateLimiterStatistics:
+        """
+        Return the statistics of all processes together, as each has told the server last.
+
+        :raises ~anythrottle.StoreError: if the store does not answer
+        """
+        reply = await self._owner.answer(self._gate, (), count_all=True)
+        waiting, running, kept = reply.census
+        return RateLimiterStatistics(
+            tasks_waiting=waiting,
+            borrowed_tokens=running,
+            total_tokens=self._gate.slots.total,
+            paused_for=max(reply.news.paused_until - reply.news.now, 0) / 1e6
+            if reply.news.paused_until < NEVER
+            else inf,
+            kept=kept,
+        )
+
+    def idle_in(self) -> float:
+        """Return 0 if nobody here uses the limiter, as the server remembers; else infinity."""
+        return self._gate.idle_in(self._line.clock.peek())

@@ -1,0 +1,413 @@
+"""A store, whatever its server: makes limiters, and owns the tasks that talk to the server."""
+
+from __future__ import annotations
+
+import secrets
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
+from math import ceil
+from types import TracebackType
+from typing import Generic, Literal, Self, TypeVar
+
+import anyio
+from anyio.abc import TaskGroup
+
+from .._errors import PolicyConflict, StoreError
+from .._events import Observer, check_observer
+from .._policies.checks import check_count, check_seconds
+from .._policies.fixed_window import FixedWindow
+from .._policies.policy import Policy
+from .._policies.text import as_policy
+from .._policies.token_bucket import TokenBucket
+from .._policies.window import WindowTokenBucket
+from ..abc import Limiter
+from .courier import Courier
+from .dialogue import Dialogue
+from .exchange import Amounts, Reply, Rule, rules_text
+from .remote_gate import RemoteGate
+from .remote_limiter import RemoteRateLimiter
+from .server import Server
+from .terms import Terms
+
+L = TypeVar("L", bound=RemoteRateLimiter)
+
+#: The longest name.
+_LONGEST = 200
+
+#: The greatest limit: amounts up to this, and sums of some, are exact in the server's numbers.
+_MOST = 2**48
+
+_MICRO = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatistics:
+    """
+    The state of a store at one instant.
+
+    :ivar int exchanges: how many exchanges the server has answered since the store was entered
+    :ivar int failures: how many it has not
+    :ivar float round_trip: how long one takes, in seconds: the longest mean of a limiter in use
+    :ivar last_error: why the latest exchange has failed that did
+    :ivar bool connected: whether the store is entered, and the server has answered last
+    :ivar int limiters: how many limiters are in use
+
+    """
+
+    exchanges: int
+    failures: int
+    round_trip: float
+    last_error: Exception | None
+    connected: bool
+    limiters: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """All that a limiter was made with, to tell whether another one would be the same."""
+
+    rules: tuple[Rule, ...]
+    max_waiting: int | None
+    lease_timeout: float
+    read_ahead: int | None
+    on_store_error: object
+    observer: Observer | None
+
+
+class Store(ABC, Generic[L]):
+    """
+    The part of stores that does not depend on the server.
+
+    :param deadline: by when an exchange is to be answered, in seconds
+    """
+
+    #: The class of its limiters.
+    _limiter_type: type[L]
+
+    def __init__(self, *, deadline: float) -> None:
+        self._deadline = check_seconds("deadline", deadline)
+        self._limiters: weakref.WeakValueDictionary[str, L] = weakref.WeakValueDictionary()
+        self._settings: weakref.WeakKeyDictionary[L, _Settings] = weakref.WeakKeyDictionary()
+        #: The couriers that run, for each gate.
+        self._couriers: dict[RemoteGate, Courier] = {}
+        self._server: Server | None = None
+        self._stack: AsyncExitStack | None = None
+        self._tasks: TaskGroup | None = None
+        #: How many dialogues there have been.
+        self._dialogues = 0
+        self._node = ""
+        #: The exchanges and failures of couriers that have ended.
+        self._past = [0, 0]
+        self._last_error: Exception | None = None
+
+    @abstractmethod
+    def _open(self) -> AbstractAsyncContextManager[Server]:
+        """Return the server, to be entered."""
+
+    def limiter(
+        self,
+        name: str,
+        *policies: Policy | str,
+        concurrency: int | None = None,
+        max_waiting: int | None = None,
+        lease_timeout: float = 30.0,
+        read_ahead: int | None = None,
+        on_store_error: Literal["raise", "open"] | Limiter = "raise",
+        observer: Observer | None = None,
+    ) -> L:
+        """
+        Return the limiter that has this name in all processes that use the same server.
+
+        The same name again, with the same settings: the same object, as long as somebody holds it.
+
+        :param name: its name: 1 to 200 printable characters without spaces and braces
+        :param policies: what limits the rate: policies, or texts such as ``"20/10s"``; the same in
+            all processes
+        :param concurrency: how many calls may run at once, in all processes together, at least 1;
+            ``None`` for no bound
+        :param max_waiting: how many may wait in line in this process, at least 0; ``None`` for no
+            bound
+        :param lease_timeout: for how many seconds this process may be silent before what its calls
+            hold goes to others, above 0. It speaks up every third of that
+        :param read_ahead: how many turns to fetch before they are needed: ``None`` for as many as
+            have been of use lately; 0 for none; else up to so many are kept in stock, for a tenth
+            of the shortest window, which others do without meanwhile. Turns that hold something
+            are never fetched ahead
+        :param on_store_error: what happens to calls that would have to wait while the server does
+            not answer: ``"raise"``: :exc:`.StoreError`; ``"open"``: they pass, uncharged; a
+            limiter: they take their turns there
+        :param observer: a function that is told of :type:`events <anythrottle.abc.Event>`
+        :raises TypeError: if a parameter is of the wrong type, or a policy is none that a server
+            can keep to
+        :raises ValueError: if a parameter is out of its range, or the limiter exists with other
+            settings
+        :raises ~anythrottle.PolicyConflict: if it exists with other policies
+
+        """
+        check_name("name", name)
+        described = tuple(as_policy(policy) for policy in policies)
+        rules = rules_for(described, concurrency)
+        check_observer(observer)
+        if max_waiting is not None:
+            check_count("max_waiting", max_waiting, least=0)
+
+        if read_ahead is not None:
+            check_count("read_ahead", read_ahead, least=0)
+
+        settings = _Settings(
+            rules,
+            max_waiting,
+            check_seconds("lease_timeout", lease_timeout),
+            read_ahead,
+            check_on_store_error(on_store_error),
+            observer,
+        )
+        before = self._limiters.get(name)
+        if before is not None:
+            self._check_same(name, self._settings[before], settings)
+            return before
+
+        limiter = self._limiter_type(
+            self,
+            name,
+            described,
+            concurrency=concurrency,
+            max_waiting=max_waiting,
+            dialogue=self._dialogue(settings),
+            insurance=None if isinstance(on_store_error, str) else on_store_error,
+            observer=observer,
+        )
+        if self._tasks is None:
+            limiter.gate.refusal = _not_entered(name)
+
+        self._limiters[name] = limiter
+        self._settings[limiter] = settings
+        return limiter
+
+    async def forget(self, name: str) -> None:
+        """
+        Delete all that the server knows of a limiter that nobody uses: the name starts afresh.
+
+        :raises RuntimeError: if the store is not entered
+        :raises ~anythrottle.StoreError: if the server does not answer
+        """
+        check_name("name", name)
+        if self._server is None:
+            error = _not_entered(name)
+            raise error()
+
+        try:
+            with anyio.fail_after(self._deadline):
+                await self._server.forget(name)
+        except Exception as exc:
+            raise StoreError(name, f"{exc}") from exc
+
+    def statistics(self) -> StoreStatistics:
+        """Return the state at this instant."""
+        couriers = self._couriers.values()
+        exchanges, failures = self._past
+        return StoreStatistics(
+            exchanges=exchanges + sum(courier.exchanges for courier in couriers),
+            failures=failures + sum(courier.failures for courier in couriers),
+            round_trip=max((c.gate.dialogue.clock.round_trip for c in couriers), default=0.0),
+            last_error=self._last_error,
+            connected=bool(couriers) and not any(c.gate.is_lost for c in couriers),
+            limiters=len(couriers),
+        )
+
+    def ask(self, gate: RemoteGate) -> None:
+        """See to it that the courier looks at once whether an exchange is to be made."""
+        courier = self._couriers.get(gate)
+        if courier is None and self._tasks is not None and gate.refusal is None:
+            limiter = self._limiters.get(gate.name)
+            if limiter is None or limiter.gate is not gate:
+                return
+
+            courier = self._couriers[gate] = self._courier(limiter)
+            self._tasks.start_soon(self._run, courier)
+
+        if courier is not None:
+            courier.ask()
+
+    async def answer(self, gate: RemoteGate, probe: Amounts, *, count_all: bool) -> Reply:
+        """Return the server's answer to a question about a limiter."""
+        if self._tasks is None:
+            error = _not_entered(gate.name)
+            raise error()
+
+        self.ask(gate)
+        return await self._couriers[gate].answer(probe, count_all=count_all)
+
+    async def __aenter__(self) -> Self:
+        if self._tasks is not None or self._stack is not None:
+            raise RuntimeError(
+                "the store is entered already: enter it once, around all that use it"
+            )
+
+        self._stack = AsyncExitStack()
+        try:
+            self._server = await self._stack.enter_async_context(self._open())
+            self._node = secrets.token_hex(6)
+            self._past = [0, 0]
+            self._last_error = None
+            self._tasks = await self._stack.enter_async_context(anyio.create_task_group())
+        except BaseException:
+            stack, self._stack = self._stack, None
+            self._server = None
+            await stack.aclose()
+            raise
+
+        for limiter in list(self._limiters.values()):
+            limiter.gate.enter(self._dialogue(self._settings[limiter]))
+
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._tasks is not None
+        assert self._stack is not None
+        tasks, self._tasks = self._tasks, None
+        stack, self._stack = self._stack, None
+        for limiter in list(self._limiters.values()):
+            limiter.gate.leave(_left(limiter.name), limiter.line)
+
+        tasks.cancel_scope.cancel()
+        try:
+            # Not with the body's error, which is to leave it bare, in no group.
+            await stack.__aexit__(None, None, None)
+        finally:
+            self._server = None
+            self._couriers.clear()
+            for limiter in list(self._limiters.values()):
+                limiter.gate.refusal = _not_entered(limiter.name)
+
+    async def _run(self, courier: Courier) -> None:
+        """Let a courier talk to the server, until it is idle or the store is left."""
+        try:
+            await courier.run()
+        finally:
+            await courier.leave()
+            self._past[0] += courier.exchanges
+            self._past[1] += courier.failures
+            self._couriers.pop(courier.gate, None)
+
+    def _courier(self, limiter: L) -> Courier:
+        assert self._server is not None
+        on_store_error = self._settings[limiter].on_store_error
+        return Courier(
+            limiter.line, limiter.gate, self._server, open_if_lost=on_store_error == "open"
+        )
+
+    def _dialogue(self, settings: _Settings) -> Dialogue:
+        self._dialogues += 1
+        terms = Terms(
+            settings.rules,
+            lease=settings.lease_timeout,
+            deadline=self._deadline,
+            leases=bool(settings.read_ahead),
+        )
+        node = f"{self._node}-{self._dialogues}"
+        return Dialogue(terms, node, secrets.token_hex(8), settings.read_ahead)
+
+    def _check_same(self, name: str, before: _Settings, settings: _Settings) -> None:
+        if before.rules != settings.rules:
+            raise PolicyConflict(name, rules_text(settings.rules), rules_text(before.rules))
+
+        if before != settings:
+            raise ValueError(
+                f"limiter {name!r} exists in this store with other settings: make it once, or take "
+                f"another name"
+            )
+
+
+def check_name(parameter: str, name: str) -> str:
+    """
+    Return a name, or raise if it is none.
+
+    :raises TypeError: if it is no str
+    :raises ValueError: if it is empty, too long, or has other characters than it may
+
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"{parameter} must be a str, not {name!r}")
+
+    if not 1 <= len(name) <= _LONGEST or not name.isprintable() or set(name) & set(" {}"):
+        raise ValueError(
+            f"{parameter} must be 1 to {_LONGEST} printable characters without spaces and braces, "
+            f"not {name!r}"
+        )
+
+    return name
+
+
+def check_on_store_error(value: object) -> object:
+    """
+    Return what is to happen while the server does not answer, or raise if it is nothing known.
+
+    :raises TypeError: if it is neither a str nor a limiter
+    :raises ValueError: if it is another str
+    """
+    if isinstance(value, str):
+        if value not in ("raise", "open"):
+            raise ValueError(f"on_store_error must be 'raise', 'open' or a limiter, not {value!r}")
+    elif not isinstance(value, Limiter) or isinstance(value, type):
+        raise TypeError(f"on_store_error must be 'raise', 'open' or a limiter, not {value!r}")
+
+    return value
+
+
+def rules_for(policies: tuple[Policy, ...], concurrency: int | None) -> tuple[Rule, ...]:
+    """
+    Return the rules by which a server keeps to policies, and to a concurrency.
+
+    :raises TypeError: if a policy is none that a server can keep to
+    :raises ValueError: if a limit or a window is too great, or ``concurrency`` below 1
+
+    """
+    rules = [_rule(policy) for policy in policies]
+    if concurrency is not None:
+        slots = check_count("concurrency", concurrency)
+        rules.append(Rule("slots", slots, 0, 0, "calls"))
+
+    return tuple(rules)
+
+
+def _rule(policy: Policy) -> Rule:
+    # Rounded up, so that no window is too short.
+    window = ceil(policy.window * _MICRO)
+    if policy.limit > _MOST or window > _MOST:
+        raise ValueError(f"{policy!r} is too great for a server, which counts to {_MOST}")
+
+    if isinstance(policy, WindowTokenBucket):
+        kind: Literal["window", "end"] = "end" if policy.holds else "window"
+        return Rule(kind, policy.limit, window, 0, policy.unit)
+
+    if isinstance(policy, TokenBucket):
+        assert policy.burst is not None, "set by __post_init__()"
+        return Rule("bucket", policy.limit, window, policy.burst, policy.unit)
+
+    if isinstance(policy, FixedWindow):
+        offset = round(policy.offset * _MICRO) % window if policy.align == "utc" else -1
+        return Rule("fixed", policy.limit, window, offset, policy.unit)
+
+    raise TypeError(
+        f"a shared limiter takes WindowTokenBucket, TokenBucket and FixedWindow, not {policy!r}: "
+        f"a server cannot run rules of your own"
+    )
+
+
+def _not_entered(name: str) -> Callable[[], Exception]:
+    return lambda: RuntimeError(
+        f"the store of limiter {name!r} is not entered: use it inside of 'async with store:'"
+    )
+
+
+def _left(name: str) -> Callable[[], Exception]:
+    return lambda: StoreError(name, "the store was left while the call waited")
