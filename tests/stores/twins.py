@@ -19,8 +19,11 @@ SCRIPT = "local function clock_of_test() return {0, table.remove(ARGV)} end\n" +
 #: How many entries a window remembers one by one, as the ledger has it.
 EXACT = f"EXACT_ENTRIES = {ledger_rules.EXACT_ENTRIES}\n"
 
-#: What the limiter's key is followed by.
-PARTS = ("", ":n", ":q", ":a", *(f":w{i}" for i in range(4)))
+#: What the limiter's key is followed by, where the script sees that one was lost.
+COUNTED = ("", ":n", ":q", ":a", *(f":w{i}" for i in range(4)))
+
+#: And all.
+PARTS = (*COUNTED, ":h", ":s")
 
 
 class Answer(NamedTuple):

@@ -264,19 +264,24 @@ function Window:add(stop, amount)
     return stop
 end
 
-function Window:remove(stop, amount)
-    local removed = 0
-    while removed < amount do
-        local charged = self:amount_at(stop)
-        local part = min(charged, amount - removed)
-        removed = removed + part
-        self:enter(stop, charged - part)
-        local rounded = stop + -stop % self.grain
-        if rounded == stop then
-            break
+-- Take an amount out of the entries with ends from the first to the last, in order.
+function Window:remove(amount, first, last)
+    local charged = self:amount_at(first)
+    local removed = min(charged, amount)
+    self:enter(first, charged - removed)
+    while removed < amount and first < last do
+        self:flush()
+        local members = call('ZRANGEBYSCORE', self.key, first + 1, last, 'LIMIT', 0, FIRST_CHUNK)
+        for _, member in ipairs(members) do
+            first = self:learn(member)
+            local part = min(self.amounts[first], amount - removed)
+            removed = removed + part
+            self:enter(first, self.amounts[first] - part)
         end
 
-        stop = rounded
+        if #members < FIRST_CHUNK then
+            break
+        end
     end
 
     return removed
@@ -291,14 +296,17 @@ function Window:charge_now(amount, at)
 end
 
 function Window:start(amount, at, receipt)
-    local found = self:remove(receipt, amount)
+    local found = self:remove(amount, receipt, receipt)
     if found > 0 then
         self:add(min(at + self.window, receipt), found)
     end
 end
 
-function Window:give_back(amount, receipt)
-    self:remove(receipt, amount)
+function Window:give_back(amount, receipt, now)
+    -- Its return may have been moved, by merging or by tighten(), but never to an earlier one.
+    if receipt > now then
+        self:remove(amount, receipt, NEVER)
+    end
 end
 
 function Window:tighten(remaining, reset, now)
