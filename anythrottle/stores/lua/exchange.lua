@@ -7,7 +7,8 @@
 --      :a   a sorted set: until when each of them is alive
 --      :h   a sorted set: the same of those that hold something
 --      :q   a sorted set: those that wait, in ascending order
---      :s   a sorted set: after when those that wait, and have not acknowledged a grant, wait no more
+--      :s   a sorted set: after when those that wait, and have not acknowledged a grant, wait no
+--           more
 -- ARGV      what request_args() in exchange.py says
 --
 -- Nothing here goes through all processes or all charges, but when a process asks for the sum of
@@ -143,6 +144,7 @@ function E.begin()
 end
 
 -- Whether each key has what it should have: a server that is short of memory may evict one alone.
+-- HOLDERS and SILENT are not asked: without them some only wait longer.
 function E.is_whole()
     for _, rule in ipairs(rules) do
         if rule.is_whole and not rule:is_whole() then
@@ -221,8 +223,8 @@ end
 
 function E.node_of(name, number, buried, lease, grace, horizon, came, census, inbox, wants, ...)
     return {
-        name = name, number = number, buried = buried, lease = lease, grace = grace, horizon = horizon, came = came,
-        census = census, inbox = inbox, wants = wants, held = {...},
+        name = name, number = number, buried = buried, lease = lease, grace = grace,
+        horizon = horizon, came = came, census = census, inbox = inbox, wants = wants, held = {...},
     }
 end
 
