@@ -303,6 +303,11 @@ class Dialogue:
         if news.come < NEVER:
             self._come = self.clock.when_surely(news.come)
 
+    def miss(self) -> None:
+        """Note that pushes may have been missed: what they said is asked for."""
+        if self._told:
+            self.speak_by(-inf)
+
     def is_lapsed(self, now: float) -> bool:
         """Return whether the server may have taken what the process holds."""
         return now > self._contact + self.terms.lease * (1 - DRIFT) and self._contact > -inf
