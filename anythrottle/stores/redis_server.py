@@ -32,7 +32,7 @@ _SCHEMES = {
 }
 
 #: A limiter's keys, by what follows the first one's name: windows, processes, two queues.
-_PARTS = ("", *(f":w{i}" for i in range(17)), ":n", ":q", ":a")
+_PARTS = ("", *(f":w{i}" for i in range(17)), ":n", ":q", ":a", ":h", ":s")
 
 
 @final
