@@ -145,10 +145,10 @@ class Scheduler:
         elif head.place <= turn.place:
             return False
 
-        if self.outlook.tables:
+        turn.due = now + self.gate.take_if_due(turn, now)
+        if turn.granted and self.outlook.tables:
             self.outlook.invalidate()
 
-        turn.due = now + self.gate.take_if_due(turn, now)
         return turn.granted
 
     def one_too_many(self, turn: Turn, now: float, latest: float, *, newcomer: bool) -> Turn | None:
