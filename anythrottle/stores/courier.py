@@ -130,8 +130,9 @@ class Courier:
     async def run(self) -> None:
         """Talk to the server, until there has been nothing to say for a while."""
         self.loop = loop = self._line.clock.loop()
+        node = self.gate.dialogue.node
         while True:
-            async with self._server.listen(self._name, self.gate.dialogue.node, self._hear):
+            async with self._server.listen(self._name, node, self._hear, self._hear_all):
                 await self._talk(loop)
 
             if not self._asked:
@@ -304,6 +305,11 @@ class Courier:
         questions, self._questions = self._questions, []
         for question in questions:
             question.settle(None, refusal())
+
+    def _hear_all(self) -> None:
+        """Ask for what may have been pushed before pushes were heard."""
+        self.gate.dialogue.miss()
+        self.ask()
 
     def _note_lost(self, error: Exception, now: float) -> None:
         """Note that the server does not answer."""

@@ -20,8 +20,6 @@ from .exchange import (
     NEVER,
     Amounts,
     Charged,
-    Ended,
-    GivenBack,
     Happening,
     Held,
     Micros,
@@ -31,21 +29,16 @@ from .exchange import (
     Reply,
     Request,
     Resumed,
-    Started,
     Tightened,
     Want,
     rules_text,
 )
-from .outbox import Local, Outbox
+from .outbox import FRAGILE, Local, Outbox
 from .pauses import Pauses
 from .read_ahead import ReadAhead
 from .server_clock import DRIFT, ServerClock
 from .stock import Lot
 from .terms import Terms
-
-#: What must not be told twice, should the server have forgotten that it was told. (What was charged
-#: may be: too much is the safe side.)
-_FRAGILE = (Started, GivenBack, Ended)
 
 
 @final
@@ -96,6 +89,10 @@ class Dialogue:
         #: The instant of the latest news, and when they came.
         self._news: Micros = 0
         self._news_at = -inf
+        #: By when what has come is to be acknowledged, if calls wait.
+        self._acknowledge_by = inf
+        #: How far ahead grants may reach, as the server was told.
+        self._horizon: Micros = 0
         #: When the request was sent that was answered last, and when its answer came.
         self._contact = self._heard = -inf
 
@@ -171,10 +168,14 @@ class Dialogue:
             instant = min(instant, self._contact + self.terms.lease / 3)
 
         if told:
-            instant = min(instant, self._come)
+            instant = min(instant, self._come, self._acknowledge_by)
 
-        patience = 0.0 if self.account.waiting else self.terms.return_patience
-        return min(instant, stock.over_at() + patience)
+        over = stock.over_at()
+        if not (needed or self.account.waiting or self.terms.holds):
+            # What is of no use any more is missing to nobody yet.
+            over += self.terms.return_patience
+
+        return min(instant, over)
 
     def _is_news_to_server(self, front: Amounts) -> bool:
         """Return whether the server believes that another kind of call is the next one."""
@@ -219,7 +220,8 @@ class Dialogue:
                 request = replace(request, happenings=kept, holds=False)
 
         expires = self.clock.latest(now + self.terms.deadline) if self.clock.known else 0
-        alive = self._contact > -inf and not lapsed
+        # A copy that comes late, but before it expires, must not ask for more than is known there.
+        alive = self._contact > -inf and not self.is_lapsed(now + self.terms.deadline)
         self.pending = replace(request, expires=expires, alive=alive)
         return self.pending
 
@@ -227,6 +229,8 @@ class Dialogue:
         self, wants: tuple[Want, ...], happenings: tuple[Happening, ...], now: float
     ) -> Request:
         grace, horizon = self.terms.grace_and_horizon(self.clock.round_trip)
+        self._horizon = horizon
+        self._acknowledge_by = inf
         return Request(
             rules=self.text,
             node=self.node,
@@ -353,6 +357,11 @@ class Dialogue:
             # Given back, it would come on top of what the service has left by its figures.
             self.account.drop(now)
 
+    def miss(self) -> None:
+        """Note that pushes may have been missed: what they said is asked for."""
+        if self._told:
+            self.speak_by(-inf)
+
     def is_lapsed(self, now: float) -> bool:
         """Return whether the server may have taken what the process holds."""
         return now > self._contact + self.terms.lease * (1 - DRIFT) and self._contact > -inf
@@ -370,6 +379,7 @@ class Dialogue:
         """
         self._began = now
         self._received.clear()
+        self._outbox.forget_fragile()
         return self.account.lose()
 
     def first(self, amounts: Amounts, now: float) -> Lot | None:
@@ -403,6 +413,9 @@ class Dialogue:
 
         for grant in news.grants:
             self._received.append(grant.number)
+            # Who waits and does not acknowledge what it was granted is passed over.
+            acknowledged_by = self.clock.still_before(grant.due + grant.grace + self._horizon)
+            self._acknowledge_by = min(self._acknowledge_by, acknowledged_by)
             if self.account.stock.add(grant, self.account.life, self.clock, now):
                 left = self._told.pop(grant.amounts, 0) - grant.count
                 if left > 0:
@@ -453,7 +466,7 @@ class Dialogue:
 
 def _is_lasting(happening: Happening) -> bool:
     """Return whether something may be told again even if it may have been heard and forgotten."""
-    return not isinstance(happening, _FRAGILE)
+    return not isinstance(happening, FRAGILE)
 
 
 def _charged(happening: Happening) -> Happening:

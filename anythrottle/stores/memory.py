@@ -161,7 +161,11 @@ class _Connection:
 
     @asynccontextmanager
     async def listen(
-        self, name: str, node: str, on_push: Callable[[Push], None]
+        self,
+        name: str,
+        node: str,
+        on_push: Callable[[Push], None],
+        on_ready: Callable[[], None],  # noqa: ARG002 - it is so from the beginning
     ) -> AsyncGenerator[None]:
         def send(push: Push) -> None:
             self._tasks.start_soon(self._bring, push, on_push)

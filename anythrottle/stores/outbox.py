@@ -11,6 +11,8 @@ from .._policies.charge_log import ChargeLog
 from .exchange import (
     Amounts,
     Charged,
+    Ended,
+    GivenBack,
     Happening,
     Micros,
     Paused,
@@ -47,6 +49,10 @@ class Local:
 
 #: What is told even to a server that has forgotten all else, or by another dialogue.
 _LASTING = (Local, Paused, Resumed, Tightened)
+
+
+#: What must not be told twice, nor to a server that has taken what it is about.
+FRAGILE = (Started, GivenBack, Ended)
 
 
 @final
@@ -147,6 +153,10 @@ class Outbox:
         again = [each for each in (*unheard, *self._told) if isinstance(each, _LASTING)]
         self._told = [*remembered, *again]
         self.due = -inf
+
+    def forget_fragile(self) -> None:
+        """Tell nothing of what the server has taken."""
+        self._told = [each for each in self._told if not isinstance(each, FRAGILE)]
 
     def take_over(self, before: Outbox, unheard: Sequence[Happening]) -> None:
         """

@@ -66,7 +66,7 @@ class ReadAhead:
         if not used or slow:
             # What is there may be used up, but nothing more is fetched.
             self._count = min(self._count, stock)
-            return self._count
+            return min(self.count, stock)
 
         if self._fixed is not None:
             return self._fixed

@@ -6,33 +6,19 @@ The processes are stores in this process, and so is the server; time is virtual.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
-from math import inf
 from typing import Any
 
 import anyio
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from anythrottle import (
-    FixedWindow,
-    LeaseLost,
-    LimitExceeded,
-    PolicyConflict,
-    RateLimiter,
-    StoreError,
-    TokenBucket,
     WindowTokenBucket,
 )
-from anythrottle.abc import Policy
-from anythrottle.stores.memory import MemoryServer, MemoryStore
+from anythrottle.stores.memory import MemoryServer
 from anythrottle.testing import wait_idle
 from anythrottle.testing._backends import stall
-from tests.conftest import Run
 from tests.limiters.tools import tasks
-from tests.properties import examples
 from tests.stores.branches import (
     SECOND,
     Branch,
@@ -69,14 +55,13 @@ async def test_all_windows_are_full_and_none_is_more_than_full(waiters: int) -> 
 @pytest.mark.promise("S1")
 async def test_a_process_whose_messages_hang_starts_nothing_too_late() -> None:
     server = server_with(delay=0.002)
-    async with branches(3, "20/1s", server=server) as made:
-        async with tasks() as group:
-            group.start_soon(crowd, made, 8, 5)
-            for _ in range(4):
-                await anyio.sleep(0.9)
-                made[0].store.network.delay = 2.5
-                await anyio.sleep(0.3)
-                made[0].store.network.delay = 0.0
+    async with branches(3, "20/1s", server=server) as made, tasks() as group:
+        group.start_soon(crowd, made, 8, 5)
+        for _ in range(4):
+            await anyio.sleep(0.9)
+            made[0].store.network.delay = 2.5
+            await anyio.sleep(0.3)
+            made[0].store.network.delay = 0.0
 
     assert most_in_a_window(all_starts(made), 1) == 20
 
@@ -84,12 +69,11 @@ async def test_a_process_whose_messages_hang_starts_nothing_too_late() -> None:
 @pytest.mark.promise("S1")
 async def test_after_a_stall_of_the_loop_no_window_is_more_than_full() -> None:
     server = server_with(delay=0.002, jitter=0.003)
-    async with branches(3, "20/1s", server=server) as made:
-        async with tasks() as group:
-            group.start_soon(crowd, made, 10, 5)
-            for seconds in (0.05, 0.4, 0.99, 1.0, 2.5):
-                await anyio.sleep(0.63)
-                stall(seconds)
+    async with branches(3, "20/1s", server=server) as made, tasks() as group:
+        group.start_soon(crowd, made, 10, 5)
+        for seconds in (0.05, 0.4, 0.99, 1.0, 2.5):
+            await anyio.sleep(0.63)
+            stall(seconds)
 
     assert most_in_a_window(all_starts(made), 1) <= 20
 
@@ -237,12 +221,11 @@ async def test_priorities_order_a_processs_own_line_whatever_calls_cost() -> Non
 @pytest.mark.promise("S6")
 async def test_a_large_cost_is_not_starved() -> None:
     server = server_with(delay=0.001)
-    async with branches(2, "10/1s", server=server) as made:
-        async with tasks() as group:
-            group.start_soon(crowd, made[:1], 6, 5)
-            await anyio.sleep(0.5)
-            await made[1].acquire(10)
-            assert anyio.current_time() < 3
+    async with branches(2, "10/1s", server=server) as made, tasks() as group:
+        group.start_soon(crowd, made[:1], 6, 5)
+        await anyio.sleep(0.5)
+        await made[1].acquire(10)
+        assert anyio.current_time() < 3
 
 
 @pytest.mark.promise("S6")
@@ -315,8 +298,9 @@ async def test_a_cancelled_waiter_leaves_nothing_behind(kind: str) -> None:
 
 async def cancelled_after(seconds: float, function: Callable[[], Awaitable[Any]], kind: str) -> None:
     """Call a function, and cancel that after a while."""
-    from anyio.lowlevel import current_token
     import asyncio
+
+    from anyio.lowlevel import current_token
 
     if kind == "native" and isinstance(
         current_token().native_token, asyncio.AbstractEventLoop

@@ -6,7 +6,6 @@ The processes are stores in this process, and so is the server; time is virtual.
 
 from __future__ import annotations
 
-import logging
 from contextlib import suppress
 from math import inf
 from typing import Any
@@ -15,20 +14,13 @@ import anyio
 import pytest
 
 from anythrottle import (
-    FixedWindow,
     LeaseLost,
     LimitExceeded,
-    PolicyConflict,
-    RateLimiter,
     StoreError,
-    TokenBucket,
     WindowTokenBucket,
 )
-from anythrottle._events import LeaseExpired, StoreBack, StoreLost
-from anythrottle.stores.memory import MemoryServer, MemoryStore
-from anythrottle.testing import wait_idle
+from anythrottle._events import LeaseExpired
 from anythrottle.testing._backends import stall
-from tests.conftest import Run
 from tests.limiters.tools import tasks
 from tests.stores.branches import (
     SECOND,
@@ -82,14 +74,13 @@ async def test_the_slots_of_a_dead_process_are_free_after_its_lease() -> None:
 async def test_what_a_dead_process_held_counts_from_its_end() -> None:
     server = server_with(delay=0.001)
     policy = WindowTokenBucket(1, 5.0, measure="end")
-    async with branches(2, policy, server=server, lease_timeout=3.0) as made:
-        async with tasks() as group:
-            group.start_soon(made[0].call, 60.0)
-            await anyio.sleep(0.1)
-            made[0].store.network.down = True
-            await made[1].call(0)
-            assert 7 < anyio.current_time() < 8.7
-            group.cancel_scope.cancel()
+    async with branches(2, policy, server=server, lease_timeout=3.0) as made, tasks() as group:
+        group.start_soon(made[0].call, 60.0)
+        await anyio.sleep(0.1)
+        made[0].store.network.down = True
+        await made[1].call(0)
+        assert 7 < anyio.current_time() < 8.7
+        group.cancel_scope.cancel()
 
 
 @pytest.mark.promise("S10")

@@ -6,35 +6,22 @@ The processes are stores in this process, and so is the server; time is virtual.
 
 from __future__ import annotations
 
-import asyncio
-import gc
-import weakref
-from contextlib import AsyncExitStack
-from math import inf
+from itertools import pairwise
 from typing import Any
 
 import anyio
 import pytest
-from anyio.lowlevel import current_token
 
 from anythrottle import (
-    FixedWindow,
-    KeyedLimiter,
     LimitExceeded,
     PolicyConflict,
     RateLimiter,
     StoreError,
-    Throttler,
     ThrottleException,
-    TokenBucket,
-    WindowTokenBucket,
-    amap,
 )
 from anythrottle._events import StoreBack, StoreLost
 from anythrottle.stores.memory import MemoryServer, MemoryStore
-from anythrottle.testing import wait_idle
 from anythrottle.testing._backends import stall
-from tests.conftest import Run
 from tests.limiters.tools import tasks
 from tests.stores.branches import (
     SECOND,
@@ -85,7 +72,7 @@ async def test_without_an_answer_calls_fail_by_the_deadline_then_at_once() -> No
         await branch.acquire()
         told = [event for event in events if isinstance(event, (StoreLost, StoreBack))]
         assert [type(event) for event in told] == [StoreLost, StoreBack]
-        assert told[1].away == pytest.approx(5, abs=2.1)
+        assert told[1].seconds == pytest.approx(5, abs=2.1)
 
 
 @pytest.mark.promise("S13")
@@ -110,11 +97,11 @@ async def test_a_broken_connection_is_tried_again_until_the_deadline(
             await branch.acquire()
 
         assert 0.7 < anyio.current_time() <= 1.0
-        gaps = [b - a for a, b in zip(tried, tried[1:], strict=False)]
+        gaps = [b - a for a, b in pairwise(tried)]
         assert gaps == pytest.approx([0.051, 0.101, 0.201, 0.401], abs=0.002)
         tried.clear()
         await anyio.sleep(8)
-        gaps = [b - a for a, b in zip(tried, tried[1:], strict=False)]
+        gaps = [b - a for a, b in pairwise(tried)]
         assert gaps[-3:] == pytest.approx([1.0] * 3, abs=0.01)
         breaks[0] = False
         await anyio.sleep(1.1)
@@ -324,20 +311,13 @@ async def test_a_conflict_within_a_store() -> None:
 @pytest.mark.parametrize("step", [-5.0, -0.3, -0.01])
 async def test_a_server_clock_that_steps_back_makes_turns_later_by_that(step: float) -> None:
     server = server_with(delay=0.002)
-    async with branches(2, "20/1s", server=server) as made:
-        async with tasks() as group:
-            group.start_soon(crowd, made, 12, 5)
-            await anyio.sleep(2.5)
-            # The book is kept by a clock that does not step.
-            server.now = steps(server, step)  # type: ignore[method-assign]
+    async with branches(2, "20/1s", server=server) as made, tasks() as group:
+        group.start_soon(crowd, made, 12, 5)
+        await anyio.sleep(2.5)
+        server.ahead += step
 
     starts = all_starts(made)
-    assert len(starts) >= 20 * (12 + min(step, 0) - 1.5)
-
-
-def steps(server: MemoryServer, step: float) -> Any:
-    server.ahead += step
-    return server.now
+    assert len(starts) >= 20 * (12 + step - 1.5)
 
 
 @pytest.mark.promise("S16")
@@ -347,19 +327,15 @@ async def test_a_server_clock_that_steps_ahead_lets_through_what_that_would_have
 ) -> None:
     server = server_with(delay=0.002)
     async with branches(2, "20/1s", server=server) as made:
-        begin = server.now()
-
         async with tasks() as group:
             group.start_soon(crowd, made, 8, 5)
             await anyio.sleep(2.5)
             server.ahead += step
 
-        assert (server.now() - begin) == pytest.approx((8 + step) * SECOND, abs=1e5)
-
     starts = all_starts(made)
-    # By the clock that has stepped.
-    assert most_in_a_window(starts, 1) <= 20
-    assert len(starts) >= 20 * 8
+    assert 20 * 8 <= len(starts) <= 20 * (9 + step)
+    if step < 1:
+        assert most_in_a_window(starts, 1 - step) <= 20
 
 
 # S17
