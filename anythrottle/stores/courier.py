@@ -159,7 +159,7 @@ class Courier:
         dialogue, name = self.gate.dialogue, self._name
         self._refuse(lambda: StoreError(name, "the store was left while the call waited"))
         loop = self.loop
-        if loop is None or not dialogue.clock.known:
+        if loop is None or not (dialogue.clock.known or dialogue.pending):
             return
 
         with anyio.move_on_after(dialogue.terms.deadline, shield=True):

@@ -40,6 +40,9 @@ from .server_clock import DRIFT, ServerClock
 from .stock import Lot
 from .terms import Terms
 
+#: For how long what is wanted for nobody may wait to be withdrawn, in seconds.
+_LINGER = 0.05
+
 
 @final
 class Dialogue:
@@ -130,6 +133,11 @@ class Dialogue:
         self._outbox.pauses = True
         return paused
 
+    @property
+    def others_wait(self) -> bool:
+        """Whether other processes waited when the server was heard last."""
+        return self.account.waiting > bool(self._told)
+
     # What it tells
 
     def speak_by(self, instant: float) -> None:
@@ -167,8 +175,11 @@ class Dialogue:
         if told or self.account.running:
             instant = min(instant, self._contact + self.terms.lease / 3)
 
-        if told:
+        if told and needed:
             instant = min(instant, self._come, self._acknowledge_by)
+        elif told:
+            # It stands in the way of others, for nobody.
+            instant = min(instant, self._heard + _LINGER)
 
         over = stock.over_at()
         if not (needed or self.account.waiting or self.terms.holds):
@@ -262,7 +273,7 @@ class Dialogue:
 
         ahead = self._ahead.next(
             self.account.stock.total,
-            others=self.account.waiting > bool(self._told),
+            others=self.others_wait,
             lasted=now - self._heard,
             round_trip=self.clock.round_trip,
         )
@@ -333,7 +344,9 @@ class Dialogue:
         self._come = come if newest else min(self._come, come)
         self._hear(news, received, newest=newest)
         self.account.stock.note_all_seen(news.grants)
-        return not self._withholds
+        # What was over when it came says nothing of what is to be had.
+        over = any(self.clock.still_before(g.due + g.grace) < received for g in news.grants)
+        return not (self._withholds or over)
 
     def hear_push(self, push: Push, now: float) -> None:
         """Note news that came unasked."""

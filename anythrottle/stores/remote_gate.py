@@ -179,9 +179,9 @@ class RemoteGate:
 
         :param number: that of the request
         """
-        # What is in stock may be due sooner than the next grant.
+        # What is in stock may be due sooner than the next grant; and the end of a call is unknown.
         due = self.dialogue.clock.when_surely(self.dialogue.due)
-        due = now if self.dialogue.account.stock.total else due
+        due = now if self.dialogue.account.stock.total or due == inf else due
         return [
             turn
             for turn, (latest, before) in self.askers.items()
@@ -393,7 +393,8 @@ class RemoteGate:
         states = self.quotas(now, here=True)
         binding = max(states, key=lambda s: (s.retry_after, -s.remaining), default=None)
         wait = self._in(max(dialogue.due if due is None else due, 0), now)
-        waits = dialogue.account.waiting > 0 or self.queue.head is not None
+        # Who is refused may be in line itself.
+        waits = dialogue.others_wait or len(self.queue) > (due is None)
         if due is not None and waits:
             wait = max(wait, self._in(dialogue.due, now))
         reason: Reason = "rate"
