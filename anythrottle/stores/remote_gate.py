@@ -17,6 +17,7 @@ from .._policies.policy import Cost, Decision, Policy, PolicyState, Reason, seco
 from .claim import Claim
 from .dialogue import Dialogue
 from .exchange import Amounts, Micros, Want
+from .stock import ROUNDING
 
 #: The longest part of the line that the server is told of, in turns and in runs of equal cost.
 _TOLD_TURNS, _TOLD_RUNS = 2000, 64
@@ -418,7 +419,8 @@ class RemoteGate:
 
     def _in(self, instant: Micros, now: float) -> float:
         """Return the seconds until an instant of the server's clock."""
-        return max(self.dialogue.clock.when_surely(instant) - now, 0.0)
+        wait = self.dialogue.clock.when_surely(instant) - now
+        return wait if wait > ROUNDING else 0.0
 
     def _in_full(self, amounts: Sequence[int], slot: int) -> tuple[int, ...]:
         """Return amounts for each rule: for the policies, and the slots if there are any."""
