@@ -131,7 +131,7 @@ class Courier:
         if loop is None or not dialogue.clock.known:
             return
 
-        dialogue.recall(loop.time())
+        dialogue.account.recall(loop.time())
         with anyio.move_on_after(dialogue.terms.deadline, shield=True):
             for _ in range(2 if dialogue.pending else 1):
                 request = dialogue.request(loop.time(), ())
@@ -176,7 +176,7 @@ class Courier:
         asked: _Question | None = None
         while True:
             now = loop.time()
-            if dialogue.is_lapsed(now) and dialogue.running:
+            if dialogue.is_lapsed(now) and dialogue.account.running:
                 self._lose_lease(dialogue.clock.latest(now))
                 # Not to be heard of again before the server has noticed it too.
                 await anyio.sleep(dialogue.surely_lapsed_at() - now)
@@ -224,7 +224,7 @@ class Courier:
         if gate.is_lost:
             self._note_back(received)
 
-        if reply.status == "buried" and dialogue.running:
+        if reply.status == "buried" and dialogue.account.running:
             self._lose_lease(reply.news.now)
 
         dialogue.hear_reply(reply, sent, received)

@@ -75,8 +75,10 @@ class MemoryServer:
     async def connect(self) -> AsyncGenerator[_Connection]:
         """Return a connection."""
         async with anyio.create_task_group() as tasks:
-            yield _Connection(self, tasks)
-            tasks.cancel_scope.cancel()
+            try:
+                yield _Connection(self, tasks)
+            finally:
+                tasks.cancel_scope.cancel()
 
     async def travel(self) -> bool:
         """Take the time that a message takes; return whether it arrives."""

@@ -71,6 +71,10 @@ class Outbox:
         self._told.append(happening)
         self.due = min(self.due, due)
 
+    def speak_by(self, instant: float) -> None:
+        """Note that something is to be told by an instant."""
+        self.due = min(self.due, instant)
+
     def note_start(self, lot: Lot, at: Micros) -> tuple[Segment, bool]:
         """
         Note that a call starts.

@@ -150,7 +150,7 @@ class RemoteGate:
         """
         # What is in stock may be due sooner than the next grant.
         due = self.dialogue.clock.when_surely(self.dialogue.due)
-        due = now if self.dialogue.stock.total else due
+        due = now if self.dialogue.account.stock.total else due
         hopeless: list[Turn] = []
         for turn, (latest, before) in list(self.askers.items()):
             if not turn.in_line:
@@ -163,10 +163,10 @@ class RemoteGate:
 
     def is_stuck(self, amounts: Sequence[int], now: float) -> bool:
         """Return whether a turn cannot go before a call of this process lets something go."""
-        return self.dialogue.lacks_own(amounts) and self.delay(amounts, now) == inf
+        return self.dialogue.account.lacks_own(amounts) and self.delay(amounts, now) == inf
 
     def delay(self, amounts: Sequence[int], now: float) -> float:
-        lot = self.dialogue.stock.first(tuple(amounts), now)
+        lot = self.dialogue.account.stock.first(tuple(amounts), now)
         if lot is None:
             if self.refusal is not None:
                 raise self.refusal()
@@ -185,8 +185,8 @@ class RemoteGate:
         return now
 
     def take(self, turn: Turn, now: float, since: float, spare: object = None) -> bool:
-        lot = self.dialogue.stock.first(tuple(turn.amounts), now)
-        turn.slot = None if lot is None else self.dialogue.claim(lot)
+        lot = self.dialogue.account.stock.first(tuple(turn.amounts), now)
+        turn.slot = None if lot is None else self.dialogue.account.claim(lot)
         self.slots.take(turn)
         turn.due = now
         return True
@@ -220,14 +220,14 @@ class RemoteGate:
     def start(self, turn: Turn, now: float) -> None:
         turn.began = now
         if isinstance(turn.slot, Claim):
-            self.dialogue.start(turn.slot, now)
+            self.dialogue.account.start(turn.slot, now)
 
         if not turn.ends:
             self.slots.let_go(turn)
 
     def release(self, turn: Turn, now: float) -> None:
         if isinstance(turn.slot, Claim):
-            self.dialogue.end(turn.slot, now)
+            self.dialogue.account.end(turn.slot, now)
             self._ask()
 
         self.slots.let_go(turn)
@@ -237,14 +237,14 @@ class RemoteGate:
             which = [not units or unit in units for unit in self.units]
             # The slot stays until the call ends.
             which += [False] * (len(self.dialogue.rules) - len(which))
-            self.dialogue.count(turn.slot, now, which)
+            self.dialogue.account.count(turn.slot, now, which)
             self._ask()
 
     def give_back(self, turn: Turn, now: float) -> None:
         turn.told = False
         claim, turn.slot = turn.slot, None
         if isinstance(claim, Claim):
-            self.dialogue.give_back(claim, now)
+            self.dialogue.account.give_back(claim, now)
             self._ask()
 
         self.slots.let_go(turn)
@@ -257,13 +257,13 @@ class RemoteGate:
         if isinstance(turn.slot, Claim):
             for index, counted in enumerate(self.units):
                 if counted == unit:
-                    self.dialogue.settle(turn.slot, index, change, now)
+                    self.dialogue.account.settle(turn.slot, index, change, now)
 
             self._ask()
 
     def quotas(self, now: float, *, here: bool) -> tuple[PolicyState, ...]:
         dialogue = self.dialogue
-        if not dialogue.quotas:
+        if not dialogue.account.quotas:
             return tuple(PolicyState(p, floor(p.limit), 0.0, 0.0) for p in self.policies)
 
         # Of the slots, the last one, nobody asks.
@@ -271,12 +271,12 @@ class RemoteGate:
             PolicyState(
                 policy,
                 # What is in stock was taken from the server, but by nobody yet.
-                quota.remaining + dialogue.stock.amount(index),
+                quota.remaining + dialogue.account.stock.amount(index),
                 self._in(quota.more, now),
                 self._in(quota.full, now),
             )
             for index, (policy, quota) in enumerate(
-                zip(self.policies, dialogue.quotas, strict=False)
+                zip(self.policies, dialogue.account.quotas, strict=False)
             )
         )
 
@@ -302,7 +302,7 @@ class RemoteGate:
         self.refusal = refusal
         self.is_lost = self.open = False
         if self.queue.head is not None:
-            self.dialogue.recall(line.clock.estimate())
+            self.dialogue.account.recall(line.clock.estimate())
             line.serve_anew(line.clock.estimate())
 
     def wants(self) -> list[Want]:
@@ -345,13 +345,13 @@ class RemoteGate:
         states = self.quotas(now, here=True)
         binding = max(states, key=lambda s: (s.retry_after, -s.remaining), default=None)
         wait = self._in(max(dialogue.due if due is None else due, 0), now)
-        waits = dialogue.waiting > 0 or self.queue.head is not None
+        waits = dialogue.account.waiting > 0 or self.queue.head is not None
         if due is not None and waits:
             wait = max(wait, self._in(dialogue.due, now))
         reason: Reason = "rate"
         if self.paused_until > now:
             reason, wait = "pause", max(wait, self.paused_until - now)
-        elif dialogue.lacks_slots():
+        elif dialogue.account.lacks_slots():
             reason = "concurrency"
         elif waits:
             reason = "line"

@@ -270,7 +270,7 @@ class Store(ABC, Generic[L]):
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool | None:
+    ) -> None:
         assert self._tasks is not None
         assert self._stack is not None
         tasks, self._tasks = self._tasks, None
@@ -280,7 +280,8 @@ class Store(ABC, Generic[L]):
 
         tasks.cancel_scope.cancel()
         try:
-            return await stack.__aexit__(exc_type, exc, traceback)
+            # Not with the body's error, which is to leave it bare, in no group.
+            await stack.__aexit__(None, None, None)
         finally:
             self._server = None
             self._couriers.clear()

@@ -1,4 +1,4 @@
-"""The server's side of a shared limiter as a script, for Redis and Valkey: the twin of the ledger."""
+"""The server's side of a shared limiter as a script for Redis: the twin of the ledger."""
 
 from __future__ import annotations
 
