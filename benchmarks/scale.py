@@ -230,15 +230,16 @@ class Process:
     def _start_all(self) -> float:
         """Start what may start; return when the next one may."""
         now = self.clock()
+        account = self.dialogue.account
         while self.line:
-            lot = self.dialogue.stock.first((1,), now)
+            lot = account.stock.first((1,), now)
             if lot is None:
                 return inf
 
             if lot.ready > now:
                 return lot.ready
 
-            self.dialogue.start(self.dialogue.claim(lot), now)
+            account.start(account.claim(lot), now)
             instant = self.simulation.now
             self.started.append(instant)
             self.simulation.starts.append(instant)
