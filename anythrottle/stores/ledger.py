@@ -301,7 +301,8 @@ class Ledger:
         :return: what was granted to whom, and when the next process is due
         """
         granted: dict[str, list[Grant]] = {}
-        turns, made = len(self.queue), 0
+        turns = made = 0
+        at: Micros = 0
         # What held the next call up until then is credited to no call.
         self.due_since = min(self.due_since, now)
         while self.queue:
@@ -314,9 +315,13 @@ class Ledger:
             if instant > now + node.horizon or made == MOST_GRANTS:
                 return granted, instant
 
+            if not turns or instant > at:
+                # What falls due at one instant is shared by all that wait.
+                turns, at = len(self.queue), instant
+
             there = self._fits(want.amounts, since, instant)
             part = -(-there // turns)
-            turns = turns - 1 or len(self.queue)
+            turns -= 1
             count = min(part, want.count)
             grant = self._grant(node, want.amounts, count, since, instant)
             granted.setdefault(name, []).append(grant)

@@ -16,8 +16,9 @@ from anyio import AsyncContextManagerMixin
 from .._errors import StoreError
 from .exchange import Push, Reply, Request, push_of, reply_of, request_args
 from .lua import script
+from .redis_advice import advice
 from .redis_channels import Channels
-from .redis_links import Client, Links, Script, advice, servers_of
+from .redis_links import Client, Links, Script, servers_of
 
 _logger = logging.getLogger("anythrottle")
 

@@ -16,9 +16,9 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    with servers.cluster("valkey") as cluster:
+@pytest.fixture(scope="session", params=PROGRAMS)
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    with servers.cluster(request.param) as cluster:
         yield cluster
 
 

@@ -146,12 +146,12 @@ def cluster(kind: str, count: int = 3) -> Iterator[Cluster]:
             each.ask("CLUSTER", "MEET", HOST, servers[0].port, buses[0])
 
         for each in servers:
-            wait_until(partial(_is_whole, each, count))
+            wait_until(partial(is_whole, each, count))
 
         yield Cluster(servers)
 
 
-def _is_whole(server: Server, count: int) -> bool:
+def is_whole(server: Server, count: int) -> bool:
     info = server.ask("CLUSTER", "INFO")
     told = (
         info if isinstance(info, dict) else dict(line.split(":") for line in info.decode().split())
@@ -230,6 +230,8 @@ class Proxy:
         self.cuts = 0
         self._flowing = anyio.Event()
         self._flowing.set()
+        self._dead = 0
+        self._count = 0
 
     @property
     def url(self) -> str:
@@ -242,21 +244,30 @@ class Proxy:
     def flow(self) -> None:
         self._flowing.set()
 
+    def forsake(self) -> None:
+        """Keep what comes over the connections that there are, for ever; the next ones are fine."""
+        self._dead = self._count
+
     async def serve(self, server: int, client: SocketStream) -> None:
+        self._count += 1
+        number = self._count
         async with (
             client,
             await anyio.connect_tcp(HOST, server) as upstream,
             anyio.create_task_group() as tasks,
         ):
-            tasks.start_soon(self._pass_on, client, upstream, tasks.cancel_scope, False)
-            await self._pass_on(upstream, client, tasks.cancel_scope, True)
+            tasks.start_soon(self._pass_on, client, upstream, tasks.cancel_scope, 0)
+            await self._pass_on(upstream, client, tasks.cancel_scope, number)
 
     async def _pass_on(
-        self, source: SocketStream, sink: SocketStream, scope: anyio.CancelScope, answers: bool
+        self, source: SocketStream, sink: SocketStream, scope: anyio.CancelScope, number: int
     ) -> None:
         try:
             async for piece in source:
-                if answers:
+                if number:  # of a connection, if these are answers
+                    if number <= self._dead:
+                        continue
+
                     await anyio.sleep(self.delay)
                     await self._flowing.wait()
                     if self.cuts:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import gc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import anyio
 import coredis
 import pytest
+from coredis.cluster._layout import ClusterLayout
+from coredis.cluster._node import ClusterNodeLocation
 from coredis.connection import TCPLocation
 from coredis.typing import Key
 
@@ -16,7 +19,7 @@ from anythrottle import StoreError
 from anythrottle.stores.redis_links import check_version
 from anythrottle.stores.redis_server import RedisServer
 from tests.stores.redis_tools import Heard, again, both_backends, calls, run, store
-from tests.stores.servers import HOST, Cluster, Server
+from tests.stores.servers import HOST, Cluster, Server, is_whole, wait_until
 
 #: Names that different servers of three keep.
 NAMES = ["api", "b", "c", "d", "e", "f"]
@@ -170,6 +173,31 @@ class TestCluster:
                 assert (await again(server)).news.now == 1
 
         run(backend, main)
+
+    def test_tells_its_client_of_what_failed(
+        self, cluster: Cluster, backend: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        keeper = cluster.keeper(slot("api"))
+        told = list[tuple[int, str]]()
+
+        def tell(node: ClusterNodeLocation, *errors: Exception) -> None:
+            told.extend((node.port, str(error)) for error in errors)
+
+        async def main() -> None:
+            async with entered(cluster) as server:
+                monkeypatch.setattr(ClusterLayout, "report_errors", lambda _, *args: tell(*args))
+                keeper.kill()
+                with pytest.raises(StoreError):
+                    await calls(server)
+
+        try:
+            run(backend, main)
+        finally:
+            keeper.start()
+            for each in cluster.servers:
+                wait_until(partial(is_whole, each, 3))
+
+        assert told == [(keeper.port, f"Unable to establish a connection to {HOST}:{keeper.port}")]
 
     def test_a_url_will_not_do(self, cluster: Cluster, backend: str) -> None:
         other = next(each for each in cluster.servers if each is not cluster.keeper(slot("api")))

@@ -11,7 +11,7 @@ import pytest
 from coredis.connection import TCPLocation
 
 from anythrottle import StoreError
-from anythrottle.stores import redis_server
+from anythrottle.stores import lua, redis_server
 from anythrottle.stores.redis_server import RedisServer, redis_url, script_of_package
 from tests.stores import servers
 from tests.stores.redis_tools import (
@@ -24,6 +24,7 @@ from tests.stores.redis_tools import (
     request,
     run,
     store,
+    until,
 )
 from tests.stores.servers import HOST, Sentinel, Server
 
@@ -85,6 +86,17 @@ class TestExchange:
         run(backend, main)
         assert server.ask("HGET", "{test:api1}", "calls") == b"10"
 
+    def test_keeps_its_connection_beyond_the_deadline(self, server: Server, backend: str) -> None:
+        async def main() -> None:
+            async with store(server.url, deadline=0.2) as entered:
+                await calls(entered)
+                before = {client.split()[0] for client in clients(server)}
+                await anyio.sleep(0.4)
+                await calls(entered)
+                assert len(before & {client.split()[0] for client in clients(server)}) == 1
+
+        run(backend, main)
+
     def test_may_be_cancelled(self, server: Server, backend: str) -> None:
         async def main() -> None:
             async with servers.proxy(server.port) as proxy, store(proxy.url) as entered:
@@ -99,6 +111,35 @@ class TestExchange:
 
         run(backend, main)
 
+    def test_that_is_cancelled_gives_up_its_connection(self, server: Server, backend: str) -> None:
+        async def main() -> None:
+            async with servers.proxy(server.port) as proxy, store(proxy.url) as entered:
+                assert await calls(entered) == 1
+                proxy.forsake()
+                with anyio.move_on_after(0.1) as scope:
+                    await calls(entered)
+
+                assert scope.cancelled_caught
+                with anyio.fail_after(5):
+                    assert await calls(entered) == 3
+
+        run(backend, main)
+
+    def test_that_may_not_write_gives_up_its_connection(self, server: Server, backend: str) -> None:
+        async def main() -> None:
+            async with store(server.url) as entered:
+                assert await calls(entered) == 1
+                before = len(clients(server))
+                server.ask("REPLICAOF", HOST, servers.free_port())
+                with pytest.raises(StoreError, match="ask the primary, not a replica"):
+                    await calls(entered)
+
+                await until(lambda: len(clients(server)) == before - 1)
+                server.ask("REPLICAOF", "NO", "ONE")
+                assert await calls(entered) == 2
+
+        run(backend, main)
+
     def test_may_be_cancelled_while_it_connects(self, server: Server, backend: str) -> None:
         async def main() -> None:
             async with servers.proxy(server.port) as proxy, store(proxy.url) as entered:
@@ -109,6 +150,23 @@ class TestExchange:
 
                 proxy.flow()
                 assert await calls(entered) == 1
+
+        run(backend, main)
+
+    def test_goes_on_after_a_server_stood_still(self, server: Server, backend: str) -> None:
+        async def main() -> None:
+            async with store(server.url, deadline=0.2) as entered:
+                assert await calls(entered) == 1
+                server.stop()
+                with anyio.move_on_after(0.1) as scope:
+                    await calls(entered)
+
+                assert scope.cancelled_caught
+                with pytest.raises(StoreError, match="not overloaded or stopped"):
+                    await calls(entered)
+
+                server.cont()
+                assert (await again(entered)).news.now in (2, 3)
 
         run(backend, main)
 
@@ -322,6 +380,17 @@ ERRORS = {
 
 
 @both_backends
+def test_a_unix_socket(tmp_path: Path, backend: str) -> None:
+    async def main() -> None:
+        async with store(f"unix://{tmp_path}/socket?db=1") as entered:
+            assert await calls(entered) == 1
+
+    with servers.server("redis", "--unixsocket", f"{tmp_path}/socket") as server:
+        run(backend, main)
+        assert server.ask("DBSIZE") == 0
+
+
+@both_backends
 class TestErrors:
     @pytest.mark.parametrize("said", ERRORS)
     def test_say_what_to_do(self, said: str, backend: str) -> None:
@@ -455,18 +524,9 @@ class TestConstructing:
 
 
 class TestScript:
-    def test_is_joined_of_the_package_s_files(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        folder = tmp_path / "lua"
-        folder.mkdir()
-        for name in ("exchange", "bucket", "window"):
-            (folder / f"{name}.lua").write_text(f"-- {name}")
-
-        monkeypatch.setattr(redis_server, "files", lambda package: tmp_path)
-        script = script_of_package.__wrapped__()
-        assert script.text == "-- bucket\n-- window\n-- exchange"
-        assert len(script.sha) == 40
+    def test_is_the_package_s(self) -> None:
+        assert script_of_package().text == lua.script()
+        assert len(script_of_package().sha) == 40
 
     def test_of_the_package_is_taken(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(redis_server, "script_of_package", lambda: SCRIPT)
