@@ -58,7 +58,16 @@ Action: TypeAlias = Callable[[], None]
 
 
 class Found(NamedTuple):
-    """What a run has shown."""
+    """
+    What a run has shown, its first window left out but for how full it was.
+
+    :ivar worst: the most that any window held, in limits
+    :ivar attained: how much was let through, in limits
+    :ivar per_grant: how many exchanges there were for each call that began
+    :ivar wait: how long calls have waited, in seconds, on the mean
+    :ivar share: the least part of an equal share that a process got which was never stopped
+
+    """
 
     worst: float
     attained: float
@@ -153,6 +162,7 @@ class Process:
         self._sent: float | None = None
         self._wakes_at = inf
         self._stopped_until = 0.0
+        self.was_stopped = False
 
     def clock(self) -> float:
         """Return what its own clock shows."""
@@ -177,6 +187,7 @@ class Process:
     def stop(self) -> None:
         """Be stopped for a while."""
         simulation = self.simulation
+        self.was_stopped = True
         self._stopped_until = simulation.now + simulation.random.random() * STOPPED
         simulation.at(self._stopped_until, self.look)
         simulation.at(
@@ -262,7 +273,7 @@ class Process:
 
 
 def measure(processes: int, read_ahead: int | None, *, overloaded: bool) -> Found:
-    """Run a simulation; of the first window, only how full it was is of interest."""
+    """Run a simulation."""
     simulation = Simulation(processes, read_ahead, overloaded=overloaded)
     simulation.run(WINDOW)
     warm = len(simulation.starts)
@@ -273,13 +284,14 @@ def measure(processes: int, read_ahead: int | None, *, overloaded: bool) -> Foun
     shares = [
         sum(instant >= WINDOW for instant in process.started) * processes / starts
         for process in simulation.processes.values()
+        if not process.was_stopped
     ]
     return Found(
         fullest(simulation.starts, WINDOW) / LIMIT,
         starts / (LIMIT * WINDOWS),
         (simulation.exchanges - exchanges) / starts,
         sum(waits) / len(waits),
-        min(shares),
+        min(shares, default=0.0),
     )
 
 
