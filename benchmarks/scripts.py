@@ -7,7 +7,7 @@ long as with few of each; and at most 8 times as long as a bare GCRA script.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -15,6 +15,8 @@ from valkey import Valkey
 
 from anythrottle.stores.exchange import (
     Amounts,
+    Ended,
+    Happening,
     Remembered,
     Reply,
     Request,
@@ -57,6 +59,9 @@ SECOND = 1_000_000
 WINDOW = 10 * SECOND
 BEGINNING = 1_796_000_000 * SECOND
 
+#: How far ahead turns are granted to those that wait: in front of that, many charges come back.
+HORIZON = WINDOW // 20
+
 CALLS = 2000
 ROUNDS = 3
 
@@ -74,7 +79,7 @@ class Size(NamedTuple):
 SIZES = [Size(10, 2), Size(1000, 256)]
 
 #: Sets of rules, by the number of charges that they have room for.
-RULES = {
+RULES: dict[str, Callable[[int], list[Rule]]] = {
     "window": lambda charges: [Rule("window", charges, WINDOW, 0, "calls")],
     "end": lambda charges: [Rule("end", charges, WINDOW, 0, "calls")],
     "bucket": lambda charges: [Rule("bucket", charges, WINDOW, charges, "calls")],
@@ -123,10 +128,15 @@ class Run:
         for node in self.numbers:
             self.exchange(node, wanted=1000 * self.waiting)
 
-    def exchange(self, node: int, happenings: Any = (), *, wanted: int) -> None:
+    def exchange(self, node: int, happenings: Sequence[Happening] = (), *, wanted: int) -> None:
+        """Let a process come, which says that the calls granted to it have started and ended."""
         known = self.replies.get(node)
         grants = known.news.grants if known else ()
-        started = [Started(grant.due, grant.amounts, grant.receipts) for grant in grants]
+        news: list[Happening] = list(happenings)
+        for grant in grants:
+            amounts = tuple(amount * grant.count for amount in grant.amounts)
+            news += [Started(grant.due, amounts, grant.receipts), Ended(grant.due, amounts)]
+
         self.numbers[node] += 1
         request = Request(
             rules=rules_text(self.rules),
@@ -136,7 +146,7 @@ class Run:
             fresh="epoch",
             expires=self.now + SECOND,
             grace=5000,
-            horizon=0,
+            horizon=HORIZON * self.waiting,
             lease=10_000 * SECOND,
             hold_back=0,
             alive=False,
@@ -146,7 +156,7 @@ class Run:
             probe=(),
             received=tuple(grant.number for grant in grants),
             wants=(Want(self.unit, wanted),) if wanted else (),
-            happenings=(*started, *happenings),
+            happenings=tuple(news),
         )
         flat = self.client.evalsha(self.sha, 1, "{bench:api}", *request_args(request), self.now)
         texts = [part.decode() if isinstance(part, bytes) else part for part in flat]
@@ -200,8 +210,9 @@ def measure(client: Any) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
+    connect: Any = Valkey
     for kind in PROGRAMS:
-        with server(kind) as running, Valkey(HOST, running.port) as client:
+        with server(kind) as running, connect(HOST, running.port) as client:
             runs = [measure(client) for _ in range(ROUNDS)]
 
         rows: list[tuple[object, ...]] = []

@@ -169,6 +169,9 @@ class BaseLimiter(ABC):
                             if following is not None:
                                 job, throttled = following, exc
                                 again = self.permit_again(current, cost)
+                                if not isinstance(again, TurnPermit):
+                                    # To enter it may be no checkpoint, nor the call one.
+                                    await loop_of(native_loop()).checkpoint()
 
                             raise
                 except BaseException as exc:

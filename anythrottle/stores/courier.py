@@ -113,7 +113,9 @@ class Courier:
         """Talk to the server until cancelled."""
         self.loop = loop = self._line.clock.loop()
         dialogue, gate = self.gate.dialogue, self.gate
-        async with self._server.listen(self._name, dialogue.node, self._hear):
+        async with self._server.listen(
+            self._name, dialogue.node, self._hear, self._hear_all
+        ):
             while True:
                 now = loop.time()
                 until = dialogue.next_at(now, gate.wanted())
@@ -247,6 +249,11 @@ class Courier:
         now = self.loop.time()
         self.gate.dialogue.hear_push(push, now)
         self._line.serve_anew(now)
+        self.ask()
+
+    def _hear_all(self) -> None:
+        """Ask for what may have been pushed before pushes were heard."""
+        self.gate.dialogue.miss()
         self.ask()
 
     def _note_lost(self, error: Exception, now: float) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import inf
+from math import inf, nextafter
 from typing import final
 
 from .account import Account
@@ -20,8 +20,6 @@ from .exchange import (
     NEVER,
     Amounts,
     Charged,
-    Ended,
-    GivenBack,
     Happening,
     Held,
     Micros,
@@ -31,22 +29,17 @@ from .exchange import (
     Reply,
     Request,
     Resumed,
-    Started,
     Tightened,
     Want,
     rules_text,
 )
-from .outbox import Local, Outbox
+from .outbox import FRAGILE, Local, Outbox
 from .read_ahead import ReadAhead
 from .server_clock import DRIFT, ServerClock
 from .terms import Terms
 
 #: For how long something that nobody waits for may wait to be told, in seconds.
 _LINGER = 0.05
-
-#: What must not be told twice, should the server have forgotten that it was told.
-_FRAGILE = (Started, GivenBack, Ended)
-
 
 @final
 class Dialogue:
@@ -89,6 +82,10 @@ class Dialogue:
         #: How many calls of each kind the server knows to be wanted.
         self._told: dict[Amounts, int] = {}
         self._come = inf
+        #: By when what has come is to be acknowledged, if calls wait.
+        self._acknowledge_by = inf
+        #: How far ahead grants may reach, as the server was told.
+        self._horizon: Micros = 0
         #: When the request was sent that was answered last, and when its answer came.
         self._contact = self._heard = -inf
 
@@ -156,9 +153,15 @@ class Dialogue:
             instant = min(instant, self._contact + self.terms.lease / 3)
 
         if told:
-            instant = min(instant, self._come)
+            instant = min(instant, self._come, self._acknowledge_by)
 
-        return min(instant, self.account.stock.over_at()) if self.account.waiting else instant
+        # Just then it is still good.
+        over = nextafter(self.account.stock.over_at(), inf)
+        if not (needed or self.account.waiting or self.terms.holds):
+            # What is of no use any more is missing to nobody yet.
+            over += self.terms.patience
+
+        return min(instant, over)
 
     def request(
         self,
@@ -192,16 +195,19 @@ class Dialogue:
             request = replace(request, census=census, count_all=count_all, probe=probe)
         elif lapsed:
             # It may have been carried out, and the server may have forgotten that since.
-            kept = [each for each in request.happenings if not isinstance(each, _FRAGILE)]
+            kept = [each for each in request.happenings if not isinstance(each, FRAGILE)]
             request = replace(request, happenings=tuple(kept), holds=False)
 
         expires = self.clock.latest(now + self.terms.deadline) if self.clock.known else 0
-        alive = self._contact > -inf and not lapsed
+        # A copy that comes late, but before it expires, must not ask for more than is known there.
+        alive = self._contact > -inf and not self.is_lapsed(now + self.terms.deadline)
         self.pending = replace(request, expires=expires, alive=alive)
         return self.pending
 
     def _new_request(self, wants: tuple[Want, ...], happenings: tuple[Happening, ...]) -> Request:
         grace, horizon = self.terms.grace_and_horizon(self.clock.round_trip)
+        self._horizon = horizon
+        self._acknowledge_by = inf
         return Request(
             rules=self.text,
             node=self.node,
@@ -303,6 +309,11 @@ class Dialogue:
         if news.come < NEVER:
             self._come = self.clock.when_surely(news.come)
 
+    def miss(self) -> None:
+        """Note that pushes may have been missed: what they said is asked for."""
+        if self._told:
+            self.speak_by(-inf)
+
     def is_lapsed(self, now: float) -> bool:
         """Return whether the server may have taken what the process holds."""
         return now > self._contact + self.terms.lease * (1 - DRIFT) and self._contact > -inf
@@ -320,6 +331,7 @@ class Dialogue:
         """
         self._began = now
         self._received.clear()
+        self._outbox.forget_fragile()
         return self.account.lose()
 
     def is_valid(self, claim: Claim, now: float) -> bool:
@@ -343,6 +355,9 @@ class Dialogue:
         self.account.waiting = news.waiting
         for grant in news.grants:
             self._received.append(grant.number)
+            # Who waits and does not acknowledge what it was granted is passed over.
+            acknowledged_by = self.clock.still_before(grant.due + grant.grace + self._horizon)
+            self._acknowledge_by = min(self._acknowledge_by, acknowledged_by)
             if self.account.stock.add(grant, self.account.life, self.clock, now):
                 left = self._told.pop(grant.amounts, 0) - grant.count
                 if left > 0:

@@ -384,8 +384,8 @@ def _happening_args(happening: Happening) -> list[str | int]:
             rest = reset, rule, remaining
         case Remembered(rule, amount, receipt):
             rest = receipt, rule, amount
-        case Held(amounts):
-            rest = 0, numbers(amounts), ""
+        case _:
+            rest = 0, numbers(happening.amounts), ""
 
     return [_LETTERS[type(happening)], *rest]
 

@@ -10,15 +10,17 @@ be run with thousands of processes in virtual time; the scripts are its twin.
    in a window, take the one that was granted last; all others were still counted then.
 2. The processes that wait stand in a queue. Whoever comes, all that falls due within the horizon is
    granted to them in turn, each an equal part; what others than the caller get is pushed to them.
+   A turn goes on, for calls of whatever cost, until its part is used, or what is next is not due.
 3. One of them, the watcher, comes again when the next grant is near. The others stand in for it,
    one after the other, should it not come.
 4. A process that is silent for its lease is dead. What it holds counts from then on. One that does
-   not even acknowledge what it was granted loses its place in the queue before that.
+   not even acknowledge what it was granted is told again, and loses its place in the queue.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from math import floor
 from typing import final
 
 from .exchange import (
@@ -54,9 +56,12 @@ STAGGER: Micros = 5_000
 #: After how many grants an exchange ends; the watcher comes at once for what is due yet.
 MOST_GRANTS = 100
 
-#: How often all rules are asked for an instant to which each of them agrees. Two fixed windows, of
-#: which one always ends within the other's grace, never agree.
-MOST_ROUNDS = 8
+#: For how long a process may leave what it was granted unacknowledged, on top of the grace and of
+#: twice the horizon.
+SILENCE: Micros = 50_000
+
+#: How often rules are asked for an instant to which all agree.
+PASSES = 8
 
 
 @final
@@ -70,6 +75,7 @@ class Node:
     :ivar lease: until when it is alive, if it says nothing more
     :ivar grace: for how long its grants shall be valid
     :ivar horizon: how far ahead they may reach
+    :ivar silent_at: when it surely has not noticed what it was granted, unless it acknowledges
     :ivar came: since when it has been waiting
     :ivar held: what it holds, for each rule
     :ivar census: how many of its calls wait, run and are kept
@@ -82,11 +88,16 @@ class Node:
     buried: int = -1
     grace: Micros = 0
     horizon: Micros = 0
+    silent_at: Micros = NEVER
     came: Micros = 0
     held: list[int] = field(default_factory=list[int])
     census: tuple[int, int, int] = (0, 0, 0)
     inbox: list[Grant] = field(default_factory=list[Grant])
     wants: list[Want] = field(default_factory=list[Want])
+
+    def patience_from(self, due: Micros) -> Micros:
+        """Return when it surely has not noticed a grant."""
+        return due + self.grace + 2 * self.horizon + SILENCE
 
 
 @final
@@ -147,12 +158,7 @@ class Ledger:
             self._begin(request, now)
             node = None
 
-        status: Status = "done"
-        if request.epoch and request.epoch != self.epoch:
-            status = "lost"
-        elif request.holds if node is None else request.number == node.buried:
-            status = "buried"
-
+        status = self._status_of(request, node)
         if node is None:
             node = Node(0, 0, held=[0] * len(self.rules))
             self.nodes[request.node] = node
@@ -161,12 +167,13 @@ class Ledger:
             node.buried = request.number
 
         recall = self._note(node, request, now, status)
-        self._pass_over_silent(request.node, now)
+        silent = self._pass_over_silent(now)
         for rule in self.rules:
             rule.forget(now)
 
         granted, due = self._serve(now)
         pushes = self._pushes(request.node, granted, due, now)
+        pushes += [self._reminder(name, due, now) for name in silent]
         if recall is not None:
             pushes.append(Push("", self._news(now), recall))
 
@@ -178,6 +185,13 @@ class Ledger:
             return False
 
         return node is None or request.number > node.number + 1
+
+    def _status_of(self, request: Request, node: Node | None) -> Status:
+        if request.epoch and request.epoch != self.epoch:
+            return "lost"
+
+        buried = request.holds if node is None else request.number == node.buried
+        return "buried" if buried else "done"
 
     def _bury_dead(self, now: Micros) -> None:
         """Drop the processes whose leases are over; what they held counts from now on."""
@@ -191,14 +205,15 @@ class Ledger:
                 if held:
                     rule.count(held, now)
 
-    def _pass_over_silent(self, caller: str, now: Micros) -> None:
-        """Let those wait no more that surely have not noticed what they were granted."""
-        for name in self.queue.copy():
+    def _pass_over_silent(self, now: Micros) -> list[str]:
+        """Let those wait no more that have not noticed what they were granted; return who it is."""
+        silent = [name for name, node in self.nodes.items() if node.silent_at < now]
+        for name in silent:
             node = self.nodes[name]
-            if name != caller and node.inbox:
-                first = node.inbox[0]
-                if now > first.due + first.grace + 2 * node.horizon + STAND_IN:
-                    self._want(name, node, [], now)
+            node.silent_at = NEVER
+            self._want(name, node, [], now)
+
+        return silent
 
     def _note(self, node: Node, request: Request, now: Micros, status: Status) -> bool | None:
         """
@@ -214,12 +229,13 @@ class Ledger:
         if status == "lost":
             # It will say anew what it holds and wants, and with what it has been charged.
             node.number = request.number
-            node.inbox = []
+            node.inbox, node.silent_at = [], NEVER
             self._want(request.node, node, [], now)
             return None
 
         received = set(request.received)
         node.inbox = [grant for grant in node.inbox if grant.number not in received]
+        node.silent_at = node.patience_from(max(node.inbox[0].due, now)) if node.inbox else NEVER
         if request.number > node.number:
             node.number = request.number
             for happening in request.happenings:
@@ -287,7 +303,8 @@ class Ledger:
                 rule.charge_now(amount, at, now)
             case Charged() | Held():
                 self._hold(node, index, amount)
-            case Started():
+            case _:
+                # A start: what is held goes on being held.
                 pass
 
     def _hold(self, node: Node, index: int, amount: int) -> None:
@@ -301,9 +318,10 @@ class Ledger:
         :return: what was granted to whom, and when the next process is due
         """
         granted: dict[str, list[Grant]] = {}
-        turns = made = 0
-        at: Micros = 0
-        # What held the next call up until then is credited to no call.
+        # How many have a turn yet, and which part of this turn is used.
+        turns, used = 0, 0.0
+        made, at = 0, 0
+        # What held the next call up until now is credited to no call.
         self.due_since = min(self.due_since, now)
         while self.queue:
             name = self.queue[0]
@@ -311,29 +329,32 @@ class Ledger:
             want = node.wants[0]
             since = max(node.came, self.due_since)
             since, instant = self._earliest(want.amounts, node, since, now)
-            self.due_since = since
-            if instant > now + node.horizon or made == MOST_GRANTS:
+            due = instant <= now + node.horizon and made < MOST_GRANTS
+            if not (due or used):
+                self.due_since = since
                 return granted, instant
 
-            if not turns or instant > at:
-                # What falls due at one instant is shared by all that wait.
-                turns, at = len(self.queue), instant
+            count = 0
+            if due:
+                if not turns or instant > at:
+                    # What falls due at one instant is shared by all that wait.
+                    turns, at = len(self.queue), instant
 
-            there = self._fits(want.amounts, since, instant)
-            part = -(-there // turns)
-            turns -= 1
-            count = min(part, want.count)
-            grant = self._grant(node, want.amounts, count, since, instant)
-            granted.setdefault(name, []).append(grant)
-            made += 1
-            if count < want.count:
-                node.wants[0] = Want(want.amounts, want.count - count)
-            else:
-                del node.wants[0]
+                part = -(-self._fits(want.amounts, since, instant) // turns)
+                count = min(floor((1 - used) * part + 0.5), want.count)
+                used += count / part
 
-            del self.queue[0]
-            if node.wants:
-                self.queue.append(name)
+            if count:
+                self.due_since = since
+                made += 1
+                grant = self._grant(node, count, since, instant)
+                granted.setdefault(name, []).append(grant)
+
+            if not count or used >= 1 or not node.wants:
+                turns, used = turns - 1, 0.0
+                del self.queue[0]
+                if node.wants:
+                    self.queue.append(name)
 
         self.due_since = NEVER
         return granted, NEVER
@@ -347,29 +368,30 @@ class Ledger:
         :param since: before which it could not go for other reasons
         """
         since = max(since, self.paused_until, self.held_back_until)
-        since = self._agreed(amounts, since, node, buckets=True)
+        since = self._agreed(amounts, since, node.grace, buckets=True)
         if since == NEVER:
             return NEVER, NEVER
 
-        return since, self._agreed(amounts, max(since, now, self.last), node, buckets=False)
+        return since, self._agreed(amounts, max(since, now, self.last), node.grace, buckets=False)
 
-    def _agreed(self, amounts: Amounts, instant: Micros, node: Node, *, buckets: bool) -> Micros:
+    def _agreed(self, amounts: Amounts, instant: Micros, grace: Micros, *, buckets: bool) -> Micros:
         """
         Return the first instant, not before another one, to which all rules agree.
 
-        Only the edges of fixed windows may make an instant unfit that was fit before. Those that
-        leave no room between them are not waited for.
+        Only the edges of fixed windows may make an instant unfit that was fit before. If they leave
+        no room between them, they are left out of account.
         """
-        for _ in range(MOST_ROUNDS):
-            before = instant
+        agreed = instant
+        for _ in range(PASSES):
+            before = agreed
             for rule, amount in zip(self.rules, amounts, strict=True):
-                if amount and instant < NEVER and (buckets or not isinstance(rule, BucketState)):
-                    instant = rule.earliest(amount, instant, node.grace)
+                if amount and agreed < NEVER and (buckets or not isinstance(rule, BucketState)):
+                    agreed = rule.earliest(amount, agreed, grace)
 
-            if instant in (before, NEVER):
-                break
+            if agreed in (before, NEVER):
+                return agreed
 
-        return instant
+        return self._agreed(amounts, instant, 0, buckets=buckets)
 
     def _fits(self, amounts: Amounts, since: Micros, instant: Micros) -> int:
         """Return how many calls, alike, may go at an instant: at least one may."""
@@ -381,9 +403,15 @@ class Ledger:
 
         return max(there, 1)
 
-    def _grant(
-        self, node: Node, amounts: Amounts, count: int, since: Micros, instant: Micros
-    ) -> Grant:
+    def _grant(self, node: Node, count: int, since: Micros, instant: Micros) -> Grant:
+        """Grant a process so many calls of those that it wants first."""
+        want = node.wants[0]
+        amounts = want.amounts
+        if count < want.count:
+            node.wants[0] = Want(amounts, want.count - count)
+        else:
+            del node.wants[0]
+
         receipts: list[Micros] = []
         for index, (rule, amount) in enumerate(zip(self.rules, amounts, strict=True)):
             receipt = 0
@@ -400,6 +428,7 @@ class Ledger:
         self.granted += 1
         grant = Grant(self.granted, instant, node.grace, amounts, tuple(receipts), count)
         node.inbox.append(grant)
+        node.silent_at = min(node.silent_at, node.patience_from(instant))
         return grant
 
     def _pushes(
@@ -409,7 +438,7 @@ class Ledger:
         told = [name for name in granted if name != caller]
         if self.queue:
             horizon = self.nodes[self.queue[0]].horizon
-            come = self._first_death() if due == NEVER else max(due - horizon // 2, now + 1)
+            come = self._first_silence() if due == NEVER else max(due - horizon // 2, now + 1)
             overdue = now > self.watch_at + STAND_IN + horizon
             gone = self.watcher not in self.queue or overdue
             if caller in self.queue and (gone or self.watcher == caller or come < self.watch_at):
@@ -433,16 +462,24 @@ class Ledger:
             Push(name, self._news(now, name, due, tuple(granted.get(name, ())))) for name in told
         ]
 
-    def _first_death(self) -> Micros:
-        """Return when what a process holds is let go for it, should it say nothing more."""
-        leases = [node.lease + 1 for node in self.nodes.values() if any(node.held)]
-        return min(leases, default=NEVER)
+    def _reminder(self, name: str, due: Micros, now: Micros) -> Push:
+        """Return the news for a process that has not noticed what it was granted."""
+        news = self._news(now, name, due, tuple(self.nodes[name].inbox))
+        return Push(name, replace(news, come=now))
+
+    def _first_silence(self) -> Micros:
+        """Return when something may be let go of which its process says nothing."""
+        silences = [node.silent_at for node in self.nodes.values()]
+        leases = [node.lease for node in self.nodes.values() if any(node.held)]
+        return min(min((*silences, *leases), default=NEVER) + 1, NEVER)
 
     def _come(self, name: str, due: Micros) -> Micros:
         """Return when a process shall come again."""
         if name == self.watcher:
             return self.watch_at
 
+        # Until a call ends, nobody but the watcher has a reason to come.
+        due = self.watch_at if due == NEVER else due
         if name not in self.queue or due == NEVER:
             return NEVER
 

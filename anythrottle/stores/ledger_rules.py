@@ -35,7 +35,7 @@ class RuleState(ABC):
         self.limit = rule.limit
         self.window = rule.window
         self.extra = rule.extra
-        self.held = 0
+        self.held: int = 0
 
     @abstractmethod
     def earliest(self, amount: int, instant: Micros, grace: Micros) -> Micros:

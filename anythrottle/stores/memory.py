@@ -142,7 +142,11 @@ class _Connection:
 
     @asynccontextmanager
     async def listen(
-        self, name: str, node: str, on_push: Callable[[Push], None]
+        self,
+        name: str,
+        node: str,
+        on_push: Callable[[Push], None],
+        on_ready: Callable[[], None],  # noqa: ARG002 - it is so from the beginning
     ) -> AsyncGenerator[None]:
         self._server.listen(name, node, on_push)
         try:

@@ -7,7 +7,18 @@ from math import inf
 from typing import final
 
 from .._policies.charge_log import ChargeLog
-from .exchange import Amounts, Happening, Micros, Remembered, Resumed, Rule, Started, Tightened
+from .exchange import (
+    Amounts,
+    Ended,
+    GivenBack,
+    Happening,
+    Micros,
+    Remembered,
+    Resumed,
+    Rule,
+    Started,
+    Tightened,
+)
 from .server_clock import ServerClock
 from .stock import Lot, Segment
 
@@ -35,6 +46,10 @@ class Local:
 
 #: What is told even to a server that has forgotten all else.
 _LASTING = (Local, Resumed, Tightened)
+
+
+#: What must not be told twice, nor to a server that has taken what it is about.
+FRAGILE = (Started, GivenBack, Ended)
 
 
 @final
@@ -120,6 +135,10 @@ class Outbox:
         ]
         self._told = remembered + [each for each in self._told if isinstance(each, _LASTING)]
         self.due = -inf
+
+    def forget_fragile(self) -> None:
+        """Tell nothing of what the server has taken."""
+        self._told = [each for each in self._told if not isinstance(each, FRAGILE)]
 
     def take_over(self, before: Outbox) -> None:
         """Take over what was said before anybody listened."""

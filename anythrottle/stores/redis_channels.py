@@ -15,7 +15,7 @@ from .redis_links import Connection, Links, NotConnected, Place, RedisError
 _logger = logging.getLogger("anythrottle")
 
 #: Called with each message of a channel.
-Hear: TypeAlias = Callable[[bytes], None]
+Hear: TypeAlias = Callable[[bytes | None], None]
 
 #: How long to wait before a connection is made again, in seconds: at first, and at most.
 _FIRST_DELAY, _LAST_DELAY = 0.05, 1.0
@@ -60,7 +60,12 @@ class Channels:
 
     @contextmanager
     def listening(self, channel: str, hear: Hear) -> Generator[None]:
-        """Call a function with each message of a channel, once that is subscribed to."""
+        """
+        Call a function with each message of a channel, once that is subscribed to.
+
+        It is called with ``None`` when that is so, first and after each break: what was published
+        before was not heard.
+        """
         hears = self._hears.setdefault(channel, [])
         hears.append(hear)
         self._changed.set()
@@ -146,6 +151,9 @@ class Channels:
                 hear(cast("bytes", message[2]))
         elif kind == b"ssubscribe":
             self._told = ""
+            for hear in tuple(self._hears.get(channel, ())):
+                hear(None)
+
         elif channel in ear.channels:
             # Nobody here has asked for the end: a cluster keeps the channel elsewhere now.
             ear.channels = ear.channels - {channel}

@@ -32,7 +32,7 @@ _SCHEMES = {
 }
 
 #: A limiter's keys, by what follows the first one's name: windows, processes, two queues.
-_PARTS = ("", *(f":w{i}" for i in range(17)), ":n", ":q", ":a")
+_PARTS = ("", *(f":w{i}" for i in range(17)), ":n", ":q", ":a", ":h", ":s")
 
 
 @final
@@ -123,7 +123,11 @@ class RedisServer(AsyncContextManagerMixin):
 
     @asynccontextmanager
     async def listen(
-        self, name: str, node: str, on_push: Callable[[Push], None]
+        self,
+        name: str,
+        node: str,
+        on_push: Callable[[Push], None],
+        on_ready: Callable[[], None],
     ) -> AsyncGenerator[None]:
         """
         Call a function with each push for a process, or for all.
@@ -135,8 +139,8 @@ class RedisServer(AsyncContextManagerMixin):
         assert self._channels is not None
         key = self._key(name)
         with (
-            self._channels.listening(f"{key}:n:{node}", partial(_hand_on, node, on_push)),
-            self._channels.listening(f"{key}:all", partial(_hand_on, "", on_push)),
+            self._channels.listening(f"{key}:all", partial(_hand_on, "", on_push, None)),
+            self._channels.listening(f"{key}:n:{node}", partial(_hand_on, node, on_push, on_ready)),
         ):
             yield
 
@@ -151,8 +155,19 @@ class RedisServer(AsyncContextManagerMixin):
         return f"{{{self._prefix}:{name}}}"
 
 
-def _hand_on(node: str, on_push: Callable[[Push], None], message: bytes) -> None:
-    """Call a function with a push, if the message is one."""
+def _hand_on(
+    node: str,
+    on_push: Callable[[Push], None],
+    on_ready: Callable[[], None] | None,
+    message: bytes | None,
+) -> None:
+    """Call a function with a push, if the message is one; another one if pushes are heard now."""
+    if message is None:
+        if on_ready is not None:
+            on_ready()
+
+        return
+
     try:
         push = push_of(node, message.decode())
     except Exception:

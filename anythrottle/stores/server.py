@@ -33,7 +33,11 @@ class Server(Protocol):
         ...
 
     def listen(
-        self, name: str, node: str, on_push: Callable[[Push], None]
+        self,
+        name: str,
+        node: str,
+        on_push: Callable[[Push], None],
+        on_ready: Callable[[], None],
     ) -> AbstractAsyncContextManager[None]:
         """
         Return a context in which a function is called with each push for a process, or for all.
@@ -41,5 +45,7 @@ class Server(Protocol):
         Entering it does not wait for the server. What is sent while the connection is broken is
         lost, and it is connected anew without end.
 
+        :param on_push: called with each push
+        :param on_ready: called when pushes are heard, first and after each break
         """
         ...

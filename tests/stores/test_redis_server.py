@@ -203,7 +203,7 @@ class TestExchange:
 @both_backends
 class TestForget:
     def test_deletes_all_of_a_name(self, server: Server, backend: str) -> None:
-        keys = ["{test:api}" + part for part in ("", ":w0", ":w16", ":n", ":q", ":a")]
+        keys = ["{test:api}" + part for part in ("", ":w0", ":w16", ":n", ":q", ":a", ":h", ":s")]
 
         async def main() -> None:
             for key in [*keys, "{test:other}"]:

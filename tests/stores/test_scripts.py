@@ -5,11 +5,13 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
+from typing import Any
 
 import pytest
 
 from anythrottle.stores import ledger_rules
 from anythrottle.stores.exchange import (
+    NEVER,
     Amounts,
     Charged,
     Ended,
@@ -26,10 +28,14 @@ from anythrottle.stores.exchange import (
     Started,
     Tightened,
     Want,
+    reply_of,
+    request_args,
     rules_text,
 )
-from tests.stores.servers import Server
-from tests.stores.twins import PARTS, Twins
+from anythrottle.stores.ledger import MOST_GRANTS
+from anythrottle.stores.lua import script
+from tests.stores.servers import Cluster, Server
+from tests.stores.twins import COUNTED, Twins
 
 SECOND = 1_000_000
 
@@ -38,11 +44,12 @@ BEGINNING = 1_796_000_000 * SECOND
 
 #: How many walks are made on each server with each set of rules, and of how many steps.
 WALKS = int(os.environ.get("ANYTHROTTLE_WALKS", "1"))
-STEPS = 120
+STEPS = 100
 
 #: Sets of rules, and the most that a call is charged by each rule.
 RULES: dict[str, tuple[list[Rule], Amounts]] = {
     "window": ([Rule("window", 10, SECOND, 0, "calls")], (3,)),
+    "wide window": ([Rule("window", 60, SECOND, 0, "calls")], (1,)),
     "end": ([Rule("end", 8, SECOND, 0, "calls")], (3,)),
     "bucket": ([Rule("bucket", 7, SECOND, 5, "calls")], (3,)),
     "slow bucket": ([Rule("bucket", 0.3, SECOND, 2.5, "calls")], (2,)),
@@ -108,8 +115,9 @@ class Walk:
         self.now = BEGINNING + self.random.randrange(SECOND)
         self.processes = [Process(name) for name in NAMES[: self.random.choice([2, 3, 6, 40])]]
         self.names = count()
-        # Some walks are dense, so that much is remembered at once.
+        # Some walks are dense, so that much is remembered at once; in some all is used ahead.
         self.pace = self.random.choice([1, 30, 1000])
+        self.busy = self.chance(0.4)
         self.eventfulness = self.random.choice([0.0, 0.1, 0.5])
         self.wildness = self.random.choice([0.0, 0.02, 0.1])
 
@@ -122,7 +130,7 @@ class Walk:
     def step(self) -> None:
         draw = self.random.randrange
         span = self.random.choice([0, 1, 2000, 20_000, 300_000, 3 * SECOND])
-        self.now += draw(span + 1) // self.pace
+        self.now += draw(60_000) if self.busy else draw(span + 1) // self.pace
         if self.wild():
             self.now += self.random.choice([-draw(SECOND), draw(40 * SECOND)])
 
@@ -146,7 +154,7 @@ class Walk:
             case 0:
                 self.twins.lose_all()
             case 1:
-                self.twins.lose(self.random.choice(PARTS))
+                self.twins.lose(self.random.choice(COUNTED))
             case 2:
                 self.twins.save()
             case 3:
@@ -161,14 +169,14 @@ class Walk:
         received = process.received
         process.received = []
         return Request(
-            rules=rules_text(self.rules) + (":other" if self.wild() else ""),
+            rules=rules_text(self.rules) + ("-other" if self.wild() else ""),
             node=process.name,
             number=process.number,
             epoch=process.epoch,
             fresh=f"epoch{next(self.names)}",
             expires=self.now + draw(-10, 1000) if self.wild() else self.now * draw(2),
             grace=self.random.choice([0, 1000, draw(1, 40_000)]),
-            horizon=self.random.choice([0, 5000, draw(1, 100_001)]),
+            horizon=100_000 if self.busy else self.random.choice([0, 5000, draw(1, 100_001)]),
             lease=draw(SECOND // 2, 10 * SECOND),
             hold_back=draw(SECOND),
             alive=bool(process.epoch) and self.wild(),
@@ -190,7 +198,7 @@ class Walk:
 
     def wants(self) -> tuple[Want, ...]:
         alike = self.chance(0.5)
-        size = self.random.choice([0, 0, 1, 1, 2, 5])
+        size = 3 if self.busy else self.random.choice([0, 0, 1, 1, 2, 5])
         great = 10 ** self.random.choice([0, 0, 0, 1, 3])
         return tuple(
             Want(
@@ -252,6 +260,7 @@ class Walk:
                 process.stock.append(grant)
 
 
+#: The processes that there may be.
 NAMES = [f"node{i}" for i in range(40)]
 
 
@@ -273,3 +282,102 @@ def test_the_script_does_what_the_ledger_does(twins: Twins, rules: str, walk: in
     steps = Walk(twins, *RULES[rules], f"{rules} {walk}")
     for _ in range(STEPS):
         steps.step()
+
+
+def request(rules: list[Rule], node: str = "node0", number: int = 1, **parts: Any) -> Request:
+    first = Request(
+        rules=rules_text(rules),
+        node=node,
+        number=number,
+        epoch="",
+        fresh="epoch",
+        expires=0,
+        grace=1000,
+        horizon=5000,
+        lease=SECOND,
+        hold_back=0,
+        alive=False,
+        holds=False,
+        census=(0, 0, 0),
+        count_all=False,
+        probe=(),
+        received=(),
+        wants=(),
+        happenings=(),
+    )
+    return replace(first, **parts)
+
+
+def test_windows_that_never_agree_keep_no_server_busy(twins: Twins) -> None:
+    rules = [
+        Rule("fixed", 9, SECOND // 10, 0, "calls"),
+        Rule("fixed", 9, SECOND // 10, SECOND // 20, "tokens"),
+    ]
+    wants = (Want((1, 1), 1),)
+    # More than half of each window is its last part.
+    reply = twins.exchange(request(rules, grace=60_000, wants=wants), BEGINNING)
+    assert reply.news.due < NEVER
+
+
+def test_an_exchange_ends_after_many_grants(twins: Twins) -> None:
+    rules = [Rule("bucket", 10**6, SECOND, 1, "calls")]
+    wants = (Want((1,), 1000),)
+    reply = twins.exchange(request(rules, horizon=5000, wants=wants), BEGINNING)
+    assert len(reply.news.grants) == MOST_GRANTS
+    assert reply.news.come == BEGINNING + 1
+
+
+def test_one_exchange_serves_and_buries_many(twins: Twins) -> None:
+    rules = [Rule("window", 10**6, SECOND, 0, "calls"), Rule("slots", 90, 0, 0, "slots")]
+    whole = request(rules, happenings=(Paused(BEGINNING + 5000),), wants=(Want((1, 1), 2),))
+    for i, name in enumerate(NAMES):
+        twins.exchange(replace(whole, node=name), BEGINNING + i)
+
+    reply = twins.exchange(replace(whole, number=2, happenings=()), BEGINNING + 5000)
+    assert reply.news.waiting == 0
+    reply = twins.exchange(request(rules, "node1", 2), BEGINNING + 3 * SECOND)
+    assert reply.quotas[1].remaining == 90
+
+
+RUNNING = [rules for rules, _ in RULES.values()]
+
+
+@pytest.mark.parametrize("rules", RUNNING, ids=RULES)
+def test_all_keys_expire(server: Server, rules: list[Rule]) -> None:
+    server.flush()
+    sha = server.ask("SCRIPT", "LOAD", script())
+    wants = (Want((1,) * len(rules), 1000),)
+    for number in range(1, 4):
+        for node in ("one", "two"):
+            said = request(rules, node, number, wants=wants)
+            assert server.ask("EVALSHA", sha, 1, "{test:api}", *request_args(said))[0] == b"done"
+            keys = server.ask("KEYS", "*")
+            assert {b"{test:api}", b"{test:api}:n", b"{test:api}:a"} <= set(keys)
+            longest = max(1000, *(rule.window // 1000 for rule in rules))
+            for key in keys:
+                assert longest < server.ask("PTTL", key)
+
+
+def test_it_goes_by_the_time_of_the_server(server: Server) -> None:
+    server.flush()
+    seconds, micros = map(int, server.ask("TIME"))
+    said = request(RULES["window"][0], wants=(Want((1,), 1),))
+    flat = server.ask("EVAL", script(), 1, "{test:api}", *request_args(said))
+    reply = reply_of([part.decode() if isinstance(part, bytes) else part for part in flat])
+    assert 0 <= reply.news.now - (seconds * SECOND + micros) < 60 * SECOND
+    assert reply.news.grants[0].due == reply.news.now
+
+
+def test_a_cluster_carries_it_out_and_tells_of_it(cluster: Cluster) -> None:
+    key = "{test:api}"
+    keeper = cluster.keeper(cluster.servers[0].ask("CLUSTER", "KEYSLOT", key))
+    twins = Twins(keeper.port, "test:api", NAMES, ledger_rules.EXACT_ENTRIES)
+    rules, _ = RULES["window"]
+    wants = (Want((1,), 9),)
+    for number in range(1, 9):
+        for node in NAMES[:3]:
+            now = BEGINNING + number * SECOND // 3
+            twins.exchange(request(rules, node, number, wants=wants), now)
+
+    assert twins.heard
+    twins.close()

@@ -8,14 +8,16 @@ from heapq import heappop, heappush
 from random import Random
 
 from anythrottle.stores.exchange import Amounts, Micros, Push, Reply, Request, Rule
-from anythrottle.stores.ledger import STAND_IN, Ledger
+from anythrottle.stores.ledger import SILENCE, Ledger
 from tests.stores.processes import ORIGIN, SECOND, Call, Process, Turn, check_books
 
 
 class Site:
     """A process with its way to the server, which does what it is to do in time."""
 
-    def __init__(self, world: TimedWorld, process: Process, delay: Micros, wants: list[Amounts]):
+    def __init__(
+        self, world: TimedWorld, process: Process, delay: Micros, wants: list[Amounts]
+    ) -> None:
         self.world = world
         self.process = process
         self.delay = delay
@@ -63,7 +65,7 @@ class Site:
 
         # Starts are told sooner, because others wait for windows to be free.
         if self.process.to_acknowledge or self.process.happenings:
-            self.talk_by(self.world.now + max(3 * self.process.horizon // 2, STAND_IN // 2))
+            self.talk_by(self.world.now + max(3 * self.process.horizon // 2, SILENCE // 2))
 
         if self.process.line:
             self.talk_by(self.process.come)

@@ -19,8 +19,11 @@ SCRIPT = "local function clock_of_test() return {0, table.remove(ARGV)} end\n" +
 #: How many entries a window remembers one by one, as the ledger has it.
 EXACT = f"EXACT_ENTRIES = {ledger_rules.EXACT_ENTRIES}\n"
 
-#: What the limiter's key is followed by.
-PARTS = ("", ":n", ":q", ":a", *(f":w{i}" for i in range(4)))
+#: What the limiter's key is followed by, where the script sees that one was lost.
+COUNTED = ("", ":n", ":q", ":a", *(f":w{i}" for i in range(4)))
+
+#: And all.
+PARTS = (*COUNTED, ":h", ":s")
 
 
 class Answer(NamedTuple):
@@ -50,6 +53,8 @@ class Twins:
         text = SCRIPT.replace(EXACT, f"EXACT_ENTRIES = {exact}\n")
         self._sha = self.server.ask("SCRIPT", "LOAD", text)
         self._saved: tuple[Ledger | None, bool] = None, True
+        #: How many pushes have come.
+        self.heard = 0
         self._ear = PlainClient(port)
         for channel in ["all", "silence", *(f"n:{node}" for node in nodes)]:
             self._ear.ask("SSUBSCRIBE", f"{self.key}:{channel}")
@@ -60,8 +65,9 @@ class Twins:
 
     def exchange(self, request: Request, now: int) -> Reply:
         """Make an exchange with both; they must say the same."""
-        assert self._by_script(request, now) == (expected := self._by_ledger(request, now))
-        return expected.reply
+        answer, expected = self._by_script(request, now), self._by_ledger(request, now)
+        assert answer == expected, f"{request}\n{answer}\n{expected}"
+        return answer.reply
 
     def _by_ledger(self, request: Request, now: int) -> Answer:
         # Who has other rules does not look.
@@ -88,6 +94,7 @@ class Twins:
             assert part in ("n", "all")
             pushes.append(push_of(node, heard[2]))
 
+        self.heard += len(pushes)
         return Answer(reply_of(flat), pushes)
 
     def lose(self, part: str) -> None:

@@ -26,4 +26,4 @@ def script() -> str:
 
 
 def _text(part: str) -> str:
-    return (files(__package__) / f"{part}.lua").read_text(encoding="utf-8")
+    return (files(__name__) / f"{part}.lua").read_text(encoding="utf-8")

@@ -5,13 +5,12 @@ local Bucket = new_kind(Rule)
 function Bucket:load(text)
     self.held, self.level, self.at = 0, self.extra, 0
     if text then
-        local held, level, at = match(text, '(%S+) (%S+) (%S+)')
-        self.held, self.level, self.at = tonumber(held), tonumber(level), tonumber(at)
+        self.held, self.level, self.at = unpack_numbers(text)
     end
 end
 
 function Bucket:text()
-    return format('%.0f %.17g %.0f', self.held, self.level, self.at)
+    return pack_numbers(self.held, self.level, self.at)
 end
 
 function Bucket:due(amount)

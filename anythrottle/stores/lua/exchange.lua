@@ -1,11 +1,14 @@
 -- One exchange of a process with the server: the twin of Ledger in ledger.py.
 --
--- KEYS[1]   the limiter, with braces around all of it. A hash: the rules, the epoch, the watcher, some
---           numbers (`state`), and each rule's own (`r0` and so on).
+-- KEYS[1]   the limiter, with braces around all of it. A hash: the rules, the epoch, the watcher,
+--           some numbers (`state`), and each rule's own (`r0` and so on).
 --      :w0  a sorted set for each rule that is a window; see window.lua
 --      :n   a hash: the processes
 --      :a   a sorted set: until when each of them is alive
+--      :h   a sorted set: the same of those that hold something
 --      :q   a sorted set: those that wait, in ascending order
+--      :s   a sorted set: after when those that wait, and have not acknowledged a grant, wait no
+--           more
 -- ARGV      what request_args() in exchange.py says
 --
 -- Nothing here goes through all processes or all charges, but when a process asks for the sum of
@@ -14,13 +17,14 @@
 local STAND_IN = 50000
 local STAGGER = 5000
 local MOST_GRANTS = 100
-local MOST_ROUNDS = 50
+local MOST_ROUNDS = 8
 
 -- For how long what has become void is kept.
 local MARGIN = 10000000
 
 local KEY = KEYS[1]
 local NODES, QUEUE, LEASES = KEY .. ':n', KEY .. ':q', KEY .. ':a'
+local HOLDERS, SILENT = KEY .. ':h', KEY .. ':s'
 
 -- The values of the flags in ARGV.
 local YES = '1'
@@ -81,6 +85,10 @@ function E.amounts_of(text)
 end
 
 function E.text_of(numbers)
+    if #numbers == 1 then
+        return digits(numbers[1])
+    end
+
     local texts = {}
     for i, number in ipairs(numbers) do
         texts[i] = digits(number)
@@ -92,7 +100,8 @@ end
 -- Reading and writing
 
 function E.name_rules()
-    for kind, limit, window, extra in gmatch(request.rules, '(%a+):([^:%s]+):(%d+):([^:%s]+):%S*') do
+    local pattern = '(%a+):([^:%s]+):(%d+):([^:%s]+):%S*'
+    for kind, limit, window, extra in gmatch(request.rules, pattern) do
         local index = #rules
         rules[index + 1] = setmetatable({
             key = KEY .. ':w' .. index,
@@ -107,7 +116,7 @@ end
 
 -- Begin with a new state.
 function E.begin()
-    local keys = {KEY, NODES, QUEUE, LEASES}
+    local keys = {KEY, NODES, QUEUE, LEASES, HOLDERS, SILENT}
     for _, rule in ipairs(rules) do
         keys[#keys + 1] = rule.key
         rule.was = nil
@@ -124,6 +133,7 @@ function E.begin()
         watcher = '',
         paused_until = 0,
         last = 0,
+        due_since = NEVER,
         granted = 0,
         watch_at = NEVER,
         tail = 0,
@@ -134,6 +144,7 @@ function E.begin()
 end
 
 -- Whether each key has what it should have: a server that is short of memory may evict one alone.
+-- HOLDERS and SILENT are not asked: without them some only wait longer.
 function E.is_whole()
     for _, rule in ipairs(rules) do
         if rule.is_whole and not rule:is_whole() then
@@ -160,20 +171,21 @@ function E.read()
         return nil
     end
 
-    local paused, back, last, granted, watch_at, tail, known, waiting, leased =
-        match(values[4], '(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)')
+    local paused, back, last, due_since, granted, watch_at, tail, known, waiting, leased =
+        unpack_numbers(values[4])
     state = {
         epoch = values[2],
         watcher = values[3],
-        paused_until = tonumber(paused),
-        held_back_until = tonumber(back),
-        last = tonumber(last),
-        granted = tonumber(granted),
-        watch_at = tonumber(watch_at),
-        tail = tonumber(tail),
-        known = tonumber(known),
-        waiting = tonumber(waiting),
-        leased = tonumber(leased),
+        paused_until = paused,
+        held_back_until = back,
+        last = last,
+        due_since = due_since,
+        granted = granted,
+        watch_at = watch_at,
+        tail = tail,
+        known = known,
+        waiting = waiting,
+        leased = leased,
     }
     if values[1] ~= request.rules then
         return values[1]
@@ -203,33 +215,21 @@ function E.node_named(name)
         return nil
     end
 
-    local number, lease, grace, horizon, came, held, census, inbox, wants =
-        match(record, '^(%S+) (%S+) (%S+) (%S+) (%S+)|([^|]*)|([^|]*)|([^|]*)|(.*)$')
-    node = {
-        name = name,
-        number = tonumber(number),
-        lease = tonumber(lease),
-        grace = tonumber(grace),
-        horizon = tonumber(horizon),
-        came = tonumber(came),
-        held = {},
-        census = census,
-        inbox = inbox,
-        wants = wants,
-    }
-    for amount in gmatch(held, '[^,]+') do
-        node.held[#node.held + 1] = tonumber(amount)
-    end
-
+    node = E.node_of(name, unpack_numbers(record))
+    node.was_held, node.was_silent = E.holds(node), E.silent_at(node)
     nodes[name] = node
     return node
 end
 
-function E.new_node(name)
-    local node = {
-        name = name, number = 0, lease = 0, grace = 0, horizon = 0, came = 0,
-        held = {}, census = '', inbox = '', wants = '',
+function E.node_of(name, number, buried, lease, grace, horizon, came, census, inbox, wants, ...)
+    return {
+        name = name, number = number, buried = buried, lease = lease, grace = grace,
+        horizon = horizon, came = came, census = census, inbox = inbox, wants = wants, held = {...},
     }
+end
+
+function E.new_node(name)
+    local node = E.node_of(name, 0, -1, 0, 0, 0, 0, '', '', '')
     for i = 1, #rules do
         node.held[i] = 0
     end
@@ -240,8 +240,46 @@ function E.new_node(name)
 end
 
 function E.record_of(node)
-    return format('%.0f %.0f %.0f %.0f %.0f|%s|%s|%s|%s', node.number, node.lease, node.grace,
-        node.horizon, node.came, E.text_of(node.held), node.census, node.inbox, node.wants)
+    return pack_numbers(node.number, node.buried, node.lease, node.grace, node.horizon, node.came,
+        node.census, node.inbox, node.wants, unpack(node.held))
+end
+
+function E.holds(node)
+    for _, amount in ipairs(node.held) do
+        if amount ~= 0 then
+            return true
+        end
+    end
+
+    return false
+end
+
+-- After when a process that waits surely has not noticed what it was granted; 0 for never.
+function E.silent_at(node)
+    if node.wants == '' or node.inbox == '' then
+        return 0
+    end
+
+    local due, grace = match(node.inbox, '^%S+ (%S+) (%S+)')
+    return due + grace + 2 * node.horizon + STAND_IN
+end
+
+-- Note which processes hold something, and which may be silent.
+function E.classify(node)
+    if E.holds(node) then
+        call('ZADD', HOLDERS, node.lease, node.name)
+    elseif node.was_held then
+        call('ZREM', HOLDERS, node.name)
+    end
+
+    local silent_at = E.silent_at(node)
+    if silent_at ~= (node.was_silent or 0) then
+        if silent_at ~= 0 then
+            call('ZADD', SILENT, silent_at, node.name)
+        else
+            call('ZREM', SILENT, node.name)
+        end
+    end
 end
 
 function E.write_nodes()
@@ -249,6 +287,7 @@ function E.write_nodes()
     for name in pairs(changed_nodes) do
         records[#records + 1] = name
         records[#records + 1] = E.record_of(nodes[name])
+        E.classify(nodes[name])
     end
 
     if #records > 0 then
@@ -267,8 +306,10 @@ function E.expire()
     call('PEXPIRE', KEY, milliseconds)
     call('PEXPIRE', NODES, milliseconds)
     call('PEXPIRE', LEASES, milliseconds)
+    call('PEXPIRE', HOLDERS, milliseconds)
     if state.waiting > 0 then
         call('PEXPIRE', QUEUE, milliseconds)
+        call('PEXPIRE', SILENT, milliseconds)
     end
 
     for _, rule in ipairs(rules) do
@@ -282,9 +323,9 @@ function E.write()
     E.write_nodes()
     local values = {
         'watcher', state.watcher,
-        'state', format('%.0f %.0f %.0f %.0f %.0f %.0f %.0f %.0f %.0f', state.paused_until,
-            state.held_back_until, state.last, state.granted, state.watch_at, state.tail,
-            state.known, state.waiting, state.leased),
+        'state', pack_numbers(
+            state.paused_until, state.held_back_until, state.last, state.due_since, state.granted,
+            state.watch_at, state.tail, state.known, state.waiting, state.leased),
     }
     if state.is_new then
         values[5], values[6], values[7], values[8] = 'rules', request.rules, 'epoch', state.epoch
@@ -308,7 +349,7 @@ end
 function E.join(node)
     state.tail = state.tail + 1
     state.waiting = state.waiting + 1
-    call('ZADD', QUEUE, digits(state.tail), node.name)
+    call('ZADD', QUEUE, state.tail, node.name)
 end
 
 function E.leave(node)
@@ -361,7 +402,7 @@ function E.write_line(served)
 
     for i = line.again_at, #line.again do
         state.tail = state.tail + 1
-        joining[#joining + 1] = digits(state.tail)
+        joining[#joining + 1] = state.tail
         joining[#joining + 1] = line.again[i]
     end
 
@@ -377,13 +418,11 @@ end
 -- What has happened
 
 function E.was_set_back(node)
-    if request.epoch ~= state.epoch then
+    if request.epoch ~= state.epoch or not request.alive then
         return false
-    elseif node then
-        return request.number > node.number + 1
     end
 
-    return request.alive
+    return not node or request.number > node.number + 1
 end
 
 function E.bury(name)
@@ -402,16 +441,28 @@ function E.bury(name)
     state.known = state.known - 1
     call('HDEL', NODES, name)
     call('ZREM', LEASES, name)
+    call('ZREM', HOLDERS, name)
+    call('ZREM', SILENT, name)
 end
 
 function E.bury_dead()
     local names
     repeat
-        names = call('ZRANGEBYSCORE', LEASES, '-inf', '(' .. digits(now), 'LIMIT', 0, 100)
+        names = call('ZRANGEBYSCORE', LEASES, '-inf', now - 1, 'LIMIT', 0, 100)
         for _, name in ipairs(names) do
             E.bury(name)
         end
     until #names < 100
+end
+
+-- Let those wait no more that surely have not noticed what they were granted.
+function E.pass_over_silent()
+    for _, name in ipairs(call('ZRANGEBYSCORE', SILENT, '-inf', now - 1)) do
+        if name ~= request.node then
+            E.want(E.node_named(name), '')
+            changed_nodes[name] = true
+        end
+    end
 end
 
 function E.hold(node, index, amount)
@@ -557,7 +608,7 @@ function E.note(node, status)
     node.census = request.census
     changed_nodes[node.name] = true
     state.leased = max(state.leased, node.lease)
-    call('ZADD', LEASES, digits(node.lease), node.name)
+    call('ZADD', LEASES, node.lease, node.name)
     if status == 'lost' then
         -- It will say anew what it holds and wants, and with what it has been charged.
         node.number = request.number
@@ -590,17 +641,18 @@ function E.agreed(amounts, instant, grace, buckets)
         end
 
         if instant == before or instant == NEVER then
-            return instant
+            break
         end
     end
 
-    return NEVER
+    return instant
 end
 
--- Since when a call has been due, or will be, and the instant that it can have.
-function E.earliest(amounts, came, grace)
-    local from = max(came, state.paused_until, state.held_back_until)
-    local since = E.agreed(amounts, from, grace, true)
+-- Since when a call has been due, or will be, and the instant that it can have. Before `since` it
+-- could not go for other reasons.
+function E.earliest(amounts, since, grace)
+    since = max(since, state.paused_until, state.held_back_until)
+    since = E.agreed(amounts, since, grace, true)
     if since == NEVER then
         return NEVER, NEVER
     end
@@ -635,8 +687,8 @@ function E.grant(node, amounts_text, count, since, instant)
 
     state.last = max(state.last, instant)
     state.granted = state.granted + 1
-    local text = format('%.0f %.0f %.0f %s %s %.0f', state.granted, instant, node.grace, amounts_text,
-        E.text_of(receipts), count)
+    local text = format('%.0f %.0f %.0f %s %s %.0f', state.granted, instant, node.grace,
+        amounts_text, E.text_of(receipts), count)
     node.inbox = node.inbox == '' and text or node.inbox .. ';' .. text
     return text
 end
@@ -645,20 +697,30 @@ end
 -- names in order, when the next process is due, and who that is.
 function E.serve()
     local granted, served = {}, {}
-    local turns, made = state.waiting, 0
+    local turns, made, at = 0, 0, 0
+    -- What held the next call up until then is credited to no call.
+    state.due_since = min(state.due_since, now)
     while state.waiting > 0 do
         local name = E.first_in_line()
         local node = E.node_named(name)
         local amounts, wanted, others = match(node.wants, '^(%S+) ([^;]+);?(.*)$')
         wanted = tonumber(wanted)
-        local since, instant = E.earliest(E.amounts_of(amounts), node.came, node.grace)
+        local since = max(node.came, state.due_since)
+        local instant
+        since, instant = E.earliest(E.amounts_of(amounts), since, node.grace)
+        state.due_since = since
         if instant > now + node.horizon or made == MOST_GRANTS then
             return granted, served, instant, node
         end
 
+        if turns == 0 or instant > at then
+            -- What falls due at one instant is shared by all that wait.
+            turns, at = state.waiting, instant
+        end
+
         local there = E.fits(E.amounts_of(amounts), since, instant)
         local count = min(ceil(there / turns), wanted)
-        turns = turns > 1 and turns - 1 or state.waiting
+        turns = turns - 1
         if not granted[name] then
             granted[name] = {}
             served[#served + 1] = name
@@ -677,6 +739,7 @@ function E.serve()
         E.step_back(name, node.wants ~= '')
     end
 
+    state.due_since = NEVER
     return granted, served, NEVER, nil
 end
 
@@ -690,6 +753,12 @@ function E.waits(name)
     return name ~= '' and call('ZSCORE', QUEUE, name) and true
 end
 
+-- When what a process holds is let go for it, should it say nothing more.
+function E.first_death()
+    local lease = call('ZRANGE', HOLDERS, 0, 0, 'WITHSCORES')[2]
+    return lease and lease + 1 or NEVER
+end
+
 -- See to it that somebody watches the clock; `told` may get one more.
 function E.set_watch(told, due, first)
     if not first then
@@ -697,8 +766,7 @@ function E.set_watch(told, due, first)
         return
     end
 
-    local first_death = call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')[2] + 1
-    local come = max(min(due, first_death) - floor(first.horizon / 2), now + 1)
+    local come = due == NEVER and E.first_death() or max(due - floor(first.horizon / 2), now + 1)
     local overdue = now > state.watch_at + STAND_IN + first.horizon
     local gone = overdue or not E.waits(state.watcher)
     local sooner = come < state.watch_at
@@ -782,7 +850,8 @@ end
 function E.count_all()
     local waiting, running, kept = 0, 0, 0
     for _, record in ipairs(call('HVALS', NODES)) do
-        local one, two, three = match(record, '^[^|]*|[^|]*|([^,]*),([^,]*),([^|]*)')
+        local _, _, _, _, _, _, census = unpack_numbers(record)
+        local one, two, three = match(census, '([^,]*),([^,]*),([^,]*)')
         waiting, running, kept = waiting + one, running + two, kept + three
     end
 
@@ -791,7 +860,10 @@ end
 
 -- A reply: see reply_of() in exchange.py.
 function E.reply_to_none(status, theirs)
-    return {status, theirs, 0, 0, 0, 0, state.epoch, now, E.paused_until(), NEVER, NEVER, state.waiting, 0}
+    return {
+        status, theirs, 0, 0, 0, 0, state.epoch, now, E.paused_until(), NEVER, NEVER,
+        state.waiting, 0,
+    }
 end
 
 function E.reply_to(node, status, due)
@@ -825,8 +897,13 @@ function E.exchange()
         return E.reply_to_none('stale', '')
     end
 
-    E.bury_dead()
     local node = E.node_named(request.node)
+    if node and request.number < node.number then
+        return E.reply_to_none('stale', '')
+    end
+
+    E.bury_dead()
+    node = E.node_named(request.node)
     if E.was_set_back(node) then
         E.begin()
         node = nil
@@ -835,28 +912,30 @@ function E.exchange()
     local status = 'done'
     if request.epoch ~= '' and request.epoch ~= state.epoch then
         status = 'lost'
-    elseif not node and request.holds then
+    elseif not node and request.holds or node and request.number == node.buried then
         status = 'buried'
-    elseif node and request.number < node.number then
-        E.write()
-        return E.reply_to_none('stale', '')
     end
 
     node = node or E.new_node(request.node)
+    if status == 'buried' then
+        node.buried = request.number
+    end
+
     local recall = E.note(node, status)
+    E.pass_over_silent()
     for _, rule in ipairs(rules) do
         rule:forget(now)
     end
 
     local granted, served, due, first = E.serve()
     E.write_line(served)
+    E.write_nodes()
+    changed_nodes = {}
     E.tell(granted, served, due, first)
     if recall ~= nil then
         E.publish(':all', recall, NEVER, NEVER, {})
     end
 
-    E.write_nodes()
-    changed_nodes = {}
     local reply = E.reply_to(node, status, due)
     E.write()
     return reply

@@ -3,15 +3,14 @@
 local Fixed = new_kind(Rule)
 
 function Fixed:load(text)
-    self.held, self.used, self.stop = 0, 0, 0
+    self.held, self.used, self.stop, self.foreign = 0, 0, 0, 0
     if text then
-        local held, used, stop = match(text, '(%S+) (%S+) (%S+)')
-        self.held, self.used, self.stop = tonumber(held), tonumber(used), tonumber(stop)
+        self.held, self.used, self.stop, self.foreign = unpack_numbers(text)
     end
 end
 
 function Fixed:text()
-    return format('%.0f %.0f %.0f', self.held, self.used, self.stop)
+    return pack_numbers(self.held, self.used, self.stop, self.foreign)
 end
 
 function Fixed:end_from(instant)
@@ -23,22 +22,45 @@ function Fixed:end_from(instant)
 end
 
 function Fixed:used_at(instant)
-    if instant < self.stop then
-        return self.used
+    return max(self.used - self:edges_passed(instant) * self.limit, 0)
+end
+
+-- The end of the latest window, number 1, or of one that is to follow it.
+function Fixed:edge(number)
+    if number == 1 then
+        return self.stop
     end
 
-    local passed = floor((instant - self.stop) / self.window) + 1
-    return max(self.used - passed * self.limit, 0)
+    return self:end_from(self.stop) + (number - 2) * self.window
+end
+
+function Fixed:edges_passed(instant)
+    if instant < self.stop then
+        return 0
+    end
+
+    return floor((instant - self:edge(2)) / self.window) + 2
+end
+
+-- The end of the window that is under way at an instant, 0 if there is none.
+function Fixed:end_at(instant)
+    local passed = self:edges_passed(instant)
+    if passed == 0 or self.used > passed * self.limit then
+        return self:edge(passed + 1)
+    end
+
+    return self.extra >= 0 and self:end_from(instant) or 0
 end
 
 function Fixed:roll(now)
-    if now < self.stop then
+    local passed = self:edges_passed(now)
+    if passed == 0 then
         return
     end
 
-    local passed = floor((now - self.stop) / self.window) + 1
     local used = max(self.used - passed * self.limit, 0)
-    self.stop = used > 0 and self.stop + passed * self.window or 0
+    self.foreign = max(self.foreign, self.stop)
+    self.stop = used > 0 and self:edge(passed + 1) or 0
     self.used = floor(used)
 end
 
@@ -60,12 +82,11 @@ function Fixed:earliest(amount, instant, grace)
     local excess = self:used_at(instant) + amount - self.limit
     if excess > 0 then
         local edges = ceil((self.used + amount - self.limit) / self.limit)
-        instant = max(instant, self.stop + (edges - 1) * self.window)
+        instant = max(instant, self:edge(edges))
     end
 
-    local stop = instant < self.stop and self.stop or self:end_from(instant)
-    local opened = instant < self.stop or self.extra >= 0
-    if opened and stop - instant < grace and grace < self.window then
+    local stop = self:end_at(instant)
+    if stop ~= 0 and stop - instant < grace and grace < self.window then
         return stop
     end
 
@@ -88,7 +109,7 @@ end
 
 function Fixed:give_back(amount, receipt, now)
     self:roll(now)
-    if receipt == self.stop and now < self.stop then
+    if now < self.stop and receipt > self.foreign then
         self.used = max(self.used - amount, 0)
     end
 end
@@ -127,7 +148,7 @@ function Fixed:full_at(now)
         return now
     end
 
-    return self.stop + (ceil(self.used / self.limit) - 1) * self.window
+    return self:edge(ceil(self.used / self.limit))
 end
 
 return Fixed

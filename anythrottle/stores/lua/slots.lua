@@ -3,11 +3,11 @@
 local Slots = new_kind(Rule)
 
 function Slots:load(text)
-    self.held = tonumber(text or 0)
+    self.held = text and unpack_numbers(text) or 0
 end
 
 function Slots:text()
-    return digits(self.held)
+    return pack_numbers(self.held)
 end
 
 function Slots:earliest(amount, instant)

@@ -1,14 +1,14 @@
 -- A window from the start of the calls: the twin of WindowState.
 --
--- The entries are a sorted set. An entry's score is its end, its member "end:amount"; no two have
--- the same end. What changes is kept in memory, and written by flush().
+-- The entries are a sorted set. An entry's score is its end, its member the end and the amount,
+-- packed; no two have the same end. What changes is kept in memory, and written by flush().
 --
 -- The ledger goes through the entries from the first one. Here that would be slow: all that come
 -- back within the horizon are in front of those that decide. So the rule remembers an `edge`, which
 -- follows the latest grant, and in `passed` the sum of the entries that end until then.
 
 local EXACT_ENTRIES = 1000
-local FIRST_CHUNK = 8
+local FIRST_CHUNK = 4
 local GREATEST_CHUNK = 512
 
 local Window = new_kind(Rule)
@@ -16,11 +16,8 @@ local Window = new_kind(Rule)
 function Window:load(text)
     self.held, self.used, self.entries, self.final, self.edge, self.passed = 0, 0, 0, 0, 0, 0
     if text then
-        local held, used, entries, final, edge, passed =
-            match(text, '(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)')
-        self.held, self.used = tonumber(held), tonumber(used)
-        self.entries, self.final = tonumber(entries), tonumber(final)
-        self.edge, self.passed = tonumber(edge), tonumber(passed)
+        self.held, self.used, self.entries, self.final, self.edge, self.passed =
+            unpack_numbers(text)
     end
 
     self.grain = max(floor(self.window / EXACT_ENTRIES), 1)
@@ -35,8 +32,8 @@ function Window:text()
         self:last_end()
     end
 
-    return format('%.0f %.0f %.0f %.0f %.0f %.0f', self.held, self.used, self.entries, self.final,
-        self.edge, self.passed)
+    return pack_numbers(
+        self.held, self.used, self.entries, self.final, self.edge, self.passed)
 end
 
 -- Whether the entries are those that were counted: the server may have evicted them alone.
@@ -58,8 +55,7 @@ function Window:rewind()
 end
 
 function Window:learn(member)
-    local stop, amount = match(member, '(%d+):(%d+)')
-    stop, amount = tonumber(stop), tonumber(amount)
+    local stop, amount = unpack_numbers(member)
     if not self.amounts[stop] then
         self.amounts[stop], self.stored[stop] = amount, amount
     end
@@ -74,7 +70,7 @@ function Window:read_more()
     end
 
     self:flush()
-    local members = call('ZRANGEBYSCORE', self.key, '(' .. digits(self.read_to), '+inf',
+    local members = call('ZRANGEBYSCORE', self.key, self.read_to + 1, '+inf',
         'LIMIT', 0, self.chunk)
     for _, member in ipairs(members) do
         local stop = self:learn(member)
@@ -122,7 +118,7 @@ function Window:amount_at(stop)
 
     local member
     if self.entries > 0 and stop <= self.final then
-        member = call('ZRANGEBYSCORE', self.key, digits(stop), digits(stop))[1]
+        member = call('ZRANGEBYSCORE', self.key, stop, stop)[1]
     end
 
     if member then
@@ -171,12 +167,12 @@ function Window:flush()
         local is, was = self.amounts[stop], self.stored[stop]
         if is ~= was then
             if is > 0 then
-                new[#new + 1] = digits(stop)
-                new[#new + 1] = format('%.0f:%.0f', stop, is)
+                new[#new + 1] = stop
+                new[#new + 1] = pack_numbers(stop, is)
             end
 
             if was > 0 then
-                old[#old + 1] = format('%.0f:%.0f', stop, was)
+                old[#old + 1] = pack_numbers(stop, was)
             end
 
             self.stored[stop] = is
@@ -268,14 +264,23 @@ function Window:add(stop, amount)
     return stop
 end
 
-function Window:remove(stop, amount)
-    local removed = 0
-    for _, each in ipairs({stop, stop + -stop % self.grain}) do
-        if removed < amount then
-            local charged = self:amount_at(each)
-            local part = min(charged, amount - removed)
+-- Take an amount out of the entries with ends from the first to the last, in order.
+function Window:remove(amount, first, last)
+    local charged = self:amount_at(first)
+    local removed = min(charged, amount)
+    self:enter(first, charged - removed)
+    while removed < amount and first < last do
+        self:flush()
+        local members = call('ZRANGEBYSCORE', self.key, first + 1, last, 'LIMIT', 0, FIRST_CHUNK)
+        for _, member in ipairs(members) do
+            first = self:learn(member)
+            local part = min(self.amounts[first], amount - removed)
             removed = removed + part
-            self:enter(each, charged - part)
+            self:enter(first, self.amounts[first] - part)
+        end
+
+        if #members < FIRST_CHUNK then
+            break
         end
     end
 
@@ -291,14 +296,17 @@ function Window:charge_now(amount, at)
 end
 
 function Window:start(amount, at, receipt)
-    local found = self:remove(receipt, amount)
+    local found = self:remove(amount, receipt, receipt)
     if found > 0 then
         self:add(min(at + self.window, receipt), found)
     end
 end
 
-function Window:give_back(amount, receipt)
-    self:remove(receipt, amount)
+function Window:give_back(amount, receipt, now)
+    -- Its return may have been moved, by merging or by tighten(), but never to an earlier one.
+    if receipt > now then
+        self:remove(amount, receipt, NEVER)
+    end
 end
 
 function Window:tighten(remaining, reset, now)
@@ -348,7 +356,7 @@ function Window:forget(now)
 
     local members
     repeat
-        members = call('ZRANGEBYSCORE', self.key, '-inf', digits(now), 'LIMIT', 0, GREATEST_CHUNK)
+        members = call('ZRANGEBYSCORE', self.key, '-inf', now, 'LIMIT', 0, GREATEST_CHUNK)
         for _, member in ipairs(members) do
             self:enter(self:learn(member), 0)
         end
