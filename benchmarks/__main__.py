@@ -17,6 +17,7 @@ NAMES = (
     "clients",
     "scripts",
     "scale",
+    "shared",
     "compared",
 )
 
