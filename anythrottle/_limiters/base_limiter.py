@@ -338,8 +338,10 @@ def _check_func(func: object) -> None:
 
 def _abandon(permit: object, again: object) -> None:
     """Give up what is of no use any more: a call that is kept, and a turn to go again."""
-    if isinstance(again, TurnPermit):
-        again.leave()
+    # A limiter of ours may put another one's permit around its own.
+    give_up = getattr(again, "leave", None)
+    if give_up is not None:
+        give_up()
 
     if isinstance(permit, TurnPermit):
         permit.end_if_kept()
