@@ -218,7 +218,9 @@ class Process:
         until = self._start_all()
         now = self.clock()
         if self._sent is None:
-            due = self.dialogue.next_at(now, len(self.line))
+            needed = len(self.line)
+            met = min(self.dialogue.account.stock.count((1,)), needed)
+            due = self.dialogue.next_at(now, needed, met, (1,) if needed else None)
             if due <= now:
                 self._sent = now
                 wants = [Want((1,), len(self.line))] if self.line else []
