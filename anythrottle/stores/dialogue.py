@@ -20,6 +20,7 @@ from .exchange import (
     NEVER,
     Amounts,
     Charged,
+    Ended,
     Happening,
     Held,
     Micros,
