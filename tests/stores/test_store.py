@@ -429,6 +429,7 @@ async def test_statistics_of_all_processes() -> None:
             own = made[0].limiter.statistics()
             assert (own.borrowed_tokens, own.tasks_waiting) == (1, 0)
             made[0].limiter.pause(inf)
+            await anyio.sleep(0.1)
             shared = await made[1].limiter.shared_statistics()
             assert shared.paused_for == inf
             made[0].limiter.resume()
