@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from anythrottle import PolicyConflict, RateLimiter, StoreError, ThrottleException
+from anythrottle._events import LeaseExpired
 from anythrottle.stores import memory
 from anythrottle.stores.memory import MemoryServer, MemoryStore
 from tests.stores.branches import Branch, branches, server_with
@@ -126,9 +127,11 @@ async def test_a_conflict_is_not_insured() -> None:
     one, other = Branch(server, "5/1s"), Branch(server, "6/1s", on_store_error=RateLimiter())
     async with one.store, other.store:
         await one.acquire()
-        for act in (other.limiter.acquire, lambda: other.call(0)):
-            with pytest.raises(PolicyConflict):
-                await act()
+        with pytest.raises(PolicyConflict):
+            await other.limiter.acquire()
+
+        with pytest.raises(PolicyConflict):
+            await other.call(0)
 
 
 async def test_an_insured_turn_that_stands_in_line_is_given_up_with_its_job() -> None:
@@ -144,3 +147,23 @@ async def test_an_insured_turn_that_stands_in_line_is_given_up_with_its_job() ->
 
         assert branch.limiter.statistics().tasks_waiting == 0
         await branch.call(0)
+
+
+@pytest.mark.promise("S10", "S16")
+async def test_a_process_that_the_server_has_buried_is_told() -> None:
+    server = server_with(delay=0.001)
+    events: list[Any] = []
+    # So short that the server is not taken for set back.
+    async with branches(
+        1, server=server, concurrency=1, lease_timeout=0.9, observer=events.append
+    ) as (branch,):
+        async with branch.permit() as permit:
+            await anyio.sleep(0.05)
+            server.ahead += 100
+            await anyio.sleep(0.6)
+            assert permit.lost
+
+        assert [event.calls for event in events if isinstance(event, LeaseExpired)] == [1]
+        await branch.call(0)
+        await anyio.sleep(0.1)
+        assert server.ledgers["api"].rules[0].held == 0

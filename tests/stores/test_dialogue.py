@@ -100,11 +100,11 @@ def test_what_was_charged_to_a_call_that_is_taken_is_not_held_for_ever() -> None
     assert talk.ledger is not None
     # The server's clock steps ahead, and buries the process.
     talk.ledger._bury_dead(100 * SECOND)
-    reply = talk.exchange(1.2)
+    reply = talk.exchange(1.6)
     assert reply.status == "buried"
     assert claim.lost
     assert talk.ledger.rules[0].held == 2
-    talk.exchange(1.3)
+    talk.exchange(1.7)
     assert talk.ledger.rules[0].held == 0
 
 
@@ -191,3 +191,18 @@ def test_what_may_be_told_again() -> None:
     assert held_by([Ended(1, (5,)), Charged(5, (3,), held=True), Ended(1, (1,))]) == (2,)
     assert held_by([Charged(5, (3,), held=True), Charged(5, (2,), held=True)]) == (5,)
     assert held_by([Charged(5, (3,), held=False), Paused(3)]) == ()
+
+
+@pytest.mark.promise("S11")
+def test_when_figures_change_what_is_in_stock_is_not_given_back_but_what_is_held() -> None:
+    slots = Rule("slots", 5, 0, 0, "calls")
+    talk = Talk(WINDOW, slots)
+    talk.wants = [Want((2, 1), 2)]
+    talk.exchange(1.0)
+    assert talk.dialogue.account.stock.total == 2
+    news = News("fresh-0", SECOND + 1, 0, NEVER, NEVER, 0, ())
+    talk.dialogue.hear_push(Push("", news, recall=True), 1.0)
+    assert talk.dialogue.account.stock.total == 0
+    (back,) = talk.dialogue.request(1.0, ()).happenings
+    assert isinstance(back, GivenBack)
+    assert back.amounts == (0, 2)
