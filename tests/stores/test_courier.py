@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import anyio
 import pytest
 
-from anythrottle import PolicyConflict, RateLimiter, StoreError, ThrottleException
+from anythrottle import LimitExceeded, PolicyConflict, RateLimiter, StoreError, ThrottleException
 from anythrottle._events import LeaseExpired
 from anythrottle.stores import memory
+from anythrottle.stores.courier import Courier
+from anythrottle.stores.exchange import Request
 from anythrottle.stores.memory import MemoryServer, MemoryStore
+from anythrottle.testing import wait_idle
 from tests.stores.branches import Branch, branches, server_with
 
 pytestmark = pytest.mark.timing
@@ -167,3 +171,66 @@ async def test_a_process_that_the_server_has_buried_is_told() -> None:
         await branch.call(0)
         await anyio.sleep(0.1)
         assert server.ledgers["api"].rules[0].held == 0
+
+
+async def test_leaving_ends_though_no_exchange_is_carried_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    branch = Branch(server_with(delay=0.001), "5/1s")
+    tried: list[Request] = []
+    carry_out = branch.server.carry_out
+
+    def stale(name: str, request: Request) -> Any:
+        tried.append(request)
+        return replace(carry_out(name, request)[0], status="stale"), []
+
+    async with branch.store:
+        await branch.acquire()
+        monkeypatch.setattr(branch.server, "carry_out", stale)
+
+    assert len(tried) == 3
+
+
+async def test_a_courier_that_has_not_begun_has_nothing_to_give_back() -> None:
+    branch = Branch(MemoryServer(), "5/1s")
+    async with branch.server.connect(branch.store.network) as connection:
+        courier = Courier(
+            branch.limiter.line,
+            branch.limiter.gate,
+            connection,
+            open_if_lost=False,
+            on_failure=lambda _: None,
+        )
+        await courier.leave()
+
+    assert branch.server.exchanges == 0
+
+
+async def test_an_insured_turn_that_goes_again_can_be_given_up() -> None:
+    server = server_with(delay=0.001)
+    async with branches(1, "5/1s", server=server, concurrency=1, on_store_error=RateLimiter()) as (
+        branch,
+    ):
+        async with branch.permit() as permit:
+            again: Any = branch.limiter.permit_again(permit, 1)
+            assert branch.limiter.statistics().tasks_waiting == 1
+            again.leave()
+            assert branch.limiter.statistics().tasks_waiting == 0
+
+        assert branch.limiter.permit_again(RateLimiter().permit(), 1) is None  # type: ignore[arg-type]
+
+
+async def test_who_stands_behind_one_that_is_refused_goes_from_the_stock() -> None:
+    server = server_with(delay=0.001)
+    async with branches(1, "10/100s", server=server, read_ahead=8) as (branch,):
+        await branch.acquire()
+        await branch.acquire()
+        await anyio.sleep(0.1)
+        assert branch.limiter.gate.dialogue.account.stock.total == 8
+        async with anyio.create_task_group() as group:
+            group.start_soon(lambda: branch.try_to(10, max_wait=0))
+            await wait_idle()
+            with anyio.fail_after(1):
+                await branch.acquire()
+
+        assert [type(error) for error in branch.errors] == [LimitExceeded]

@@ -206,3 +206,17 @@ def test_when_figures_change_what_is_in_stock_is_not_given_back_but_what_is_held
     (back,) = talk.dialogue.request(1.0, ()).happenings
     assert isinstance(back, GivenBack)
     assert back.amounts == (0, 2)
+
+
+@pytest.mark.promise("S8")
+def test_a_slot_that_nobody_here_wants_goes_back_at_once() -> None:
+    talk = Talk(Rule("slots", 5, 0, 0, "calls"))
+    talk.wants = [Want((1,), 1)]
+    talk.exchange(1.0)
+    assert talk.dialogue.next_at(1.0, 1, 1, (1,)) > 1.0
+    assert talk.dialogue.next_at(1.0, 0, 0, None) == 1.0
+    talk.wants = []
+    talk.exchange(1.0)
+    talk.exchange(1.0)
+    assert talk.ledger is not None
+    assert talk.ledger.rules[0].held == 0

@@ -221,6 +221,18 @@ async def test_priorities_order_a_processs_own_line_whatever_calls_cost() -> Non
 
 
 @pytest.mark.promise("S6")
+async def test_who_goes_first_in_its_line_does_not_wait_for_what_others_there_need() -> None:
+    server = server_with(delay=0.001)
+    async with branches(1, "10/1s", server=server, read_ahead=0) as (branch,):
+        await branch.acquire(5)
+        async with tasks() as group:
+            group.start_soon(branch.acquire, 10)
+            await anyio.sleep(0.2)
+            await branch.acquire(priority=-1)
+            assert anyio.current_time() < 0.3
+
+
+@pytest.mark.promise("S6")
 async def test_a_large_cost_is_not_starved() -> None:
     server = server_with(delay=0.001)
     async with branches(2, "10/1s", server=server) as made, tasks() as group:

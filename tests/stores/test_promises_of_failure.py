@@ -60,14 +60,14 @@ async def test_a_process_that_holds_something_renews_every_third_of_its_lease() 
 @pytest.mark.promise("S10")
 async def test_the_slots_of_a_dead_process_are_free_after_its_lease() -> None:
     server = server_with(delay=0.001)
-    async with branches(2, server=server, concurrency=1, lease_timeout=3.0) as made:
-        async with tasks() as group:
-            group.start_soon(made[0].call, 60.0)
-            await anyio.sleep(0.1)
-            made[0].store.network.down = True
-            await made[1].call(0)
-            assert 2 < anyio.current_time() < 3.6
-            group.cancel_scope.cancel()
+    processes = branches(2, server=server, concurrency=1, lease_timeout=3.0)
+    async with processes as made, tasks() as group:
+        group.start_soon(made[0].call, 60.0)
+        await anyio.sleep(0.1)
+        made[0].store.network.down = True
+        await made[1].call(0)
+        assert 2 < anyio.current_time() < 3.6
+        group.cancel_scope.cancel()
 
 
 @pytest.mark.promise("S10", "S2")

@@ -24,6 +24,7 @@ from anythrottle import (
     WindowTokenBucket,
     amap,
 )
+from anythrottle._events import Granted
 from anythrottle.stores.memory import MemoryServer, MemoryStore
 from anythrottle.testing import virtual_backends, wait_idle
 from tests.conftest import Run
@@ -403,13 +404,14 @@ async def test_max_wait_0_waits_for_one_answer(max_wait: float) -> None:
 
 
 async def test_max_wait_0_is_not_kept_waiting_if_it_is_called_back() -> None:
-    server = server_with(delay=0.1)
-    async with branches(1, "2/100s", server=server) as (branch,), tasks() as group:
-        group.start_soon(lambda: branch.try_to(max_wait=0))
-        await anyio.sleep(0.2)
-        branch.limiter.pause(50)
-        await anyio.sleep(1)
-        assert len(branch.starts) + len(branch.errors) == 1
+    def pause(event: object) -> None:
+        if isinstance(event, Granted):
+            branch.limiter.pause(50)
+
+    server = server_with(delay=0.001)
+    async with branches(1, "2/100s", server=server, observer=pause) as (branch,):
+        with anyio.fail_after(1), pytest.raises(LimitExceeded):
+            await branch.acquire(max_wait=0)
 
 
 async def test_statistics_of_all_processes() -> None:
