@@ -282,9 +282,7 @@ class Courier:
 
     def _hear(self, push: Push) -> None:
         """Note news that came unasked."""
-        if self.loop is None:
-            return
-
+        assert self.loop is not None, "nobody listens before"
         now = self.loop.time()
         self.gate.dialogue.hear_push(push, now)
         self._line.serve_anew(now)

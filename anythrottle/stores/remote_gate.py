@@ -59,6 +59,7 @@ class RemoteGate:
 
     __slots__ = (
         "_capacities",
+        "_most",
         "_owner",
         "askers",
         "counts_ends",
@@ -102,6 +103,8 @@ class RemoteGate:
         self._capacities = tuple(policy.bucket().capacity for policy in policies)
         self.holds_charges = any(policy.holds for policy in policies)
         self.counts_ends = self.holds = dialogue.terms.holds
+        #: How many turns the server is told of at most, by how much costs vary in line.
+        self._most = _TOLD_TURNS
         self.refusal: Callable[[], Exception] | None = None
         self.is_lost = False
         self.open = False
@@ -344,6 +347,7 @@ class RemoteGate:
         wants: list[Want] = []
         amounts: Amounts | None = None
         count = 0
+        self._most = _TOLD_TURNS
         for turn in self.queue.ranked(0, _TOLD_TURNS):
             if turn.amounts == amounts:
                 count += 1
@@ -352,6 +356,7 @@ class RemoteGate:
             if amounts is not None:
                 wants.append(Want(amounts, count))
                 if len(wants) == _TOLD_RUNS:
+                    self._most = sum(want.count for want in wants)
                     return wants
 
             amounts, count = tuple(turn.amounts), 1
@@ -363,7 +368,7 @@ class RemoteGate:
 
     def wanted(self) -> int:
         """Return how many turns wait, of those that the server is told of."""
-        return min(len(self.queue), _TOLD_TURNS)
+        return min(len(self.queue), self._most)
 
     def note_newcomer(self) -> None:
         """Note that a turn is about to join the line."""

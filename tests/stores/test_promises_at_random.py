@@ -83,7 +83,7 @@ class World:
         self, branch: Branch, cost: int, seconds: float, *, mark: bool = False, **options: Any
     ) -> None:
         try:
-            async with branch.limiter.permit(cost, **options) as permit:
+            async with branch.permit(cost, **options) as permit:
                 began = self.server.now()
                 branch.starts.append((began, cost))
                 self.running.append(permit)
@@ -120,7 +120,7 @@ class World:
 
     async def settle(self, branch: Branch, cost: int, after: int) -> None:
         try:
-            async with branch.limiter.permit(cost) as permit:
+            async with branch.permit(cost) as permit:
                 began = self.server.now()
                 branch.starts.append((began, min(cost, after)))
                 self.note(permit, began, min(cost, after))
@@ -171,10 +171,10 @@ class World:
             # Until all is quiet, and what the dead held has come back.
             await anyio.sleep(12)
 
-    async def happen(self, group: TaskGroup, kind: str, branch: Branch, *rest: Any) -> None:
+    async def happen(self, group: TaskGroup, kind: str, branch: Branch, *rest: Any) -> None:  # noqa: C901
         match kind:
             case "call":
-                group.start_soon(self.call, branch, *rest)
+                group.start_soon(lambda: self.call(branch, *rest))
             case "mark":
                 group.start_soon(lambda: self.call(branch, *rest, mark=True))
             case "refuse":
@@ -196,6 +196,8 @@ class World:
                 branch.limiter.pause(rest[0])
             case "visit":
                 group.start_soon(self.visit, branch, *rest)
+            case _:
+                raise AssertionError(kind)
 
     async def check_all_is_there_again(self) -> None:
         """A newcomer finds the whole limit."""
