@@ -93,6 +93,6 @@ def test_a_fixed_number() -> None:
     assert not ahead.is_low(0)
     assert after(ahead, 7) == 7
     assert after(ahead, 12) == 10
-    none = ReadAhead(0)
+    none = ReadAhead(0, WINDOW)
     use(none, 5)
     assert after(none) == 0
