@@ -79,7 +79,14 @@ class Dialogue(Speaker):
     def hear_push(self, push: Push, now: float) -> None:
         """Note news that came unasked."""
         news = push.news
-        if news.epoch != self._epoch or news.now <= self._began:
+        if news.now <= self._began:
+            return
+
+        if news.epoch != self._epoch:
+            if self._epoch and not push.node:
+                # The state is another one, which has to know what was charged.
+                self.speak_by(-inf)
+
             return
 
         # Else it was overtaken.

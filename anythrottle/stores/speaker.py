@@ -65,7 +65,7 @@ class Speaker:
         self.text = rules_text(terms.rules)
         self.clock = ServerClock()
         #: Slots and what is held are never read ahead.
-        self._ahead = ReadAhead(0 if terms.holds else read_ahead)
+        self._ahead = ReadAhead(0 if terms.holds else read_ahead, terms.shortest)
         self._outbox = Outbox(terms.rules, terms.spread)
         self.account = Account(terms, self.clock, self._outbox, self._ahead)
         self._pauses = Pauses()
@@ -260,6 +260,7 @@ class Speaker:
 
         ahead = self._ahead.next(
             self.account.stock.total,
+            now,
             others=self.others_wait,
             lasted=now - self._contact.heard,
             round_trip=self.clock.round_trip,
@@ -270,7 +271,7 @@ class Speaker:
         if self._withholds:
             wants, ahead = (), 0
 
-        if ahead:
+        if ahead and self._ahead.amounts:
             wants = [*wants, Want(self._ahead.amounts, ahead)]
 
         stock = self.account.stock
