@@ -234,3 +234,20 @@ async def test_who_stands_behind_one_that_is_refused_goes_from_the_stock() -> No
                 await branch.acquire()
 
         assert [type(error) for error in branch.errors] == [LimitExceeded]
+
+
+@pytest.mark.promise("S13")
+async def test_calls_that_pass_uncharged_hold_nothing() -> None:
+    server = server_with(delay=0.001)
+    async with branches(
+        1, "5/1s", server=server, concurrency=1, on_store_error="open", deadline=0.1
+    ) as (branch,):
+        await branch.call(0)
+        branch.store.network.down = True
+        async with branch.permit() as one, branch.permit() as other:
+            assert not one.lost
+            assert not other.lost
+
+        branch.store.network.down = False
+        await anyio.sleep(2)
+        assert server.ledgers["api"].rules[1].held == 0

@@ -220,3 +220,20 @@ def test_a_slot_that_nobody_here_wants_goes_back_at_once() -> None:
     talk.exchange(1.0)
     assert talk.ledger is not None
     assert talk.ledger.rules[0].held == 0
+
+
+@pytest.mark.promise("S12")
+def test_a_lost_state_is_told_what_calls_hold_as_settled() -> None:
+    talk = Talk(END)
+    talk.wants = [Want((2,), 1)]
+    talk.exchange(1.0)
+    claim = talk.start(1.0, (2,))
+    talk.dialogue.account.settle(claim, 0, 3, 1.1)
+    talk.ledger = None
+    assert talk.exchange(1.2).status == "lost"
+    talk.exchange(1.3)
+    ledger: Any = talk.ledger
+    assert ledger.rules[0].held == 5
+    talk.dialogue.account.end(claim, 1.4)
+    talk.exchange(1.4)
+    assert ledger.rules[0].held == 0
