@@ -207,13 +207,15 @@ class Ledger:
 
     def _pass_over_silent(self, now: Micros) -> list[str]:
         """Let those wait no more that have not noticed what they were granted; return who it is."""
-        silent = [name for name, node in self.nodes.items() if node.silent_at < now]
-        for name in silent:
+        silent = sorted(
+            (node.silent_at, name) for name, node in self.nodes.items() if node.silent_at < now
+        )
+        for _, name in silent:
             node = self.nodes[name]
             node.silent_at = NEVER
             self._want(name, node, [], now)
 
-        return silent
+        return [name for _, name in silent]
 
     def _note(self, node: Node, request: Request, now: Micros, status: Status) -> bool | None:
         """

@@ -7,8 +7,8 @@
 --      :a   a sorted set: until when each of them is alive
 --      :h   a sorted set: the same of those that hold something
 --      :q   a sorted set: those that wait, in ascending order
---      :s   a sorted set: after when those that wait, and have not acknowledged a grant, wait no
---           more
+--      :s   a sorted set: after when each of those that have not acknowledged a grant has surely not
+--           noticed it
 -- ARGV      what request_args() in exchange.py says
 --
 -- Nothing here goes through all processes or all charges, but when a process asks for the sum of
@@ -17,7 +17,8 @@
 local STAND_IN = 50000
 local STAGGER = 5000
 local MOST_GRANTS = 100
-local MOST_ROUNDS = 8
+local SILENCE = 50000
+local PASSES = 8
 
 -- For how long what has become void is kept.
 local MARGIN = 10000000
@@ -210,26 +211,29 @@ function E.node_named(name)
         return node
     end
 
-    local record = call('HGET', NODES, name)
+    local record = name ~= '' and call('HGET', NODES, name)
     if not record then
         return nil
     end
 
     node = E.node_of(name, unpack_numbers(record))
-    node.was_held, node.was_silent = E.holds(node), E.silent_at(node)
+    node.was_held, node.was_silent_at = E.holds(node), node.silent_at
     nodes[name] = node
     return node
 end
 
-function E.node_of(name, number, buried, lease, grace, horizon, came, census, inbox, wants, ...)
+function E.node_of(name, number, buried, lease, grace, horizon, silent_at, came, census, inbox,
+    wants, ...)
     return {
         name = name, number = number, buried = buried, lease = lease, grace = grace,
-        horizon = horizon, came = came, census = census, inbox = inbox, wants = wants, held = {...},
+        horizon = horizon, silent_at = silent_at, came = came, census = census, inbox = inbox,
+        wants = wants, held = {...},
     }
 end
 
 function E.new_node(name)
-    local node = E.node_of(name, 0, -1, 0, 0, 0, 0, '', '', '')
+    local node = E.node_of(name, 0, -1, 0, 0, 0, NEVER, 0, '', '', '')
+    node.was_silent_at = NEVER
     for i = 1, #rules do
         node.held[i] = 0
     end
@@ -240,8 +244,8 @@ function E.new_node(name)
 end
 
 function E.record_of(node)
-    return pack_numbers(node.number, node.buried, node.lease, node.grace, node.horizon, node.came,
-        node.census, node.inbox, node.wants, unpack(node.held))
+    return pack_numbers(node.number, node.buried, node.lease, node.grace, node.horizon,
+        node.silent_at, node.came, node.census, node.inbox, node.wants, unpack(node.held))
 end
 
 function E.holds(node)
@@ -254,14 +258,9 @@ function E.holds(node)
     return false
 end
 
--- After when a process that waits surely has not noticed what it was granted; 0 for never.
-function E.silent_at(node)
-    if node.wants == '' or node.inbox == '' then
-        return 0
-    end
-
-    local due, grace = match(node.inbox, '^%S+ (%S+) (%S+)')
-    return due + grace + 2 * node.horizon + STAND_IN
+-- When a process surely has not noticed a grant.
+function E.patience_from(node, due)
+    return due + node.grace + 2 * node.horizon + SILENCE
 end
 
 -- Note which processes hold something, and which may be silent.
@@ -272,10 +271,9 @@ function E.classify(node)
         call('ZREM', HOLDERS, node.name)
     end
 
-    local silent_at = E.silent_at(node)
-    if silent_at ~= (node.was_silent or 0) then
-        if silent_at ~= 0 then
-            call('ZADD', SILENT, silent_at, node.name)
+    if node.silent_at ~= node.was_silent_at then
+        if node.silent_at < NEVER then
+            call('ZADD', SILENT, node.silent_at, node.name)
         else
             call('ZREM', SILENT, node.name)
         end
@@ -307,9 +305,9 @@ function E.expire()
     call('PEXPIRE', NODES, milliseconds)
     call('PEXPIRE', LEASES, milliseconds)
     call('PEXPIRE', HOLDERS, milliseconds)
+    call('PEXPIRE', SILENT, milliseconds)
     if state.waiting > 0 then
         call('PEXPIRE', QUEUE, milliseconds)
-        call('PEXPIRE', SILENT, milliseconds)
     end
 
     for _, rule in ipairs(rules) do
@@ -455,14 +453,22 @@ function E.bury_dead()
     until #names < 100
 end
 
--- Let those wait no more that surely have not noticed what they were granted.
+-- Let those wait no more that surely have not noticed what they were granted; return who it is.
 function E.pass_over_silent()
-    for _, name in ipairs(call('ZRANGEBYSCORE', SILENT, '-inf', now - 1)) do
+    local silent = call('ZRANGEBYSCORE', SILENT, '-inf', now - 1)
+    local left = {}
+    for _, name in ipairs(silent) do
+        -- The caller has just said something, which is not written yet.
         if name ~= request.node then
-            E.want(E.node_named(name), '')
+            local node = E.node_named(name)
+            node.silent_at = NEVER
+            E.want(node, '')
             changed_nodes[name] = true
+            left[#left + 1] = name
         end
     end
+
+    return left
 end
 
 function E.hold(node, index, amount)
@@ -612,12 +618,18 @@ function E.note(node, status)
     if status == 'lost' then
         -- It will say anew what it holds and wants, and with what it has been charged.
         node.number = request.number
-        node.inbox = ''
+        node.inbox, node.silent_at = '', NEVER
         E.want(node, '')
         return nil
     end
 
     E.take_received(node)
+    node.silent_at = NEVER
+    if node.inbox ~= '' then
+        local due = tonumber(match(node.inbox, '^%S+ (%S+)'))
+        node.silent_at = E.patience_from(node, max(due, now))
+    end
+
     local told
     if request.number > node.number then
         node.number = request.number
@@ -631,21 +643,23 @@ end
 -- Granting
 
 -- The first instant, not before another one, to which all rules agree; all, or all but buckets.
+-- Edges of fixed windows that leave no room between them are left out of account.
 function E.agreed(amounts, instant, grace, buckets)
-    for _ = 1, MOST_ROUNDS do
-        local before = instant
+    local agreed = instant
+    for _ = 1, PASSES do
+        local before = agreed
         for i, rule in ipairs(rules) do
-            if amounts[i] ~= 0 and instant < NEVER and (buckets or not rule.level) then
-                instant = rule:earliest(amounts[i], instant, grace)
+            if amounts[i] ~= 0 and agreed < NEVER and (buckets or not rule.level) then
+                agreed = rule:earliest(amounts[i], agreed, grace)
             end
         end
 
-        if instant == before or instant == NEVER then
-            break
+        if agreed == before or agreed == NEVER then
+            return agreed
         end
     end
 
-    return instant
+    return E.agreed(amounts, instant, 0, buckets)
 end
 
 -- Since when a call has been due, or will be, and the instant that it can have. Before `since` it
@@ -690,6 +704,22 @@ function E.grant(node, amounts_text, count, since, instant)
     local text = format('%.0f %.0f %.0f %s %s %.0f', state.granted, instant, node.grace,
         amounts_text, E.text_of(receipts), count)
     node.inbox = node.inbox == '' and text or node.inbox .. ';' .. text
+    node.silent_at = min(node.silent_at, E.patience_from(node, instant))
+    return text
+end
+
+-- Grant a process `count` of those that it wants first.
+function E.grant_first(node, count, since, instant)
+    local amounts, wanted, others = match(node.wants, '^(%S+) ([^;]+);?(.*)$')
+    wanted = tonumber(wanted)
+    local text = E.grant(node, amounts, count, since, instant)
+    if count < wanted then
+        local rest = amounts .. ' ' .. digits(wanted - count)
+        node.wants = others == '' and rest or rest .. ';' .. others
+    else
+        node.wants = others
+    end
+
     return text
 end
 
@@ -697,46 +727,50 @@ end
 -- names in order, when the next process is due, and who that is.
 function E.serve()
     local granted, served = {}, {}
-    local turns, made, at = 0, 0, 0
-    -- What held the next call up until then is credited to no call.
+    -- How many have a turn yet, and which part of this turn is used.
+    local turns, used, made, at = 0, 0, 0, 0
+    -- What held the next call up until now is credited to no call.
     state.due_since = min(state.due_since, now)
     while state.waiting > 0 do
         local name = E.first_in_line()
         local node = E.node_named(name)
-        local amounts, wanted, others = match(node.wants, '^(%S+) ([^;]+);?(.*)$')
-        wanted = tonumber(wanted)
-        local since = max(node.came, state.due_since)
-        local instant
-        since, instant = E.earliest(E.amounts_of(amounts), since, node.grace)
-        state.due_since = since
-        if instant > now + node.horizon or made == MOST_GRANTS then
+        local amounts, wanted = match(node.wants, '^(%S+) ([^;]+)')
+        amounts, wanted = E.amounts_of(amounts), tonumber(wanted)
+        local since, instant = E.earliest(amounts, max(node.came, state.due_since), node.grace)
+        local due = instant <= now + node.horizon and made < MOST_GRANTS
+        if not due and used == 0 then
+            state.due_since = since
             return granted, served, instant, node
         end
 
-        if turns == 0 or instant > at then
-            -- What falls due at one instant is shared by all that wait.
-            turns, at = state.waiting, instant
+        local count = 0
+        if due then
+            if turns == 0 or instant > at then
+                -- What falls due at one instant is shared by all that wait.
+                turns, at = state.waiting, instant
+            end
+
+            local part = ceil(E.fits(amounts, since, instant) / turns)
+            count = min(floor((1 - used) * part + 0.5), wanted)
+            used = used + count / part
         end
 
-        local there = E.fits(E.amounts_of(amounts), since, instant)
-        local count = min(ceil(there / turns), wanted)
-        turns = turns - 1
-        if not granted[name] then
-            granted[name] = {}
-            served[#served + 1] = name
-            changed_nodes[name] = true
+        if count > 0 then
+            state.due_since = since
+            made = made + 1
+            if not granted[name] then
+                granted[name] = {}
+                served[#served + 1] = name
+                changed_nodes[name] = true
+            end
+
+            table.insert(granted[name], E.grant_first(node, count, since, instant))
         end
 
-        table.insert(granted[name], E.grant(node, amounts, count, since, instant))
-        made = made + 1
-        if count < wanted then
-            local rest = amounts .. ' ' .. digits(wanted - count)
-            node.wants = others == '' and rest or rest .. ';' .. others
-        else
-            node.wants = others
+        if count == 0 or used >= 1 or node.wants == '' then
+            turns, used = turns - 1, 0
+            E.step_back(name, node.wants ~= '')
         end
-
-        E.step_back(name, node.wants ~= '')
     end
 
     state.due_since = NEVER
@@ -753,10 +787,11 @@ function E.waits(name)
     return name ~= '' and call('ZSCORE', QUEUE, name) and true
 end
 
--- When what a process holds is let go for it, should it say nothing more.
-function E.first_death()
-    local lease = call('ZRANGE', HOLDERS, 0, 0, 'WITHSCORES')[2]
-    return lease and lease + 1 or NEVER
+-- When something may be let go of which its process says nothing.
+function E.first_silence()
+    local lease = call('ZRANGE', HOLDERS, 0, 0, 'WITHSCORES')[2] or NEVER
+    local silent_at = call('ZRANGE', SILENT, 0, 0, 'WITHSCORES')[2] or NEVER
+    return min(min(lease, silent_at) + 1, NEVER)
 end
 
 -- See to it that somebody watches the clock; `told` may get one more.
@@ -766,7 +801,7 @@ function E.set_watch(told, due, first)
         return
     end
 
-    local come = due == NEVER and E.first_death() or max(due - floor(first.horizon / 2), now + 1)
+    local come = due == NEVER and E.first_silence() or max(due - floor(first.horizon / 2), now + 1)
     local overdue = now > state.watch_at + STAND_IN + first.horizon
     local gone = overdue or not E.waits(state.watcher)
     local sooner = come < state.watch_at
@@ -796,7 +831,11 @@ end
 function E.when_to_come(name, due)
     if name == state.watcher then
         return state.watch_at
-    elseif due == NEVER or nodes[name].wants == '' then
+    end
+
+    -- Until a call ends, nobody but the watcher has a reason to come.
+    due = due == NEVER and state.watch_at or due
+    if due == NEVER or nodes[name].wants == '' then
         return NEVER
     end
 
@@ -808,19 +847,17 @@ function E.paused_until()
     return max(state.paused_until, state.held_back_until)
 end
 
-function E.publish(channel, recall, come, due, grants)
-    local message = format('%s %s %.0f %.0f %.0f %.0f %.0f %d', recall and '1' or '0', state.epoch,
-        now, E.paused_until(), come, due, state.waiting, #grants)
-    if #grants > 0 then
-        message = message .. ' ' .. table.concat(grants, ' ')
-    end
+-- Publish news: `grants` are texts, each after a space.
+function E.publish(channel, recall, come, due, count, grants)
+    local message = format('%s %s %.0f %.0f %.0f %.0f %.0f %d%s', recall and '1' or '0',
+        state.epoch, now, E.paused_until(), come, due, state.waiting, count, grants)
 
     -- A channel has the same braces as the keys, so in a cluster it is this server's.
     call('SPUBLISH', KEY .. channel, message)
 end
 
--- Tell the others; return when the caller shall come again.
-function E.tell(granted, served, due, first)
+-- Tell the others: those that were served, and those that have not noticed what they were granted.
+function E.tell(granted, served, silent, due, first)
     local told = {}
     for _, name in ipairs(served) do
         if name ~= request.node then
@@ -830,7 +867,14 @@ function E.tell(granted, served, due, first)
 
     E.set_watch(told, due, first)
     for _, name in ipairs(told) do
-        E.publish(':n:' .. name, false, E.when_to_come(name, due), due, granted[name] or {})
+        local grants = granted[name] or {}
+        local text = #grants > 0 and ' ' .. table.concat(grants, ' ') or ''
+        E.publish(':n:' .. name, false, E.when_to_come(name, due), due, #grants, text)
+    end
+
+    for _, name in ipairs(silent) do
+        local text, separators = gsub(nodes[name].inbox, ';', ' ')
+        E.publish(':n:' .. name, false, now, due, separators + 1, ' ' .. text)
     end
 end
 
@@ -850,7 +894,7 @@ end
 function E.count_all()
     local waiting, running, kept = 0, 0, 0
     for _, record in ipairs(call('HVALS', NODES)) do
-        local _, _, _, _, _, _, census = unpack_numbers(record)
+        local _, _, _, _, _, _, _, census = unpack_numbers(record)
         local one, two, three = match(census, '([^,]*),([^,]*),([^,]*)')
         waiting, running, kept = waiting + one, running + two, kept + three
     end
@@ -922,7 +966,7 @@ function E.exchange()
     end
 
     local recall = E.note(node, status)
-    E.pass_over_silent()
+    local silent = E.pass_over_silent()
     for _, rule in ipairs(rules) do
         rule:forget(now)
     end
@@ -931,9 +975,9 @@ function E.exchange()
     E.write_line(served)
     E.write_nodes()
     changed_nodes = {}
-    E.tell(granted, served, due, first)
+    E.tell(granted, served, silent, due, first)
     if recall ~= nil then
-        E.publish(':all', recall, NEVER, NEVER, {})
+        E.publish(':all', recall, NEVER, NEVER, 0, '')
     end
 
     local reply = E.reply_to(node, status, due)

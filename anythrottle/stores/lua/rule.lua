@@ -12,7 +12,7 @@ local ANY_NUMBER = 2147483648
 
 local call = redis.call
 local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
-local format, match, gmatch = string.format, string.match, string.gmatch
+local format, match, gmatch, gsub = string.format, string.match, string.gmatch, string.gsub
 
 -- What is stored is packed: reading and writing numbers as text takes three times as long.
 local pack_numbers, unpack_numbers = cmsgpack.pack, cmsgpack.unpack
