@@ -168,10 +168,10 @@ class Ledger:
 
         recall = self._note(node, request, now, status)
         silent = self._pass_over_silent(now)
+        granted, due = self._serve(now)
         for rule in self.rules:
             rule.forget(now)
 
-        granted, due = self._serve(now)
         pushes = self._pushes(request.node, granted, due, now)
         pushes += [self._reminder(name, due, now) for name in silent]
         if recall is not None:
@@ -349,7 +349,7 @@ class Ledger:
             if count:
                 self.due_since = since
                 made += 1
-                grant = self._grant(node, count, since, instant)
+                grant = self._grant(node, count, (since, instant), now)
                 granted.setdefault(name, []).append(grant)
 
             if not count or used >= 1 or not node.wants:
@@ -405,8 +405,13 @@ class Ledger:
 
         return max(there, 1)
 
-    def _grant(self, node: Node, count: int, since: Micros, instant: Micros) -> Grant:
-        """Grant a process so many calls of those that it wants first."""
+    def _grant(self, node: Node, count: int, when: tuple[Micros, Micros], now: Micros) -> Grant:
+        """
+        Grant a process so many calls of those that it wants first.
+
+        :param when: since when they have been due, and their instant
+        """
+        since, instant = when
         want = node.wants[0]
         amounts = want.amounts
         if count < want.count:
@@ -419,6 +424,8 @@ class Ledger:
             receipt = 0
             if amount:
                 at = since if isinstance(rule, BucketState) else instant
+                # Not before: what has come back tells since when this call has been due.
+                rule.forget(now)
                 receipt = rule.charge(amount * count, at, node.grace)
 
             if amount and rule.holds:

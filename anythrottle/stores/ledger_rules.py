@@ -133,6 +133,7 @@ class WindowState(RuleState):
         return self.add(instant + grace + self.window, amount)
 
     def charge_now(self, amount: int, at: Micros, now: Micros) -> None:
+        self.forget(now)
         self.add(at + self.window, amount)
 
     def start(self, amount: int, at: Micros, receipt: Micros) -> None:
@@ -141,6 +142,7 @@ class WindowState(RuleState):
             self.add(min(at + self.window, receipt), found)
 
     def give_back(self, amount: int, receipt: Micros, now: Micros) -> None:
+        self.forget(now)
         # Its return may have been moved, by merging or by tighten(), but never to an earlier one.
         if receipt > now:
             self.remove(amount, receipt, NEVER)

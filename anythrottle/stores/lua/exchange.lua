@@ -692,6 +692,8 @@ function E.grant(node, amounts_text, count, since, instant)
         receipts[i] = 0
         if amounts[i] ~= 0 then
             local all = amounts[i] * count
+            -- Not before: what has come back tells since when this call has been due.
+            rule:forget(now)
             receipts[i] = rule:charge(all, rule.level and since or instant, node.grace)
             if rule.holds then
                 node.held[i] = node.held[i] + all
@@ -967,11 +969,11 @@ function E.exchange()
 
     local recall = E.note(node, status)
     local silent = E.pass_over_silent()
+    local granted, served, due, first = E.serve()
     for _, rule in ipairs(rules) do
         rule:forget(now)
     end
 
-    local granted, served, due, first = E.serve()
     E.write_line(served)
     E.write_nodes()
     changed_nodes = {}
