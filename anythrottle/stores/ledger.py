@@ -11,6 +11,7 @@ be run with thousands of processes in virtual time; the scripts are its twin.
 2. The processes that wait stand in a queue. Whoever comes, all that falls due within the horizon is
    granted to them in turn, each an equal part; what others than the caller get is pushed to them.
    A turn goes on, for calls of whatever cost, until its part is used, or what is next is not due.
+   What flows into a bucket before a grant's instant goes with it, credited as if one by one.
 3. One of them, the watcher, comes again when the next grant is near. The others stand in for it,
    one after the other, should it not come.
 4. A process that is silent for its lease is dead. What it holds counts from then on. One that does
@@ -45,7 +46,7 @@ from .exchange import (
     Tightened,
     Want,
 )
-from .ledger_rules import ANY_NUMBER, BucketState, rules_of, state_of
+from .ledger_rules import ANY_NUMBER, BucketState, FixedState, rules_of, state_of
 
 #: By how much the first of those that stand in comes after the watcher should have.
 STAND_IN: Micros = 50_000
@@ -55,6 +56,9 @@ STAGGER: Micros = 5_000
 
 #: After how many grants an exchange ends; the watcher comes at once for what is due yet.
 MOST_GRANTS = 100
+
+#: How long calls wait for those behind them if a bucket would let them go one after the other.
+GATHER: Micros = 1000
 
 #: For how long a process may leave what it was granted unacknowledged, on top of the grace and of
 #: twice the horizon.
@@ -342,12 +346,14 @@ class Ledger:
                     # What falls due at one instant is shared by all that wait.
                     turns, at = len(self.queue), instant
 
-                part = -(-self._fits(want.amounts, since, instant) // turns)
+                latest = min(instant + GATHER, now + node.horizon) if instant > now else instant
+                part = self._part(want.amounts, (since, instant), latest, turns)
                 count = min(floor((1 - used) * part + 0.5), want.count)
                 used += count / part
 
             if count:
                 self.due_since = since
+                instant = at = self._last_of(want.amounts, count, since, instant)
                 made += 1
                 grant = self._grant(node, count, (since, instant), now)
                 granted.setdefault(name, []).append(grant)
@@ -395,15 +401,59 @@ class Ledger:
 
         return self._agreed(amounts, instant, 0, buckets=buckets)
 
-    def _fits(self, amounts: Amounts, since: Micros, instant: Micros) -> int:
-        """Return how many calls, alike, may go at an instant: at least one may."""
+    def _part(
+        self, amounts: Amounts, when: tuple[Micros, Micros], latest: Micros, turns: int
+    ) -> int:
+        """
+        Return how many calls, alike, are a turn's part of what is there.
+
+        :param when: since when the first one has been due, and its instant
+        :param latest: the instant that the last one may have, should they go one by one
+        """
+        since, instant = when
+        there = self._fits(amounts, since, instant, instant)
+        if there == 1 and since == instant < latest and not self._has_edges(amounts):
+            return self._fits(amounts, since, instant, latest)
+
+        return -(-there // turns)
+
+    def _fits(self, amounts: Amounts, since: Micros, instant: Micros, latest: Micros) -> int:
+        """Return how many calls, alike, may go at an instant, or until the latest: at least 1."""
+        # What overflows while calls wait for several buckets is hard to tell.
+        until = latest if self._bucket_of(amounts) else since
         there = ANY_NUMBER
         for rule, amount in zip(self.rules, amounts, strict=True):
-            if amount:
-                at = since if isinstance(rule, BucketState) else instant
-                there = min(there, rule.fits(amount, at))
+            if amount and isinstance(rule, BucketState):
+                there = min(there, rule.fits_until(amount, since, until))
+            elif amount:
+                there = min(there, rule.fits(amount, instant))
 
         return max(there, 1)
+
+    def _bucket_of(self, amounts: Amounts) -> tuple[BucketState, int] | None:
+        """Return the one bucket that charges a call, and how much; ``None`` if it isn't one."""
+        buckets = [
+            (rule, amount)
+            for rule, amount in zip(self.rules, amounts, strict=True)
+            if amount and isinstance(rule, BucketState)
+        ]
+        return buckets[0] if len(buckets) == 1 else None
+
+    def _has_edges(self, amounts: Amounts) -> bool:
+        """Return whether a later instant may be unfit though an earlier one was fit."""
+        return any(
+            amount and isinstance(rule, FixedState)
+            for rule, amount in zip(self.rules, amounts, strict=True)
+        )
+
+    def _last_of(self, amounts: Amounts, count: int, since: Micros, instant: Micros) -> Micros:
+        """Return the instant at which the last of so many calls can go."""
+        found = self._bucket_of(amounts)
+        if count == 1 or not found:
+            return instant
+
+        bucket, amount = found
+        return max(instant, bucket.due_from(amount * count, since))
 
     def _grant(self, node: Node, count: int, when: tuple[Micros, Micros], now: Micros) -> Grant:
         """

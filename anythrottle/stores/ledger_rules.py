@@ -294,8 +294,18 @@ class BucketState(RuleState):
     def fits(self, amount: int, instant: Micros) -> int:
         return min(floor(self._level_at(instant) / amount), ANY_NUMBER)
 
+    def fits_until(self, amount: int, since: Micros, latest: Micros) -> int:
+        """Return how many calls can go one after the other, from an instant to the latest."""
+        flow = max(latest - max(self.at, since), 0) / self.window * self.limit
+        return min(floor((self._due_level_at(since) + flow) / amount), ANY_NUMBER)
+
+    def due_from(self, amount: int, since: Micros) -> Micros:
+        """Return when an amount will have been there, if what flows in since then is taken."""
+        missing = max(amount - self._due_level_at(since), 0)
+        return max(since, self.at) + ceil(missing / self.limit * self.window) if missing else since
+
     def charge(self, amount: int, instant: Micros, grace: Micros) -> Micros:
-        self.level = self._level_at(instant) - amount
+        self.level = self._due_level_at(instant) - amount
         self.at = max(self.at, instant)
         return max(instant, self._due(self.extra))
 
@@ -335,6 +345,19 @@ class BucketState(RuleState):
             return self.level
 
         return min(self.level + (instant - self.at) / self.window * self.limit, self.extra)
+
+    def _due_level_at(self, instant: Micros) -> float:
+        """
+        Return the level at which a call is granted that is due at an instant.
+
+        That was rounded up. So what overflows within less than a microsecond is kept: of fast
+        buckets it is a good part of all.
+        """
+        if instant <= self.at:
+            return self.level
+
+        level = self.level + (instant - self.at) / self.window * self.limit
+        return level if level < self.extra + self.limit / self.window else self.extra
 
 
 @final

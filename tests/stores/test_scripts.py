@@ -53,6 +53,19 @@ RULES: dict[str, tuple[list[Rule], Amounts]] = {
     "bucket": ([Rule("bucket", 7, SECOND, 5, "calls")], (3,)),
     "slow bucket": ([Rule("bucket", 0.3, SECOND, 2.5, "calls")], (2,)),
     "fast bucket": ([Rule("bucket", 5000, SECOND, 1, "calls")], (1,)),
+    "fastest bucket": ([Rule("bucket", 70_000, SECOND, 3.5, "calls")], (2,)),
+    "fast bucket and window": (
+        [Rule("bucket", 9000, SECOND, 2, "calls"), Rule("window", 300, SECOND // 10, 0, "calls")],
+        (1, 2),
+    ),
+    "fast buckets and fixed window": (
+        [
+            Rule("bucket", 6000, SECOND, 4, "calls"),
+            Rule("bucket", 9000, SECOND, 3, "tokens"),
+            Rule("fixed", 400, SECOND // 10, 0, "calls"),
+        ],
+        (1, 1, 1),
+    ),
     "first": ([Rule("fixed", 9, SECOND, -1, "calls")], (4,)),
     "utc": ([Rule("fixed", 9, SECOND, 250_000, "calls")], (4,)),
     "slots": ([Rule("slots", 5, 0, 0, "slots")], (2,)),
@@ -319,11 +332,21 @@ def test_windows_that_never_agree_keep_no_server_busy(twins: Twins) -> None:
 
 
 def test_an_exchange_ends_after_many_grants(twins: Twins) -> None:
-    rules = [Rule("bucket", 10**6, SECOND, 1, "calls")]
-    wants = (Want((1,), 1000),)
-    reply = twins.exchange(request(rules, horizon=5000, wants=wants), BEGINNING)
+    rules = [Rule("window", 10**6, SECOND, 0, "calls")]
+    wants = (Want((1,), 1), Want((2,), 1)) * MOST_GRANTS
+    reply = twins.exchange(request(rules, wants=wants), BEGINNING)
     assert len(reply.news.grants) == MOST_GRANTS
     assert reply.news.come == BEGINNING + 1
+
+
+def test_what_flows_in_fast_goes_together(twins: Twins) -> None:
+    rules = [Rule("bucket", 10**5, SECOND, 1, "calls")]
+    wants = (Want((1,), 10**5),)
+    for number in range(1, 9):
+        for node in NAMES[:3]:
+            now = BEGINNING + number * SECOND // 3
+            said = request(rules, node, number, wants=wants, horizon=SECOND // 100)
+            assert len(twins.exchange(said, now).news.grants) <= MOST_GRANTS
 
 
 def test_one_exchange_serves_and_buries_many(twins: Twins) -> None:

@@ -17,6 +17,7 @@
 local STAND_IN = 50000
 local STAGGER = 5000
 local MOST_GRANTS = 100
+local GATHER = 1000
 local SILENCE = 50000
 local PASSES = 8
 
@@ -674,15 +675,69 @@ function E.earliest(amounts, since, grace)
     return since, E.agreed(amounts, max(since, now, state.last), grace, false)
 end
 
-function E.fits(amounts, since, instant)
+-- How many calls, alike, are a turn's part of what is there.
+function E.part(amounts, since, instant, latest, turns)
+    local bucket = E.bucket_of(amounts)
+    local there = E.fits(amounts, since, instant, bucket and instant)
+    if there == 1 and since == instant and instant < latest and not E.has_edges(amounts) then
+        return E.fits(amounts, since, instant, bucket and latest)
+    end
+
+    return ceil(there / turns)
+end
+
+-- How many calls, alike, may go at an instant: at least 1. Of what flows into a bucket, until the
+-- latest, if there is one.
+function E.fits(amounts, since, instant, latest)
     local there = ANY_NUMBER
     for i, rule in ipairs(rules) do
         if amounts[i] ~= 0 then
-            there = min(there, rule:fits(amounts[i], rule.level and since or instant))
+            if rule.level then
+                there = min(there, rule:fits_until(amounts[i], since, latest or since))
+            else
+                there = min(there, rule:fits(amounts[i], instant))
+            end
         end
     end
 
     return max(there, 1)
+end
+
+-- The one bucket that charges a call, and how much; `nil` if it isn't one.
+function E.bucket_of(amounts)
+    local bucket, amount
+    for i, rule in ipairs(rules) do
+        if rule.level and amounts[i] ~= 0 then
+            if bucket then
+                return nil
+            end
+
+            bucket, amount = rule, amounts[i]
+        end
+    end
+
+    return bucket, amount
+end
+
+-- Whether a later instant may be unfit though an earlier one was fit.
+function E.has_edges(amounts)
+    for i, rule in ipairs(rules) do
+        if rule.foreign and amounts[i] ~= 0 then
+            return true
+        end
+    end
+
+    return false
+end
+
+-- The instant at which the last of so many calls can go.
+function E.last_of(amounts, count, since, instant)
+    if count == 1 then
+        return instant
+    end
+
+    local bucket, amount = E.bucket_of(amounts)
+    return bucket and max(instant, bucket:due_from(amount * count, since)) or instant
 end
 
 -- Grant turns; return the grant as a text: number, due, grace, amounts, receipts, count.
@@ -752,13 +807,16 @@ function E.serve()
                 turns, at = state.waiting, instant
             end
 
-            local part = ceil(E.fits(amounts, since, instant) / turns)
+            local latest = instant > now and min(instant + GATHER, now + node.horizon) or instant
+            local part = E.part(amounts, since, instant, latest, turns)
             count = min(floor((1 - used) * part + 0.5), wanted)
             used = used + count / part
         end
 
         if count > 0 then
             state.due_since = since
+            instant = E.last_of(amounts, count, since, instant)
+            at = instant
             made = made + 1
             if not granted[name] then
                 granted[name] = {}
