@@ -63,7 +63,7 @@ BEGINNING = 1_796_000_000 * SECOND
 HORIZON = WINDOW // 20
 
 CALLS = 2000
-ROUNDS = 3
+ROUNDS = 1
 
 
 class Size(NamedTuple):
