@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from anythrottle.stores import ledger
+from anythrottle.stores import granting
+from anythrottle.stores.agreement import Agreement
 from anythrottle.stores.exchange import (
     NEVER,
     Charged,
@@ -17,7 +18,8 @@ from anythrottle.stores.exchange import (
     Rule,
     Want,
 )
-from anythrottle.stores.ledger import GATHER, SILENCE, STAND_IN, Ledger
+from anythrottle.stores.granting import GATHER, SILENCE
+from anythrottle.stores.ledger import STAND_IN
 from tests.stores.asker import Asker, counts
 from tests.stores.processes import (
     ORIGIN,
@@ -275,9 +277,9 @@ class TestFlow:
         if limit is not None:
             rules.append(window(limit, 0.1))
 
-        monkeypatch.setattr(ledger, "MOST_GRANTS", 10**6)
+        monkeypatch.setattr(granting, "MOST_GRANTS", 10**6)
         together = instants(*rules)
-        monkeypatch.setattr(Ledger, "_bucket_of", lambda *_: None)
+        monkeypatch.setattr(Agreement, "_bucket_of", lambda *_: None)
         alone = instants(*rules)
         assert len(together) == len(alone)
         # Floats may round by as much as that.

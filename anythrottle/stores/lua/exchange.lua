@@ -9,7 +9,7 @@
 --      :q   a sorted set: those that wait, in ascending order
 --      :s   a sorted set: after when each of those that have not acknowledged a grant has surely not
 --           noticed it
--- ARGV      what request_args() in exchange.py says
+-- ARGV      what request_args() in wire.py says
 --
 -- Nothing here goes through all processes or all charges, but when a process asks for the sum of
 -- the censuses.
@@ -962,7 +962,7 @@ function E.count_all()
     return waiting, running, kept
 end
 
--- A reply: see reply_of() in exchange.py.
+-- A reply: see reply_of() in wire.py.
 function E.reply_to_none(status, theirs)
     return {
         status, theirs, 0, 0, 0, 0, state.epoch, now, E.paused_until(), NEVER, NEVER,

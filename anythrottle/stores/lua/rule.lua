@@ -1,4 +1,4 @@
--- What all rules have in common: the twin of RuleState in ledger_rules.py.
+-- What all rules have in common: the twin of RuleState in rule_state.py.
 --
 -- Each file of the script but this one is a function of its own there, carried out when it is asked
 -- for: making the functions of all kinds would take longer than all else. For the same reason few
