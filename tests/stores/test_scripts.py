@@ -46,6 +46,8 @@ def test_the_script_does_what_the_ledger_does(twins: Twins, rules: str, walk: in
     for _ in range(STEPS):
         steps.step()
 
+    twins.check_that_all_expires()
+
 
 def request(rules: list[Rule], node: str = "node0", number: int = 1, **parts: Any) -> Request:
     first = Request(

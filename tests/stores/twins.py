@@ -108,6 +108,12 @@ class Twins:
         self.heard += len(pushes)
         return Answer(reply_of(flat), pushes)
 
+    def check_that_all_expires(self) -> None:
+        """Check that each key expires, and none before the first, which tells of the others."""
+        left = {part: self.server.ask("PTTL", self.key + part) for part in PARTS}
+        # -2: there is no such key.
+        assert all(each == -2 or each > left[""] - SLOW for each in left.values()), left
+
     def lose(self, part: str) -> None:
         """Lose one key, for want of memory: with it the state is lost."""
         if self.server.ask("DEL", self.key + part):

@@ -63,12 +63,20 @@ local FIRST_WANT = 18
 
 -- The limiter's own, as Ledger has it, and:
 -- `tail`: the score of who joined the queue last; `known` and `waiting`: how many processes there
--- are, and wait; `leased`: the end of the latest lease that there was.
+-- are, and wait; `leased`: the end of the latest lease that there was; `quiet_until`: no lease is
+-- over before, and nobody silent; `kept_until`: until when the keys live, but for the first.
 local state
 local rules = {}
 
 -- By name: the processes that were read, and which of them have changed.
 local nodes, changed_nodes = {}, {}
+
+-- The queue while it is served: a part of what the server has, `again` those that were served and
+-- want more, and how far either was gone through. `newcomer`: who waits alone, and isn't there yet.
+local line = {names = {}, at = 1, read = 0, all_read = false, again = {}, again_at = 1}
+
+-- The keys that may not have been there before.
+local new_keys = {}
 
 -- Numbers, separated by commas.
 local amounts_of_text = {}
@@ -142,6 +150,8 @@ function E.begin()
         known = 0,
         waiting = 0,
         leased = 0,
+        quiet_until = NEVER,
+        kept_until = 0,
     }
 end
 
@@ -173,8 +183,8 @@ function E.read()
         return nil
     end
 
-    local paused, back, last, due_since, granted, watch_at, tail, known, waiting, leased =
-        unpack_numbers(values[4])
+    local paused, back, last, due_since, granted, watch_at, tail, known, waiting, leased, quiet,
+        kept = unpack_numbers(values[4])
     state = {
         epoch = values[2],
         watcher = values[3],
@@ -188,6 +198,8 @@ function E.read()
         known = known,
         waiting = waiting,
         leased = leased,
+        quiet_until = quiet,
+        kept_until = kept,
     }
     if values[1] ~= request.rules then
         return values[1]
@@ -264,17 +276,25 @@ function E.patience_from(node, due)
     return due + node.grace + 2 * node.horizon + SILENCE
 end
 
+-- Put something into a sorted set, which may be new.
+function E.add_to(key, score, member)
+    if call('ZADD', key, score, member) == 1 then
+        new_keys[key] = true
+    end
+end
+
 -- Note which processes hold something, and which may be silent.
 function E.classify(node)
     if E.holds(node) then
-        call('ZADD', HOLDERS, node.lease, node.name)
+        E.add_to(HOLDERS, node.lease, node.name)
     elseif node.was_held then
         call('ZREM', HOLDERS, node.name)
     end
 
     if node.silent_at ~= node.was_silent_at then
         if node.silent_at < NEVER then
-            call('ZADD', SILENT, node.silent_at, node.name)
+            E.add_to(SILENT, node.silent_at, node.name)
+            state.quiet_until = min(state.quiet_until, node.silent_at)
         else
             call('ZREM', SILENT, node.name)
         end
@@ -294,40 +314,43 @@ function E.write_nodes()
     end
 end
 
--- Let all keys live until nothing of what they say matters.
-function E.expire()
+-- Let all keys live until nothing of what they say matters; return for how many milliseconds. The
+-- first key tells of all others: so these may live longer, and need not be told each time.
+function E.expire_others()
     local until_when = max(state.paused_until, state.held_back_until, state.leased)
     for _, rule in ipairs(rules) do
         until_when = max(until_when, rule:full_at(now), now + rule.window)
+        new_keys[rule.key] = rule.has_new_key
     end
 
-    local milliseconds = digits(ceil((until_when - now + MARGIN) / 1000))
-    call('PEXPIRE', KEY, milliseconds)
-    call('PEXPIRE', NODES, milliseconds)
-    call('PEXPIRE', LEASES, milliseconds)
-    call('PEXPIRE', HOLDERS, milliseconds)
-    call('PEXPIRE', SILENT, milliseconds)
-    if state.waiting > 0 then
-        call('PEXPIRE', QUEUE, milliseconds)
-    end
+    if until_when > state.kept_until then
+        state.kept_until = until_when + MARGIN
+        for _, key in ipairs({NODES, LEASES, QUEUE, HOLDERS, SILENT}) do
+            new_keys[key] = true
+        end
 
-    for _, rule in ipairs(rules) do
-        if rule.entries and rule.entries > 0 then
-            call('PEXPIRE', rule.key, milliseconds)
+        for _, rule in ipairs(rules) do
+            new_keys[rule.key] = rule.entries and true
         end
     end
+
+    local longer = digits(ceil((state.kept_until - now + MARGIN) / 1000))
+    for key in pairs(new_keys) do
+        call('PEXPIRE', key, longer)
+    end
+
+    return digits(ceil((until_when - now + MARGIN) / 1000))
 end
 
 function E.write()
     E.write_nodes()
-    local values = {
-        'watcher', state.watcher,
-        'state', pack_numbers(
-            state.paused_until, state.held_back_until, state.last, state.due_since, state.granted,
-            state.watch_at, state.tail, state.known, state.waiting, state.leased),
-    }
+    if state.is_loud then
+        state.quiet_until = min(E.first_of(LEASES), E.first_of(SILENT))
+    end
+
+    local values = {'watcher', state.watcher}
     if state.is_new then
-        values[5], values[6], values[7], values[8] = 'rules', request.rules, 'epoch', state.epoch
+        values[3], values[4], values[5], values[6] = 'rules', request.rules, 'epoch', state.epoch
     end
 
     for _, rule in ipairs(rules) do
@@ -339,8 +362,12 @@ function E.write()
         end
     end
 
-    call('HSET', KEY, unpack(values))
-    E.expire()
+    local milliseconds = E.expire_others()
+    call('HSET', KEY, 'state', pack_numbers(
+        state.paused_until, state.held_back_until, state.last, state.due_since, state.granted,
+        state.watch_at, state.tail, state.known, state.waiting, state.leased, state.quiet_until,
+        state.kept_until), unpack(values))
+    call('PEXPIRE', KEY, milliseconds)
 end
 
 -- The queue
@@ -348,17 +375,18 @@ end
 function E.join(node)
     state.tail = state.tail + 1
     state.waiting = state.waiting + 1
-    call('ZADD', QUEUE, state.tail, node.name)
+    if state.waiting == 1 then
+        -- Nobody else waits: it may be served before it has to be written.
+        line.newcomer, line.names, line.all_read = node.name, {node.name}, true
+    else
+        E.add_to(QUEUE, state.tail, node.name)
+    end
 end
 
 function E.leave(node)
     state.waiting = state.waiting - 1
     call('ZREM', QUEUE, node.name)
 end
-
--- The queue while it is served: a part of what the server has, `again` those that were served and
--- want more, and how far either was gone through.
-local line = {names = {}, at = 1, read = 0, all_read = false, again = {}, again_at = 1}
 
 function E.read_line()
     local chunk = line.read == 0 and 1 or 16
@@ -394,7 +422,7 @@ end
 function E.write_line(served)
     local leaving, joining = {}, {}
     for _, name in ipairs(served) do
-        if nodes[name].wants == '' then
+        if nodes[name].wants == '' and name ~= line.newcomer then
             leaving[#leaving + 1] = name
         end
     end
@@ -405,8 +433,15 @@ function E.write_line(served)
         joining[#joining + 1] = line.again[i]
     end
 
+    if line.newcomer and nodes[line.newcomer].wants ~= '' and line.names[line.at] then
+        joining[#joining + 1] = state.tail
+        joining[#joining + 1] = line.newcomer
+    end
+
     if #joining > 0 then
-        call('ZADD', QUEUE, unpack(joining))
+        if call('ZADD', QUEUE, unpack(joining)) > 0 then
+            new_keys[QUEUE] = true
+        end
     end
 
     if #leaving > 0 then
@@ -445,6 +480,11 @@ function E.bury(name)
 end
 
 function E.bury_dead()
+    state.is_loud = now > state.quiet_until
+    if not state.is_loud then
+        return
+    end
+
     local names
     repeat
         names = call('ZRANGEBYSCORE', LEASES, '-inf', now - 1, 'LIMIT', 0, 100)
@@ -456,6 +496,10 @@ end
 
 -- Let those wait no more that surely have not noticed what they were granted; return who it is.
 function E.pass_over_silent()
+    if not state.is_loud then
+        return {}
+    end
+
     local silent = call('ZRANGEBYSCORE', SILENT, '-inf', now - 1)
     local left = {}
     for _, name in ipairs(silent) do
@@ -615,7 +659,9 @@ function E.note(node, status)
     node.census = request.census
     changed_nodes[node.name] = true
     state.leased = max(state.leased, node.lease)
-    call('ZADD', LEASES, node.lease, node.name)
+    state.quiet_until = min(state.quiet_until, node.lease)
+    E.add_to(LEASES, node.lease, node.name)
+    new_keys[NODES] = new_keys[LEASES]
     if status == 'lost' then
         -- It will say anew what it holds and wants, and with what it has been charged.
         node.number = request.number
@@ -849,9 +895,12 @@ end
 
 -- When something may be let go of which its process says nothing.
 function E.first_silence()
-    local lease = call('ZRANGE', HOLDERS, 0, 0, 'WITHSCORES')[2] or NEVER
-    local silent_at = call('ZRANGE', SILENT, 0, 0, 'WITHSCORES')[2] or NEVER
-    return min(min(lease, silent_at) + 1, NEVER)
+    return min(E.first_of(HOLDERS) + 1, E.first_of(SILENT) + 1, NEVER)
+end
+
+-- The least score of a sorted set of instants.
+function E.first_of(key)
+    return tonumber(call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]) or NEVER
 end
 
 -- See to it that somebody watches the clock; `told` may get one more.

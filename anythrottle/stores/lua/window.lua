@@ -21,6 +21,8 @@ function Window:load(text)
     end
 
     self.grain = max(floor(self.window / EXACT_ENTRIES), 1)
+    -- How many entries are stored, and whether the key may not have been there before.
+    self.in_store, self.has_new_key = self.entries, nil
     -- Until when all was forgotten, and whether something was entered since that ends before.
     self.forgotten, self.is_behind = 0, false
     -- Whether the last of the entries is not among them any more.
@@ -166,10 +168,11 @@ function Window:flush()
         return
     end
 
-    local new, old = {}, {}
+    local new, old, added = {}, {}, 0
     for stop in pairs(self.changed) do
         local is, was = self.amounts[stop], self.stored[stop]
         if is ~= was then
+            added = added + (is > 0 and 1 or 0) - (was > 0 and 1 or 0)
             if is > 0 then
                 new[#new + 1] = stop
                 new[#new + 1] = pack_numbers(stop, is)
@@ -185,8 +188,11 @@ function Window:flush()
 
     self.changed = {}
     if #new > 0 then
+        self.has_new_key = self.has_new_key or self.in_store == 0 or nil
         call('ZADD', self.key, unpack(new))
     end
+
+    self.in_store = self.in_store + added
 
     if #old > 0 then
         call('ZREM', self.key, unpack(old))
@@ -384,6 +390,7 @@ function Window:forget_stored(now)
 
         if #members > 0 then
             call('ZREM', self.key, unpack(members))
+            self.in_store = self.in_store - #members
         end
 
         for _, member in ipairs(members) do
