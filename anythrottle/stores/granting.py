@@ -57,6 +57,24 @@ class Node:
         return due + self.grace + 2 * self.horizon + SILENCE
 
 
+@final
+@dataclass(slots=True)
+class Turns:
+    """
+    How far the turns of an exchange have come.
+
+    :ivar left: how many have a turn yet, of those that share what falls due at an instant
+    :ivar at: that instant
+    :ivar used: which part of this turn is used
+    :ivar made: how many grants were made
+    """
+
+    left: int = 0
+    at: Micros = 0
+    used: float = 0.0
+    made: int = 0
+
+
 class Granting:
     """
     The part of a ledger that makes grants.
@@ -105,9 +123,7 @@ class Granting:
         :return: what was granted to whom, and when the next process is due
         """
         granted: dict[str, list[Grant]] = {}
-        # How many have a turn yet, and which part of this turn is used.
-        turns, used = 0, 0.0
-        made, at = 0, 0
+        turns = Turns()
         # What held the next call up until now is credited to no call.
         self.due_since = min(self.due_since, now)
         while self.queue:
@@ -116,37 +132,45 @@ class Granting:
             want = node.wants[0]
             since = max(node.came, self.due_since)
             since, instant = self._earliest(want.amounts, node, since, now)
-            due = instant <= now + node.horizon and made < MOST_GRANTS
-            if not (due or used):
+            due = instant <= now + node.horizon and turns.made < MOST_GRANTS
+            if not (due or turns.used):
                 self.due_since = since
                 return granted, instant
 
-            count = 0
-            if due:
-                if not turns or instant > at:
-                    # What falls due at one instant is shared by all that wait.
-                    turns, at = len(self.queue), instant
-
-                latest = min(instant + GATHER, now + node.horizon) if instant > now else instant
-                part = self.agreement.part(want.amounts, (since, instant), latest, turns)
-                count = min(floor((1 - used) * part + 0.5), want.count)
-                used += count / part
-
+            count = self._share(turns, node, (since, instant), now) if due else 0
             if count:
                 self.due_since = since
-                instant = at = self.agreement.last_of(want.amounts, count, since, instant)
-                made += 1
+                instant = turns.at = self.agreement.last_of(want.amounts, count, since, instant)
+                turns.made += 1
                 grant = self._grant(node, count, (since, instant), now)
                 granted.setdefault(name, []).append(grant)
 
-            if not count or used >= 1 or not node.wants:
-                turns, used = turns - 1, 0.0
+            if not count or turns.used >= 1 or not node.wants:
+                turns.left, turns.used = turns.left - 1, 0.0
                 del self.queue[0]
                 if node.wants:
                     self.queue.append(name)
 
         self.due_since = NEVER
         return granted, NEVER
+
+    def _share(self, turns: Turns, node: Node, when: tuple[Micros, Micros], now: Micros) -> int:
+        """
+        Return how many calls of those that it wants first a process is granted in its turn.
+
+        :param when: since when they have been due, and their instant
+        """
+        _, instant = when
+        if not turns.left or instant > turns.at:
+            # What falls due at one instant is shared by all that wait.
+            turns.left, turns.at = len(self.queue), instant
+
+        want = node.wants[0]
+        latest = min(instant + GATHER, now + node.horizon) if instant > now else instant
+        part = self.agreement.part(want.amounts, when, latest, turns.left)
+        count = min(floor((1 - turns.used) * part + 0.5), want.count)
+        turns.used += count / part
+        return count
 
     def _earliest(
         self, amounts: Amounts, node: Node, since: Micros, now: Micros
