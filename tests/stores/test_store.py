@@ -114,7 +114,8 @@ async def test_leaving_a_store_gives_back_what_is_not_used(
             scope.cancel()
 
     used = len(branch.starts)
-    if options:
+    # What was given up before it arrived has begun nothing.
+    if options and server.ledgers:
         assert server.ledgers["api"].rules[1].held == 0
 
     assert await free(server, "10/100s", **options) == 10 - used
