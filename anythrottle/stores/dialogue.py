@@ -155,6 +155,10 @@ class Dialogue(Speaker):
             self.due = news.due
             self.account.waiting = news.waiting
 
+        if news.served > 1:
+            # One of them may have been this process.
+            self._ahead.note_others(now)
+
         for grant in news.grants:
             self._received.append(grant.number)
             # Who waits and does not acknowledge what it was granted is passed over.

@@ -261,6 +261,7 @@ class News:
     :ivar due: the earliest instant for the next grant to anybody, as foreseen
     :ivar waiting: how many processes wait
     :ivar grants: what was granted to the process and not acknowledged yet
+    :ivar served: how many processes waited before something was granted
 
     """
 
@@ -271,6 +272,7 @@ class News:
     due: Micros
     waiting: int
     grants: tuple[Grant, ...]
+    served: int = 0
 
 
 #: What has become of a request: it was carried out; it was overtaken, or has expired; the state

@@ -68,6 +68,8 @@ class Ledger(Granting):
 
     :ivar text: the rules, as :func:`.rules_text` has them
     :ivar epoch: how the state is called
+    :ivar is_new: whether nobody has been told yet that there is a new state
+    :ivar served: how many processes waited before something was granted, in this exchange
     :ivar watcher: who comes again first, and when; empty for nobody
     :ivar expires_at: from when on nothing of what it says matters, if nobody comes until then
     """
@@ -79,6 +81,8 @@ class Ledger(Granting):
         self.epoch = request.fresh
         self.watcher = ""
         self.watch_at: Micros = NEVER
+        self.is_new = True
+        self.served = 0
         #: The end of the latest lease that there was.
         self.leased: Micros = 0
         self.expires_at = now
@@ -89,6 +93,7 @@ class Ledger(Granting):
 
         :return: the reply, and the news for other processes
         """
+        self.served = 0
         if request.rules != self.text:
             return Reply("conflict", self._news(now), theirs=self.text), []
 
@@ -105,7 +110,12 @@ class Ledger(Granting):
             node.buried = request.number
 
         recall = self._note(node, request, now, status)
+        if self.is_new:
+            # Those who knew a former state have to tell what they were charged there.
+            recall, self.is_new = bool(recall), False
+
         silent = self._pass_over_silent(now)
+        self.served = len(self.queue)
         granted, due = self._serve(now)
         for rule in self.rules:
             rule.forget(now)
@@ -327,7 +337,7 @@ class Ledger(Granting):
     ) -> News:
         until = max(self.paused_until, self.held_back_until)
         come = self._come(name, due) if name else NEVER
-        return News(self.epoch, now, until, come, due, len(self.queue), grants)
+        return News(self.epoch, now, until, come, due, len(self.queue), grants, self.served)
 
     def _reply(
         self, status: Status, request: Request, node: Node, due: Micros, now: Micros

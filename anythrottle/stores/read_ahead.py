@@ -50,6 +50,10 @@ class ReadAhead:
         self._used += 1
         self.amounts = amounts
 
+    def note_others(self, now: float) -> None:
+        """Note that others wait too."""
+        self._alone_from = now + self._window
+
     def note_waste(self) -> None:
         """Note that turns went back that were fetched for nothing."""
         self._count //= 2
@@ -72,7 +76,7 @@ class ReadAhead:
         """
         used, self._used = self._used, 0
         if others:
-            self._alone_from = now + self._window
+            self.note_others(now)
 
         slow = self._fixed is None and lasted > used * _TRIPS * round_trip
         if not used or slow:

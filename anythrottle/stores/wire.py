@@ -128,16 +128,16 @@ def push_of(node: str, message: str) -> Push:
 
 
 def _news_of(parts: Iterator[str | int]) -> News:
-    """Return news: the epoch, five numbers, the count of grants, and six parts for each grant."""
+    """Return news: the epoch, six numbers, the count of grants, and six parts for each grant."""
     epoch = str(next(parts))
-    now, paused_until, come, due, waiting, count = (int(next(parts)) for _ in range(6))
+    now, paused_until, come, due, waiting, served, count = (int(next(parts)) for _ in range(7))
     grants: list[Grant] = []
     for _ in range(count):
         number, at, grace = (int(next(parts)) for _ in range(3))
         amounts, receipts = _numbers_of(next(parts)), _numbers_of(next(parts))
         grants.append(Grant(number, at, grace, amounts, receipts, int(next(parts))))
 
-    return News(epoch, now, paused_until, come, due, waiting, tuple(grants))
+    return News(epoch, now, paused_until, come, due, waiting, tuple(grants), served)
 
 
 def _numbers_of(text: str | int) -> tuple[int, ...]:

@@ -22,12 +22,12 @@ both_backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 SCRIPT = Script.of(
     """
     local calls = redis.call('HINCRBY', KEYS[1], 'calls', 1)
-    return {'done', '', 0, 0, 0, 0, ARGV[2], calls, 0, 0, 0, 0, 0}
+    return {'done', '', 0, 0, 0, 0, ARGV[2], calls, 0, 0, 0, 0, 0, 0}
     """
 )
 
 #: A push without grants, which pauses until the instant.
-PUSH = "0 epoch 1 {until} 0 0 0 0"
+PUSH = "0 epoch 1 {until} 0 0 0 0 0"
 
 
 def store(server: Client | str, *, prefix: str = "test", deadline: float = 1.0) -> RedisServer:

@@ -144,7 +144,8 @@ def request_of(args: list[str]) -> Request:
 
 def news_parts(news: News) -> Iterator[str | int]:
     yield news.epoch
-    yield from (news.now, news.paused_until, news.come, news.due, news.waiting, len(news.grants))
+    yield from (news.now, news.paused_until, news.come, news.due)
+    yield from (news.waiting, news.served, len(news.grants))
     for grant in news.grants:
         yield from (grant.number, grant.due, grant.grace)
         yield from (numbers(grant.amounts), numbers(grant.receipts), grant.count)

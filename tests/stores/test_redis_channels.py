@@ -44,7 +44,10 @@ class TestListening:
     def test_hears_what_is_for_the_process_and_for_all(self, server: Server, backend: str) -> None:
         async def main() -> None:
             heard = Heard()
-            async with store(server.url) as entered, entered.listen("api", "node", heard.append):
+            async with (
+                store(server.url) as entered,
+                entered.listen("api", "node", heard.append, print),
+            ):
                 await heard.hears(server, MINE)
                 await heard.hears(server, ALL)
 
@@ -59,9 +62,9 @@ class TestListening:
             one, two, other = Heard(), Heard(), Heard()
             async with (
                 store(server.url) as entered,
-                entered.listen("api", "node", one.append),
-                entered.listen("api", "two", two.append),
-                entered.listen("other", "node", other.append),
+                entered.listen("api", "node", one.append, print),
+                entered.listen("api", "two", two.append, print),
+                entered.listen("other", "node", other.append, print),
             ):
                 await one.hears(server, MINE)
                 assert not two
@@ -79,15 +82,15 @@ class TestListening:
         async def main() -> None:
             heard = Heard()
             async with store(server.url) as entered:
-                async with entered.listen("other", "node", print):
-                    async with entered.listen("api", "node", heard.append):
+                async with entered.listen("other", "node", print, print):
+                    async with entered.listen("api", "node", heard.append, print):
                         await heard.hears(server, MINE)
 
                     await until(lambda: subscribers(server) == 0)
                     assert listeners(server) == 1
 
                 await until(lambda: listeners(server) == 0)
-                async with entered.listen("api", "node", heard.append):
+                async with entered.listen("api", "node", heard.append, print):
                     await heard.hears(server, MINE)
 
             await until(lambda: listeners(server) == 0)
@@ -99,9 +102,9 @@ class TestListening:
             one, two = Heard(), Heard()
             async with (
                 store(server.url) as entered,
-                entered.listen("api", "node", one.append),
+                entered.listen("api", "node", one.append, print),
             ):
-                async with entered.listen("api", "node", two.append):
+                async with entered.listen("api", "node", two.append, print):
                     await two.hears(server, MINE)
 
                 count = len(two)
@@ -113,14 +116,17 @@ class TestListening:
     def test_ends_and_begins_at_once(self, server: Server, backend: str) -> None:
         async def main() -> None:
             heard = Heard()
-            async with store(server.url) as entered, entered.listen("other", "node", print):
+            async with (
+                store(server.url) as entered,
+                entered.listen("other", "node", print, print),
+            ):
                 for _ in range(5):
-                    async with entered.listen("api", "node", heard.append):
+                    async with entered.listen("api", "node", heard.append, print):
                         await until(lambda: subscribers(server) == 1)
 
                     await anyio.sleep(0)
 
-                async with entered.listen("api", "node", heard.append):
+                async with entered.listen("api", "node", heard.append, print):
                     await heard.hears(server, MINE)
 
         run(backend, main)
@@ -130,9 +136,12 @@ class TestListening:
     ) -> None:
         async def main() -> None:
             heard = Heard()
-            async with store(server.url) as entered, entered.listen("api", "node", heard.append):
+            async with (
+                store(server.url) as entered,
+                entered.listen("api", "node", heard.append, print),
+            ):
                 await heard.hears(server, MINE)
-                for nonsense in ("", "0", "0 epoch x", b"\xff", "0 epoch 1 0 0 0 0 1 1"):
+                for nonsense in ("", "0", "0 epoch x", b"\xff", "0 epoch 1 0 0 0 0 0 1 1"):
                     server.ask("SPUBLISH", MINE, nonsense)
 
                 await heard.hears(server, MINE)
@@ -148,7 +157,10 @@ class TestListening:
             raise LookupError(push.node)
 
         async def main() -> None:
-            async with store(server.url) as entered, entered.listen("api", "node", fail):
+            async with (
+                store(server.url) as entered,
+                entered.listen("api", "node", fail, print),
+            ):
                 while True:
                     server.ask("SPUBLISH", MINE, PUSH.format(until=0))
                     await anyio.sleep(0.01)
@@ -168,7 +180,7 @@ class TestReconnecting:
             async with (
                 client,
                 store(client) as entered,
-                entered.listen("api", "node", heard.append),
+                entered.listen("api", "node", heard.append, print),
             ):
                 for _ in range(3):
                     await heard.hears(server, MINE)
@@ -184,7 +196,10 @@ class TestReconnecting:
     def test_after_a_restart(self, server: Server, backend: str, warned: list[str]) -> None:
         async def main() -> None:
             heard = Heard()
-            async with store(server.url) as entered, entered.listen("api", "node", heard.append):
+            async with (
+                store(server.url) as entered,
+                entered.listen("api", "node", heard.append, print),
+            ):
                 await heard.hears(server, MINE)
                 server.kill()
                 await anyio.sleep(0.4)
@@ -200,7 +215,10 @@ class TestReconnecting:
             heard = Heard()
             with servers.server("valkey") as late:
                 late.kill()
-                async with store(late.url) as entered, entered.listen("api", "node", heard.append):
+                async with (
+                    store(late.url) as entered,
+                    entered.listen("api", "node", heard.append, print),
+                ):
                     await anyio.sleep(0.1)
                     late.start()
                     await heard.hears(late, MINE)
@@ -220,7 +238,10 @@ class TestReconnecting:
                 await sleep(0)
 
             heard = Heard()
-            async with store(server.url) as entered, entered.listen("api", "node", heard.append):
+            async with (
+                store(server.url) as entered,
+                entered.listen("api", "node", heard.append, print),
+            ):
                 await heard.hears(server, MINE)
                 monkeypatch.setattr(anyio, "sleep", note)
                 for _ in range(6):
@@ -248,7 +269,10 @@ class TestReconnecting:
 
         async def main() -> None:
             heard = Heard()
-            async with store(url) as entered, entered.listen("api", "node", heard.append):
+            async with (
+                store(url) as entered,
+                entered.listen("api", "node", heard.append, print),
+            ):
                 await until(lambda: warned)
                 await calls(entered)
                 server.ask("ACL", "SETUSER", "deaf", "allchannels")
@@ -263,7 +287,7 @@ class TestReconnecting:
             async with (
                 fake(b"+WHAT\r\n") as url,
                 store(url) as entered,
-                entered.listen("api", "node", print),
+                entered.listen("api", "node", print, print),
             ):
                 await until(lambda: len(warned) == 2)
 
@@ -280,7 +304,7 @@ class TestReconnecting:
             async with (
                 servers.proxy(server.port) as proxy,
                 store(proxy.url, deadline=0.3) as entered,
-                entered.listen("api", "node", heard.append),
+                entered.listen("api", "node", heard.append, print),
             ):
                 await heard.hears(server, MINE)
                 await anyio.sleep(0.2)  # it answers, and is kept

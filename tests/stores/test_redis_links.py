@@ -89,7 +89,7 @@ class TestCluster:
             async with entered(cluster) as server, anyio.create_task_group() as tasks:
 
                 async def listen(name: str) -> None:
-                    async with server.listen(name, "node", heard[name].append):
+                    async with server.listen(name, "node", heard[name].append, print):
                         await heard[name].hears(
                             cluster.keeper(slot(name)), "{test:" + name + "}:all"
                         )
@@ -104,7 +104,10 @@ class TestCluster:
 
         async def main() -> None:
             heard = Heard()
-            async with entered(cluster) as server, server.listen("api", "node", heard.append):
+            async with (
+                entered(cluster) as server,
+                server.listen("api", "node", heard.append, print),
+            ):
                 for target in [*cluster.servers, *cluster.servers[::-1]]:
                     move(cluster, number, target)
                     await calls(server)
@@ -118,7 +121,10 @@ class TestCluster:
 
         async def main() -> None:
             heard = Heard()
-            async with entered(cluster) as server, server.listen("api", "node", heard.append):
+            async with (
+                entered(cluster) as server,
+                server.listen("api", "node", heard.append, print),
+            ):
                 for target in cluster.servers:
                     move(cluster, number, target)
                     await heard.hears(target, "{test:api}:all")

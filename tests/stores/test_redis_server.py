@@ -266,7 +266,7 @@ class TestEntering:
                 await one.forget("api")
 
             with pytest.raises(RuntimeError, match="inside of `async with store:`"):
-                async with one.listen("api", "node", print):
+                async with one.listen("api", "node", print, print):
                     pass
 
         run(backend, main)

@@ -157,6 +157,9 @@ class TimedWorld:
         reply, pushes = self.ledger.exchange(request, self.now)
         check_books(self.ledger)
         for push in pushes:
+            if not push.node:
+                continue
+
             site = self.sites[push.node]
             if self.random.random() >= self.lost:
                 self.at(self.now + site.delay, lambda site=site, push=push: site.on_push(push))  # type: ignore[misc]

@@ -830,6 +830,7 @@ end
 -- names in order, when the next process is due, and who that is.
 function E.serve()
     local granted, served = {}, {}
+    state.served = state.waiting
     -- How many have a turn yet, and which part of this turn is used.
     local turns, used, made, at = 0, 0, 0, 0
     -- What held the next call up until now is credited to no call.
@@ -958,11 +959,12 @@ end
 
 -- Publish news: `grants` are texts, each after a space.
 function E.publish(channel, recall, come, due, count, grants)
-    local message = format('%s %s %.0f %.0f %.0f %.0f %.0f %d%s', recall and '1' or '0',
-        state.epoch, now, E.paused_until(), come, due, state.waiting, count, grants)
+    local message = format('%s %s %.0f %.0f %.0f %.0f %.0f %d %d%s', recall and '1' or '0',
+        state.epoch, now, E.paused_until(), come, due, state.waiting, state.served, count, grants)
 
-    -- A channel has the same braces as the keys, so in a cluster it is this server's.
-    call('SPUBLISH', KEY .. channel, message)
+    -- A channel has the same braces as the keys, so in a cluster it is this server's. If the user
+    -- may not publish, grants come late, with the next request: who listens is told of that.
+    redis.pcall('SPUBLISH', KEY .. channel, message)
 end
 
 -- Tell the others: those that were served, and those that have not noticed what they were granted.
@@ -1015,7 +1017,7 @@ end
 function E.reply_to_none(status, theirs)
     return {
         status, theirs, 0, 0, 0, 0, state.epoch, now, E.paused_until(), NEVER, NEVER,
-        state.waiting, 0,
+        state.waiting, 0, 0,
     }
 end
 
@@ -1032,9 +1034,9 @@ function E.reply_to(node, status, due)
 
     local reply = {
         status, '', waiting, running, kept, probed, state.epoch, now, E.paused_until(),
-        E.when_to_come(node.name, due), due, state.waiting, 0,
+        E.when_to_come(node.name, due), due, state.waiting, state.served, 0,
     }
-    reply[13] = E.add_grants(reply, node.inbox)
+    reply[14] = E.add_grants(reply, node.inbox)
     for _, rule in ipairs(rules) do
         reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = rule:quota(now)
     end
@@ -1075,6 +1077,11 @@ function E.exchange()
     end
 
     local recall = E.note(node, status)
+    if state.is_new then
+        -- Those who knew a former state have to tell what they were charged there.
+        recall = recall or false
+    end
+
     local silent = E.pass_over_silent()
     local granted, served, due, first = E.serve()
     for _, rule in ipairs(rules) do
