@@ -130,7 +130,7 @@ def test_what_is_no_job_is_named_by_its_position_and_passed_over() -> None:
 
 
 async def test_so_is_what_an_iterator_has_given() -> None:
-    backlog: Jobs = Backlog(iter([job, other, 5]), None, "jobs")  # type: ignore[list-item]
+    backlog: Jobs = Backlog(iter([job, other, 5]), None, "jobs")  # type: ignore[arg-type]
     for each in (job, other):
         assert backlog.record(await backlog.source.pull()).item is each
 

@@ -484,7 +484,6 @@ class TestWhoGoesFirst:
         assert scheduler.grant_due(1.0) == ([again], math.inf)
         assert usual.in_line
 
-
     def test_who_goes_again_and_is_too_late_is_refused(self) -> None:
         scheduler = scheduler_of(WindowTokenBucket(1, 10.0))
         scheduler.gate.pause_until(1.0)

@@ -619,7 +619,6 @@ class TestManyCorrections:
             permit.refund()
             assert left(limiter) == [9, 1_000_000, 9_000_000]
 
-
     async def test_a_few_are_given_back_each_for_itself(self) -> None:
         limiter = RateLimiter("9/s", "9 images/s", "9 files/s", "100 tokens/s")
         none = {"calls": 0, "images": 0, "files": 0}
