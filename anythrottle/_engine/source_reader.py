@@ -75,15 +75,13 @@ class SourceReader(Parked, Generic[I, T]):
         self._backlog.ahead_taken.await_by(self, self._run.loop)
         try:
             await self._run.loop.checkpoint()
-            looks = True
+            looks = self._resumable and self._backlog.source.is_async
             while self._run.phase is RUNNING and not self._backlog.source.interrupted:
-                # A task that was woken before it was cancelled has not noticed yet. After the first
-                # item, that only matters to a source that goes on: it must not be cut off without
-                # need.
+                # A task that was woken before it was cancelled has not noticed yet. That only
+                # matters to a source that goes on: it must not be cut off without need.
                 if looks and self._run.cancellation.is_under_way():
                     return
 
-                looks = self._resumable and self._backlog.source.is_async
                 if self._backlog.ahead is None:
                     item = await self._step()
                     self._backlog.ahead = self._backlog.record(item)

@@ -264,8 +264,9 @@ class FixedWindowBucket(LevelBucket):
     def _is_of_this_window(self, now: float, receipt: float) -> bool:
         # The window's end may have been moved since. Receipts never get earlier, except where a
         # wall clock that was set forward makes windows short: then it is safe to find one foreign.
+        # While there is no window, all receipts are foreign.
         self._roll(now)
-        return now < self._end and receipt > self._foreign
+        return receipt > self._foreign
 
 
 def _later(instant: float, seconds: float) -> float:

@@ -129,6 +129,15 @@ def test_what_is_no_job_is_named_by_its_position_and_passed_over() -> None:
     assert backlog.remaining() == [job, other]
 
 
+async def test_so_is_what_an_iterator_has_given() -> None:
+    backlog: Jobs = Backlog(iter([job, other, 5]), None, "jobs")  # type: ignore[arg-type]
+    for each in (job, other):
+        assert backlog.record(await backlog.source.pull()).item is each
+
+    with pytest.raises(TypeError, match=r"^jobs\[2\] must be .*, not 5; .*func=$"):
+        backlog.record(await backlog.source.pull())
+
+
 def test_one_that_was_pulled_is_ahead_until_it_starts() -> None:
     backlog = begun([other])
     told: list[object] = []

@@ -162,6 +162,41 @@ def test_another_task_that_is_cancelled_natively_absorbs_it() -> None:
     asyncio_run(main)
 
 
+def test_what_was_meant_for_a_job_that_is_over_is_forgotten() -> None:
+    async def main() -> None:
+        cancellation = made_here()
+
+        async def worker() -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.sleep(1)
+
+            cancellation.forget(task)
+            assert not task.cancelling()
+
+        await asyncio.create_task(worker())
+
+    asyncio_run(main)
+
+
+def test_but_not_what_was_meant_for_the_run() -> None:
+    async def main() -> None:
+        cancellation = made_here()
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.sleep(1)
+
+        cancellation.forget(task)
+        assert task.cancelling() == 1
+        task.uncancel()
+
+    asyncio_run(main)
+
+
 async def test_there_is_nothing_to_absorb_in_other_errors() -> None:
     RunCancellation.absorb(ValueError())
 

@@ -380,6 +380,31 @@ class TestWokenAndNativelyCancelled:
         run_on_asyncio(main)
 
 
+def test_who_waits_for_an_item_is_told_of_the_end_in_its_turn() -> None:
+    order: list[int] = []
+
+    async def main() -> None:
+        send, receive = create_front_stream[int]()
+
+        async def try_to_receive(number: int) -> None:
+            with pytest.raises(EndOfStream):
+                await receive.receive()
+
+            order.append(number)
+
+        async with anyio.create_task_group() as task_group:
+            with receive:
+                for number in range(5):
+                    task_group.start_soon(try_to_receive, number)
+
+                await wait_idle()
+                send.close()
+                await wait_idle()
+
+    run_on_asyncio(main)
+    assert order == [*range(5)]
+
+
 def test_who_waits_for_room_is_sent_away_in_its_turn() -> None:
     order: list[int] = []
 

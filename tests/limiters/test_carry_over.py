@@ -101,6 +101,15 @@ class TestLevel:
 
         assert list(crowd.granted.values()) == [0.0, 5.5, 10.0, 18.0]
 
+    async def test_a_call_that_was_marked_as_counted_runs_on(self) -> None:
+        limiter = RateLimiter(TokenBucket(4, 4))
+        async with limiter.permit(3) as permit:
+            permit.mark_counted()
+            limiter.reconfigure(TokenBucket(8, 8))
+            assert left(limiter) == [1]
+            permit.refund()
+            assert left(limiter) == [4]
+
     async def test_units_have_nothing_to_do_with_each_other(self) -> None:
         limiter = RateLimiter(TokenBucket(9, 9), TokenBucket(8, 8, unit="tokens"))
         await limiter.acquire({"calls": 9, "tokens": 4})

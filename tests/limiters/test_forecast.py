@@ -764,6 +764,14 @@ class TestLittleIsOff:
             for _ in range(100):
                 assert due <= line.outlook.decide((1,), 0.0, 9).retry_after <= 1.01 * due
 
+    def test_a_short_wait_is_off_by_no_more_than_its_part(self) -> None:
+        line = self.line(WindowTokenBucket(1, 0.125), [1], 4)
+        assert line.outlook.decide((1,), 0.0, 5).retry_after == 0.625
+        line.now = 0.140625
+        line.serve(due=0.125)
+        # That is a few hundredths.
+        assert line.outlook.decide((1,), line.now, 5).retry_after == 0.5
+
     def test_who_has_left_does_not_outweigh_who_has_joined(self) -> None:
         line = self.line(WindowTokenBucket(3, 8), [1, 2], 100)
         for _ in range(5):

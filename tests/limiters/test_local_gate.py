@@ -18,6 +18,15 @@ from tests.limiters.tools import Crowd, permit_of, set_clock, tasks
 from tests.properties import examples
 
 
+def test_a_pause_that_ends_in_this_instant_is_over() -> None:
+    gate = RateLimiter("5/s")._gate
+    gate.pause_until(5.0)
+    assert not gate.resume(5.0)
+    assert gate.paused_until == 5.0
+    assert gate.resume(4.0)
+    assert gate.paused_until == 4.0
+
+
 @pytest.mark.timing
 @pytest.mark.promise("G6")
 class TestAllOrNothing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import anyio
@@ -15,6 +16,7 @@ from anythrottle import (
     amap,
     current_permit,
 )
+from anythrottle._limiters.turn import Turn
 from anythrottle.abc import Policy
 from anythrottle.testing import wait_idle
 from tests.limiters.tools import tasks
@@ -202,6 +204,25 @@ async def test_under_other_policies_nothing_changes(policy: Policy) -> None:
     for instant in (5, 9.9, 10, 11):
         await marked.until(instant)
         assert marked.limiter.peek() == plain.limiter.peek()
+
+
+async def test_who_asks_after_it_is_told_when_it_counts_no_more() -> None:
+    limiter = RateLimiter(END)
+    async with tasks() as task_group, limiter.permit(2) as permit:
+        task_group.start_soon(limiter.run, wait_idle)
+        await wait_idle()
+        assert limiter.peek().retry_after == math.inf
+        await anyio.sleep(1)
+        permit.mark_counted()
+        assert limiter.peek().retry_after == 10.0
+
+
+def test_what_is_not_named_was_counted_as_one_call_and_nothing_else() -> None:
+    turn = Turn({"tokens": 3}, (3,), ends=True)
+    turn.marks = [(1.0, (), {"tokens": 3})]
+    assert turn.counted("calls") == [(1.0, 1)]
+    assert turn.counted("tokens") == [(1.0, 3)]
+    assert turn.counted("images") == []
 
 
 async def test_the_slot_stays() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from anythrottle import RateLimiter, WindowTokenBucket
+from anythrottle import LimitExceeded, RateLimiter, WindowTokenBucket
 from anythrottle.testing import wait_idle
 from tests.limiters.tools import permit_of, tasks
 
@@ -243,6 +243,30 @@ class TestEnterNow:
         assert not permit.enter_now()
         async with permit:
             assert anyio.current_time() == 10
+
+    async def test_who_could_not_enter_is_a_newcomer_all_the_same(self) -> None:
+        limiter = RateLimiter("1/h", max_waiting=0)
+        await limiter.acquire()
+        permit = permit_of(limiter)
+        assert not permit.enter_now()
+        with pytest.raises(LimitExceeded):
+            await permit.__aenter__()
+
+    def test_what_was_held_in_another_run_does_not_begin(self, run: Any) -> None:
+        limiter = RateLimiter("3/h")
+        permit = permit_of(limiter)
+
+        async def hold() -> None:
+            await limiter.acquire()
+            assert permit.enter_now(begins=False)
+
+        async def begin() -> None:
+            await limiter.acquire()
+            assert not permit.begin()
+            assert limiter.peek().remaining == 1
+
+        run(hold)
+        run(begin)
 
     async def test_not_by_limits_that_are_no_more(self) -> None:
         limiter = RateLimiter("1/10s")

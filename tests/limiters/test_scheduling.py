@@ -484,6 +484,28 @@ class TestWhoGoesFirst:
         assert scheduler.grant_due(1.0) == ([again], math.inf)
         assert usual.in_line
 
+    def test_who_goes_again_and_is_too_late_is_refused(self) -> None:
+        scheduler = scheduler_of(WindowTokenBucket(1, 10.0))
+        scheduler.gate.pause_until(1.0)
+        again = newcomer(scheduler, 0.0, priority=FRONT)
+        scheduler.rejoin(newcomer(scheduler, 0.0, priority=FRONT))
+        for latest in (-1.0, 0.0):
+            assert scheduler.one_too_many(again, 0.0, latest, newcomer=False) is again
+
+        assert scheduler.one_too_many(again, 0.0, 0.5, newcomer=False) is None
+
+    def test_those_behind_a_call_that_begins_late_are_later(self) -> None:
+        scheduler = scheduler_of(WindowTokenBucket(1, 10.0))
+        first = newcomer(scheduler, 0.0)
+        assert scheduler.try_now(first, 0.0)
+        scheduler.start(first, 0.0)
+        second, _ = (joined(scheduler, 0.0) for _ in range(2))
+        assert scheduler.grant_due(10.0) == ([second], math.inf)
+        last = newcomer(scheduler, 10.0)
+        assert scheduler.decide(last, 10.0).retry_after == 20.0
+        scheduler.start(second, 20.0)
+        assert scheduler.decide(last, 20.0).retry_after == 20.0
+
 
 class TestUndone:
     """What is granted to a turn whose call does not begin."""

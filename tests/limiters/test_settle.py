@@ -619,6 +619,20 @@ class TestManyCorrections:
             permit.refund()
             assert left(limiter) == [9, 1_000_000, 9_000_000]
 
+    async def test_a_few_are_given_back_each_for_itself(self) -> None:
+        limiter = RateLimiter("9/s", "9 images/s", "9 files/s", "100 tokens/s")
+        none = {"calls": 0, "images": 0, "files": 0}
+        async with limiter.permit({**none, "tokens": 1}) as permit:
+            for number in (2, 3):
+                await anyio.sleep(4)
+                permit.settle({"tokens": number})
+
+            limiter.reconfigure("100 tokens/10s")
+            await anyio.sleep(3)
+            assert left(limiter) == [98]
+            permit.settle({"tokens": 0})
+            assert left(limiter) == [100]
+
 
 class TestConservation:
     """Nothing is lost, and nothing comes from nowhere."""

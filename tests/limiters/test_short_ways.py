@@ -16,7 +16,7 @@ from anythrottle._limiters.short_ways import free_loop
 from anythrottle.abc import Event, Policy
 from anythrottle.testing import wait_idle
 from tests.conftest import Run
-from tests.limiters.tools import Crowd, permit_of, tasks
+from tests.limiters.tools import Crowd, left, permit_of, tasks
 from tests.properties import examples
 
 #: The end of a pause so long ago that it makes no difference to anything.
@@ -225,6 +225,18 @@ class TestWhenTheyAreOpen:
         assert free_loop(limiter._line) is None
         await limiter.acquire()
         assert free_loop(limiter._line) is not None
+
+    @pytest.mark.parametrize("unit", ["attempts", "tokens"])
+    async def test_not_without_the_unit_where_another_one_than_calls_is_counted(
+        self, unit: str
+    ) -> None:
+        limiter = RateLimiter(f"5 {unit}/10s")
+        await limiter.acquire({unit: 2})
+        for cost in (1, 2):
+            with pytest.raises(ValueError, match=unit):
+                await limiter.acquire(cost)
+
+        assert left(limiter) == [3]
 
     @pytest.mark.parametrize("instant", [LONG_AGO, 0.0, math.inf])
     async def test_not_with_any_end_of_a_pause(self, instant: float) -> None:

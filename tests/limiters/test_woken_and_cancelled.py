@@ -159,8 +159,9 @@ def test_natively_it_is_the_same(make: Any, enter: Enter) -> None:
 
 
 @pytest.mark.timing
-async def test_a_fast_acquire_that_need_not_wait_does_not_look() -> None:
-    limiter = RateLimiter("5/s", fast_acquire=True)
+@pytest.mark.parametrize("observer", [None, lambda _: None], ids=["unobserved", "observed"])
+async def test_a_fast_acquire_that_need_not_wait_does_not_look(observer: Any) -> None:
+    limiter = RateLimiter("5/s", fast_acquire=True, observer=observer)
     with anyio.CancelScope() as scope:
         scope.cancel()
         await limiter.acquire()
@@ -243,23 +244,45 @@ async def test_one_of_its_group_fails_while_others_pass_their_checkpoints(
 
 
 @pytest.mark.timing
-async def test_one_of_its_group_fails_that_has_come_on_the_short_way() -> None:
+@pytest.mark.parametrize("priority", range(8))
+async def test_one_of_its_group_fails_that_has_come_on_the_short_way(priority: int) -> None:
     limiter = RateLimiter("9/10s")
     # It is open to those who come when the limiter knows in which run it is.
     await limiter.acquire()
     begun: list[int] = []
 
-    def begin() -> None:
+    async def fail() -> None:
+        await limiter.acquire(priority=priority)
         begun.append(1)
         raise ZeroDivisionError
 
     with pytest.RaisesGroup(ZeroDivisionError):
         async with anyio.create_task_group() as task_group:
             for _ in range(5):
-                task_group.start_soon(acquire, limiter, begin)
+                task_group.start_soon(fail)
 
     assert len(begun) == 1
     assert limiter.peek().remaining == 7
+
+
+@pytest.mark.timing
+@pytest.mark.parametrize("priority", range(8))
+async def test_one_of_its_group_fails_that_has_a_permit(priority: int) -> None:
+    limiter = RateLimiter("9/10s")
+    begun: list[int] = []
+
+    async def fail() -> None:
+        async with limiter.permit(priority=priority):
+            begun.append(1)
+            raise ZeroDivisionError
+
+    with pytest.RaisesGroup(ZeroDivisionError):
+        async with anyio.create_task_group() as task_group:
+            for _ in range(5):
+                task_group.start_soon(fail)
+
+    assert len(begun) == 1
+    assert limiter.peek().remaining == 8
 
 
 @pytest.mark.timing

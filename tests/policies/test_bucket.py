@@ -23,7 +23,7 @@ from anythrottle import (
 from anythrottle._limiters.forecast import Forecasts
 from anythrottle._policies.bucket import complete
 from tests.conftest import Run
-from tests.limiters.tools import tasks
+from tests.limiters.tools import pass_at_once, tasks
 from tests.properties import examples
 
 pytestmark = pytest.mark.timing
@@ -333,3 +333,12 @@ class TestAsOurs:
             await limiter.acquire()
 
         assert 1 < anyio.current_time() < 1.1
+
+
+async def test_nothing_is_given_back_of_what_its_bucket_has_forgotten() -> None:
+    limiter = RateLimiter(Leasts(3, 1.0))
+    async with limiter.permit(2) as permit:
+        await anyio.sleep(5)
+        limiter.reconfigure("4/10s")
+        permit.refund()
+        assert pass_at_once(limiter) == 4

@@ -20,6 +20,14 @@ def test_of_a_few_it_tells_each() -> None:
     assert log.entries() == [(1.0, 5), (2.0, 10), (3.0, 5)]
 
 
+def test_as_many_as_are_kept_are_told_one_by_one() -> None:
+    log = ChargeLog(4)
+    for instant in (1.0, 2.0, 3.0, 4.0):
+        log.note(instant, 5)
+
+    assert log.entries() == [(1.0, 5), (2.0, 5), (3.0, 5), (4.0, 5)]
+
+
 @examples(100)
 @given(charges, st.sampled_from([4, 8, 64]))
 def test_never_too_early_and_never_too_little(charged: list[tuple[float, int]], most: int) -> None:

@@ -467,6 +467,14 @@ class TestTighten:
             assert bucket.delay(0.0, 3) == 10.0
             assert bucket.history(0.0) == [(0.0, 3)]
 
+    def test_what_is_held_is_left_as_well(self) -> None:
+        for bucket in (FixedWindow(4, 10).bucket(), utc_bucket(4, 10)):
+            bucket.take(0.0, 1)
+            bucket.tighten(0.0, 1, None)
+            assert bucket.remaining(0.0) == 1
+            bucket.start(0.0, 1)
+            assert bucket.history(0.0) == [(0.0, 3)]
+
     def test_the_window_ends_no_earlier_than_the_server_resets(self) -> None:
         bucket = FixedWindow(5, 10).bucket()
         spend(bucket, 0.0, 1)
@@ -685,6 +693,20 @@ class TestUtc:
         assert bucket.remaining(8.0) == 3
         assert bucket.delay(8.0, 1) == 0.0
         assert spend(bucket, 8.0, 3) == 9.0
+
+    def test_a_window_that_comes_again_starts_anew(self) -> None:
+        bucket = utc_bucket(3, 10)
+        bucket.set_utc(0.0, 1000.0)
+        for now in (1.0, 5.0):
+            spend(bucket, now, 1)
+
+        bucket.set_utc(10.0, 1010.0)
+        bucket.set_utc(10.0, 1007.0)
+        receipt = spend(bucket, 10.0, 1)
+        assert receipt == 13.0
+        # It may have been charged from 3.0 on.
+        bucket.give_back(11.0, 1, receipt)
+        assert bucket.history(11.0) == [(1.0, 1), (10.0, 1)]
 
     def test_debt_goes_on_by_the_new_reckoning(self) -> None:
         bucket = utc_bucket(3, 10)

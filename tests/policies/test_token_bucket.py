@@ -616,6 +616,22 @@ class TestGivingBack:
         assert bucket._level == pytest.approx(2.0)
         assert bucket.remaining(4.0) == 3
 
+    def test_in_the_instant_of_its_receipt_it_has_come_back(self) -> None:
+        bucket = TokenBucket(1, 1, burst=10).bucket()
+        receipt = spend(bucket, 0.0, 1)
+        assert receipt == 1.0
+        spend(bucket, 1.0, 10)
+        bucket.give_back(1.0, 1, receipt)
+        assert bucket.delay(1.0, 1) == 1.0
+
+    def test_what_is_given_back_at_once_is_held_no_more(self) -> None:
+        bucket = TokenBucket(1, 1, burst=4).bucket()
+        for _ in range(3):
+            bucket.take(0.0, 2)
+            bucket.take(0.0, 1)
+            bucket.give_back_held(0.0, [2, 1])
+            assert bucket._level == 4.0
+
     def test_a_part(self) -> None:
         bucket = TokenBucket(1, 1, burst=10).bucket()
         receipt = spend(bucket, 0.0, 8)
@@ -799,6 +815,22 @@ class TestState:
         # But what has flowed in again stays so.
         bucket.give_back(3.5, 4, receipt)
         assert bucket.history(3.5) == [(0.0, 2)]
+
+    def test_nor_is_it_however_floats_are_rounded(self) -> None:
+        # The receipt less the time that it takes to be full is later than the call, as floats go.
+        for limit, per, now in [(1, 0.3, 0.1), (3, 1.0, 0.1), (1, 10.0, 2.3)]:
+            bucket = TokenBucket(limit, per, burst=limit).bucket()
+            receipt = spend(bucket, now, limit)
+            assert receipt - per > now
+            bucket.give_back(now, limit, receipt)
+            assert bucket.history(now) == []
+
+    def test_what_was_charged_long_before_stays_in_the_history(self) -> None:
+        bucket = TokenBucket(1, 1, burst=10).bucket()
+        spend(bucket, 50.0, 1)
+        receipt = spend(bucket, 100.0, 1)
+        bucket.give_back(100.0, 1, receipt)
+        assert bucket.history(100.0) == [(50.0, 1)]
 
     @examples(50)
     @given(policies, origins, st.data())
