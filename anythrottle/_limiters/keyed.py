@@ -91,6 +91,11 @@ class KeyedLimiter(Live, Generic[K, L]):
     def __iter__(self) -> Iterator[K]:
         return iter(self._limiters)
 
+    def made(self) -> list[L]:
+        """Return the limiters of all keys, none of them made for that; from any thread."""
+        # A copy, made in one step, as keys may come and go meanwhile.
+        return list(self._limiters.copy().values())
+
     def __repr__(self) -> str:
         return f"<KeyedLimiter {len(self)} of {self._max_keys} keys>"
 
