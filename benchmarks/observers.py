@@ -87,7 +87,9 @@ def ways(observer: Observer | None) -> dict[str, Callable[[], Awaitable[object]]
     }
 
 
-async def measure(calls: dict[tuple[str, str], Callable[[], Awaitable[object]]]) -> dict[Any, float]:
+async def measure(
+    calls: dict[tuple[str, str], Callable[[], Awaitable[object]]],
+) -> dict[Any, float]:
     """Return the microseconds of each call."""
     found: dict[tuple[str, str], float] = {}
     for name, call in calls.items():

@@ -91,10 +91,17 @@ class KeyedLimiter(Live, Generic[K, L]):
     def __iter__(self) -> Iterator[K]:
         return iter(self._limiters)
 
-    def made(self) -> list[L]:
-        """Return the limiters of all keys, none of them made for that; from any thread."""
-        # A copy, made in one step, as keys may come and go meanwhile.
-        return list(self._limiters.copy().values())
+    def made(self) -> Iterator[L]:
+        """
+        Return the limiters that there are, none of them made for that; from any thread.
+
+        One at a time, and not held longer, because what is held cannot be dropped meanwhile.
+        """
+        # The keys are copied in one step, as others may come and go.
+        for key in list(self._limiters):
+            limiter = self._limiters.get(key)
+            if limiter is not None:
+                yield limiter
 
     def __repr__(self) -> str:
         return f"<KeyedLimiter {len(self)} of {self._max_keys} keys>"
