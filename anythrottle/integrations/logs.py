@@ -60,14 +60,13 @@ class LoggingObserver:
     """
     Writes a line to a log for each event; to be given to limiters, throttlers and their kin.
 
-    >>> import logging, sys
+    >>> import logging
     >>> from anythrottle import RateLimiter
     >>> from anythrottle.integrations.logs import LoggingObserver
-    >>> logger = logging.getLogger("my_program.limits")
-    >>> logger.addHandler(logging.StreamHandler(sys.stdout))
-    >>> limiter = RateLimiter("20/10s", name="geocoder", observer=LoggingObserver(logger))
-    >>> limiter.pause(60)
-    limiter 'geocoder': paused for 60 s
+    >>> observer = LoggingObserver(logging.getLogger("my_program.limits"))
+    >>> limiter = RateLimiter("20/10s", name="geocoder", observer=observer)
+
+    After ``limiter.pause(60)`` the log has a line ``limiter 'geocoder': paused for 60 s``.
 
     What goes well (turns, ends, corrections) is at level DEBUG; refusals and changes are at INFO;
     pauses, what was throttled or goes again, and a store that is lost, at WARNING; a job that has
@@ -186,5 +185,8 @@ def _of_call(event: Event) -> _Line:
 
 def _words(cost: int | Mapping[str, int]) -> str:
     """Return a cost as people say it."""
+    if cost == 1:
+        return "1 call"
+
     amounts = {"calls": cost} if isinstance(cost, int) else cost
     return ", ".join(f"{amount} {unit}" for unit, amount in amounts.items()) or "nothing"

@@ -114,7 +114,9 @@ class _Series(Series):
         self._name = name
         self._granted = metrics.granted
         self._refused = metrics.refused
-        # What is looked up once costs each event less, and is there before the first.
+        # Nothing is shown of a store that a limiter may not have.
+        self._down = metrics.down
+        # What is looked up once costs each event less, and is 0 before the first.
         self._calls = metrics.granted.labels(name, "calls")
         self._wait = metrics.wait.labels(name)
         self._hold = metrics.hold.labels(name)
@@ -124,7 +126,6 @@ class _Series(Series):
         self._pauses = metrics.pauses.labels(name)
         self._outages = metrics.outages.labels(name)
         self._expired = metrics.expired.labels(name)
-        self._down = metrics.down.labels(name)
 
     def granted(self, cost: int | Mapping[str, int], waited: float) -> None:
         self._wait.observe(waited)
@@ -152,7 +153,7 @@ class _Series(Series):
             self._pause.observe(seconds)
 
     def store_changed(self, *, lost: bool) -> None:
-        self._down.set(lost)
+        self._down.labels(self._name).set(lost)
         if lost:
             self._outages.inc()
 

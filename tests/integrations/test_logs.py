@@ -39,11 +39,11 @@ ERROR = ValueError("mine")
 SECRET = {"password": "secret"}
 
 LINES: list[tuple[Event, str, str]] = [
-    (Granted("a", 1, 0.0), "DEBUG", "limiter 'a': granted 1 calls after 0 s"),
+    (Granted("a", 1, 0.0), "DEBUG", "limiter 'a': granted 1 call after 0 s"),
     (
         Granted(None, {"calls": 1, "tokens": 850}, 1.23456),
         "DEBUG",
-        "limiter: granted 1 calls, 850 tokens after 1.23 s",
+        "limiter: granted 1 call, 850 tokens after 1.23 s",
     ),
     (
         Refused("a", 2, Decision(False, "rate", 1.5, 0, 1.5, 1, None)),
@@ -55,7 +55,7 @@ LINES: list[tuple[Event, str, str]] = [
         "INFO",
         "limiter 'a': refused nothing: pause, could go in inf s",
     ),
-    (Abandoned("a", 1, 2.5), "DEBUG", "limiter 'a': abandoned 1 calls after 2.5 s"),
+    (Abandoned("a", 1, 2.5), "DEBUG", "limiter 'a': abandoned 1 call after 2.5 s"),
     (Paused("a", 60.0), "WARNING", "limiter 'a': paused for 60 s"),
     (Paused("a", inf), "WARNING", "limiter 'a': paused"),
     (Resumed("a"), "INFO", "limiter 'a': resumed"),
@@ -182,11 +182,11 @@ async def test_a_limiter_and_its_jobs(
     await Throttler([job, job], limiter=limiter, observer=observer).run()
 
     assert [record.getMessage() for record in caplog.records if record.name == logger.name] == [
-        "limiter 'a': granted 1 calls after 0 s",
+        "limiter 'a': granted 1 call after 0 s",
         "job 0: started, attempt 1, after 0 s in line",
         "job 0: done in attempt 1, after 1 s",
         "limiter 'a': ended after 1 s",
-        "limiter 'a': granted 1 calls after 10 s",
+        "limiter 'a': granted 1 call after 10 s",
         "job 1: started, attempt 1, after 10 s in line",
         "job 1: done in attempt 1, after 1 s",
         "limiter 'a': ended after 1 s",

@@ -115,6 +115,9 @@ def test_counters_are_there_before_they_count() -> None:
     for name in ("abandoned", "throttled", "pauses", "store_outages", "lease_expired"):
         assert registry.get_sample_value(f"anythrottle_{name}_total", {"limiter": "a"}) == 0
 
+    # Not so what is told of a store that the limiter may not have.
+    assert registry.get_sample_value("anythrottle_store_down", {"limiter": "a"}) is None
+
 
 def test_odd_names_and_units() -> None:
     registry = CollectorRegistry()
