@@ -5,17 +5,15 @@ Any observer costs something, because the record has to be built, and because th
 empty line is for limiters without one. The observer that does nothing shows how much that is.
 """
 
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from functools import partial
 from logging import CRITICAL, getLogger
 from statistics import median
-from typing import Any
 
 from anythrottle import RateLimiter, WindowTokenBucket
 from anythrottle.abc import Observer
 
-from .measuring import LOOPS, Stopwatch, print_table, run_on
+from .measuring import Stopwatch, print_table, run_on
 
 CALLS = 10_000
 RUNS = 7
@@ -76,7 +74,7 @@ async def in_and_out(limiter: RateLimiter) -> None:
 
 
 def ways(observer: Observer | None) -> dict[str, Callable[[], Awaitable[object]]]:
-    """Return the ways to a turn: without anything that is held, and with, which tells of its end."""
+    """Return the ways to a turn; with a slot, there is a second event at the end."""
     ample = WindowTokenBucket(AMPLE, 1.0)
     rate = RateLimiter(ample, name="service", observer=observer)
     slots = RateLimiter(ample, name="service", concurrency=AMPLE, observer=observer)
@@ -89,7 +87,7 @@ def ways(observer: Observer | None) -> dict[str, Callable[[], Awaitable[object]]
 
 async def measure(
     calls: dict[tuple[str, str], Callable[[], Awaitable[object]]],
-) -> dict[Any, float]:
+) -> dict[tuple[str, str], float]:
     """Return the microseconds of each call."""
     found: dict[tuple[str, str], float] = {}
     for name, call in calls.items():
@@ -126,7 +124,7 @@ def handlers() -> dict[str, float]:
 def main() -> None:
     alone = [handlers() for _ in range(RUNS)]
     for loop in ("asyncio", "trio"):
-        runs = []
+        runs: list[dict[tuple[str, str], float]] = []
         for _ in range(RUNS):
             calls = {
                 (name, way): call

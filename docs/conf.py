@@ -60,6 +60,7 @@ intersphinx_mapping = {
         "https://opentelemetry-python.readthedocs.io/en/latest",
         "_inventories/opentelemetry.txt",
     ),
+    "prometheus": ("https://prometheus.github.io/client_python", "_inventories/prometheus.txt"),
     "rich": ("https://rich.readthedocs.io/en/stable", "_inventories/rich.txt"),
     "trio": ("https://trio.readthedocs.io/en/stable", "_inventories/trio.txt"),
 }

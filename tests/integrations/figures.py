@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any, TypeAlias
 
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, Metric
+from opentelemetry.sdk.metrics.export import (
+    HistogramDataPoint,
+    InMemoryMetricReader,
+    Metric,
+    NumberDataPoint,
+)
 from prometheus_client import CollectorRegistry
 
 from anythrottle.integrations._metrics import MetricsObserver
@@ -31,7 +37,7 @@ NAMES = {
 
 HISTOGRAMS = ("wait.duration", "hold.duration", "pause.duration")
 
-Figure = float | tuple[int, float]
+Figure: TypeAlias = Any  # a number; of a histogram, how many there were and their sum
 
 
 class Figures(ABC):
@@ -106,9 +112,11 @@ class OpenTelemetry(Figures):
                 if f"anythrottle.limiter.{each}" in attributes
             )
             assert len(labels) == len(attributes)
-            found[labels] = (
-                (point.count, point.sum) if isinstance(point, HistogramDataPoint) else point.value
-            )
+            if isinstance(point, HistogramDataPoint):
+                found[labels] = point.count, point.sum
+            else:
+                assert isinstance(point, NumberDataPoint)
+                found[labels] = point.value
 
         return found
 

@@ -136,7 +136,7 @@ def test_what_is_below_the_level_is_not_written(
         observer(event)
 
     least = logging.getLevelNamesMapping()[level]
-    expected = [text for _, level, text in LINES if logging.getLevelName(level) >= least]
+    expected = [text for _, level, text in LINES if logging.getLevelNamesMapping()[level] >= least]
     assert [record.getMessage() for record in caplog.records] == expected
 
 

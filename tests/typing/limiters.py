@@ -257,6 +257,12 @@ def observing(event: Event) -> None:  # noqa: C901, PLR0912 - a branch for each 
         assert_type(event.policies, tuple[Policy, ...])
     elif isinstance(event, Ended):
         assert_type(event.held, float)
+    elif isinstance(event, StoreLost):
+        assert_type(event.error, Exception)
+    elif isinstance(event, StoreBack):
+        assert_type(event.seconds, float)
+    elif isinstance(event, LeaseExpired):
+        assert_type(event.calls, int)
     elif isinstance(event, Throttled):
         assert_type(event.index, int | None)
         assert_type(event.attempts, int)
