@@ -25,6 +25,7 @@ from anythrottle import (
     Failed,
     Finished,
     Granted,
+    LeaseExpired,
     LimitExceeded,
     Paused,
     RateLimiter,
@@ -35,6 +36,8 @@ from anythrottle import (
     Retried,
     Settled,
     Started,
+    StoreBack,
+    StoreLost,
     Throttled,
     ThrottleException,
     Tightened,
@@ -50,6 +53,7 @@ from tests.properties import examples
 RECORDS: list[type] = [
     *(Granted, Refused, Abandoned, Paused, Resumed),
     *(Settled, Tightened, Reconfigured, Ended),
+    *(StoreLost, StoreBack, LeaseExpired),
     *(Throttled, Started, Retried, Finished, Failed),
 ]
 
