@@ -43,7 +43,7 @@ LINES: list[tuple[Event, str, str]] = [
     (
         Granted(None, {"calls": 1, "tokens": 850}, 1.23456),
         "DEBUG",
-        "limiter: granted 1 call, 850 tokens after 1.23 s",
+        "limiter: granted 1 calls, 850 tokens after 1.23 s",
     ),
     (
         Refused("a", 2, Decision(False, "rate", 1.5, 0, 1.5, 1, None)),
