@@ -133,8 +133,9 @@ def _of_job(event: Started | Retried | Finished | Failed | Throttled) -> _Line:
             return "failed in attempt %d, goes again in %.3g s: %r", (attempts, delay, error)
         case Finished(attempts=attempts, duration=duration):
             return "done in attempt %d, after %.3g s", (attempts, duration)
-        case Failed(attempts=attempts, duration=duration, error=error):
-            return "failed in attempt %d, after %.3g s: %r", (attempts, duration, error)
+        case _:
+            text = "failed in attempt %d, after %.3g s: %r"
+            return text, (event.attempts, event.duration, event.error)
 
 
 def _of_store(event: Event) -> _Line | None:
