@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from math import inf
 from typing import Any
 
 import pytest
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics.export import HistogramDataPoint
 
-from anythrottle import RateLimiter
+from anythrottle import Paused, RateLimiter
 from anythrottle.integrations._metrics import BOUNDS
 from anythrottle.integrations.otel import OTelObserver
 from anythrottle.testing import wait_idle
@@ -73,6 +74,23 @@ def test_the_bounds_of_histograms() -> None:
         (point,) = figures.metrics()[f"anythrottle.limiter.{name}.duration"].data.data_points
         assert isinstance(point, HistogramDataPoint)
         assert tuple(point.explicit_bounds) == BOUNDS
+
+
+def test_an_infinite_pause_reaches_no_histogram(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The SDK drops what is infinite, but others may not.
+    recorded: list[float] = []
+
+    class Recorder:
+        def record(self, amount: float, attributes: object) -> None:
+            recorded.append(amount)
+
+    figures = OpenTelemetry()
+    monkeypatch.setattr(figures.observer._instruments, "pause", Recorder())  # type: ignore[attr-defined]
+    for seconds in (inf, 5.0):
+        figures.observer(Paused("a", seconds))
+
+    assert recorded == [5.0]
+    assert figures.one("pauses", "a") == 2
 
 
 def test_the_name_of_the_meter() -> None:

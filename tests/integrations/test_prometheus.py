@@ -208,3 +208,4 @@ def test_several_processes(tmp_path: Path) -> None:
     )
     assert 'anythrottle_granted_total{limiter="a",unit="calls"} 4.0' in result.stdout
     assert 'anythrottle_wait_seconds_count{limiter="a"} 2.0' in result.stdout
+    assert 'anythrottle_store_down{limiter="a"} 1.0' in result.stdout

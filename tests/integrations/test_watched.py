@@ -195,6 +195,22 @@ class TestLife:
         watched._limiters[0] = entry
         assert watched.load() == {}
 
+    def test_others_that_go_while_somebody_looks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        watched = Watched()
+        limiters = [RateLimiter(name=name) for name in "abc"]
+        for limiter in limiters:
+            watched.add(limiter, None)
+
+        del limiter
+
+        def load(_: RateLimiter) -> tuple[int, int]:
+            limiters.clear()
+            gc.collect()
+            return 1, 1
+
+        monkeypatch.setattr(RateLimiter, "load", load)
+        assert watched.load() == {"a": (1, 1)}
+
     def test_it_may_go_before_the_limiter(self) -> None:
         watched, limiter = Watched(), RateLimiter(name="a")
         watched.add(limiter, None)
