@@ -17,6 +17,8 @@ NAMES = (
     "ways",
     "clients",
     "scripts",
+    "scale",
+    "shared",
     "compared",
 )
 

@@ -23,11 +23,10 @@ from anythrottle.stores.exchange import (
     Rule,
     Started,
     Want,
-    reply_of,
-    request_args,
     rules_text,
 )
 from anythrottle.stores.lua import script
+from anythrottle.stores.wire import reply_of, request_args
 from tests.stores.servers import HOST, PROGRAMS, server
 
 from .measuring import print_table
@@ -63,7 +62,7 @@ BEGINNING = 1_796_000_000 * SECOND
 HORIZON = WINDOW // 20
 
 CALLS = 2000
-ROUNDS = 3
+ROUNDS = 1
 
 
 class Size(NamedTuple):

@@ -61,6 +61,7 @@ intersphinx_mapping = {
         "_inventories/opentelemetry.txt",
     ),
     "prometheus": ("https://prometheus.github.io/client_python", "_inventories/prometheus.txt"),
+    "coredis": ("https://coredis.readthedocs.io/en/stable", "_inventories/coredis.txt"),
     "rich": ("https://rich.readthedocs.io/en/stable", "_inventories/rich.txt"),
     "trio": ("https://trio.readthedocs.io/en/stable", "_inventories/trio.txt"),
 }

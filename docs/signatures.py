@@ -22,10 +22,13 @@ import anythrottle.integrations.logs
 import anythrottle.integrations.otel
 import anythrottle.integrations.prometheus
 import anythrottle.integrations.rich
+import anythrottle.stores.memory
+import anythrottle.stores.redis
 import anythrottle.testing  # noqa: F401 # documented too
 
 #: Type aliases, by the module that they are documented in: those of none are on the page of types.
 ALIASES = {
+    "Client": "",
     "ClientLimiter": "",
     "Concurrency": "",
     "Cost": "anythrottle",

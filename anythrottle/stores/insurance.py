@@ -33,6 +33,7 @@ class InsuredPermit:
         permit: TurnPermit,
         insurance: Limiter,
         clock: LoopClock,
+        *,
         cost: Cost,
         priority: int,
         max_wait: MaxWait,
@@ -40,7 +41,7 @@ class InsuredPermit:
         self._permit = permit
         self._insurance = insurance
         self._clock = clock
-        self._max_wait = max_wait
+        self._max_wait: MaxWait = max_wait
         self._ask_other = (cost, priority)
         self._used: AbstractAsyncContextManager[Permit] = permit
 

@@ -11,6 +11,7 @@ be run with thousands of processes in virtual time; the scripts are its twin.
 2. The processes that wait stand in a queue. Whoever comes, all that falls due within the horizon is
    granted to them in turn, each an equal part; what others than the caller get is pushed to them.
    A turn goes on, for calls of whatever cost, until its part is used, or what is next is not due.
+   What flows into a bucket before a grant's instant goes with it, credited as if one by one.
 3. One of them, the watcher, comes again when the next grant is near. The others stand in for it,
    one after the other, should it not come.
 4. A process that is silent for its lease is dead. What it holds counts from then on. One that does
@@ -19,8 +20,8 @@ be run with thousands of processes in virtual time; the scripts are its twin.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from math import floor
+from dataclasses import replace
+from math import ceil
 from typing import final
 
 from .exchange import (
@@ -45,7 +46,7 @@ from .exchange import (
     Tightened,
     Want,
 )
-from .ledger_rules import ANY_NUMBER, BucketState, rules_of, state_of
+from .granting import Granting, Node
 
 #: By how much the first of those that stand in comes after the watcher should have.
 STAND_IN: Micros = 50_000
@@ -53,88 +54,34 @@ STAND_IN: Micros = 50_000
 #: How much later the next one comes, at least.
 STAGGER: Micros = 5_000
 
-#: After how many grants an exchange ends; the watcher comes at once for what is due yet.
-MOST_GRANTS = 100
-
-#: For how long a process may leave what it was granted unacknowledged, on top of the grace and of
-#: twice the horizon.
-SILENCE: Micros = 50_000
-
-#: How often rules are asked for an instant to which all agree.
-PASSES = 8
+#: For how long what has become void is kept.
+MARGIN: Micros = 10_000_000
 
 
 @final
-@dataclass(slots=True)
-class Node:
-    """
-    A process, as the server knows it.
-
-    :ivar number: the number of its latest request
-    :ivar buried: the number of the request that it was told so by, -1 for none
-    :ivar lease: until when it is alive, if it says nothing more
-    :ivar grace: for how long its grants shall be valid
-    :ivar horizon: how far ahead they may reach
-    :ivar silent_at: when it surely has not noticed what it was granted, unless it acknowledges
-    :ivar came: since when it has been waiting
-    :ivar held: what it holds, for each rule
-    :ivar census: how many of its calls wait, run and are kept
-    :ivar inbox: the grants that it has not acknowledged
-    :ivar wants: what it waits for, from the front
-    """
-
-    number: int
-    lease: Micros
-    buried: int = -1
-    grace: Micros = 0
-    horizon: Micros = 0
-    silent_at: Micros = NEVER
-    came: Micros = 0
-    held: list[int] = field(default_factory=list[int])
-    census: tuple[int, int, int] = (0, 0, 0)
-    inbox: list[Grant] = field(default_factory=list[Grant])
-    wants: list[Want] = field(default_factory=list[Want])
-
-    def patience_from(self, due: Micros) -> Micros:
-        """Return when it surely has not noticed a grant."""
-        return due + self.grace + 2 * self.horizon + SILENCE
-
-
-@final
-class Ledger:
+class Ledger(Granting):
     """
     The state of one shared limiter.
 
     :param request: the first request, which names the rules and the state
     :param now: the server's instant
 
-    :ivar nodes: the processes that are alive
-    :ivar queue: those that wait, the next one first
-    :ivar last: the latest instant that was granted
-    :ivar due_since: since when the next call has been due, or will be; :data:`.NEVER` if nobody
-        waits, or for the end of a call
-    :ivar granted: the number of the latest grant
+    :ivar text: the rules, as :func:`.rules_text` has them
+    :ivar epoch: how the state is called
     :ivar watcher: who comes again first, and when; empty for nobody
+    :ivar expires_at: from when on nothing of what it says matters, if nobody comes until then
     """
-
-    def __init__(self, request: Request, now: Micros) -> None:
-        self._begin(request, now)
 
     def _begin(self, request: Request, now: Micros) -> None:
         """Begin with a new state."""
+        super()._begin(request, now)
         self.text = request.rules
         self.epoch = request.fresh
-        self.rules = [state_of(rule) for rule in rules_of(request.rules)]
-        self.nodes: dict[str, Node] = {}
-        self.queue: list[str] = []
-        self.paused_until: Micros = 0
-        # Whoever knew a former state has made grants that may start yet, or be told of.
-        self.held_back_until = now + request.hold_back if request.epoch else 0
-        self.last: Micros = 0
-        self.due_since: Micros = NEVER
-        self.granted = 0
         self.watcher = ""
         self.watch_at: Micros = NEVER
+        #: The end of the latest lease that there was.
+        self.leased: Micros = 0
+        self.expires_at = now
 
     def exchange(self, request: Request, now: Micros) -> tuple[Reply, list[Push]]:
         """
@@ -145,53 +92,64 @@ class Ledger:
         if request.rules != self.text:
             return Reply("conflict", self._news(now), theirs=self.text), []
 
-        if request.expires and now > request.expires:
-            return Reply("stale", self._news(now)), []
-
-        node = self.nodes.get(request.node)
-        if node is not None and request.number < node.number:
+        if self._is_stale(request, now):
             return Reply("stale", self._news(now)), []
 
         self._bury_dead(now)
-        node = self.nodes.get(request.node)
-        if self._was_set_back(request, node):
+        if self._was_set_back(request):
             self._begin(request, now)
-            node = None
 
-        status = self._status_of(request, node)
-        if node is None:
-            node = Node(0, 0, held=[0] * len(self.rules))
-            self.nodes[request.node] = node
-
+        status = self._status_of(request)
+        node = self.nodes.setdefault(request.node, Node(0, 0, held=[0] * len(self.rules)))
         if status == "buried":
             node.buried = request.number
 
         recall = self._note(node, request, now, status)
         silent = self._pass_over_silent(now)
+        granted, due = self._serve(now)
         for rule in self.rules:
             rule.forget(now)
 
-        granted, due = self._serve(now)
         pushes = self._pushes(request.node, granted, due, now)
         pushes += [self._reminder(name, due, now) for name in silent]
         if recall is not None:
             pushes.append(Push("", self._news(now), recall))
 
+        self._live_on(now)
         return self._reply(status, request, node, due, now), pushes
 
-    def _was_set_back(self, request: Request, node: Node | None) -> bool:
+    def _is_stale(self, request: Request, now: Micros) -> bool:
+        """Return whether a request was given up, or overtaken."""
+        if request.expires and now > request.expires:
+            return True
+
+        node = self.nodes.get(request.node)
+        return node is not None and request.number < node.number
+
+    def _was_set_back(self, request: Request) -> bool:
         """Return whether the state is an older one, from before the latest request of a process."""
         if request.epoch != self.epoch or not request.alive:
             return False
 
+        node = self.nodes.get(request.node)
         return node is None or request.number > node.number + 1
 
-    def _status_of(self, request: Request, node: Node | None) -> Status:
+    def _status_of(self, request: Request) -> Status:
         if request.epoch and request.epoch != self.epoch:
             return "lost"
 
+        node = self.nodes.get(request.node)
         buried = request.holds if node is None else request.number == node.buried
         return "buried" if buried else "done"
+
+    def _live_on(self, now: Micros) -> None:
+        """Let the state live until nothing of what it says matters."""
+        until = max(self.paused_until, self.held_back_until, self.leased)
+        for rule in self.rules:
+            until = max(until, rule.full_at(now), now + rule.window)
+
+        # In whole milliseconds, as servers have it.
+        self.expires_at = now + ceil((until - now + MARGIN) / 1000) * 1000
 
     def _bury_dead(self, now: Micros) -> None:
         """Drop the processes whose leases are over; what they held counts from now on."""
@@ -207,13 +165,15 @@ class Ledger:
 
     def _pass_over_silent(self, now: Micros) -> list[str]:
         """Let those wait no more that have not noticed what they were granted; return who it is."""
-        silent = [name for name, node in self.nodes.items() if node.silent_at < now]
-        for name in silent:
+        silent = sorted(
+            (node.silent_at, name) for name, node in self.nodes.items() if node.silent_at < now
+        )
+        for _, name in silent:
             node = self.nodes[name]
             node.silent_at = NEVER
             self._want(name, node, [], now)
 
-        return silent
+        return [name for _, name in silent]
 
     def _note(self, node: Node, request: Request, now: Micros, status: Status) -> bool | None:
         """
@@ -223,6 +183,7 @@ class Ledger:
             happened that they have to know
         """
         node.lease = now + request.lease
+        self.leased = max(self.leased, node.lease)
         node.grace, node.horizon = request.grace, request.horizon
         node.census = request.census
         news = None
@@ -244,16 +205,6 @@ class Ledger:
 
         self._want(request.node, node, _unmet(request.wants, node.inbox), now)
         return news
-
-    def _want(self, name: str, node: Node, wants: list[Want], now: Micros) -> None:
-        """Note what a process wants; it joins the queue, or leaves it, by that."""
-        if wants and not node.wants:
-            node.came = now
-            self.queue.append(name)
-        elif node.wants and not wants:
-            self.queue.remove(name)
-
-        node.wants = wants
 
     def _apply(self, node: Node, happening: Happening, now: Micros) -> bool | None:
         """Note what has happened; return as :meth:`_note` does."""
@@ -310,126 +261,6 @@ class Ledger:
     def _hold(self, node: Node, index: int, amount: int) -> None:
         node.held[index] += amount
         self.rules[index].held += amount
-
-    def _serve(self, now: Micros) -> tuple[dict[str, list[Grant]], Micros]:
-        """
-        Grant what is due within the horizon, in turn.
-
-        :return: what was granted to whom, and when the next process is due
-        """
-        granted: dict[str, list[Grant]] = {}
-        # How many have a turn yet, and which part of this turn is used.
-        turns, used = 0, 0.0
-        made, at = 0, 0
-        # What held the next call up until now is credited to no call.
-        self.due_since = min(self.due_since, now)
-        while self.queue:
-            name = self.queue[0]
-            node = self.nodes[name]
-            want = node.wants[0]
-            since = max(node.came, self.due_since)
-            since, instant = self._earliest(want.amounts, node, since, now)
-            due = instant <= now + node.horizon and made < MOST_GRANTS
-            if not (due or used):
-                self.due_since = since
-                return granted, instant
-
-            count = 0
-            if due:
-                if not turns or instant > at:
-                    # What falls due at one instant is shared by all that wait.
-                    turns, at = len(self.queue), instant
-
-                part = -(-self._fits(want.amounts, since, instant) // turns)
-                count = min(floor((1 - used) * part + 0.5), want.count)
-                used += count / part
-
-            if count:
-                self.due_since = since
-                made += 1
-                grant = self._grant(node, count, since, instant)
-                granted.setdefault(name, []).append(grant)
-
-            if not count or used >= 1 or not node.wants:
-                turns, used = turns - 1, 0.0
-                del self.queue[0]
-                if node.wants:
-                    self.queue.append(name)
-
-        self.due_since = NEVER
-        return granted, NEVER
-
-    def _earliest(
-        self, amounts: Amounts, node: Node, since: Micros, now: Micros
-    ) -> tuple[Micros, Micros]:
-        """
-        Return since when a call has been due, or will be, and the instant that it can have.
-
-        :param since: before which it could not go for other reasons
-        """
-        since = max(since, self.paused_until, self.held_back_until)
-        since = self._agreed(amounts, since, node.grace, buckets=True)
-        if since == NEVER:
-            return NEVER, NEVER
-
-        return since, self._agreed(amounts, max(since, now, self.last), node.grace, buckets=False)
-
-    def _agreed(self, amounts: Amounts, instant: Micros, grace: Micros, *, buckets: bool) -> Micros:
-        """
-        Return the first instant, not before another one, to which all rules agree.
-
-        Only the edges of fixed windows may make an instant unfit that was fit before. If they leave
-        no room between them, they are left out of account.
-        """
-        agreed = instant
-        for _ in range(PASSES):
-            before = agreed
-            for rule, amount in zip(self.rules, amounts, strict=True):
-                if amount and agreed < NEVER and (buckets or not isinstance(rule, BucketState)):
-                    agreed = rule.earliest(amount, agreed, grace)
-
-            if agreed in (before, NEVER):
-                return agreed
-
-        return self._agreed(amounts, instant, 0, buckets=buckets)
-
-    def _fits(self, amounts: Amounts, since: Micros, instant: Micros) -> int:
-        """Return how many calls, alike, may go at an instant: at least one may."""
-        there = ANY_NUMBER
-        for rule, amount in zip(self.rules, amounts, strict=True):
-            if amount:
-                at = since if isinstance(rule, BucketState) else instant
-                there = min(there, rule.fits(amount, at))
-
-        return max(there, 1)
-
-    def _grant(self, node: Node, count: int, since: Micros, instant: Micros) -> Grant:
-        """Grant a process so many calls of those that it wants first."""
-        want = node.wants[0]
-        amounts = want.amounts
-        if count < want.count:
-            node.wants[0] = Want(amounts, want.count - count)
-        else:
-            del node.wants[0]
-
-        receipts: list[Micros] = []
-        for index, (rule, amount) in enumerate(zip(self.rules, amounts, strict=True)):
-            receipt = 0
-            if amount:
-                at = since if isinstance(rule, BucketState) else instant
-                receipt = rule.charge(amount * count, at, node.grace)
-
-            if amount and rule.holds:
-                node.held[index] += amount * count
-
-            receipts.append(receipt)
-
-        self.last = max(self.last, instant)
-        self.granted += 1
-        grant = Grant(self.granted, instant, node.grace, amounts, tuple(receipts), count)
-        node.inbox.append(grant)
-        node.silent_at = min(node.silent_at, node.patience_from(instant))
-        return grant
 
     def _pushes(
         self, caller: str, granted: dict[str, list[Grant]], due: Micros, now: Micros

@@ -108,11 +108,17 @@ class MemoryServer:
         """Carry a request out, at once."""
         now = self.now()
         self.exchanges += 1
-        ledger = self._ledgers.get(name)
-        if ledger is None:
-            ledger = self._ledgers[name] = Ledger(request, now)
+        known = self._ledgers.pop(name, None)
+        if known is not None and known.expires_at <= now:
+            known = None
 
-        return ledger.exchange(request, now)
+        ledger = known or Ledger(request, now)
+        reply, pushes = ledger.exchange(request, now)
+        # What was given up begins nothing.
+        if known or reply.status != "stale":
+            self._ledgers[name] = ledger
+
+        return reply, pushes
 
     def forget(self, name: str) -> None:
         """Forget a limiter."""

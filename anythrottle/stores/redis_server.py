@@ -14,11 +14,12 @@ import anyio
 from anyio import AsyncContextManagerMixin
 
 from .._errors import StoreError
-from .exchange import Push, Reply, Request, push_of, reply_of, request_args
+from .exchange import Push, Reply, Request
 from .lua import script
 from .redis_advice import advice
 from .redis_channels import Channels
 from .redis_links import Client, Links, Script, servers_of
+from .wire import push_of, reply_of, request_args
 
 _logger = logging.getLogger("anythrottle")
 

@@ -29,13 +29,10 @@ from anythrottle.stores.exchange import (
     Started,
     Tightened,
     Want,
-    numbers,
-    push_of,
-    reply_of,
-    request_args,
     rules_text,
 )
-from anythrottle.stores.ledger_rules import rules_of
+from anythrottle.stores.rule_states import rules_of
+from anythrottle.stores.wire import numbers, push_of, reply_of, request_args
 from tests.properties import examples
 
 instants = st.integers(0, NEVER)

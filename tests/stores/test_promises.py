@@ -6,11 +6,13 @@ The processes are stores in this process, and so is the server; time is virtual.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import anyio
 import pytest
+from anyio.lowlevel import current_token
 
 from anythrottle import (
     WindowTokenBucket,
@@ -106,7 +108,7 @@ async def test_measured_from_the_end_no_window_holds_more_whenever_calls_are_cou
 
     async def work(branch: Branch) -> None:
         while True:
-            async with branch.limiter.permit():
+            async with branch.permit():
                 branch.starts.append((server.now(), 1))
                 await anyio.sleep(0.3)
                 ends.append((server.now(), 1))
@@ -219,6 +221,18 @@ async def test_priorities_order_a_processs_own_line_whatever_calls_cost() -> Non
 
 
 @pytest.mark.promise("S6")
+async def test_who_goes_first_in_its_line_does_not_wait_for_what_others_there_need() -> None:
+    server = server_with(delay=0.001)
+    async with branches(1, "10/1s", server=server, read_ahead=0) as (branch,):
+        await branch.acquire(5)
+        async with tasks() as group:
+            group.start_soon(branch.acquire, 10)
+            await anyio.sleep(0.2)
+            await branch.acquire(priority=-1)
+            assert anyio.current_time() < 0.3
+
+
+@pytest.mark.promise("S6")
 async def test_a_large_cost_is_not_starved() -> None:
     server = server_with(delay=0.001)
     async with branches(2, "10/1s", server=server) as made, tasks() as group:
@@ -296,15 +310,11 @@ async def test_a_cancelled_waiter_leaves_nothing_behind(kind: str) -> None:
         assert await free(server, "10/60s") == 10 - used
 
 
-async def cancelled_after(seconds: float, function: Callable[[], Awaitable[Any]], kind: str) -> None:
+async def cancelled_after(
+    seconds: float, function: Callable[[], Coroutine[Any, Any, Any]], kind: str
+) -> None:
     """Call a function, and cancel that after a while."""
-    import asyncio
-
-    from anyio.lowlevel import current_token
-
-    if kind == "native" and isinstance(
-        current_token().native_token, asyncio.AbstractEventLoop
-    ):
+    if kind == "native" and isinstance(current_token().native_token, asyncio.AbstractEventLoop):
         task = asyncio.ensure_future(function())
         await anyio.sleep(seconds)
         task.cancel()

@@ -60,14 +60,14 @@ async def test_a_process_that_holds_something_renews_every_third_of_its_lease() 
 @pytest.mark.promise("S10")
 async def test_the_slots_of_a_dead_process_are_free_after_its_lease() -> None:
     server = server_with(delay=0.001)
-    async with branches(2, server=server, concurrency=1, lease_timeout=3.0) as made:
-        async with tasks() as group:
-            group.start_soon(made[0].call, 60.0)
-            await anyio.sleep(0.1)
-            made[0].store.network.down = True
-            await made[1].call(0)
-            assert 2 < anyio.current_time() < 3.6
-            group.cancel_scope.cancel()
+    processes = branches(2, server=server, concurrency=1, lease_timeout=3.0)
+    async with processes as made, tasks() as group:
+        group.start_soon(made[0].call, 60.0)
+        await anyio.sleep(0.1)
+        made[0].store.network.down = True
+        await made[1].call(0)
+        assert 2 < anyio.current_time() < 3.6
+        group.cancel_scope.cancel()
 
 
 @pytest.mark.promise("S10", "S2")
@@ -95,7 +95,7 @@ async def test_a_call_that_has_lost_its_slot_is_told(
     ) as (branch,):
         error = None
         try:
-            async with branch.limiter.permit(strict=strict) as permit:
+            async with branch.permit(strict=strict) as permit:
                 assert not permit.lost
                 branch.store.network.down = True
                 await anyio.sleep(6)
@@ -124,10 +124,12 @@ async def test_a_call_that_has_lost_its_slot_is_told(
 async def test_a_process_that_was_stalled_knows_at_once_that_it_has_lost_its_slots() -> None:
     server = server_with(delay=0.001)
     async with branches(1, server=server, concurrency=2, lease_timeout=3.0) as (branch,):
+        permit = branch.permit(strict=True)
+        await permit.__aenter__()
+        stall(3.5)
+        assert permit.lost
         with pytest.raises(LeaseLost):
-            async with branch.limiter.permit(strict=True) as permit:
-                stall(3.5)
-                assert permit.lost
+            await permit.__aexit__(None, None, None)
 
         await anyio.sleep(1)
         assert server.ledgers["api"].rules[0].held == 0
@@ -144,7 +146,7 @@ async def test_what_was_granted_before_a_stall_does_not_start_after_the_lease(ga
 
         async def work(branch: Branch) -> None:
             with suppress(StoreError):
-                async with branch.limiter.permit() as permit:
+                async with branch.permit() as permit:
                     running.append(permit)
                     assert sum(not each.lost for each in running) == 1
                     await anyio.sleep(0.5)
@@ -163,22 +165,20 @@ async def test_what_was_granted_before_a_stall_does_not_start_after_the_lease(ga
 async def test_concurrency_is_never_exceeded_among_the_living() -> None:
     server = server_with(delay=0.002, jitter=0.01)
     at_once: list[int] = []
-    running: dict[object, bool] = {}
+    running: dict[Any, bool] = {}
 
     async def work(branch: Branch) -> None:
         while True:
             try:
-                async with branch.limiter.permit() as permit:
+                async with branch.permit() as permit:
                     running[permit] = True
-                    at_once.append(sum(not each.lost for each in running))  # type: ignore[attr-defined]
+                    at_once.append(sum(not each.lost for each in running))
                     await anyio.sleep(0.05)
                     del running[permit]
             except StoreError:
                 await anyio.sleep(0.05)
 
-    async with branches(
-        3, server=server, concurrency=3, lease_timeout=0.5, deadline=0.2
-    ) as made:
+    async with branches(3, server=server, concurrency=3, lease_timeout=0.5, deadline=0.2) as made:
         with anyio.move_on_after(20):
             async with tasks() as group:
                 for branch in made:
@@ -251,7 +251,9 @@ async def test_a_reply_under_way_does_not_end_a_pause(gap: float) -> None:
                 assert branch.limiter.statistics().paused_for > 2
 
         assert most_in_a_window(all_starts([branch]), 1) == 5
-        assert branch.starts[started][0] >= server.now() - (anyio.current_time() - paused - 3) * SECOND
+        assert (
+            branch.starts[started][0] >= server.now() - (anyio.current_time() - paused - 3) * SECOND
+        )
 
 
 @pytest.mark.promise("S11")

@@ -8,7 +8,8 @@ from heapq import heappop, heappush
 from random import Random
 
 from anythrottle.stores.exchange import Amounts, Micros, Push, Reply, Request, Rule
-from anythrottle.stores.ledger import SILENCE, Ledger
+from anythrottle.stores.granting import SILENCE
+from anythrottle.stores.ledger import Ledger
 from tests.stores.processes import ORIGIN, SECOND, Call, Process, Turn, check_books
 
 

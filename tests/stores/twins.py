@@ -5,10 +5,11 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import NamedTuple
 
-from anythrottle.stores import ledger_rules
-from anythrottle.stores.exchange import Push, Reply, Request, push_of, reply_of, request_args
+from anythrottle.stores import window_state
+from anythrottle.stores.exchange import Push, Reply, Request
 from anythrottle.stores.ledger import Ledger
 from anythrottle.stores.lua import script
+from anythrottle.stores.wire import push_of, reply_of, request_args
 from tests.stores.plain_client import PlainClient
 
 #: The script, but for its time: that is its last argument.
@@ -17,13 +18,19 @@ SCRIPT = "local function clock_of_test() return {0, table.remove(ARGV)} end\n" +
 )
 
 #: How many entries a window remembers one by one, as the ledger has it.
-EXACT = f"EXACT_ENTRIES = {ledger_rules.EXACT_ENTRIES}\n"
+EXACT = f"EXACT_ENTRIES = {window_state.EXACT_ENTRIES}\n"
 
 #: What the limiter's key is followed by, where the script sees that one was lost.
 COUNTED = ("", ":n", ":q", ":a", *(f":w{i}" for i in range(4)))
 
 #: And all.
 PARTS = (*COUNTED, ":h", ":s")
+
+#: What becomes of requests that let the state live on.
+CARRIED_OUT = ("done", "lost", "buried")
+
+#: For how many milliseconds a test may stand still.
+SLOW = 5000
 
 
 class Answer(NamedTuple):
@@ -67,6 +74,10 @@ class Twins:
         """Make an exchange with both; they must say the same."""
         answer, expected = self._by_script(request, now), self._by_ledger(request, now)
         assert answer == expected, f"{request}\n{answer}\n{expected}"
+        if self.ledger and self._is_whole and answer.reply.status in CARRIED_OUT:
+            left = (self.ledger.expires_at - now) // 1000
+            assert 0 <= left - self.server.ask("PTTL", self.key) < SLOW
+
         return answer.reply
 
     def _by_ledger(self, request: Request, now: int) -> Answer:
@@ -96,6 +107,12 @@ class Twins:
 
         self.heard += len(pushes)
         return Answer(reply_of(flat), pushes)
+
+    def check_that_all_expires(self) -> None:
+        """Check that each key expires, and none before the first, which tells of the others."""
+        left = {part: self.server.ask("PTTL", self.key + part) for part in PARTS}
+        # -2: there is no such key.
+        assert all(each == -2 or each > left[""] - SLOW for each in left.values()), left
 
     def lose(self, part: str) -> None:
         """Lose one key, for want of memory: with it the state is lost."""

@@ -16,9 +16,9 @@ def script() -> str:
 
     Its one key is the limiter's, with braces around all of it: whatever else it reads or writes has
     a key that begins with that one, and so lies in the same slot of a cluster. Its arguments are
-    those of :func:`~anythrottle.stores.exchange.request_args`, and its reply is read by
-    :func:`~anythrottle.stores.exchange.reply_of`. What it publishes, to shard channels, is read by
-    :func:`~anythrottle.stores.exchange.push_of`.
+    those of :func:`~anythrottle.stores.wire.request_args`, and its reply is read by
+    :func:`~anythrottle.stores.wire.reply_of`. What it publishes, to shard channels, is read by
+    :func:`~anythrottle.stores.wire.push_of`.
     """
     kinds = [f"PARTS['{kind}'] = function()\n{_text(kind)}end\n" for kind in KINDS]
     exchange = f"return (function()\n{_text('exchange')}end)()\n"

@@ -25,6 +25,16 @@ function Bucket:level_at(instant)
     return min(self.level + (instant - self.at) / self.window * self.limit, self.extra)
 end
 
+-- The level at which a call is granted that is due at an instant: see the ledger.
+function Bucket:due_level_at(instant)
+    if instant <= self.at then
+        return self.level
+    end
+
+    local level = self.level + (instant - self.at) / self.window * self.limit
+    return level < self.extra + self.limit / self.window and level or self.extra
+end
+
 function Bucket:earliest(amount, instant)
     if amount <= self.level then
         return instant
@@ -39,8 +49,24 @@ function Bucket:fits(amount, instant)
     return min(floor(self:level_at(instant) / amount), ANY_NUMBER)
 end
 
+-- How many calls can go one after the other, from an instant to the latest.
+function Bucket:fits_until(amount, since, latest)
+    local flow = max(latest - max(self.at, since), 0) / self.window * self.limit
+    return min(floor((self:due_level_at(since) + flow) / amount), ANY_NUMBER)
+end
+
+-- When an amount will have been there, if what flows in since then is taken.
+function Bucket:due_from(amount, since)
+    local missing = max(amount - self:due_level_at(since), 0)
+    if missing == 0 then
+        return since
+    end
+
+    return max(since, self.at) + ceil(missing / self.limit * self.window)
+end
+
 function Bucket:charge(amount, instant)
-    self.level = self:level_at(instant) - amount
+    self.level = self:due_level_at(instant) - amount
     self.at = max(self.at, instant)
     return max(instant, self:due(self.extra))
 end

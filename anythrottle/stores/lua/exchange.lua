@@ -7,9 +7,9 @@
 --      :a   a sorted set: until when each of them is alive
 --      :h   a sorted set: the same of those that hold something
 --      :q   a sorted set: those that wait, in ascending order
---      :s   a sorted set: after when those that wait, and have not acknowledged a grant, wait no
---           more
--- ARGV      what request_args() in exchange.py says
+--      :s   a sorted set: after when each of those that have not acknowledged a grant has surely not
+--           noticed it
+-- ARGV      what request_args() in wire.py says
 --
 -- Nothing here goes through all processes or all charges, but when a process asks for the sum of
 -- the censuses.
@@ -17,7 +17,9 @@
 local STAND_IN = 50000
 local STAGGER = 5000
 local MOST_GRANTS = 100
-local MOST_ROUNDS = 8
+local GATHER = 1000
+local SILENCE = 50000
+local PASSES = 8
 
 -- For how long what has become void is kept.
 local MARGIN = 10000000
@@ -61,12 +63,20 @@ local FIRST_WANT = 18
 
 -- The limiter's own, as Ledger has it, and:
 -- `tail`: the score of who joined the queue last; `known` and `waiting`: how many processes there
--- are, and wait; `leased`: the end of the latest lease that there was.
+-- are, and wait; `leased`: the end of the latest lease that there was; `quiet_until`: no lease is
+-- over before, and nobody silent; `kept_until`: until when the keys live, but for the first.
 local state
 local rules = {}
 
 -- By name: the processes that were read, and which of them have changed.
 local nodes, changed_nodes = {}, {}
+
+-- The queue while it is served: a part of what the server has, `again` those that were served and
+-- want more, and how far either was gone through. `newcomer`: who waits alone, and isn't there yet.
+local line = {names = {}, at = 1, read = 0, all_read = false, again = {}, again_at = 1}
+
+-- The keys that may not have been there before.
+local new_keys = {}
 
 -- Numbers, separated by commas.
 local amounts_of_text = {}
@@ -140,6 +150,8 @@ function E.begin()
         known = 0,
         waiting = 0,
         leased = 0,
+        quiet_until = NEVER,
+        kept_until = 0,
     }
 end
 
@@ -171,8 +183,8 @@ function E.read()
         return nil
     end
 
-    local paused, back, last, due_since, granted, watch_at, tail, known, waiting, leased =
-        unpack_numbers(values[4])
+    local paused, back, last, due_since, granted, watch_at, tail, known, waiting, leased, quiet,
+        kept = unpack_numbers(values[4])
     state = {
         epoch = values[2],
         watcher = values[3],
@@ -186,6 +198,8 @@ function E.read()
         known = known,
         waiting = waiting,
         leased = leased,
+        quiet_until = quiet,
+        kept_until = kept,
     }
     if values[1] ~= request.rules then
         return values[1]
@@ -210,26 +224,29 @@ function E.node_named(name)
         return node
     end
 
-    local record = call('HGET', NODES, name)
+    local record = name ~= '' and call('HGET', NODES, name)
     if not record then
         return nil
     end
 
     node = E.node_of(name, unpack_numbers(record))
-    node.was_held, node.was_silent = E.holds(node), E.silent_at(node)
+    node.was_held, node.was_silent_at = E.holds(node), node.silent_at
     nodes[name] = node
     return node
 end
 
-function E.node_of(name, number, buried, lease, grace, horizon, came, census, inbox, wants, ...)
+function E.node_of(name, number, buried, lease, grace, horizon, silent_at, came, census, inbox,
+    wants, ...)
     return {
         name = name, number = number, buried = buried, lease = lease, grace = grace,
-        horizon = horizon, came = came, census = census, inbox = inbox, wants = wants, held = {...},
+        horizon = horizon, silent_at = silent_at, came = came, census = census, inbox = inbox,
+        wants = wants, held = {...},
     }
 end
 
 function E.new_node(name)
-    local node = E.node_of(name, 0, -1, 0, 0, 0, 0, '', '', '')
+    local node = E.node_of(name, 0, -1, 0, 0, 0, NEVER, 0, '', '', '')
+    node.was_silent_at = NEVER
     for i = 1, #rules do
         node.held[i] = 0
     end
@@ -240,8 +257,8 @@ function E.new_node(name)
 end
 
 function E.record_of(node)
-    return pack_numbers(node.number, node.buried, node.lease, node.grace, node.horizon, node.came,
-        node.census, node.inbox, node.wants, unpack(node.held))
+    return pack_numbers(node.number, node.buried, node.lease, node.grace, node.horizon,
+        node.silent_at, node.came, node.census, node.inbox, node.wants, unpack(node.held))
 end
 
 function E.holds(node)
@@ -254,28 +271,30 @@ function E.holds(node)
     return false
 end
 
--- After when a process that waits surely has not noticed what it was granted; 0 for never.
-function E.silent_at(node)
-    if node.wants == '' or node.inbox == '' then
-        return 0
-    end
+-- When a process surely has not noticed a grant.
+function E.patience_from(node, due)
+    return due + node.grace + 2 * node.horizon + SILENCE
+end
 
-    local due, grace = match(node.inbox, '^%S+ (%S+) (%S+)')
-    return due + grace + 2 * node.horizon + STAND_IN
+-- Put something into a sorted set, which may be new.
+function E.add_to(key, score, member)
+    if call('ZADD', key, score, member) == 1 then
+        new_keys[key] = true
+    end
 end
 
 -- Note which processes hold something, and which may be silent.
 function E.classify(node)
     if E.holds(node) then
-        call('ZADD', HOLDERS, node.lease, node.name)
+        E.add_to(HOLDERS, node.lease, node.name)
     elseif node.was_held then
         call('ZREM', HOLDERS, node.name)
     end
 
-    local silent_at = E.silent_at(node)
-    if silent_at ~= (node.was_silent or 0) then
-        if silent_at ~= 0 then
-            call('ZADD', SILENT, silent_at, node.name)
+    if node.silent_at ~= node.was_silent_at then
+        if node.silent_at < NEVER then
+            E.add_to(SILENT, node.silent_at, node.name)
+            state.quiet_until = min(state.quiet_until, node.silent_at)
         else
             call('ZREM', SILENT, node.name)
         end
@@ -295,40 +314,43 @@ function E.write_nodes()
     end
 end
 
--- Let all keys live until nothing of what they say matters.
-function E.expire()
+-- Let all keys live until nothing of what they say matters; return for how many milliseconds. The
+-- first key tells of all others: so these may live longer, and need not be told each time.
+function E.expire_others()
     local until_when = max(state.paused_until, state.held_back_until, state.leased)
     for _, rule in ipairs(rules) do
         until_when = max(until_when, rule:full_at(now), now + rule.window)
+        new_keys[rule.key] = rule.has_new_key
     end
 
-    local milliseconds = digits(ceil((until_when - now + MARGIN) / 1000))
-    call('PEXPIRE', KEY, milliseconds)
-    call('PEXPIRE', NODES, milliseconds)
-    call('PEXPIRE', LEASES, milliseconds)
-    call('PEXPIRE', HOLDERS, milliseconds)
-    if state.waiting > 0 then
-        call('PEXPIRE', QUEUE, milliseconds)
-        call('PEXPIRE', SILENT, milliseconds)
-    end
+    if until_when > state.kept_until then
+        state.kept_until = until_when + MARGIN
+        for _, key in ipairs({NODES, LEASES, QUEUE, HOLDERS, SILENT}) do
+            new_keys[key] = true
+        end
 
-    for _, rule in ipairs(rules) do
-        if rule.entries and rule.entries > 0 then
-            call('PEXPIRE', rule.key, milliseconds)
+        for _, rule in ipairs(rules) do
+            new_keys[rule.key] = rule.entries and true
         end
     end
+
+    local longer = digits(ceil((state.kept_until - now + MARGIN) / 1000))
+    for key in pairs(new_keys) do
+        call('PEXPIRE', key, longer)
+    end
+
+    return digits(ceil((until_when - now + MARGIN) / 1000))
 end
 
 function E.write()
     E.write_nodes()
-    local values = {
-        'watcher', state.watcher,
-        'state', pack_numbers(
-            state.paused_until, state.held_back_until, state.last, state.due_since, state.granted,
-            state.watch_at, state.tail, state.known, state.waiting, state.leased),
-    }
+    if state.is_loud then
+        state.quiet_until = min(E.first_of(LEASES), E.first_of(SILENT))
+    end
+
+    local values = {'watcher', state.watcher}
     if state.is_new then
-        values[5], values[6], values[7], values[8] = 'rules', request.rules, 'epoch', state.epoch
+        values[3], values[4], values[5], values[6] = 'rules', request.rules, 'epoch', state.epoch
     end
 
     for _, rule in ipairs(rules) do
@@ -340,8 +362,12 @@ function E.write()
         end
     end
 
-    call('HSET', KEY, unpack(values))
-    E.expire()
+    local milliseconds = E.expire_others()
+    call('HSET', KEY, 'state', pack_numbers(
+        state.paused_until, state.held_back_until, state.last, state.due_since, state.granted,
+        state.watch_at, state.tail, state.known, state.waiting, state.leased, state.quiet_until,
+        state.kept_until), unpack(values))
+    call('PEXPIRE', KEY, milliseconds)
 end
 
 -- The queue
@@ -349,17 +375,18 @@ end
 function E.join(node)
     state.tail = state.tail + 1
     state.waiting = state.waiting + 1
-    call('ZADD', QUEUE, state.tail, node.name)
+    if state.waiting == 1 then
+        -- Nobody else waits: it may be served before it has to be written.
+        line.newcomer, line.names, line.all_read = node.name, {node.name}, true
+    else
+        E.add_to(QUEUE, state.tail, node.name)
+    end
 end
 
 function E.leave(node)
     state.waiting = state.waiting - 1
     call('ZREM', QUEUE, node.name)
 end
-
--- The queue while it is served: a part of what the server has, `again` those that were served and
--- want more, and how far either was gone through.
-local line = {names = {}, at = 1, read = 0, all_read = false, again = {}, again_at = 1}
 
 function E.read_line()
     local chunk = line.read == 0 and 1 or 16
@@ -395,7 +422,7 @@ end
 function E.write_line(served)
     local leaving, joining = {}, {}
     for _, name in ipairs(served) do
-        if nodes[name].wants == '' then
+        if nodes[name].wants == '' and name ~= line.newcomer then
             leaving[#leaving + 1] = name
         end
     end
@@ -406,8 +433,15 @@ function E.write_line(served)
         joining[#joining + 1] = line.again[i]
     end
 
+    if line.newcomer and nodes[line.newcomer].wants ~= '' and line.names[line.at] then
+        joining[#joining + 1] = state.tail
+        joining[#joining + 1] = line.newcomer
+    end
+
     if #joining > 0 then
-        call('ZADD', QUEUE, unpack(joining))
+        if call('ZADD', QUEUE, unpack(joining)) > 0 then
+            new_keys[QUEUE] = true
+        end
     end
 
     if #leaving > 0 then
@@ -446,6 +480,11 @@ function E.bury(name)
 end
 
 function E.bury_dead()
+    state.is_loud = now > state.quiet_until
+    if not state.is_loud then
+        return
+    end
+
     local names
     repeat
         names = call('ZRANGEBYSCORE', LEASES, '-inf', now - 1, 'LIMIT', 0, 100)
@@ -455,14 +494,26 @@ function E.bury_dead()
     until #names < 100
 end
 
--- Let those wait no more that surely have not noticed what they were granted.
+-- Let those wait no more that surely have not noticed what they were granted; return who it is.
 function E.pass_over_silent()
-    for _, name in ipairs(call('ZRANGEBYSCORE', SILENT, '-inf', now - 1)) do
+    if not state.is_loud then
+        return {}
+    end
+
+    local silent = call('ZRANGEBYSCORE', SILENT, '-inf', now - 1)
+    local left = {}
+    for _, name in ipairs(silent) do
+        -- The caller has just said something, which is not written yet.
         if name ~= request.node then
-            E.want(E.node_named(name), '')
+            local node = E.node_named(name)
+            node.silent_at = NEVER
+            E.want(node, '')
             changed_nodes[name] = true
+            left[#left + 1] = name
         end
     end
+
+    return left
 end
 
 function E.hold(node, index, amount)
@@ -608,16 +659,24 @@ function E.note(node, status)
     node.census = request.census
     changed_nodes[node.name] = true
     state.leased = max(state.leased, node.lease)
-    call('ZADD', LEASES, node.lease, node.name)
+    state.quiet_until = min(state.quiet_until, node.lease)
+    E.add_to(LEASES, node.lease, node.name)
+    new_keys[NODES] = new_keys[LEASES]
     if status == 'lost' then
         -- It will say anew what it holds and wants, and with what it has been charged.
         node.number = request.number
-        node.inbox = ''
+        node.inbox, node.silent_at = '', NEVER
         E.want(node, '')
         return nil
     end
 
     E.take_received(node)
+    node.silent_at = NEVER
+    if node.inbox ~= '' then
+        local due = tonumber(match(node.inbox, '^%S+ (%S+)'))
+        node.silent_at = E.patience_from(node, max(due, now))
+    end
+
     local told
     if request.number > node.number then
         node.number = request.number
@@ -631,21 +690,23 @@ end
 -- Granting
 
 -- The first instant, not before another one, to which all rules agree; all, or all but buckets.
+-- Edges of fixed windows that leave no room between them are left out of account.
 function E.agreed(amounts, instant, grace, buckets)
-    for _ = 1, MOST_ROUNDS do
-        local before = instant
+    local agreed = instant
+    for _ = 1, PASSES do
+        local before = agreed
         for i, rule in ipairs(rules) do
-            if amounts[i] ~= 0 and instant < NEVER and (buckets or not rule.level) then
-                instant = rule:earliest(amounts[i], instant, grace)
+            if amounts[i] ~= 0 and agreed < NEVER and (buckets or not rule.level) then
+                agreed = rule:earliest(amounts[i], agreed, grace)
             end
         end
 
-        if instant == before or instant == NEVER then
-            break
+        if agreed == before or agreed == NEVER then
+            return agreed
         end
     end
 
-    return instant
+    return E.agreed(amounts, instant, 0, buckets)
 end
 
 -- Since when a call has been due, or will be, and the instant that it can have. Before `since` it
@@ -660,15 +721,69 @@ function E.earliest(amounts, since, grace)
     return since, E.agreed(amounts, max(since, now, state.last), grace, false)
 end
 
-function E.fits(amounts, since, instant)
+-- How many calls, alike, are a turn's part of what is there.
+function E.part(amounts, since, instant, latest, turns)
+    local bucket = E.bucket_of(amounts)
+    local there = E.fits(amounts, since, instant, bucket and instant)
+    if there == 1 and since == instant and instant < latest and not E.has_edges(amounts) then
+        return E.fits(amounts, since, instant, bucket and latest)
+    end
+
+    return ceil(there / turns)
+end
+
+-- How many calls, alike, may go at an instant: at least 1. Of what flows into a bucket, until the
+-- latest, if there is one.
+function E.fits(amounts, since, instant, latest)
     local there = ANY_NUMBER
     for i, rule in ipairs(rules) do
         if amounts[i] ~= 0 then
-            there = min(there, rule:fits(amounts[i], rule.level and since or instant))
+            if rule.level then
+                there = min(there, rule:fits_until(amounts[i], since, latest or since))
+            else
+                there = min(there, rule:fits(amounts[i], instant))
+            end
         end
     end
 
     return max(there, 1)
+end
+
+-- The one bucket that charges a call, and how much; `nil` if it isn't one.
+function E.bucket_of(amounts)
+    local bucket, amount
+    for i, rule in ipairs(rules) do
+        if rule.level and amounts[i] ~= 0 then
+            if bucket then
+                return nil
+            end
+
+            bucket, amount = rule, amounts[i]
+        end
+    end
+
+    return bucket, amount
+end
+
+-- Whether a later instant may be unfit though an earlier one was fit.
+function E.has_edges(amounts)
+    for i, rule in ipairs(rules) do
+        if rule.foreign and amounts[i] ~= 0 then
+            return true
+        end
+    end
+
+    return false
+end
+
+-- The instant at which the last of so many calls can go.
+function E.last_of(amounts, count, since, instant)
+    if count == 1 then
+        return instant
+    end
+
+    local bucket, amount = E.bucket_of(amounts)
+    return bucket and max(instant, bucket:due_from(amount * count, since)) or instant
 end
 
 -- Grant turns; return the grant as a text: number, due, grace, amounts, receipts, count.
@@ -678,6 +793,8 @@ function E.grant(node, amounts_text, count, since, instant)
         receipts[i] = 0
         if amounts[i] ~= 0 then
             local all = amounts[i] * count
+            -- Not before: what has come back tells since when this call has been due.
+            rule:forget(now)
             receipts[i] = rule:charge(all, rule.level and since or instant, node.grace)
             if rule.holds then
                 node.held[i] = node.held[i] + all
@@ -690,6 +807,22 @@ function E.grant(node, amounts_text, count, since, instant)
     local text = format('%.0f %.0f %.0f %s %s %.0f', state.granted, instant, node.grace,
         amounts_text, E.text_of(receipts), count)
     node.inbox = node.inbox == '' and text or node.inbox .. ';' .. text
+    node.silent_at = min(node.silent_at, E.patience_from(node, instant))
+    return text
+end
+
+-- Grant a process `count` of those that it wants first.
+function E.grant_first(node, count, since, instant)
+    local amounts, wanted, others = match(node.wants, '^(%S+) ([^;]+);?(.*)$')
+    wanted = tonumber(wanted)
+    local text = E.grant(node, amounts, count, since, instant)
+    if count < wanted then
+        local rest = amounts .. ' ' .. digits(wanted - count)
+        node.wants = others == '' and rest or rest .. ';' .. others
+    else
+        node.wants = others
+    end
+
     return text
 end
 
@@ -697,46 +830,53 @@ end
 -- names in order, when the next process is due, and who that is.
 function E.serve()
     local granted, served = {}, {}
-    local turns, made, at = 0, 0, 0
-    -- What held the next call up until then is credited to no call.
+    -- How many have a turn yet, and which part of this turn is used.
+    local turns, used, made, at = 0, 0, 0, 0
+    -- What held the next call up until now is credited to no call.
     state.due_since = min(state.due_since, now)
     while state.waiting > 0 do
         local name = E.first_in_line()
         local node = E.node_named(name)
-        local amounts, wanted, others = match(node.wants, '^(%S+) ([^;]+);?(.*)$')
-        wanted = tonumber(wanted)
-        local since = max(node.came, state.due_since)
-        local instant
-        since, instant = E.earliest(E.amounts_of(amounts), since, node.grace)
-        state.due_since = since
-        if instant > now + node.horizon or made == MOST_GRANTS then
+        local amounts, wanted = match(node.wants, '^(%S+) ([^;]+)')
+        amounts, wanted = E.amounts_of(amounts), tonumber(wanted)
+        local since, instant = E.earliest(amounts, max(node.came, state.due_since), node.grace)
+        local due = instant <= now + node.horizon and made < MOST_GRANTS
+        if not due and used == 0 then
+            state.due_since = since
             return granted, served, instant, node
         end
 
-        if turns == 0 or instant > at then
-            -- What falls due at one instant is shared by all that wait.
-            turns, at = state.waiting, instant
+        local count = 0
+        if due then
+            if turns == 0 or instant > at then
+                -- What falls due at one instant is shared by all that wait.
+                turns, at = state.waiting, instant
+            end
+
+            local latest = instant > now and min(instant + GATHER, now + node.horizon) or instant
+            local part = E.part(amounts, since, instant, latest, turns)
+            count = min(floor((1 - used) * part + 0.5), wanted)
+            used = used + count / part
         end
 
-        local there = E.fits(E.amounts_of(amounts), since, instant)
-        local count = min(ceil(there / turns), wanted)
-        turns = turns - 1
-        if not granted[name] then
-            granted[name] = {}
-            served[#served + 1] = name
-            changed_nodes[name] = true
+        if count > 0 then
+            state.due_since = since
+            instant = E.last_of(amounts, count, since, instant)
+            at = instant
+            made = made + 1
+            if not granted[name] then
+                granted[name] = {}
+                served[#served + 1] = name
+                changed_nodes[name] = true
+            end
+
+            table.insert(granted[name], E.grant_first(node, count, since, instant))
         end
 
-        table.insert(granted[name], E.grant(node, amounts, count, since, instant))
-        made = made + 1
-        if count < wanted then
-            local rest = amounts .. ' ' .. digits(wanted - count)
-            node.wants = others == '' and rest or rest .. ';' .. others
-        else
-            node.wants = others
+        if count == 0 or used >= 1 or node.wants == '' then
+            turns, used = turns - 1, 0
+            E.step_back(name, node.wants ~= '')
         end
-
-        E.step_back(name, node.wants ~= '')
     end
 
     state.due_since = NEVER
@@ -753,10 +893,14 @@ function E.waits(name)
     return name ~= '' and call('ZSCORE', QUEUE, name) and true
 end
 
--- When what a process holds is let go for it, should it say nothing more.
-function E.first_death()
-    local lease = call('ZRANGE', HOLDERS, 0, 0, 'WITHSCORES')[2]
-    return lease and lease + 1 or NEVER
+-- When something may be let go of which its process says nothing.
+function E.first_silence()
+    return min(E.first_of(HOLDERS) + 1, E.first_of(SILENT) + 1, NEVER)
+end
+
+-- The least score of a sorted set of instants.
+function E.first_of(key)
+    return tonumber(call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]) or NEVER
 end
 
 -- See to it that somebody watches the clock; `told` may get one more.
@@ -766,7 +910,7 @@ function E.set_watch(told, due, first)
         return
     end
 
-    local come = due == NEVER and E.first_death() or max(due - floor(first.horizon / 2), now + 1)
+    local come = due == NEVER and E.first_silence() or max(due - floor(first.horizon / 2), now + 1)
     local overdue = now > state.watch_at + STAND_IN + first.horizon
     local gone = overdue or not E.waits(state.watcher)
     local sooner = come < state.watch_at
@@ -796,7 +940,11 @@ end
 function E.when_to_come(name, due)
     if name == state.watcher then
         return state.watch_at
-    elseif due == NEVER or nodes[name].wants == '' then
+    end
+
+    -- Until a call ends, nobody but the watcher has a reason to come.
+    due = due == NEVER and state.watch_at or due
+    if due == NEVER or nodes[name].wants == '' then
         return NEVER
     end
 
@@ -808,19 +956,17 @@ function E.paused_until()
     return max(state.paused_until, state.held_back_until)
 end
 
-function E.publish(channel, recall, come, due, grants)
-    local message = format('%s %s %.0f %.0f %.0f %.0f %.0f %d', recall and '1' or '0', state.epoch,
-        now, E.paused_until(), come, due, state.waiting, #grants)
-    if #grants > 0 then
-        message = message .. ' ' .. table.concat(grants, ' ')
-    end
+-- Publish news: `grants` are texts, each after a space.
+function E.publish(channel, recall, come, due, count, grants)
+    local message = format('%s %s %.0f %.0f %.0f %.0f %.0f %d%s', recall and '1' or '0',
+        state.epoch, now, E.paused_until(), come, due, state.waiting, count, grants)
 
     -- A channel has the same braces as the keys, so in a cluster it is this server's.
     call('SPUBLISH', KEY .. channel, message)
 end
 
--- Tell the others; return when the caller shall come again.
-function E.tell(granted, served, due, first)
+-- Tell the others: those that were served, and those that have not noticed what they were granted.
+function E.tell(granted, served, silent, due, first)
     local told = {}
     for _, name in ipairs(served) do
         if name ~= request.node then
@@ -830,7 +976,14 @@ function E.tell(granted, served, due, first)
 
     E.set_watch(told, due, first)
     for _, name in ipairs(told) do
-        E.publish(':n:' .. name, false, E.when_to_come(name, due), due, granted[name] or {})
+        local grants = granted[name] or {}
+        local text = #grants > 0 and ' ' .. table.concat(grants, ' ') or ''
+        E.publish(':n:' .. name, false, E.when_to_come(name, due), due, #grants, text)
+    end
+
+    for _, name in ipairs(silent) do
+        local text, separators = gsub(nodes[name].inbox, ';', ' ')
+        E.publish(':n:' .. name, false, now, due, separators + 1, ' ' .. text)
     end
 end
 
@@ -850,7 +1003,7 @@ end
 function E.count_all()
     local waiting, running, kept = 0, 0, 0
     for _, record in ipairs(call('HVALS', NODES)) do
-        local _, _, _, _, _, _, census = unpack_numbers(record)
+        local _, _, _, _, _, _, _, census = unpack_numbers(record)
         local one, two, three = match(census, '([^,]*),([^,]*),([^,]*)')
         waiting, running, kept = waiting + one, running + two, kept + three
     end
@@ -858,7 +1011,7 @@ function E.count_all()
     return waiting, running, kept
 end
 
--- A reply: see reply_of() in exchange.py.
+-- A reply: see reply_of() in wire.py.
 function E.reply_to_none(status, theirs)
     return {
         status, theirs, 0, 0, 0, 0, state.epoch, now, E.paused_until(), NEVER, NEVER,
@@ -922,18 +1075,18 @@ function E.exchange()
     end
 
     local recall = E.note(node, status)
-    E.pass_over_silent()
+    local silent = E.pass_over_silent()
+    local granted, served, due, first = E.serve()
     for _, rule in ipairs(rules) do
         rule:forget(now)
     end
 
-    local granted, served, due, first = E.serve()
     E.write_line(served)
     E.write_nodes()
     changed_nodes = {}
-    E.tell(granted, served, due, first)
+    E.tell(granted, served, silent, due, first)
     if recall ~= nil then
-        E.publish(':all', recall, NEVER, NEVER, {})
+        E.publish(':all', recall, NEVER, NEVER, 0, '')
     end
 
     local reply = E.reply_to(node, status, due)

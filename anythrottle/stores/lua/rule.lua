@@ -1,4 +1,4 @@
--- What all rules have in common: the twin of RuleState in ledger_rules.py.
+-- What all rules have in common: the twin of RuleState in rule_state.py.
 --
 -- Each file of the script but this one is a function of its own there, carried out when it is asked
 -- for: making the functions of all kinds would take longer than all else. For the same reason few
@@ -12,7 +12,7 @@ local ANY_NUMBER = 2147483648
 
 local call = redis.call
 local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
-local format, match, gmatch = string.format, string.match, string.gmatch
+local format, match, gmatch, gsub = string.format, string.match, string.gmatch, string.gsub
 
 -- What is stored is packed: reading and writing numbers as text takes three times as long.
 local pack_numbers, unpack_numbers = cmsgpack.pack, cmsgpack.unpack

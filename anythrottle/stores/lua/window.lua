@@ -21,7 +21,12 @@ function Window:load(text)
     end
 
     self.grain = max(floor(self.window / EXACT_ENTRIES), 1)
-    self.forgotten, self.final_gone = 0, false
+    -- How many entries are stored, and whether the key may not have been there before.
+    self.in_store, self.has_new_key = self.entries, nil
+    -- Until when all was forgotten, and whether something was entered since that ends before.
+    self.forgotten, self.is_behind = 0, false
+    -- Whether the last of the entries is not among them any more.
+    self.final_gone = false
     -- By the end: amounts, as they are and as they are stored, and which of them differ.
     self.amounts, self.stored, self.changed = {}, {}, {}
     self:look_from(self.edge)
@@ -139,6 +144,7 @@ function Window:enter(stop, amount)
 
     self.amounts[stop] = amount
     self.changed[stop] = true
+    self.is_behind = self.is_behind or stop <= self.forgotten
     self.used = self.used + amount - before
     if stop <= self.edge then
         self.passed = self.passed + amount - before
@@ -162,10 +168,11 @@ function Window:flush()
         return
     end
 
-    local new, old = {}, {}
+    local new, old, added = {}, {}, 0
     for stop in pairs(self.changed) do
         local is, was = self.amounts[stop], self.stored[stop]
         if is ~= was then
+            added = added + (is > 0 and 1 or 0) - (was > 0 and 1 or 0)
             if is > 0 then
                 new[#new + 1] = stop
                 new[#new + 1] = pack_numbers(stop, is)
@@ -181,8 +188,11 @@ function Window:flush()
 
     self.changed = {}
     if #new > 0 then
+        self.has_new_key = self.has_new_key or self.in_store == 0 or nil
         call('ZADD', self.key, unpack(new))
     end
+
+    self.in_store = self.in_store + added
 
     if #old > 0 then
         call('ZREM', self.key, unpack(old))
@@ -230,7 +240,7 @@ end
 
 -- What is used at an instant, which becomes the edge.
 function Window:used_at(instant)
-    if instant <= self.forgotten then
+    if instant <= self.forgotten and not self.is_behind then
         return self.used
     elseif instant < self.edge then
         self:rewind()
@@ -291,7 +301,8 @@ function Window:charge(amount, instant, grace)
     return self:add(instant + grace + self.window, amount)
 end
 
-function Window:charge_now(amount, at)
+function Window:charge_now(amount, at, now)
+    self:forget(now)
     self:add(at + self.window, amount)
 end
 
@@ -303,6 +314,7 @@ function Window:start(amount, at, receipt)
 end
 
 function Window:give_back(amount, receipt, now)
+    self:forget(now)
     -- Its return may have been moved, by merging or by tighten(), but never to an earlier one.
     if receipt > now then
         self:remove(amount, receipt, NEVER)
@@ -349,11 +361,26 @@ function Window:full_at(now)
 end
 
 function Window:forget(now)
-    self.forgotten = now
-    if self.entries == 0 then
+    if self.forgotten == now and not self.is_behind then
         return
     end
 
+    self.forgotten = now
+    if self.entries > 0 then
+        self:forget_stored(now)
+    end
+
+    -- And what was entered a moment ago.
+    for stop in pairs(self.changed) do
+        if stop <= now then
+            self:enter(stop, 0)
+        end
+    end
+
+    self.is_behind = false
+end
+
+function Window:forget_stored(now)
     local members
     repeat
         members = call('ZRANGEBYSCORE', self.key, '-inf', now, 'LIMIT', 0, GREATEST_CHUNK)
@@ -363,19 +390,13 @@ function Window:forget(now)
 
         if #members > 0 then
             call('ZREM', self.key, unpack(members))
+            self.in_store = self.in_store - #members
         end
 
         for _, member in ipairs(members) do
             self.stored[self:learn(member)] = 0
         end
     until #members < GREATEST_CHUNK
-
-    -- And what was entered a moment ago.
-    for stop in pairs(self.changed) do
-        if stop <= now then
-            self:enter(stop, 0)
-        end
-    end
 end
 
 return Window
