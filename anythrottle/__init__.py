@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         StoreLost,
         Throttled,
         Tightened,
+        observe_all,
     )
     from ._limiters.base_limiter import BaseLimiter
     from ._limiters.controls import RateLimiterStatistics
@@ -68,7 +69,8 @@ else:
             ),
             "_events": (
                 "Abandoned Ended Failed Finished Granted LeaseExpired Paused Reconfigured Refused "
-                "Resumed Retried Settled Started StoreBack StoreLost Throttled Tightened"
+                "Resumed Retried Settled Started StoreBack StoreLost Throttled Tightened "
+                "observe_all"
             ),
             "_limiters.base_limiter": "BaseLimiter",
             "_limiters.controls": "RateLimiterStatistics",
@@ -149,6 +151,7 @@ __all__ = (
     "current_permit",
     "first",
     "for_each",
+    "observe_all",
     "parse_retry_after",
 )
 

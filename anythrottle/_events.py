@@ -324,6 +324,34 @@ def tell(observer: Observer, event: Event) -> None:
         _logger.exception("observer %r has failed on %r", observer, event)
 
 
+def observe_all(*observers: Observer) -> Observer:
+    """
+    Return an observer that hands each event on to several others.
+
+    >>> from anythrottle import RateLimiter, observe_all
+    >>> limiter = RateLimiter("20/10s", observer=observe_all(print, print))
+    >>> limiter.pause(60)
+    Paused(name=None, seconds=60.0)
+    Paused(name=None, seconds=60.0)
+
+    They are called in the order given. What one of them raises is logged, and the others are called
+    all the same.
+
+    :param observers: functions that are told of :type:`events <anythrottle.abc.Event>`
+    :raises TypeError: if one of them cannot be called
+
+    """
+    for observer in observers:
+        if not callable(observer):
+            raise TypeError(f"observers must be functions of one argument, not {observer!r}")
+
+    def observe(event: Event) -> None:
+        for observer in observers:
+            tell(observer, event)
+
+    return observe
+
+
 def check_observer(observer: object) -> None:
     """
     Raise if a value cannot be an observer.

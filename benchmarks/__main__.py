@@ -12,6 +12,7 @@ NAMES = (
     "marked",
     "engine",
     "memory",
+    "observers",
     "imports",
     "ways",
     "clients",

@@ -18,6 +18,9 @@ import anythrottle.integrations.headers
 import anythrottle.integrations.httpx
 import anythrottle.integrations.httpx2
 import anythrottle.integrations.llm
+import anythrottle.integrations.logs
+import anythrottle.integrations.otel
+import anythrottle.integrations.prometheus
 import anythrottle.integrations.rich
 import anythrottle.stores.memory
 import anythrottle.stores.redis
@@ -36,6 +39,7 @@ ALIASES = {
     "Observer": "anythrottle.abc",
     "MaxWait": "",
     "RetryOn": "",
+    "Watchable": "",
 }
 
 

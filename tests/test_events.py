@@ -42,6 +42,7 @@ from anythrottle import (
     ThrottleException,
     Tightened,
     WindowTokenBucket,
+    observe_all,
 )
 from anythrottle.abc import Event
 from anythrottle.testing import wait_idle
@@ -962,3 +963,53 @@ async def test_an_observer_that_ends_the_program_gives_no_token_away(policy: Any
     assert [type(event) for event in told] == [Granted, Abandoned] * 3
     assert limiter.statistics().borrowed_tokens == 0
     assert limiter.peek().remaining == 5
+
+
+class TestObserveAll:
+    def test_each_is_told_in_order(self) -> None:
+        told: list[tuple[str, Event]] = []
+        observer = observe_all(
+            *(lambda event, name=name: told.append((name, event)) for name in ("a", "b", "c"))
+        )
+        event = Resumed("x")
+        observer(event)
+        assert told == [("a", event), ("b", event), ("c", event)]
+
+    def test_one_that_fails_is_logged_and_keeps_nothing_from_the_others(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        told: list[Event] = []
+
+        def fail(event: Event) -> None:
+            raise ValueError("mine")
+
+        event = Resumed("x")
+        observe_all(fail, told.append, fail, told.append)(event)
+        assert told == [event, event]
+        assert [record.message for record in caplog.records] == [
+            f"observer {fail!r} has failed on {event!r}"
+        ] * 2
+
+    def test_an_interrupt_passes_through(self) -> None:
+        def interrupt(event: Event) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            observe_all(interrupt)(Resumed("x"))
+
+    def test_none_is_told_nothing(self) -> None:
+        observe_all()(Resumed("x"))
+
+    @pytest.mark.timing
+    async def test_a_limiter_has_several(self) -> None:
+        witnesses = [Witness(), Witness()]
+        limiter = RateLimiter("9/s", observer=observe_all(*witnesses))
+        await limiter.acquire()
+        assert witnesses[0].events == witnesses[1].events == [Granted(None, 1, 0.0)]
+
+    @pytest.mark.parametrize("wrong", [None, 5, [print]], ids=repr)
+    def test_what_cannot_be_called(self, wrong: Any) -> None:
+        with pytest.raises(TypeError) as caught:
+            observe_all(print, wrong)
+
+        assert str(caught.value) == f"observers must be functions of one argument, not {wrong!r}"

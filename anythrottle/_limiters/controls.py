@@ -131,6 +131,11 @@ class Controls(Live, BaseLimiter):
         line.tell(Tightened, unit, remaining, reset_after)
 
     @property
+    def name(self) -> str | None:
+        """The name that errors and events call the limiter by; ``None`` if it has none."""
+        return self._line.name
+
+    @property
     def policies(self) -> tuple[Policy, ...]:
         """The policies in force: they stay the same until :meth:`reconfigure`."""
         return self._line.gate.policies
@@ -155,6 +160,19 @@ class Controls(Live, BaseLimiter):
             paused_for=max(gate.paused_until - now, 0.0),
             kept=sum(isinstance(turn, KeptTurn) for turn in gate.slots.holders),
         )
+
+    def load(self) -> tuple[int, int]:
+        """
+        Return how many calls wait, and how many hold something; to be asked from any thread.
+
+        Unlike :meth:`statistics`, it lets nothing go that an ended loop still held.
+        """
+        line, gate = self._line, self._line.gate
+        loop = line.clock.latest
+        if loop is None or loop.has_ended():
+            return 0, 0
+
+        return len(line.queue), len(gate.slots.holders) if gate.holds else 0
 
     def __repr__(self) -> str:
         statistics = self.statistics()

@@ -91,6 +91,18 @@ class KeyedLimiter(Live, Generic[K, L]):
     def __iter__(self) -> Iterator[K]:
         return iter(self._limiters)
 
+    def made(self) -> Iterator[L]:
+        """
+        Return the limiters that there are, none of them made for that; from any thread.
+
+        One at a time, and not held longer, because what is held cannot be dropped meanwhile.
+        """
+        # The keys are copied in one step, as others may come and go.
+        for key in list(self._limiters):
+            limiter = self._limiters.get(key)
+            if limiter is not None:
+                yield limiter
+
     def __repr__(self) -> str:
         return f"<KeyedLimiter {len(self)} of {self._max_keys} keys>"
 

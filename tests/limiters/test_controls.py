@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 from typing import Any
 
 import anyio
@@ -586,3 +587,44 @@ class TestTogether:
             limiter.resume()
 
         assert permit.waited == 4.0
+
+
+class TestName:
+    @pytest.mark.parametrize("name", [None, "", "geocoder"])
+    def test_it_is_as_it_was_given(self, name: str | None) -> None:
+        assert RateLimiter(name=name).name == name
+
+
+@pytest.mark.timing
+class TestLoad:
+    async def test_it_tells_who_waits_and_who_holds(self) -> None:
+        limiter = RateLimiter(concurrency=2)
+        assert limiter.load() == (0, 0)
+        async with tasks() as task_group:
+            for _ in range(5):
+                task_group.start_soon(limiter.run, partial(anyio.sleep, 1))
+
+            await wait_idle()
+            assert limiter.load() == (3, 2)
+
+        assert limiter.load() == (0, 0)
+
+    async def test_without_anything_held(self) -> None:
+        limiter = RateLimiter("1/s")
+        async with limiter:
+            assert limiter.load() == (0, 0)
+            assert limiter.statistics().borrowed_tokens == 0
+
+
+def test_the_load_of_an_ended_run_is_nothing_and_stays_as_it_was(run: Run) -> None:
+    limiter = RateLimiter(concurrency=1)
+
+    async def leave() -> None:
+        await limiter.permit().__aenter__()
+        assert limiter.load() == (0, 1)
+
+    run(leave)
+    assert limiter.load() == (0, 0)
+    assert len(limiter._gate.slots.holders) == 1
+    assert limiter.statistics().borrowed_tokens == 0
+    assert not limiter._gate.slots.holders

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import weakref
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -456,3 +457,32 @@ class TestNothingIsForgiven:
                 assert_exact(of_key, 2, 10.0)
 
         run(main)
+
+
+class TestMade:
+    def test_those_that_there_are(self) -> None:
+        keyed = KeyedLimiter[int, RateLimiter](lambda _: RateLimiter("9/s"))
+        assert list(keyed.made()) == []
+        limiters = [keyed[1], keyed[2]]
+        assert list(keyed.made()) == limiters
+        assert len(keyed) == 2
+
+    def test_those_that_go_meanwhile_are_left_out(self) -> None:
+        keyed = KeyedLimiter[int, RateLimiter](lambda _: RateLimiter("9/s"), max_keys=2)
+        held = [keyed[1], keyed[2]]
+        made = keyed.made()
+        assert next(made) is held[0]
+        held.clear()
+        keyed[3].pause(1)
+        assert set(keyed) == {1, 3}
+        assert list(made) == []
+
+    def test_one_at_a_time_is_held(self) -> None:
+        keyed = KeyedLimiter[int, RateLimiter](lambda _: RateLimiter("9/s"))
+        held = [keyed[key] for key in range(5)]
+        references = list(map(weakref.ref, held))
+        held.clear()
+        made = keyed.made()
+        next(made)
+        keyed._limiters.clear()
+        assert [reference() is not None for reference in references] == [True, *[False] * 4]

@@ -16,6 +16,7 @@ from anythrottle import (
     Finished,
     FixedWindow,
     Granted,
+    LeaseExpired,
     LimitExceeded,
     Paused,
     RateLimiter,
@@ -26,6 +27,8 @@ from anythrottle import (
     Retried,
     Settled,
     Started,
+    StoreBack,
+    StoreLost,
     Throttled,
     ThrottleException,
     Tightened,
@@ -232,7 +235,7 @@ def telling(limiter: RateLimiter) -> None:
     limiter.reconfigure(concurrency="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-def observing(event: Event) -> None:  # noqa: C901, PLR0912 - a branch for each event
+def observing(event: Event) -> None:  # noqa: C901, PLR0912, PLR0915 - a branch for each event
     observer: Observer = observe
     observer(event)
     events: list[Event] = []
@@ -257,6 +260,12 @@ def observing(event: Event) -> None:  # noqa: C901, PLR0912 - a branch for each 
         assert_type(event.policies, tuple[Policy, ...])
     elif isinstance(event, Ended):
         assert_type(event.held, float)
+    elif isinstance(event, StoreLost):
+        assert_type(event.error, Exception)
+    elif isinstance(event, StoreBack):
+        assert_type(event.seconds, float)
+    elif isinstance(event, LeaseExpired):
+        assert_type(event.calls, int)
     elif isinstance(event, Throttled):
         assert_type(event.index, int | None)
         assert_type(event.attempts, int)
