@@ -42,7 +42,7 @@ def without_tests(folder: str) -> set[str]:
     return {name for name in names if not list(tests.glob(f"test_{name.lstrip('_')}*.py"))}
 
 
-FOLDERS = ["", "_limiters", "_loops", "_policies", "testing", "integrations"]
+FOLDERS = ["", "_limiters", "_loops", "_policies", "testing", "integrations", "stores"]
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
