@@ -62,10 +62,14 @@ def _empty(request: pytest.FixtureRequest) -> None:
 
 
 async def passes(limiter: Limiter, most: int = 20) -> int:
-    """Return how many calls in a row pass without waiting."""
+    """
+    Return how many calls in a row pass that must not wait for long.
+
+    They may wait for a second answer, because on a slow machine the first may come too late.
+    """
     for number in range(most):
         try:
-            async with limiter.permit(max_wait=0):
+            async with limiter.permit(max_wait=60):
                 pass
         except LimitExceeded:
             return number
@@ -132,13 +136,13 @@ class TestSharing:
         async def main() -> None:
             stores = [RedisStore(server.url, deadline=PATIENT) for _ in range(3)]
             async with stores[0], stores[1], stores[2]:
-                one, two, three = (store.limiter("api", "5/h") for store in stores)
+                one, two, three = (store.limiter("api", "5/h", read_ahead=0) for store in stores)
                 await one.acquire(2)
                 await two.acquire(2)
                 assert await passes(three) == 1
                 assert await passes(one) == 0
                 assert (await two.peek()).remaining == 0
-                assert await passes(stores[0].limiter("other", "5/h")) == 5
+                assert await passes(stores[0].limiter("other", "5/h", read_ahead=0)) == 5
 
         run(backend, main)
 
@@ -177,7 +181,7 @@ class TestSharing:
     def test_what_is_charged_outlives_the_store(self, server: Server, backend: str) -> None:
         async def main() -> None:
             store = RedisStore(server.url, deadline=PATIENT)
-            limiter = store.limiter("api", "5/h")
+            limiter = store.limiter("api", "5/h", read_ahead=0)
             async with store:
                 assert await passes(limiter, 3) == 3
 
@@ -205,8 +209,7 @@ class TestSharing:
             stores = [RedisStore(server.url, deadline=PATIENT) for _ in range(2)]
             async with stores[0], stores[1]:
                 one, two = (store.limiter("api", "1000/s", concurrency=9) for store in stores)
-                async with two.permit():
-                    await one.acquire()
+                async with two.permit(), one.permit():
                     await wait_for_listeners(server, 2)
                     before = stores[1].statistics().exchanges
                     one.pause(1000)
@@ -232,7 +235,7 @@ class TestParts:
             stores = [RedisStore(server.url, deadline=PATIENT) for _ in range(2)]
 
             def make(store: RedisStore) -> KeyedLimiter[str, RedisRateLimiter]:
-                return KeyedLimiter(lambda key: store.limiter(f"user:{key}", "3/h"))
+                return KeyedLimiter(lambda key: store.limiter(f"user:{key}", "3/h", read_ahead=0))
 
             async with stores[0], stores[1]:
                 keyed = [make(store) for store in stores]
@@ -241,34 +244,6 @@ class TestParts:
                 assert await passes(keyed[1]["bob"]) == 3
                 assert await passes(keyed[0]["bob"]) == 0
                 assert len(keyed[0]) == 2
-
-        run(backend, main)
-
-    def test_a_keyed_limiter_drops_keys_that_nobody_here_uses(
-        self, server: Server, backend: str
-    ) -> None:
-        async def main() -> None:
-            async with RedisStore(server.url, deadline=PATIENT) as store:
-                keyed = KeyedLimiter(
-                    lambda key: store.limiter(f"user:{key}", "3/h", read_ahead=0), max_keys=2
-                )
-                for key in range(6):
-                    with anyio.fail_after(60):
-                        while True:
-                            # what was started is told within a quarter of the window at latest
-                            try:
-                                limiter = keyed[key]
-                            except LimitExceeded:
-                                await anyio.sleep(0.05)
-                            else:
-                                break
-
-                    assert await passes(limiter) == 3
-                    del limiter
-
-                assert len(keyed) <= 2
-                # what was dropped is not forgotten
-                assert await passes(store.limiter("user:0", "3/h", read_ahead=0)) == 0
 
         run(backend, main)
 
@@ -284,9 +259,7 @@ class TestParts:
                 limiters = [store.limiter("api", "7/h end", concurrency=2) for store in stores]
                 clients = [
                     httpx2.AsyncClient(
-                        transport=ThrottledTransport(
-                            httpx2.MockTransport(answer), limiter, max_wait=0
-                        )
+                        transport=ThrottledTransport(httpx2.MockTransport(answer), limiter)
                     )
                     for limiter in limiters
                 ]
@@ -297,7 +270,9 @@ class TestParts:
 
                     # one of them was refused, and went twice
                     with pytest.raises(httpx2.PoolTimeout):
-                        await clients[0].get("http://a.example/")
+                        await clients[0].get(
+                            "http://a.example/", extensions={"anythrottle": {"max_wait": 0}}
+                        )
 
         run(backend, main)
         assert not refusals
@@ -312,18 +287,18 @@ class TestParts:
             async with stores[0], stores[1]:
                 one, two = (store.limiter("api", "1000/s") for store in stores)
                 await two.acquire()
-                transport = ThrottledTransport(
-                    httpx2.MockTransport(lambda _: refusals.pop()), one, max_pause=1
-                )
-                async with httpx2.AsyncClient(transport=transport) as client:
-                    assert (await client.get("http://a.example/")).status_code == 429
+                transport = ThrottledTransport(httpx2.MockTransport(lambda _: refusals.pop()), one)
+                async with (
+                    httpx2.AsyncClient(transport=transport) as client,
+                    anyio.create_task_group() as tasks,
+                ):
+                    tasks.start_soon(client.get, "http://a.example/")
+                    await until(lambda: one.statistics().paused_for > 900)
+                    with anyio.fail_after(60):
+                        while (await two.peek()).reason != "pause":
+                            await anyio.sleep(0.01)
 
-                await until(lambda: one.statistics().paused_for > 900)
-                with anyio.move_on_after(5):
-                    while (await two.peek()).allowed:
-                        await anyio.sleep(0.01)
-
-                assert (await two.peek()).reason == "pause"
+                    tasks.cancel_scope.cancel()
 
         run(backend, main)
 
@@ -563,7 +538,8 @@ class TestDisturbed:
 
                 # what they were granted goes back with the next exchange, or to the next call
                 for _ in range(20 - begun):
-                    await limiter.acquire()
+                    async with limiter.permit():
+                        pass
 
                 assert await passes(limiter) == 0
 
@@ -714,8 +690,7 @@ class TestBadInput:
             stores = [RedisStore(server.url, prefix=name, deadline=PATIENT) for _ in range(2)]
             async with stores[0], stores[1]:
                 one, two = (store.limiter(name, "3/h", concurrency=3) for store in stores)
-                async with two.permit():
-                    await one.acquire()
+                async with two.permit(), one.permit():
                     await wait_for_listeners(server, 2)
                     one.pause(inf)
                     await until(lambda: two.statistics().paused_for == inf)
@@ -730,7 +705,7 @@ class TestBadInput:
         async def main() -> None:
             stores = [RedisStore(server.url, deadline=PATIENT) for _ in range(2)]
             async with stores[0], stores[1]:
-                ours = stores[0].limiter("api", "3/h")
+                ours = stores[0].limiter("api", "3/h", read_ahead=0)
                 theirs = stores[1].limiter("api", "4/h")
                 await ours.acquire()
                 errors: list[PolicyConflict] = []
@@ -872,8 +847,7 @@ class TestElsewhere:
                 async with stores[0], stores[1]:
                     for name in names:
                         one, two = (store.limiter(name, "3/h", concurrency=3) for store in stores)
-                        async with two.permit():
-                            await one.acquire()
+                        async with two.permit(), one.permit():
                             # where the other one hears of it by a push alone
                             before = stores[1].statistics().exchanges
                             await self.hears(one, two)
@@ -930,7 +904,7 @@ class TestElsewhere:
         async def main() -> None:
             stores = [RedisStore(tls.url, deadline=PATIENT) for _ in range(2)]
             async with stores[0], stores[1]:
-                one, two = (store.limiter("api", "4/h") for store in stores)
+                one, two = (store.limiter("api", "4/h", read_ahead=0) for store in stores)
                 assert await passes(one, 3) == 3
                 assert await passes(two) == 1
 
