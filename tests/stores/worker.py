@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 
 import anyio
 from anyio import get_current_task, get_running_tasks, to_thread
@@ -38,7 +39,7 @@ class Task:
     :ivar lease_timeout: of each limiter
     :ivar read_ahead: of each limiter
     :ivar hold: how long calls last, in seconds
-    :ivar give_up: after how many seconds a call is cancelled, half the time; 0 for never
+    :ivar patience: after how many seconds a call is cancelled, one of these; none for never
     :ivar pause: for how many seconds a limiter is paused now and then; 0 for never
     :ivar deadline: of the store
     :ivar seed: of what is random
@@ -54,7 +55,7 @@ class Task:
     lease_timeout: float = 30.0
     read_ahead: int | None = None
     hold: float = 0.0
-    give_up: float = 0.0
+    patience: tuple[float, ...] = ()
     pause: float = 0.0
     deadline: float = 1.0
     seed: int = 0
@@ -73,6 +74,7 @@ class Worker:
         self.random = random.Random(task.seed)
         #: When each task's call was about to start: the limiter looks once more after that.
         self.granted: dict[int, int] = {}
+        self.calls = 0
         self.store = RedisStore(task.url, deadline=task.deadline)
         self.limiters = [
             self.store.limiter(
@@ -96,18 +98,19 @@ class Worker:
         async with limiter.permit():
             after = time.time_ns()
             before = self.granted.pop(get_current_task().id)
-            say(start=limiter.name, at=before // 1000, by=after // 1000)
+            self.calls += 1
+            number = self.calls
+            say(start=limiter.name, at=before // 1000, by=after // 1000, call=number)
             if self.task.hold:
                 await anyio.sleep(self.task.hold)
 
             if self.task.concurrency is not None:
-                say(end=limiter.name, at=time.time_ns() // 1000)
+                say(end=limiter.name, at=time.time_ns() // 1000, call=number)
 
-    async def calls(self, limiter: RedisRateLimiter) -> None:
+    async def take(self, limiter: RedisRateLimiter) -> None:
         """Take turn after turn, whatever the store does."""
-        give_up = self.task.give_up
         while True:
-            patience = self.random.choice((give_up, 3600)) if give_up else 3600
+            patience = self.random.choice(self.task.patience or (inf,))
             try:
                 with anyio.move_on_after(patience):
                     await self.call(limiter)
@@ -130,7 +133,7 @@ class Worker:
         async with self.store, anyio.create_task_group() as tasks:
             for number in range(self.task.waiters):
                 limiter = self.limiters[number % len(self.limiters)]
-                tasks.start_soon(self.calls, limiter)
+                tasks.start_soon(self.take, limiter)
 
             if self.task.pause:
                 tasks.start_soon(self.pauses)

@@ -28,8 +28,11 @@ class Working:
 
     def __init__(self, task: Task, folder: Path) -> None:
         self.task = task
-        self._told = folder / f"{time.time_ns()}.jsonl"
-        with self._told.open("wb") as out:
+        told = folder / f"{time.time_ns()}.jsonl"
+        self._lines: list[dict[str, Any]] = []
+        self._rest = b""
+        with told.open("wb") as out:
+            self._told = told.open("rb")
             self.process = subprocess.Popen(
                 [sys.executable, "-m", worker.__name__, json.dumps(asdict(task))],
                 stdin=subprocess.PIPE,
@@ -40,8 +43,9 @@ class Working:
     @property
     def lines(self) -> list[dict[str, Any]]:
         """What it has told: of a process that was killed, but for half a line."""
-        text = self._told.read_bytes().rpartition(b"\n")[0]
-        return [json.loads(line) for line in text.splitlines()]
+        *lines, self._rest = (self._rest + self._told.read()).split(b"\n")
+        self._lines += map(json.loads, lines)
+        return self._lines
 
     def starts(self, name: str = "api") -> list[int]:
         """Return when its calls of a limiter were about to start, in microseconds."""
@@ -54,6 +58,15 @@ class Working:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+    def close(self) -> None:
+        """Kill it, if it has not ended, and close what leads to it."""
+        self.kill()
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+
+        self._told.close()
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGSTOP)
@@ -126,10 +139,7 @@ def crowd(folder: Path) -> Iterator[Crowd]:
         yield crowd
     finally:
         for each in crowd.all:
-            each.kill()
-            assert each.process.stdin is not None
-            with suppress(BrokenPipeError):
-                each.process.stdin.close()
+            each.close()
 
 
 def wait_until(true: Callable[[], object], patience: float = PATIENCE) -> None:
