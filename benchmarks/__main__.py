@@ -16,6 +16,7 @@ NAMES = (
     "ways",
     "clients",
     "scripts",
+    "stores",
     "compared",
 )
 

@@ -8,7 +8,7 @@ machine does, ratios hardly. The server is Valkey, on this machine.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, TypeAlias
 
 import anyio
+import anyio.lowlevel
 import coredis
 
 from anythrottle import amap
@@ -64,16 +65,15 @@ async def limits(port: int, strategy: str) -> AsyncGenerator[Acquire]:
 
     async def acquire() -> None:
         while not await limiter.hit(item, "bench", strategy):
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
 
     yield acquire
 
 
 @asynccontextmanager
 async def throttled(port: int) -> AsyncGenerator[Acquire]:
-    from throttled.asyncio import RateLimiterType, Throttled
+    from throttled.asyncio import RateLimiterType, Throttled, per_duration
     from throttled.asyncio import RedisStore as Store
-    from throttled.asyncio import per_duration
 
     limiter = Throttled(
         key="bench",
@@ -218,8 +218,8 @@ def print_turns(server: Server) -> None:
         print_table(f"On {loop}", head, rows)
 
     print(
-        "\nAims: with read-ahead 6 x the best peer or 20 000 per second, at each number of tasks and"
-        "\non each loop; without it 4 x the best peer at 128 tasks; CPU <= 20 us on asyncio, 25 us on"
+        "\nAims: with read-ahead 6 x the best peer or 20 000 per second, at each number of tasks, on"
+        "\neach loop; without it 4 x the best peer at 128 tasks; CPU <= 20 us on asyncio, 25 us on"
         "\nTrio. The peers are the limiters, not the bare scripts."
     )
 
@@ -284,6 +284,7 @@ class Kept(NamedTuple):
         ]
 
     def row(self) -> tuple[object, ...]:
+        """Return the figures of a table's row."""
         windows = self.whole_windows()
         everything = sorted(start for each in self.starts for start in each)
         attained = sum(map(sum, windows)) / (self.limit * len(windows))
@@ -324,7 +325,6 @@ def keep(server: Server, processes: int, windows: int, **parts: Any) -> Kept:
         there.end()
         # those that came before all had joined tell nothing of shares
         late = max(min(each.starts()) for each in there.all)
-        late = max(late, min(there.starts()) + 0)
         calls = calls_of_script(server) - before
         starts = [each.starts() for each in there.all]
         return Kept(limit, window, [[at for at in each if at >= late] for each in starts], calls)

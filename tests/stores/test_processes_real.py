@@ -49,6 +49,7 @@ def test_no_window_is_over_while_processes_die_stand_still_and_join(
         assert all({"left": True} in each.lines for each in processes.all if each is not killed)
 
 
+@pytest.mark.parametrize("server", ["redis"], indirect=True)
 def test_a_killed_holder_s_slots_come_back(server: Server, tmp_path: Path) -> None:
     task = Task(
         server.url, waiters=2, concurrency=2, lease_timeout=4, hold=3600, deadline=2, policies=()
@@ -67,6 +68,7 @@ def test_a_killed_holder_s_slots_come_back(server: Server, tmp_path: Path) -> No
         assert len(heir.starts()) == 2
 
 
+@pytest.mark.parametrize("server", ["valkey"], indirect=True)
 def test_processes_get_equal_parts_of_full_windows(server: Server, tmp_path: Path) -> None:
     limit, window = 200, 1.0
     tasks = [

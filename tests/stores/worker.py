@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from math import inf
+from pathlib import Path
 
 import anyio
 from anyio import get_current_task, get_running_tasks, to_thread
@@ -71,7 +72,7 @@ class Worker:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self.random = random.Random(task.seed)
+        self.random = random.Random(task.seed)  # noqa: S311 - of what happens
         #: When each task's call was about to start: the limiter looks once more after that.
         self.granted: dict[int, int] = {}
         self.calls = 0
@@ -150,8 +151,8 @@ class Worker:
 
     def say_state(self) -> None:
         """Tell what might grow."""
-        pages = int(open("/proc/self/statm", encoding="ascii").read().split()[1])
-        files = len(os.listdir("/proc/self/fd"))
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        files = sum(1 for _ in Path("/proc/self/fd").iterdir())
         state = self.store.statistics()
         say(
             memory=pages * os.sysconf("SC_PAGE_SIZE"),
