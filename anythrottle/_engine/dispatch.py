@@ -105,7 +105,10 @@ class Dispatcher(Generic[I, T]):
         try:
             permit = self._admission.try_enter(record, worker, begins=not observed)
         except ValueError as exc:
-            self._drop(record, exc)
+            if self._admission.fixed_cost is not None:
+                raise  # of all jobs
+
+            self._end(record, exc)
             permit = None
 
         if permit is None:
@@ -167,7 +170,10 @@ class Dispatcher(Generic[I, T]):
             try:
                 admitted = await self._admission.enter(record, worker, called_back)
             except ValueError as exc:
-                self._drop(record, exc)
+                if self._admission.fixed_cost is not None:
+                    raise  # of all jobs
+
+                self._end(record, exc)
                 return None
 
             if admitted is None:
@@ -256,13 +262,6 @@ class Dispatcher(Generic[I, T]):
             return False
 
         return True
-
-    def _drop(self, record: JobRecord[I, T], error: ValueError) -> None:
-        """End a job whose cost has become impossible; raise the error if all jobs cost the same."""
-        if self._admission.fixed_cost is not None:
-            raise error
-
-        self._end(record, error)
 
     def _end(self, record: JobRecord[I, T], error: BaseException) -> None:
         """End a job that cannot start with an error, if it still is the frontmost one."""

@@ -23,8 +23,8 @@ class Lead:
     :param loop: the event loop
 
     :ivar is_taken: whether a worker has it; the worker that takes it or gives it up sets this
-    :ivar coming: the workers on their way to it: the follower that was woken last, and those that
-        the worker pool has made, until they have begun
+    :ivar coming: the workers on their way to it: the follower that was woken last, those that the
+        worker pool has made, until they have begun, and those that let others run between two jobs
 
     """
 

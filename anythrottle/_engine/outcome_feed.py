@@ -162,7 +162,11 @@ class OutcomeFeed(Live, Parked, ResultSink[I, T]):
             if self._ended:
                 if self._error is not None:
                     error, self._error = self._error, None
-                    raise error
+                    try:
+                        raise error
+                    finally:
+                        # Its traceback leads here.
+                        del error
 
                 raise StopAsyncIteration
 

@@ -152,12 +152,16 @@ class Runs(Generic[I, T]):
         cancellation = RunCancellation(self._clock.loop())
         try:
             await self.backlog.close()
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: BLE001 - it is raised, or what stands for it
             error = uncancelled(exc, "the source")
-            if error is exc or cancellation.caused(exc):
-                raise
+            try:
+                if error is exc or cancellation.caused(exc):
+                    raise
 
-            raise error from exc
+                raise error from exc
+            finally:
+                # Its traceback leads here.
+                del error
 
     def statistics(self) -> ThrottlerStatistics:
         """Return the state at this instant."""

@@ -130,7 +130,12 @@ class Source(Generic[I]):
         """Close the source for good if it is a generator; nothing else is closed."""
         generator = self._generator()
         if isasyncgen(generator):
-            await cast("AsyncGenerator[I]", generator).aclose()
+            try:
+                await cast("AsyncGenerator[I]", generator).aclose()
+            except BaseExceptionGroup as group:
+                # A task group around its `yield` wraps what has told it to leave.
+                if group.split(GeneratorExit)[1] is not None:
+                    raise
         elif isgenerator(generator):
             cast("Generator[I]", generator).close()
 

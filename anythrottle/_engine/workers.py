@@ -180,7 +180,7 @@ class WorkerPool(Generic[I, T]):
                     # The consumer may be about to make room, or the source to give an item: to look
                     # again is cheaper than to be woken. A turn that was called back would lose its
                     # place meanwhile.
-                    await self.run.loop.checkpoint()
+                    await self._come_again(me)
 
                 start = await self._next_start(me)
                 if start is None:
@@ -198,8 +198,23 @@ class WorkerPool(Generic[I, T]):
             if not jobs % _JOBS_IN_A_ROW or (
                 task is not None and (task.cancelling() or self.run.cancellation.host_is_called())
             ):
-                await self.run.loop.checkpoint()
+                await self._come_again(me)
                 self.run.cancellation.forget(task)
+                # Who has passed the lead on meanwhile has left it to this worker.
+                jobs = 0
+
+    async def _come_again(self, worker: Worker) -> None:
+        """
+        Come to a checkpoint on the way to the lead.
+
+        Else whoever starts a job meanwhile would make one more worker, and another the next time,
+        although a single job may be all there is, and goes again and again.
+        """
+        self._lead.coming.add(worker)
+        try:
+            await self.run.loop.checkpoint()
+        finally:
+            self._lead.coming.discard(worker)
 
     def _start_now(self, worker: Worker) -> Start[I, T] | None:
         """Start a job for a worker if it need not wait, and no leader waits for its turn."""

@@ -169,6 +169,9 @@ class BaseLimiter(ABC):
                             if following is not None:
                                 job, throttled = following, exc
                                 again = self.permit_again(current, cost)
+                                if not isinstance(again, TurnPermit):
+                                    # To enter it may be no checkpoint, nor the call one.
+                                    await loop_of(native_loop()).checkpoint()
 
                             raise
                 except BaseException as exc:
@@ -335,8 +338,10 @@ def _check_func(func: object) -> None:
 
 def _abandon(permit: object, again: object) -> None:
     """Give up what is of no use any more: a call that is kept, and a turn to go again."""
-    if isinstance(again, TurnPermit):
-        again.leave()
+    # A limiter of ours may put another one's permit around its own.
+    give_up = getattr(again, "leave", None)
+    if give_up is not None:
+        give_up()
 
     if isinstance(permit, TurnPermit):
         permit.end_if_kept()

@@ -130,6 +130,8 @@ class WaitLine:
     def _break_off(self, turn: Turn, error: BaseException, arrived: float) -> None:
         """Take a turn out whose task is refused, is cancelled, or ends with an error."""
         self.leave(turn)
+        # It is raised now, and its traceback leads here.
+        turn.error = None
         if not isinstance(error, Exception):
             self.tell(Abandoned, turn.cost, self.clock.estimate() - arrived)
 
@@ -180,9 +182,10 @@ class WaitLine:
         """
         refused = self.scheduler.one_too_many(turn, now, latest, newcomer=newcomer)
         if refused is turn:
-            error = self.refuse(turn, now)
-            self.serve(now)
-            raise error
+            try:
+                raise self.refuse(turn, now)
+            finally:
+                self.serve(now)
 
         if refused is None:
             return None

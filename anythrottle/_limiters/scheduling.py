@@ -145,10 +145,10 @@ class Scheduler:
         elif head.place <= turn.place:
             return False
 
-        if self.outlook.tables:
+        turn.due = now + self.gate.take_if_due(turn, now)
+        if turn.granted and self.outlook.tables:
             self.outlook.invalidate()
 
-        turn.due = now + self.gate.take_if_due(turn, now)
         return turn.granted
 
     def one_too_many(self, turn: Turn, now: float, latest: float, *, newcomer: bool) -> Turn | None:
@@ -247,17 +247,15 @@ class Scheduler:
         """Compute anew what the turns in line cost; dismiss and return those that never can go."""
         turns = self.queue.ahead_of()
         for turn in turns:
-            error: Exception | None = None
+            if self.gate.holds and not turn.ends:
+                has_changed = HOLDS.format(verb="acquire", limiter="it has changed and")
+                self.dismiss(turn, RuntimeError(has_changed))
+                continue
+
             try:
                 turn.amounts = self.gate.amounts(turn.cost)
             except ValueError as exc:
-                error = exc
-
-            if self.gate.holds and not turn.ends:
-                error = RuntimeError(HOLDS.format(verb="acquire", limiter="it has changed and"))
-
-            if error is not None:
-                self.dismiss(turn, error)
+                self.dismiss(turn, exc)
 
         return [turn for turn in turns if turn.error is not None]
 

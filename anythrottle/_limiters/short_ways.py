@@ -95,7 +95,11 @@ def take_now(line: WaitLine, turn: Turn) -> None:
 
     if not begin_call(line, turn):
         line.leave(turn)
-        raise turn.error or line.refuse(turn, now)
+        try:
+            raise turn.error or line.refuse(turn, now)
+        finally:
+            # Its traceback leads here.
+            turn.error = None
 
 
 def give_back_held(

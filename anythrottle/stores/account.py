@@ -70,17 +70,22 @@ class Account:
         """Return whether a claim still is good for a start."""
         return claim.life == self.life and now <= claim.lot.until
 
-    def start(self, claim: Claim, now: float) -> None:
-        """Note that the call of a claim starts."""
+    def start(self, claim: Claim, now: float) -> bool:
+        """Note that the call of a claim starts; return whether there is to be an exchange for it."""
         lot = claim.lot
         claim.started = True
         self._ahead.note_use(lot.grant.amounts)
         claim.segment, new = self._outbox.note_start(lot, self._clock.latest(now))
-        if new and self._terms.tells_starts:
+        # While nobody waits, it is told with whatever there is to say next.
+        tells = new and self._terms.tells_starts and self.waiting > 0
+        if tells:
             self._outbox.speak_by(now + self._terms.patience)
 
         if self._terms.holds:
+            tells = tells or not self.running
             self.running[claim] = None
+
+        return tells
 
     def give_back(self, claim: Claim, now: float) -> None:
         """Note that a claim is not used: it goes to another call, or back."""
@@ -112,7 +117,10 @@ class Account:
             held = rule.holds and claim in self.running and all(piece.held for piece in pieces)
             pieces.append(Piece(change, 0 if held else self._receipt(index, at, change)))
             amounts = self._only(index, change)
-            self._remember(amounts, at)
+            if not held:
+                # What is held is told anew as a whole.
+                self._remember(amounts, at)
+
             self._outbox.tell(Charged(at, amounts, held), now + _LINGER)
             return
 
@@ -130,6 +138,17 @@ class Account:
     def recall(self, now: float) -> None:
         """Give back what is in stock, because it was granted by figures that hold no more."""
         self.return_lots(self.stock.take_surplus({}), now)
+
+    def drop(self, now: float) -> None:
+        """Give up what is in stock: it is not to be had any more. What is held goes back."""
+        kinds = [rule.holds for rule in self._rules]
+        for lot, count in self.stock.take_surplus({}):
+            amounts = tuple(
+                amount * count if holds else 0
+                for amount, holds in zip(lot.grant.amounts, kinds, strict=True)
+            )
+            if any(amounts):
+                self._outbox.tell(GivenBack(amounts, lot.grant.receipts), now)
 
     def lacks_own(self, amounts: Sequence[int]) -> bool:
         """Return whether the calls of this process hold so much that an amount is not left."""
@@ -160,7 +179,7 @@ class Account:
         for lot, count in lots:
             if lot.life == self.life:
                 amounts = tuple(amount * count for amount in lot.grant.amounts)
-                patience = 0.0 if self.waiting else self._terms.patience
+                patience = 0.0 if self.waiting else self._terms.return_patience
                 self._outbox.tell(GivenBack(amounts, lot.grant.receipts), now + patience)
 
     def adopt(self) -> None:
@@ -177,6 +196,7 @@ class Account:
         for claim in self.running:
             claim.lost = True
 
+        self._outbox.hold_nothing()
         lost = len(self.running)
         self.running.clear()
         return lost

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from math import inf
 from typing import final
 
@@ -21,6 +22,13 @@ _logger = logging.getLogger("anythrottle")
 
 #: How long to wait before a request that has failed is sent again, in seconds: at first, at most.
 _FIRST_RETRY, _LAST_RETRY = 0.05, 1.0
+
+#: For how long a courier with nothing to do stays, in seconds.
+_IDLE = 10.0
+
+#: How many exchanges it makes at most when the store is left: one that is pending, one to give
+#: back, and one for what that has brought.
+_LAST_EXCHANGES = 3
 
 
 @final
@@ -57,25 +65,29 @@ class Courier:
     :param gate: its gate
     :param server: the server, or its substitute
     :param open_if_lost: whether calls pass uncharged while the server does not answer
+    :param on_failure: is told why an exchange has failed
 
     :ivar failures: how often an exchange has failed
     :ivar exchanges: how many have been answered
-    :ivar last_error: why the latest one failed that did
+    :ivar ends_at: when it goes if there is nothing to do
     """
 
     __slots__ = (
         "_asked",
+        "_asking",
         "_line",
         "_lost_at",
         "_name",
+        "_on_failure",
         "_open_if_lost",
         "_questions",
+        "_refusal",
         "_server",
         "_sleeper",
+        "ends_at",
         "exchanges",
         "failures",
         "gate",
-        "last_error",
         "loop",
     )
 
@@ -86,8 +98,10 @@ class Courier:
         server: Server,
         *,
         open_if_lost: bool,
+        on_failure: Callable[[Exception], None],
     ) -> None:
         self._line = line
+        self._on_failure = on_failure
         self.gate = gate
         self._server = server
         self._name = gate.name
@@ -99,9 +113,13 @@ class Courier:
         #: Since when the server has not answered.
         self._lost_at = inf
         self._questions: list[_Question] = []
+        #: The question that the pending request asks.
+        self._asking: _Question | None = None
+        #: Makes the error of who asks in vain.
+        self._refusal: Callable[[], Exception] | None = None
+        self.ends_at = line.clock.estimate() + _IDLE
         self.exchanges = 0
         self.failures = 0
-        self.last_error: Exception | None = None
 
     def ask(self) -> None:
         """See to it that the courier looks at once whether an exchange is to be made."""
@@ -110,41 +128,55 @@ class Courier:
             self.loop.wake(self._sleeper)
 
     async def run(self) -> None:
-        """Talk to the server until cancelled."""
+        """Talk to the server, until there has been nothing to say for a while."""
         self.loop = loop = self._line.clock.loop()
-        dialogue, gate = self.gate.dialogue, self.gate
-        async with self._server.listen(
-            self._name, dialogue.node, self._hear, self._hear_all
-        ):
-            while True:
-                now = loop.time()
-                until = dialogue.next_at(now, gate.wanted())
-                if until <= now or self._questions:
-                    await self._exchange(loop)
-                elif not self._asked:
-                    await loop.park_until(self._sleeper, until)
+        node = self.gate.dialogue.node
+        while True:
+            async with self._server.listen(self._name, node, self._hear, self._hear_all):
+                await self._talk(loop)
 
-                self._asked = False
+            if not self._asked:
+                return
+
+    async def _talk(self, loop: EventLoop) -> None:
+        while True:
+            self._asked = False
+            now = loop.time()
+            until = self.gate.next_at(now)
+            if until <= now or self._questions:
+                await self._exchange(loop)
+            elif until < inf:
+                await loop.park_until(self._sleeper, until)
+            else:
+                self.ends_at = now + _IDLE
+                await loop.park_until(self._sleeper, self.ends_at)
+                if not self._asked and loop.time() >= self.ends_at:
+                    # Who asks from now on is heard when nobody listens any more.
+                    return
 
     async def leave(self) -> None:
-        """Give back what is not used, in one last exchange."""
-        dialogue = self.gate.dialogue
+        """Give back what is not used, in one last exchange or two; answer no more questions."""
+        dialogue, name = self.gate.dialogue, self._name
+        self._refuse(lambda: StoreError(name, "the store was left while the call waited"))
         loop = self.loop
-        if loop is None or not dialogue.clock.known:
+        if loop is None or not (dialogue.clock.known or dialogue.pending):
             return
 
-        dialogue.account.recall(loop.time())
         with anyio.move_on_after(dialogue.terms.deadline, shield=True):
-            for _ in range(2 if dialogue.pending else 1):
-                request = dialogue.request(loop.time(), ())
+            for _ in range(_LAST_EXCHANGES):
+                was_pending = dialogue.pending is not None
                 sent = loop.time()
+                dialogue.account.recall(sent)
+                request = dialogue.request(sent, ())
                 try:
-                    reply = await self._server.exchange(self._name, request)
+                    reply = await self._server.exchange(name, request)
                 except Exception as exc:  # noqa: BLE001 - of whatever client
-                    _logger.warning("limiter %r: the store was left unheard: %r", self._name, exc)
+                    _logger.warning("limiter %r: the store was left unheard: %r", name, exc)
                     return
 
                 dialogue.hear_reply(reply, sent, loop.time())
+                if not (was_pending or dialogue.pending or dialogue.account.stock.total):
+                    return
 
     async def answer(self, probe: Amounts = (), *, count_all: bool = False) -> Reply:
         """
@@ -152,8 +184,8 @@ class Courier:
 
         :raises ~anythrottle.StoreError: if it does not answer
         """
-        if self.gate.refusal is not None:
-            raise self.gate.refusal()
+        if self._refusal is not None:
+            raise self._refusal()
 
         question = _Question(probe, count_all=count_all)
         self._questions.append(question)
@@ -175,16 +207,18 @@ class Courier:
         dialogue, gate = self.gate.dialogue, self.gate
         deadline = loop.time() + dialogue.terms.deadline
         retry = _FIRST_RETRY
-        asked: _Question | None = None
         while True:
             now = loop.time()
             if dialogue.is_lapsed(now) and dialogue.account.running:
                 self._lose_lease(dialogue.clock.latest(now))
                 # Not to be heard of again before the server has noticed it too.
-                await anyio.sleep(dialogue.surely_lapsed_at() - now)
+                await anyio.sleep(max(dialogue.surely_lapsed_at() - now, 0.0))
                 continue
 
-            question = self._questions[0] if self._questions and not dialogue.pending else None
+            if dialogue.pending is None:
+                self._asking = self._questions[0] if self._questions else None
+
+            question = self._asking
             request = dialogue.request(
                 now,
                 gate.wants(),
@@ -192,7 +226,6 @@ class Courier:
                 count_all=question is not None and question.count_all,
                 probe=() if question is None else question.probe,
             )
-            asked = asked or question
             sent = loop.time()
             reply = None
             error: Exception = TimeoutError(f"no answer within {dialogue.terms.deadline:g} seconds")
@@ -205,13 +238,10 @@ class Courier:
             received = loop.time()
             if reply is not None:
                 self._hear_reply(reply, sent, received)
-                if asked is not None and reply.status == "done":
-                    asked.settle(reply, None)
-
                 return
 
             self.failures += 1
-            self.last_error = error
+            self._on_failure(error)
             if not gate.is_lost and received + retry >= deadline:
                 self._note_lost(error, received)
                 retry = _FIRST_RETRY
@@ -229,17 +259,24 @@ class Courier:
         if reply.status == "buried" and dialogue.account.running:
             self._lose_lease(reply.news.now)
 
-        dialogue.hear_reply(reply, sent, received)
+        answers = dialogue.hear_reply(reply, sent, received)
         if reply.status == "conflict":
-            ours, theirs = dialogue.text, reply.theirs
-            gate.refusal = lambda: PolicyConflict(self._name, ours, theirs)
-            self._line.serve_anew(received)
-            gate.refusal = None
+            self._note_conflict(reply, received)
             return
 
+        question = self._asking
+        if question is not None and reply.status in ("done", "buried"):
+            self._questions = [each for each in self._questions if each is not question]
+            question.settle(reply, None)
+
         self._line.serve_anew(received)
-        for turn in gate.hopeless(received, number):
+        hopeless = gate.hopeless(received, number) if answers else ()
+        for turn in hopeless:
             self._line.dismiss(turn, self._line.refuse(turn, received))
+
+        if hopeless:
+            # Who stood behind one of them may go.
+            self._line.serve_anew(received)
 
     def _hear(self, push: Push) -> None:
         """Note news that came unasked."""
@@ -250,6 +287,24 @@ class Courier:
         self.gate.dialogue.hear_push(push, now)
         self._line.serve_anew(now)
         self.ask()
+
+    def _note_conflict(self, reply: Reply, now: float) -> None:
+        """Note that others have other rules, which is an error of all who wait."""
+        name, ours, theirs = self._name, self.gate.dialogue.text, reply.theirs
+
+        def refusal() -> Exception:
+            return PolicyConflict(name, ours, theirs)
+
+        self._refuse(refusal)
+        self.gate.refusal = refusal
+        self._line.serve_anew(now)
+        self.gate.refusal = None
+
+    def _refuse(self, refusal: Callable[[], Exception]) -> None:
+        """Answer all questions with an error."""
+        questions, self._questions = self._questions, []
+        for question in questions:
+            question.settle(None, refusal())
 
     def _hear_all(self) -> None:
         """Ask for what may have been pushed before pushes were heard."""
@@ -272,9 +327,8 @@ class Courier:
             self.gate.refusal = refusal
 
         self.gate.is_lost = True
-        for question in self._questions:
-            question.settle(None, refusal())
-
+        self._refusal = refusal
+        self._refuse(refusal)
         _logger.warning("limiter %r: the store does not answer: %r", name, error)
         self._tell(StoreLost(name, error))
         self._line.serve_anew(now)
@@ -282,7 +336,7 @@ class Courier:
     def _note_back(self, now: float) -> None:
         """Note that the server answers again."""
         self.gate.is_lost = self.gate.open = False
-        self.gate.refusal = None
+        self.gate.refusal = self._refusal = None
         _logger.info("limiter %r: the store answers again", self._name)
         self._tell(StoreBack(self._name, now - self._lost_at))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import inf, nextafter
+from math import inf
 from typing import final
 
 from .account import Account
@@ -20,6 +20,7 @@ from .exchange import (
     NEVER,
     Amounts,
     Charged,
+    Ended,
     Happening,
     Held,
     Micros,
@@ -34,12 +35,15 @@ from .exchange import (
     rules_text,
 )
 from .outbox import FRAGILE, Local, Outbox
+from .pauses import Pauses
 from .read_ahead import ReadAhead
 from .server_clock import DRIFT, ServerClock
+from .stock import Lot
 from .terms import Terms
 
-#: For how long something that nobody waits for may wait to be told, in seconds.
+#: For how long what is wanted for nobody may wait to be withdrawn, in seconds.
 _LINGER = 0.05
+
 
 @final
 class Dialogue:
@@ -63,14 +67,15 @@ class Dialogue:
         self.rules = terms.rules
         self.node = node
         self._fresh = fresh
+        #: How many states have had the name that this process has for the next one.
+        self._states = 0
         self.text = rules_text(terms.rules)
         self.clock = ServerClock()
         #: Slots and what is held are never read ahead.
         self._ahead = ReadAhead(0 if terms.holds else read_ahead)
         self._outbox = Outbox(terms.rules, terms.spread)
         self.account = Account(terms, self.clock, self._outbox, self._ahead)
-        #: Until when the server has paused, and until when this process has: by its own clock.
-        self._paused_there = self._paused_here = -inf
+        self._pauses = Pauses()
         self.due: Micros = 0
         self.number = 0
         self.pending: Request | None = None
@@ -79,9 +84,15 @@ class Dialogue:
         self._began: Micros = 0
         #: The grants that have come and were not acknowledged.
         self._received: list[int] = []
-        #: How many calls of each kind the server knows to be wanted.
+        #: How many calls of each kind the server knows to be wanted, and of which kind the first.
         self._told: dict[Amounts, int] = {}
+        self._front: Amounts | None = None
+        #: Whether the pending request says nothing of those in line, who are to wait for the next.
+        self._withholds = False
         self._come = inf
+        #: The instant of the latest news, and when they came.
+        self._news: Micros = 0
+        self._news_at = -inf
         #: By when what has come is to be acknowledged, if calls wait.
         self._acknowledge_by = inf
         #: How far ahead grants may reach, as the server was told.
@@ -108,22 +119,25 @@ class Dialogue:
     @property
     def paused_until(self) -> float:
         """Until when nothing may start, by the process's own clock."""
-        return max(self._paused_here, self._paused_there)
+        return self._pauses.until
 
     def pause(self, until: float) -> None:
         """Note a pause; of overlapping ones, the later end holds."""
-        self._paused_here = max(self._paused_here, until)
+        self._pauses.pause(until)
         self._outbox.tell(Local(until, Paused), -inf)
         self._outbox.pauses = True
 
     def resume(self, now: float) -> bool:
         """Note the end of any pause; return whether there was one."""
-        paused = self.paused_until > now
-        # The instants are kept: nobody is credited for a pause.
-        self._paused_here = self._paused_there = min(self.paused_until, now)
+        paused = self._pauses.resume(now)
         self._outbox.tell(Resumed(), -inf)
         self._outbox.pauses = True
         return paused
+
+    @property
+    def others_wait(self) -> bool:
+        """Whether other processes waited when the server was heard last."""
+        return self.account.waiting > bool(self._told)
 
     # What it tells
 
@@ -131,37 +145,53 @@ class Dialogue:
         """Note that an exchange is to be made by an instant."""
         self._outbox.speak_by(instant)
 
-    def next_at(self, now: float, needed: int) -> float:
+    def next_at(self, now: float, needed: int, met: int, front: Amounts | None) -> float:
         """
         Return when the next exchange is to be made.
 
         :param needed: how many calls wait
+        :param met: for how many of them there is something in stock
+        :param front: what the first one is charged; ``None`` if none waits
         """
         if self.pending is not None:
             return now
 
+        stock = self.account.stock
         told = sum(self._told.values())
-        short = 2 * told < needed - self.account.stock.total
+        short = 2 * told < needed - met
         if short or told > 2 * max(needed, self._ahead.count):
             return now
 
-        if not told and self._ahead.is_low(self.account.stock.total):
+        if not (front is None or stock.count(front)) and self._is_news_to_server(front):
+            return now
+
+        if self.terms.holds and stock.total > met:
+            # Nobody else gets what is held until it is given back.
+            return now
+
+        if not told and self._ahead.is_low(stock.total):
             return now
 
         instant = self._outbox.due
         if told or self.account.running:
             instant = min(instant, self._contact + self.terms.lease / 3)
 
-        if told:
+        if told and needed:
             instant = min(instant, self._come, self._acknowledge_by)
+        elif told:
+            # It stands in the way of others, for nobody.
+            instant = min(instant, self._heard + _LINGER)
 
-        # Just then it is still good.
-        over = nextafter(self.account.stock.over_at(), inf)
+        over = stock.over_at()
         if not (needed or self.account.waiting or self.terms.holds):
             # What is of no use any more is missing to nobody yet.
-            over += self.terms.patience
+            over += self.terms.return_patience
 
         return min(instant, over)
+
+    def _is_news_to_server(self, front: Amounts) -> bool:
+        """Return whether the server believes that another kind of call is the next one."""
+        return front not in self._told if self._front is None else front != self._front
 
     def request(
         self,
@@ -185,18 +215,21 @@ class Dialogue:
         if request is None:
             asked = self._asked(wants, now)
             happenings: tuple[Happening, ...] = ()
-            if self.clock.known:
+            if not self._withholds:
                 happenings = self._outbox.take(
                     self.clock, self.account.life, tells_starts=self.terms.tells_starts
                 )
 
             self.number += 1
-            request = self._new_request(asked, happenings)
+            request = self._new_request(asked, happenings, now)
             request = replace(request, census=census, count_all=count_all, probe=probe)
-        elif lapsed:
-            # It may have been carried out, and the server may have forgotten that since.
-            kept = [each for each in request.happenings if not isinstance(each, FRAGILE)]
-            request = replace(request, happenings=tuple(kept), holds=False)
+        else:
+            # What happens is told as before, but it is wanted what is wanted now.
+            request = replace(request, wants=self._asked(wants, now))
+            if lapsed:
+                # It may have been carried out, and the server may have forgotten that since.
+                kept = tuple(_charged(each) for each in request.happenings if _is_lasting(each))
+                request = replace(request, happenings=kept, holds=False)
 
         expires = self.clock.latest(now + self.terms.deadline) if self.clock.known else 0
         # A copy that comes late, but before it expires, must not ask for more than is known there.
@@ -204,7 +237,9 @@ class Dialogue:
         self.pending = replace(request, expires=expires, alive=alive)
         return self.pending
 
-    def _new_request(self, wants: tuple[Want, ...], happenings: tuple[Happening, ...]) -> Request:
+    def _new_request(
+        self, wants: tuple[Want, ...], happenings: tuple[Happening, ...], now: float
+    ) -> Request:
         grace, horizon = self.terms.grace_and_horizon(self.clock.round_trip)
         self._horizon = horizon
         self._acknowledge_by = inf
@@ -212,8 +247,9 @@ class Dialogue:
             rules=self.text,
             node=self.node,
             number=self.number,
-            epoch=self._epoch,
-            fresh=self._fresh,
+            # A state may be gone because nobody needed it any more: then it was not lost.
+            epoch="" if now > self._contact + self.terms.memory else self._epoch,
+            fresh=self._fresh_epoch(),
             expires=0,
             grace=grace,
             horizon=horizon,
@@ -237,11 +273,15 @@ class Dialogue:
             self.account.return_lots(over, now)
 
         ahead = self._ahead.next(
-            self.account.stock.total, others=self.account.waiting > bool(self._told)
+            self.account.stock.total,
+            others=self.others_wait,
+            lasted=now - self._heard,
+            round_trip=self.clock.round_trip,
         )
-        if self._outbox and not self.clock.known:
-            # The server is to hear first what holds for those who wait, for which its clock has to
-            # be known.
+        # The server is to hear first what holds for those who wait, for which its clock has to be
+        # known.
+        self._withholds = bool(self._outbox) and not self.clock.known
+        if self._withholds:
             wants, ahead = (), 0
 
         if ahead:
@@ -258,39 +298,56 @@ class Dialogue:
                 asked.append(Want(want.amounts, want.count - met))
 
         self._told = _by_amounts(asked)
+        self._front = asked[0].amounts if asked else None
         return tuple(asked)
 
     # What it hears
 
-    def hear_reply(self, reply: Reply, sent: float, received: float) -> None:
-        """Note the answer to the request that is pending, sent at an instant of the own clock."""
+    def hear_reply(self, reply: Reply, sent: float, received: float) -> bool:
+        """
+        Note the answer to the request that is pending.
+
+        :param sent: when it was sent, by the own clock
+        :return: whether it is an answer to those in line, too
+        """
         request = self.pending
         assert request is not None
         self.clock.note(sent, received, reply.news.now)
         if reply.status == "stale":
             # Too late to be carried out: it is sent again.
-            return
+            return False
 
         self.pending = None
         if reply.status == "conflict":
             self._told = {}
-            return
+            return False
 
         self._contact, self._heard = sent, received
         heard = set(request.received)
         self._received = [number for number in self._received if number not in heard]
         self.account.quotas = reply.quotas
+        news = reply.news
         if reply.status == "lost":
-            self._begin_anew(reply.news)
-            return
+            self._begin_anew(news, request, received)
+            return False
 
         if reply.status == "buried":
-            self.lose_all(reply.news.now)
+            self.lose_all(news.now)
+            self._let_go(_held_by(request.happenings), received)
 
-        self._epoch = reply.news.epoch
-        self._hear(reply.news, received)
-        self.account.stock.note_all_seen(reply.news.grants)
-        self._come = self.clock.when_surely(reply.news.come)
+        if news.epoch != self._epoch:
+            # A new state, in which nothing of the old one counts.
+            self._begin_life(news)
+
+        come = self.clock.when_surely(news.come)
+        # What had come before it was sent is older for sure, even if a clock has stepped back.
+        newest = self._news_at <= sent or news.now >= self._news
+        self._come = come if newest else min(self._come, come)
+        self._hear(news, received, newest=newest)
+        self.account.stock.note_all_seen(news.grants)
+        # What was over when it came says nothing of what is to be had.
+        over = any(self.clock.still_before(g.due + g.grace) < received for g in news.grants)
+        return not (self._withholds or over)
 
     def hear_push(self, push: Push, now: float) -> None:
         """Note news that came unasked."""
@@ -298,16 +355,21 @@ class Dialogue:
         if news.epoch != self._epoch or news.now <= self._began:
             return
 
-        if not push.node:
-            self._hear_pause(news)
-            if push.recall:
-                self.account.recall(now)
+        # Else it was overtaken.
+        newest = news.now >= self._news
+        if push.node:
+            self._hear(news, now, newest=newest)
+            if news.come < NEVER:
+                self._come = min(self.clock.when_surely(news.come), inf if newest else self._come)
 
             return
 
-        self._hear(news, now)
-        if news.come < NEVER:
-            self._come = self.clock.when_surely(news.come)
+        if newest:
+            self._hear_pause(news, now)
+
+        if push.recall:
+            # Given back, it would come on top of what the service has left by its figures.
+            self.account.drop(now)
 
     def miss(self) -> None:
         """Note that pushes may have been missed: what they said is asked for."""
@@ -334,25 +396,35 @@ class Dialogue:
         self._outbox.forget_fragile()
         return self.account.lose()
 
+    def first(self, amounts: Amounts, now: float) -> Lot | None:
+        """Return the lot that a call would use; ``None`` if there is none."""
+        if self.terms.holds and self.is_lapsed(now):
+            return None
+
+        return self.account.stock.first(amounts, now)
+
     def is_valid(self, claim: Claim, now: float) -> bool:
         """Return whether a claim still is good for a start."""
         return self.account.is_valid(claim, now) and not (self.terms.holds and self.is_lapsed(now))
 
     def change_loops(self, shift: float) -> None:
         """Go over to a loop whose clock is ahead by ``shift``: nothing is held there."""
-        self._paused_here += shift
+        self._pauses.here += shift
         self._outbox.shift(shift)
         self.lose_all(self._began)
 
     def take_over(self, before: Dialogue) -> None:
         """Take over what was said before anybody listened."""
-        self._outbox.take_over(before._outbox)
-        self._paused_here = before._paused_here
+        unheard = before.pending.happenings if before.pending is not None else ()
+        self._outbox.take_over(before._outbox, tuple(map(_charged, unheard)))
+        self._pauses.here = before._pauses.here
 
-    def _hear(self, news: News, now: float) -> None:
-        self._hear_pause(news)
-        self.due = news.due
-        self.account.waiting = news.waiting
+    def _hear(self, news: News, now: float, *, newest: bool) -> None:
+        if newest:
+            self._hear_pause(news, now)
+            self.due = news.due
+            self.account.waiting = news.waiting
+
         for grant in news.grants:
             self._received.append(grant.number)
             # Who waits and does not acknowledge what it was granted is passed over.
@@ -362,29 +434,71 @@ class Dialogue:
                 left = self._told.pop(grant.amounts, 0) - grant.count
                 if left > 0:
                     self._told[grant.amounts] = left
+                elif self._front == grant.amounts:
+                    self._front = None
 
-    def _hear_pause(self, news: News) -> None:
-        if not self._outbox.pauses and self.pending is None:
-            # The server has heard of all pauses.
-            self._paused_here = -inf
+    def _hear_pause(self, news: News, now: float) -> None:
+        self._news, self._news_at = news.now, now
+        paused = news.paused_until > news.now
+        until = self.clock.when_surely(news.paused_until) if paused else -inf
+        self._pauses.hear(until, all_told=not self._outbox.pauses and self.pending is None)
 
-        self._paused_there = -inf
-        if news.paused_until > news.now:
-            self._paused_there = self.clock.when_surely(news.paused_until)
+    def _fresh_epoch(self) -> str:
+        """Return how the state is called if the server has none: as no former one was."""
+        return f"{self._fresh}-{self._states}"
 
-    def _begin_anew(self, news: News) -> None:
-        """Tell the server what it has forgotten, because its state is another one."""
+    def _begin_life(self, news: News) -> None:
+        """Go over to another life, with another state of the server's."""
         self._epoch = news.epoch
         self._began = news.now
         self._received.clear()
-        self._told = {}
-        self._outbox.begin_anew(news.now)
+        self.account.adopt()
+        if news.epoch == self._fresh_epoch():
+            self._states += 1
+
+    def _let_go(self, amounts: Amounts, now: float) -> None:
+        """Let go what the server holds for calls that have been taken what they held."""
+        if any(amounts):
+            self._outbox.tell(Ended(self.clock.latest(now), amounts), -inf)
+
+    def _begin_anew(self, news: News, request: Request, now: float) -> None:
+        """Tell the server what it has forgotten, because its state is another one."""
+        tightened = [each for each in request.happenings if isinstance(each, Tightened)]
+        self._outbox.begin_anew(news.now, tightened)
+        if self.paused_until > now:
+            self.pause(self.paused_until)
+
         held = self.account.held()
         if any(held):
             self._outbox.tell(Held(tuple(held)), -inf)
 
-        self.account.adopt()
-        self._hear_pause(news)
+        self._told = {}
+        self._front = None
+        self._begin_life(news)
+        self._hear_pause(news, now)
+
+
+def _is_lasting(happening: Happening) -> bool:
+    """Return whether something may be told again even if it may have been heard and forgotten."""
+    return not isinstance(happening, FRAGILE)
+
+
+def _charged(happening: Happening) -> Happening:
+    """Return what is to be told instead if nothing is held any more."""
+    return replace(happening, held=False) if isinstance(happening, Charged) else happening
+
+
+def _held_by(happenings: Sequence[Happening]) -> Amounts:
+    """Return what a process holds that held nothing before what has happened."""
+    held: list[int] = []
+    for each in happenings:
+        if isinstance(each, Charged) and each.held:
+            held = held or [0] * len(each.amounts)
+            held = [a + b for a, b in zip(held, each.amounts, strict=True)]
+        elif isinstance(each, Ended) and held:
+            held = [max(a - b, 0) for a, b in zip(held, each.amounts, strict=True)]
+
+    return tuple(held)
 
 
 def _by_amounts(wants: Sequence[Want]) -> dict[Amounts, int]:

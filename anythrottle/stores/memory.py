@@ -11,6 +11,7 @@ from typing import final
 import anyio
 from anyio.abc import TaskGroup
 
+from .._loops.clock import LoopClock, weakly
 from .exchange import Micros, Push, Reply, Request
 from .ledger import Ledger
 from .remote_limiter import RemoteRateLimiter
@@ -41,7 +42,7 @@ class MemoryServer:
     """
     A server that lives in this process: any number of stores may share it.
 
-    :param ahead: by how many seconds its clock is ahead of the event loop's
+    :param ahead: by how many seconds its clock is ahead of the first event loop's
     :param seed: what random delays and losses begin with
 
     :ivar network: what is between it and its clients; it may be changed at any time
@@ -52,6 +53,8 @@ class MemoryServer:
     def __init__(self, *, ahead: float = 1e9, seed: int = 0) -> None:
         self.network = Network()
         self.ahead = ahead
+        self._used = False
+        self._clock = LoopClock(weakly(self._change_loops), "the server")
         self.exchanges = 0
         self.pushes = 0
         self._random = random.Random(seed)  # noqa: S311 - of a network
@@ -69,22 +72,37 @@ class MemoryServer:
 
     def now(self) -> Micros:
         """Return what its clock shows."""
-        return int((anyio.current_time() + self.ahead) * _MICRO)
+        return int((self._clock.now() + self.ahead) * _MICRO)
 
     @asynccontextmanager
-    async def connect(self) -> AsyncGenerator[_Connection]:
-        """Return a connection."""
+    async def connect(self, network: Network) -> AsyncGenerator[_Connection]:
+        """
+        Return a connection.
+
+        :param network: what may go wrong with it, besides
+        """
         async with anyio.create_task_group() as tasks:
             try:
-                yield _Connection(self, tasks)
+                yield _Connection(self, network, tasks)
             finally:
                 tasks.cancel_scope.cancel()
 
-    async def travel(self) -> bool:
-        """Take the time that a message takes; return whether it arrives."""
-        network = self.network
-        await anyio.sleep(network.delay + self._random.random() * network.jitter)
-        return not (network.down or self._random.random() < network.loss)
+    async def travel(self, own: Network) -> bool:
+        """
+        Take the time that a message takes; return whether it arrives.
+
+        :param own: what is between the server and the store in question, besides
+        """
+        ways = (self.network, own)
+        await anyio.sleep(sum(way.delay + self._random.random() * way.jitter for way in ways))
+        return not any(way.down or self._random.random() < way.loss for way in ways)
+
+    def _change_loops(self, shift: float) -> None:
+        """Go over to a loop whose clock is ahead: the server's goes on as time does."""
+        if self._used:
+            self.ahead -= shift
+
+        self._used = True
 
     def carry_out(self, name: str, request: Request) -> tuple[Reply, list[Push]]:
         """Carry a request out, at once."""
@@ -101,14 +119,14 @@ class MemoryServer:
         self._ledgers.pop(name, None)
 
     def listen(self, name: str, node: str, on_push: Callable[[Push], None] | None) -> None:
-        """Note who listens for the pushes to a process; ``None`` for nobody any more."""
+        """Note what sends pushes to a process on their way; ``None`` for nothing any more."""
         if on_push is None:
             self._listeners.pop((name, node), None)
         else:
             self._listeners[name, node] = on_push
 
-    def deliver(self, name: str, push: Push) -> None:
-        """Hand a push to whom it is for."""
+    def publish(self, name: str, push: Push) -> None:
+        """Send a push to whom it is for."""
         self.pushes += 1
         for (each, node), on_push in list(self._listeners.items()):
             if each == name and push.node in ("", node):
@@ -119,20 +137,21 @@ class MemoryServer:
 class _Connection:
     """A :class:`.Server`: the connection of one store."""
 
-    def __init__(self, server: MemoryServer, tasks: TaskGroup) -> None:
+    def __init__(self, server: MemoryServer, network: Network, tasks: TaskGroup) -> None:
         self._server = server
+        self._network = network
         self._tasks = tasks
 
     async def exchange(self, name: str, request: Request) -> Reply:
         server = self._server
-        if not await server.travel():
+        if not await server.travel(self._network):
             await anyio.sleep_forever()
 
         reply, pushes = server.carry_out(name, request)
         for push in pushes:
-            self._tasks.start_soon(self._push, name, push)
+            server.publish(name, push)
 
-        if not await server.travel():
+        if not await server.travel(self._network):
             await anyio.sleep_forever()
 
         return reply
@@ -148,15 +167,18 @@ class _Connection:
         on_push: Callable[[Push], None],
         on_ready: Callable[[], None],  # noqa: ARG002 - it is so from the beginning
     ) -> AsyncGenerator[None]:
-        self._server.listen(name, node, on_push)
+        def send(push: Push) -> None:
+            self._tasks.start_soon(self._bring, push, on_push)
+
+        self._server.listen(name, node, send)
         try:
             yield
         finally:
             self._server.listen(name, node, None)
 
-    async def _push(self, name: str, push: Push) -> None:
-        if await self._server.travel():
-            self._server.deliver(name, push)
+    async def _bring(self, push: Push, on_push: Callable[[Push], None]) -> None:
+        if await self._server.travel(self._network):
+            on_push(push)
 
 
 @final
@@ -190,6 +212,9 @@ class MemoryStore(Store[MemoryRateLimiter]):
     :param server: what it shares with other stores; ``None`` for a server of its own
     :param deadline: by when an exchange is to be answered, in seconds
 
+    :ivar network: what may go wrong between it and the server, besides what does for all stores;
+        with ``network.down`` it is as good as dead for the others
+
     """
 
     _limiter_type = MemoryRateLimiter
@@ -197,6 +222,7 @@ class MemoryStore(Store[MemoryRateLimiter]):
     def __init__(self, server: MemoryServer | None = None, *, deadline: float = 1.0) -> None:
         super().__init__(deadline=deadline)
         self.server = server or MemoryServer()
+        self.network = Network()
 
     def _open(self) -> AbstractAsyncContextManager[_Connection]:
-        return self.server.connect()
+        return self.server.connect(self.network)

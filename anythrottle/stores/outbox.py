@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from math import inf
 from typing import final
 
 from .._policies.charge_log import ChargeLog
 from .exchange import (
     Amounts,
+    Charged,
     Ended,
     GivenBack,
     Happening,
     Micros,
+    Paused,
     Remembered,
     Resumed,
     Rule,
@@ -44,8 +47,8 @@ class Local:
         self.make = make
 
 
-#: What is told even to a server that has forgotten all else.
-_LASTING = (Local, Resumed, Tightened)
+#: What is told even to a server that has forgotten all else, or by another dialogue.
+_LASTING = (Local, Paused, Resumed, Tightened)
 
 
 #: What must not be told twice, nor to a server that has taken what it is about.
@@ -111,10 +114,14 @@ class Outbox:
         """Take out all that there is to tell."""
         happenings = self._starts(life) if tells_starts else []
         self._close_starts()
-        happenings += [
-            each.make(clock.latest(each.instant)) if isinstance(each, Local) else each
-            for each in self._told
-        ]
+        for each in self._told:
+            if isinstance(each, Local):
+                happening = each.make(clock.latest(each.instant))
+                self._remember_charged(happening)
+                happenings.append(happening)
+            else:
+                happenings.append(each)
+
         self._told = []
         self.pauses = False
         self.due = inf
@@ -124,8 +131,18 @@ class Outbox:
         """Remember what a rule was charged, should the server forget it."""
         self._logs[index].note(receipt, amount)
 
-    def begin_anew(self, now: Micros) -> None:
-        """Tell a server that has forgotten all what it has to know, before what was to be told."""
+    def hold_nothing(self) -> None:
+        """Note that the server has taken what is held: what was to be held is charged instead."""
+        self._told = [
+            replace(each, held=False) if isinstance(each, Charged) else each for each in self._told
+        ]
+
+    def begin_anew(self, now: Micros, unheard: Sequence[Happening]) -> None:
+        """
+        Tell a server that has forgotten all what it has to know, before what was to be told.
+
+        :param unheard: what it was told in vain
+        """
         self._close_starts()
         remembered: list[Happening | Local] = [
             Remembered(index, amount, int(receipt))
@@ -133,16 +150,21 @@ class Outbox:
             for receipt, amount in log.entries()
             if receipt > now
         ]
-        self._told = remembered + [each for each in self._told if isinstance(each, _LASTING)]
+        again = [each for each in (*unheard, *self._told) if isinstance(each, _LASTING)]
+        self._told = [*remembered, *again]
         self.due = -inf
 
     def forget_fragile(self) -> None:
         """Tell nothing of what the server has taken."""
         self._told = [each for each in self._told if not isinstance(each, FRAGILE)]
 
-    def take_over(self, before: Outbox) -> None:
-        """Take over what was said before anybody listened."""
-        self._told = [each for each in before._told if isinstance(each, _LASTING)]
+    def take_over(self, before: Outbox, unheard: Sequence[Happening]) -> None:
+        """
+        Take over what was said before anybody listened.
+
+        :param unheard: what has been sent, perhaps in vain
+        """
+        self._told = [each for each in (*unheard, *before._told) if isinstance(each, _LASTING)]
         self.pauses = before.pauses
         if self._told:
             self.due = -inf
@@ -153,6 +175,13 @@ class Outbox:
             Local(each.instant + seconds, each.make) if isinstance(each, Local) else each
             for each in self._told
         ]
+
+    def _remember_charged(self, happening: Happening) -> None:
+        """Remember what was charged though no call was."""
+        if isinstance(happening, Charged):
+            for index, amount in enumerate(happening.amounts):
+                if amount and self._rules[index].window:
+                    self.remember(index, happening.at + self._rules[index].window, amount)
 
     def _starts(self, life: int) -> list[Happening]:
         return [

@@ -9,6 +9,9 @@ from .exchange import Amounts
 #: How many are fetched ahead at most, unless the user says so.
 _MOST = 1000
 
+#: In how many round trips a turn must be used, on the average, for more to be fetched ahead.
+_TRIPS = 2
+
 
 @final
 class ReadAhead:
@@ -49,18 +52,21 @@ class ReadAhead:
         """Return whether more is to be fetched, with so many in stock."""
         return bool(self._used) and stock < self.count // 2
 
-    def next(self, stock: int, *, others: bool) -> int:
+    def next(self, stock: int, *, others: bool, lasted: float, round_trip: float) -> int:
         """
         Return how many to have in stock after the next exchange.
 
         :param stock: how many there are
         :param others: whether other processes wait
+        :param lasted: how long ago the last exchange was, in seconds
+        :param round_trip: how long one takes
         """
         used, self._used = self._used, 0
-        if not used:
+        slow = self._fixed is None and lasted > used * _TRIPS * round_trip
+        if not used or slow:
             # What is there may be used up, but nothing more is fetched.
             self._count = min(self._count, stock)
-            return self._count
+            return min(self.count, stock)
 
         if self._fixed is not None:
             return self._fixed

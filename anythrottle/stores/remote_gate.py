@@ -28,6 +28,10 @@ class Owner(Protocol):
     def ask(self, gate: RemoteGate) -> None:
         """See to it that the courier looks at once whether an exchange is to be made."""
 
+    def idle_in(self, gate: RemoteGate, now: float) -> float:
+        """Return in how many seconds its courier goes if there is nothing to do; 0 without one."""
+        ...
+
 
 @final
 class RemoteGate:
@@ -136,6 +140,33 @@ class RemoteGate:
     def notice(self, now: float) -> None:
         pass
 
+    def next_at(self, now: float) -> float:
+        """Return when the next exchange is to be made."""
+        head = self.queue.head
+        needed = self.wanted()
+        if head is None:
+            return self.dialogue.next_at(now, needed, 0, None)
+
+        stock = self.dialogue.account.stock
+        front = tuple(head.amounts)
+        met = min(stock.total, needed)
+        if met and stock.count(front) < stock.total:
+            met = self._met()
+
+        return self.dialogue.next_at(now, needed, met, front)
+
+    def _met(self) -> int:
+        """Return for how many of those in line there is something in stock, whatever they want."""
+        there: dict[Amounts, int] = {}
+        met = 0
+        for want in self.wants():
+            left = there.setdefault(want.amounts, self.dialogue.account.stock.count(want.amounts))
+            part = min(left, want.count)
+            there[want.amounts] -= part
+            met += part
+
+        return met
+
     def await_answer(self, turn: Turn, latest: float) -> None:
         """Note that a turn must go by an instant, which the server has to be asked for."""
         self.askers[turn] = (latest, self.dialogue.number)
@@ -148,25 +179,21 @@ class RemoteGate:
 
         :param number: that of the request
         """
-        # What is in stock may be due sooner than the next grant.
+        # What is in stock may be due sooner than the next grant; and the end of a call is unknown.
         due = self.dialogue.clock.when_surely(self.dialogue.due)
-        due = now if self.dialogue.account.stock.total else due
-        hopeless: list[Turn] = []
-        for turn, (latest, before) in list(self.askers.items()):
-            if not turn.in_line:
-                del self.askers[turn]
-            elif number > before and (latest <= now or latest < due):
-                del self.askers[turn]
-                hopeless.append(turn)
-
-        return hopeless
+        due = now if self.dialogue.account.stock.total or due == inf else due
+        return [
+            turn
+            for turn, (latest, before) in self.askers.items()
+            if number > before and (latest <= now or latest < due)
+        ]
 
     def is_stuck(self, amounts: Sequence[int], now: float) -> bool:
         """Return whether a turn cannot go before a call of this process lets something go."""
         return self.dialogue.account.lacks_own(amounts) and self.delay(amounts, now) == inf
 
     def delay(self, amounts: Sequence[int], now: float) -> float:
-        lot = self.dialogue.account.stock.first(tuple(amounts), now)
+        lot = self.dialogue.first(tuple(amounts), now)
         if lot is None:
             if self.refusal is not None:
                 raise self.refusal()
@@ -185,7 +212,12 @@ class RemoteGate:
         return now
 
     def take(self, turn: Turn, now: float, since: float, spare: object = None) -> bool:
-        lot = self.dialogue.account.stock.first(tuple(turn.amounts), now)
+        lot = self.dialogue.first(tuple(turn.amounts), now)
+        asked = self.askers.pop(turn, None)
+        if asked is not None and asked[0] <= now:
+            # It has its answer: should it be called back, it has waited for as long as it may.
+            turn.give_up = asked[0]
+
         turn.slot = None if lot is None else self.dialogue.account.claim(lot)
         self.slots.take(turn)
         turn.due = now
@@ -205,6 +237,11 @@ class RemoteGate:
         claim = turn.slot
         return not isinstance(claim, Claim) or self.dialogue.is_valid(claim, now)
 
+    def has_lost(self, claim: Claim, now: float) -> bool:
+        """Return whether others may have got what the call of a claim holds."""
+        runs = claim in self.dialogue.account.running
+        return claim.lost or (runs and self.dialogue.is_lapsed(now))
+
     def hold(self, amounts: Sequence[int], now: float) -> float:
         return inf
 
@@ -219,8 +256,8 @@ class RemoteGate:
 
     def start(self, turn: Turn, now: float) -> None:
         turn.began = now
-        if isinstance(turn.slot, Claim):
-            self.dialogue.account.start(turn.slot, now)
+        if isinstance(turn.slot, Claim) and self.dialogue.account.start(turn.slot, now):
+            self._ask()
 
         if not turn.ends:
             self.slots.let_go(turn)
@@ -282,13 +319,19 @@ class RemoteGate:
 
     def change_loops(self, shift: float) -> None:
         self.askers.clear()
+        for turn in self.slots.holders:
+            turn.slot = None
+
         self.slots.forget_holders()
         self.dialogue.change_loops(shift)
 
     def idle_in(self, now: float) -> float:
-        """Return 0 if this process has nothing to remember: the server does. Else infinity."""
-        idle = not self.slots.holders and self.dialogue.next_at(now, 0) == inf
-        return seconds_until(now, self.paused_until) if idle else inf
+        """Return in how many seconds this process has no use for it; infinity if that is unknown."""
+        if self.slots.holders or self.queue.head is not None or self.next_at(now) < inf:
+            return inf
+
+        # What was charged is remembered by the server.
+        return max(seconds_until(now, self.paused_until), self._owner.idle_in(self, now))
 
     def enter(self, dialogue: Dialogue) -> None:
         """Begin a dialogue, because the store was entered; what was said before goes with it."""
@@ -331,8 +374,13 @@ class RemoteGate:
         """Return how many turns wait, of those that the server is told of."""
         return min(len(self.queue), _TOLD_TURNS)
 
-    def note_change(self) -> None:
-        """Note that a turn has joined the line or left it."""
+    def note_newcomer(self) -> None:
+        """Note that a turn is about to join the line."""
+        self._ask()
+
+    def note_leaving(self, turn: Turn) -> None:
+        """Note that a turn has left the line without a grant."""
+        self.askers.pop(turn, None)
         self._ask()
 
     def decide(self, now: float, due: Micros | None = None) -> Decision:
@@ -345,7 +393,8 @@ class RemoteGate:
         states = self.quotas(now, here=True)
         binding = max(states, key=lambda s: (s.retry_after, -s.remaining), default=None)
         wait = self._in(max(dialogue.due if due is None else due, 0), now)
-        waits = dialogue.account.waiting > 0 or self.queue.head is not None
+        # Who is refused may be in line itself.
+        waits = dialogue.others_wait or len(self.queue) > (due is None)
         if due is not None and waits:
             wait = max(wait, self._in(dialogue.due, now))
         reason: Reason = "rate"

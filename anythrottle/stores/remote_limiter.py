@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from math import inf
 from types import TracebackType
 from typing import ClassVar, Protocol, final
@@ -13,14 +14,14 @@ from .._limiters.base_limiter import BaseLimiter
 from .._limiters.controls import RateLimiterStatistics
 from .._limiters.line import WaitLine
 from .._limiters.line_limiter import LineLimiter
-from .._limiters.max_wait import MaxWait
+from .._limiters.max_wait import MaxWait, check_max_wait
 from .._limiters.permit import TurnPermit
 from .._limiters.queue import TurnQueue
 from .._limiters.scheduling import Scheduler
 from .._limiters.slots import Slots
 from .._loops.clock import LoopClock
 from .._policies.policy import Cost, Decision, Policy
-from ..abc import Limiter
+from ..abc import Limiter, Permit
 from .claim import Claim
 from .dialogue import Dialogue
 from .exchange import NEVER, Amounts, Reply
@@ -50,8 +51,10 @@ class RemotePermit(TurnPermit):
     @property
     def lost(self) -> bool:
         """Whether others may have got what the call holds, as this process was silent too long."""
-        claim = (self._kept or self).slot
-        return isinstance(claim, Claim) and claim.lost
+        turn = self._kept or self
+        gate = self._line.gate
+        assert isinstance(gate, RemoteGate)
+        return isinstance(turn.slot, Claim) and gate.has_lost(turn.slot, self._line.clock.peek())
 
     async def __aexit__(
         self,
@@ -176,13 +179,26 @@ class RemoteRateLimiter(LineLimiter):
         """
         permit = super().permit(cost, priority=priority, max_wait=max_wait)
         if strict:
-            permit = StrictPermit(self, self._line, cost, priority, max_wait, fast=False)
+            permit = StrictPermit(
+                self, self._line, cost, priority, check_max_wait(max_wait), fast=False
+            )
 
         assert isinstance(permit, TurnPermit)
         if self._insurance is None:
             return permit
 
-        return InsuredPermit(permit, self._insurance, cost, priority, max_wait)
+        return InsuredPermit(
+            permit, self._insurance, self._line.clock, cost, priority, permit.max_wait
+        )
+
+    def permit_again(self, permit: Permit, cost: Cost) -> TurnPermit | InsuredPermit | None:  # type: ignore[override]
+        again = super().permit_again(permit, cost)
+        if again is None or self._insurance is None:
+            return again
+
+        return InsuredPermit(
+            again, self._insurance, self._line.clock, cost, -sys.maxsize, again.max_wait
+        )
 
     async def __aenter__(self) -> None:
         if self._insurance is None:
@@ -232,5 +248,9 @@ class RemoteRateLimiter(LineLimiter):
         )
 
     def idle_in(self) -> float:
-        """Return 0 if nobody here uses the limiter, as the server remembers; else infinity."""
+        """
+        Return in how many seconds nobody here uses the limiter any more, infinity if unknown.
+
+        What was charged does not count: the server remembers it.
+        """
         return self._gate.idle_in(self._line.clock.peek())

@@ -30,10 +30,10 @@ class RemoteOutlook:
         pass
 
     def note_newcomer(self, turn: Turn) -> None:
-        self._gate.note_change()
+        self._gate.note_newcomer()
 
     def note_leaving(self, turn: Turn) -> None:
-        self._gate.note_change()
+        self._gate.note_leaving(turn)
 
     def note_grants(self, now: float, late: float) -> None:
         pass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from math import inf
+from math import inf, nextafter
 from typing import final
 
 from .exchange import Amounts, Grant, Micros
@@ -136,8 +136,10 @@ class Stock:
         self.total += 1
 
     def over_at(self) -> float:
-        """Return when the first lot is over; infinity if there is none."""
-        return min((lot.until for lots in self._lots.values() for lot in lots), default=inf)
+        """Return from when on the first lot is over; infinity if there is none."""
+        until = min((lot.until for lots in self._lots.values() for lot in lots), default=inf)
+        # At the instant itself it still is good for a start.
+        return nextafter(until, inf)
 
     def take_over(self, now: float) -> list[tuple[Lot, int]]:
         """Take out what is over; return the lots, and for how many calls each."""

@@ -19,7 +19,7 @@ from .._errors import PolicyConflict, StoreError
 from .._events import Observer, check_observer
 from .._policies.checks import check_count, check_seconds
 from .._policies.fixed_window import FixedWindow
-from .._policies.policy import Policy
+from .._policies.policy import Policy, seconds_until
 from .._policies.text import as_policy
 from .._policies.token_bucket import TokenBucket
 from .._policies.window import WindowTokenBucket
@@ -52,7 +52,7 @@ class StoreStatistics:
     :ivar int failures: how many it has not
     :ivar float round_trip: how long one takes, in seconds: the longest mean of a limiter in use
     :ivar last_error: why the latest exchange has failed that did
-    :ivar bool connected: whether the store is entered, and the server has answered last
+    :ivar bool connected: whether the store is entered, and the server answers, as far as is known
     :ivar int limiters: how many limiters are in use
 
     """
@@ -214,7 +214,7 @@ class Store(ABC, Generic[L]):
             failures=failures + sum(courier.failures for courier in couriers),
             round_trip=max((c.gate.dialogue.clock.round_trip for c in couriers), default=0.0),
             last_error=self._last_error,
-            connected=bool(couriers) and not any(c.gate.is_lost for c in couriers),
+            connected=self._tasks is not None and not any(c.gate.is_lost for c in couriers),
             limiters=len(couriers),
         )
 
@@ -231,6 +231,11 @@ class Store(ABC, Generic[L]):
 
         if courier is not None:
             courier.ask()
+
+    def idle_in(self, gate: RemoteGate, now: float) -> float:
+        """Return in how many seconds its courier goes if there is nothing to do; 0 without one."""
+        courier = self._couriers.get(gate)
+        return 0.0 if courier is None else seconds_until(now, courier.ends_at)
 
     async def answer(self, gate: RemoteGate, probe: Amounts, *, count_all: bool) -> Reply:
         """Return the server's answer to a question about a limiter."""
@@ -290,19 +295,30 @@ class Store(ABC, Generic[L]):
 
     async def _run(self, courier: Courier) -> None:
         """Let a courier talk to the server, until it is idle or the store is left."""
+        idle = False
         try:
             await courier.run()
+            idle = True
         finally:
-            await courier.leave()
+            if not idle:
+                await courier.leave()
+
             self._past[0] += courier.exchanges
             self._past[1] += courier.failures
             self._couriers.pop(courier.gate, None)
+
+    def _note_failure(self, error: Exception) -> None:
+        self._last_error = error
 
     def _courier(self, limiter: L) -> Courier:
         assert self._server is not None
         on_store_error = self._settings[limiter].on_store_error
         return Courier(
-            limiter.line, limiter.gate, self._server, open_if_lost=on_store_error == "open"
+            limiter.line,
+            limiter.gate,
+            self._server,
+            open_if_lost=on_store_error == "open",
+            on_failure=self._note_failure,
         )
 
     def _dialogue(self, settings: _Settings) -> Dialogue:

@@ -14,6 +14,10 @@ _SPREAD = 1 / 200
 #: The part of the shortest window after which starts are told of at the latest.
 _PATIENCE = 1 / 4
 
+#: For how long what was granted and is not used may wait to be given back while nobody is known to
+#: wait, in seconds: tokens; and what is held, which never comes back by itself.
+_RETURN_PATIENCE, _RELEASE_PATIENCE = 1.0, 0.05
+
 #: How far ahead grants reach: as a part of the shortest window, and in seconds, least and most.
 _HORIZON = 1 / 10
 _LEAST_HORIZON, _MOST_HORIZON = 0.005, 0.1
@@ -41,6 +45,8 @@ class Terms:
     :ivar holds: whether a rule holds something while a call runs
     :ivar tells_starts: whether the server has to know when calls start
     :ivar patience: for how long starts may wait to be told, in seconds
+    :ivar return_patience: for how long what is given back may wait to be told, in seconds
+    :ivar memory: for how long the server remembers a process that is silent, at least, in seconds
     :ivar spread: how far starts that are told together may lie apart, in microseconds
     """
 
@@ -50,7 +56,9 @@ class Terms:
         "deadline",
         "holds",
         "lease",
+        "memory",
         "patience",
+        "return_patience",
         "rules",
         "spread",
         "tells_starts",
@@ -68,6 +76,9 @@ class Terms:
         windows = [rule.window / _MICRO for rule in rules if rule.window]
         self._shortest = min(windows, default=_NO_WINDOW)
         self.patience = self._shortest * _PATIENCE
+        most = _RELEASE_PATIENCE if self.holds else _RETURN_PATIENCE
+        self.return_patience = min(self.patience, most)
+        self.memory = max([lease, *windows])
         self.spread = int(self._shortest * _SPREAD * _MICRO)
 
     @property

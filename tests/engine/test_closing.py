@@ -205,6 +205,27 @@ class TestAnEarlyEnd:
         assert source.closed
         assert source.released == [4]
 
+    async def test_closes_one_that_yields_within_a_task_group(self, end_early: EndEarly) -> None:
+        log: list[str] = []
+
+        async def wait() -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                log.append("cut off")
+
+        async def generate() -> AsyncGenerator[int]:
+            try:
+                async with anyio.create_task_group() as task_group:
+                    task_group.start_soon(wait)
+                    for item in itertools.count():
+                        yield item
+            finally:
+                log.append("closed")
+
+        await end_early(generate())
+        assert log == ["cut off", "closed"]
+
     async def test_leaves_an_iterator_as_it_is(self, end_early: EndEarly) -> None:
         iterator = iter(range(100))
         await end_early(iterator)
@@ -335,6 +356,24 @@ class TestErrorsOfClosing:
     async def test_after_a_break_it_is_bare(self) -> None:
         with pytest.raises(ValueError, match="cleanup"):
             await leave_by_break(self.source())
+
+    async def test_one_of_a_task_within_a_generator_leaves_in_its_group(self) -> None:
+        async def fail_at_last() -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                raise ValueError("cleanup")
+
+        async def generate() -> AsyncGenerator[int]:
+            async with anyio.create_task_group() as task_group:
+                task_group.start_soon(fail_at_last)
+                for item in itertools.count():
+                    yield item
+
+        with pytest.raises(BaseExceptionGroup) as caught:
+            await leave_by_break(generate())
+
+        assert caught.group_contains(ValueError, match="cleanup")
 
     async def test_after_an_error_it_is_noted(self) -> None:
         with pytest.raises(KeyError) as caught:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from typing import Any
@@ -11,6 +10,7 @@ import anyio
 import pytest
 
 from anythrottle import (
+    CostTooHigh,
     RateLimiter,
     ThrottleException,
     Throttler,
@@ -21,39 +21,12 @@ from anythrottle import (
     for_each,
 )
 from anythrottle._jobs import JobOf
+from tests.cycles import Case, left_by
 from tests.engine.mine import Mine
-
-Case = Callable[[], Awaitable[object]]
 
 #: AnyIO's task group on asyncio leaves a cycle of its own for each task that was cancelled, with
 #: the frame of what it has run. There is no more in it than these.
 SHELLS = {"AsyncioLoop", "RunCancellation", "SourceReader", "Worker", "WorkerPool"}
-
-
-def left_by(case: Case, backend: str) -> set[str]:
-    """Return the names of the types of ours that only the garbage collector finds."""
-
-    async def main() -> set[str]:
-        gc.collect()
-        gc.disable()
-        try:
-            # On Trio, tasks take turns in no certain order.
-            for _ in range(5):
-                await case()
-
-            gc.set_debug(gc.DEBUG_SAVEALL)
-            gc.collect()
-            return {
-                type(each).__qualname__
-                for each in gc.garbage
-                if type(each).__module__.startswith("anythrottle")
-            }
-        finally:
-            gc.set_debug(0)
-            gc.garbage.clear()
-            gc.enable()
-
-    return anyio.run(main, backend=backend)
 
 
 async def call(item: object) -> object:
@@ -223,6 +196,27 @@ async def whose_source_fails() -> None:
         await Throttler(generate(), consume).run()
 
 
+async def whose_source_of_outcomes_fails() -> None:
+    def generate() -> Iterator[int]:
+        yield 0
+        raise OSError
+
+    with pytest.raises(OSError):  # noqa: PT011, PT012 - it has no message
+        async with amap_outcomes(call, generate()) as outcomes:
+            async for _ in outcomes:
+                pass
+
+
+async def whose_cost_has_become_impossible() -> None:
+    limiter = RateLimiter("5/s")
+
+    async def lower(item: int) -> None:
+        limiter.reconfigure("1/s")
+
+    with pytest.raises(CostTooHigh):
+        await for_each(lower, [0, 1], limiter=limiter, cost=2, concurrency=1)
+
+
 async def cancelled() -> None:
     scope = anyio.CancelScope()
 
@@ -284,6 +278,8 @@ async def left_by_cancellation() -> None:
     [
         whose_consumer_fails,
         whose_source_fails,
+        whose_source_of_outcomes_fails,
+        whose_cost_has_become_impossible,
         cancelled,
         cancelled_over_an_async_generator,
         whose_call_fails,

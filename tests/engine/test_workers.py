@@ -71,6 +71,36 @@ class TestWorkers:
         assert diary.most_running == 20
         assert workers() == 21
 
+    @pytest.mark.parametrize("throttled", [False, True])
+    async def test_none_for_a_job_that_goes_again_and_again(
+        self, workers: Callable[[], int], throttled: bool
+    ) -> None:
+        attempts = 0
+
+        async def fail(_: int) -> None:
+            nonlocal attempts
+            attempts += 1
+            if attempts < 500:
+                raise ThrottleException(retry_after=0) if throttled else OSError
+
+        again = Attempts(500, retry_on=lambda _: 0.0)
+        await for_each(fail, [0], limiter=RateLimiter(fast_acquire=True), attempts=again)
+        assert attempts == 500
+        assert workers() <= 2
+
+    @pytest.mark.parametrize("quick", [14, 15, 16, 17, 31, 32, 100])
+    async def test_as_many_as_may_run_after_jobs_that_end_at_once(
+        self, workers: Callable[[], int], quick: int
+    ) -> None:
+        async def call(item: int) -> None:
+            if item >= quick:
+                await anyio.sleep(1)
+
+        start = anyio.current_time()
+        await for_each(call, range(quick + 6), concurrency=3)
+        assert anyio.current_time() - start == 2
+        assert workers() == 3
+
     async def test_none_while_results_wait_for_the_consumer(
         self, workers: Callable[[], int]
     ) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from anythrottle import (
     BaseLimiter,
@@ -526,6 +527,26 @@ async def test_a_replacement_is_closed_if_it_cannot_go() -> None:
         await Broken().run(throttled)
 
     assert getcoroutinestate(coroutine) == CORO_CLOSED
+
+
+async def test_a_call_that_is_throttled_for_ever_lets_others_run() -> None:
+    """Though neither the permit nor the call ever waits."""
+    calls = 0
+
+    async def throttled() -> None:
+        nonlocal calls
+        calls += 1
+        assert calls < 99
+        raise ThrottleException(retry_after=0)
+
+    async with anyio.create_task_group() as task_group:
+        task_group.start_soon(Wrapping(RateLimiter(fast_acquire=True)).run, throttled)
+        for _ in range(9):
+            await checkpoint()
+
+        task_group.cancel_scope.cancel()
+
+    assert 1 < calls < 99
 
 
 def test_the_repr_says_what_is_measured_from_the_end() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -548,6 +548,24 @@ class TestCost:
             for _ in range(number):
                 with pytest.raises(LimitExceeded):
                     await limiter.acquire()
+
+        self.assert_linear(run, monkeypatch, scene)
+
+    @pytest.mark.parametrize("options", [{}, {"max_wait": 1e6}], ids=["", "with a bound"])
+    def test_many_who_go_before_all_others(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+    ) -> None:
+        async def scene(limiter: RateLimiter, task_group: TaskGroup, number: int) -> None:
+            limiter._line.scheduler.max_waiting = number
+
+            async def come(priority: int) -> None:
+                with suppress(LimitExceeded):
+                    await limiter.acquire(priority=priority, **options)
+
+            for priority in range(2 * number):
+                task_group.start_soon(come, -priority)
+
+            await wait_idle()
 
         self.assert_linear(run, monkeypatch, scene)
 

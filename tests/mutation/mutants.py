@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -44,6 +45,8 @@ class Mutant:
     :ivar occurrence: which of the places it is where the operator fits in the module
     :ivar first: the first line of the statement that it changes, from 1
     :ivar last: the last one
+    :ivar home: the module and function that it is in, the operator, and which of the places in that
+        function: it stays the same while other functions are changed
 
     """
 
@@ -52,6 +55,7 @@ class Mutant:
     occurrence: int
     first: int
     last: int
+    home: str = ""
 
     @property
     def name(self) -> str:
@@ -95,9 +99,13 @@ def _operator(name: str) -> Any:
 
 
 def sample(seed: int, count: int) -> list[Mutant]:
-    """Return so many of all mutants that are Python, always the same of the same source."""
-    mutants = sorted(all_mutants())
-    random.Random(seed).shuffle(mutants)
+    """
+    Return so many of all mutants that are Python, always the same of the same source.
+
+    Where a function is changed, only some of its own mutants come and go: so what is known of the
+    survivors holds on.
+    """
+    mutants = sorted(all_mutants(), key=lambda each: random.Random(f"{seed} {each.home}").random())
     return sorted(islice(filter(_compiles, mutants), count))
 
 
@@ -122,13 +130,16 @@ def _mutants_of(path: str) -> Iterator[Mutant]:
     for name in sorted(set(operator_names()) - _LEFT_OUT):
         operator = _operator(name)
         occurrence = -1
+        counts: Counter[str] = Counter()
         for node in nodes:
             for _ in operator.mutation_positions(node):
                 occurrence += 1
                 if not _is_for_types(node):
                     statement = _statement_of(node)
                     first, last = statement.start_pos[0], statement.end_pos[0]
-                    yield Mutant(path, name, occurrence, first, last)
+                    home = f"{path} {_function_of(node)} {name}"
+                    counts[home] += 1
+                    yield Mutant(path, name, occurrence, first, last, f"{home} {counts[home]}")
 
 
 def _is_for_types(node: parso.tree.NodeOrLeaf) -> bool:
@@ -146,6 +157,18 @@ def _is_for_types(node: parso.tree.NodeOrLeaf) -> bool:
         node = parent
 
     return False
+
+
+def _function_of(node: parso.tree.NodeOrLeaf) -> str:
+    """Return the names of the classes and functions that a node is in, the innermost first."""
+    names = []
+    while (parent := node.parent) is not None:
+        if parent.type in {"classdef", "funcdef"}:
+            names.append(_text(parent.children[1]))
+
+        node = parent
+
+    return " ".join(names)
 
 
 def _text(node: parso.tree.NodeOrLeaf | None) -> str:

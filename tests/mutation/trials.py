@@ -27,8 +27,9 @@ import pytest
 
 from .mutants import ROOT, Mutant
 
-#: For how many seconds of tests one mutant is tried at most, as they have taken without it.
-PATIENCE = 60.0
+#: With which share of the tests one mutant is tried at most, by the time that they have taken: the
+#: same on a slow machine as on a fast one.
+PATIENCE = 0.25
 #: After which multiple of its usual time a test counts as hanging; and seconds on top.
 HANGS = (10, 10.0)
 #: Bytes that a process may have: a mutant may fill a list for ever.
@@ -74,7 +75,7 @@ class Record:
             order.append((variants[function], test))
             variants[function] += 1
 
-        left = PATIENCE
+        left = PATIENCE * sum(self.seconds.values())
         chosen = []
         # One variant of each test before a second one of any.
         for _, test in sorted(order, key=lambda each: each[0]):
