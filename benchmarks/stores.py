@@ -40,8 +40,8 @@ SECONDS, ROUNDS = 0.5, 3
 #: A limit that is never reached.
 AMPLE = 10_000_000
 
-#: As many connections as a client may want: a pool is a limit too.
-MOST = 256
+#: How many connections clients of redis-py have: with one for each task they are slower.
+CONNECTIONS = 16
 
 #: How many jobs ``amap`` is given.
 JOBS = 5000
@@ -56,6 +56,13 @@ async def ours(port: int, read_ahead: int | None) -> AsyncGenerator[Acquire]:
         yield store.limiter(f"ours-{read_ahead}", f"{AMPLE}/s", read_ahead=read_ahead).acquire
 
 
+def pool(port: int) -> Any:
+    """Return a pool of redis-py, in which tasks wait for a connection that is free."""
+    from redis.asyncio import BlockingConnectionPool
+
+    return BlockingConnectionPool(host=HOST, port=port, max_connections=CONNECTIONS, timeout=None)
+
+
 @asynccontextmanager
 async def limits(port: int, strategy: str) -> AsyncGenerator[Acquire]:
     from limits import RateLimitItemPerSecond
@@ -63,7 +70,7 @@ async def limits(port: int, strategy: str) -> AsyncGenerator[Acquire]:
     from limits.aio.storage import RedisStorage
 
     storage = RedisStorage(
-        f"async+redis://{HOST}:{port}", implementation="redispy", max_connections=MOST
+        f"async+redis://{HOST}:{port}", implementation="redispy", connection_pool=pool(port)
     )
     limiter = getattr(strategies, strategy)(storage)
     item = RateLimitItemPerSecond(AMPLE)
@@ -86,7 +93,10 @@ async def throttled(port: int) -> AsyncGenerator[Acquire]:
         quota=per_duration(timedelta(seconds=1), AMPLE),
         store=Store(
             server=f"redis://{HOST}:{port}/0",
-            options={"CONNECTION_POOL_KWARGS": {"max_connections": MOST}},
+            options={
+                "CONNECTION_POOL_CLASS": "redis.asyncio.BlockingConnectionPool",
+                "CONNECTION_POOL_KWARGS": {"max_connections": CONNECTIONS, "timeout": None},
+            },
         ),
         timeout=10,
     )
@@ -98,7 +108,7 @@ async def pyrate(port: int) -> AsyncGenerator[Acquire]:
     from pyrate_limiter import Limiter, Rate, RedisBucket
     from redis.asyncio import Redis
 
-    async with Redis(host=HOST, port=port, max_connections=MOST) as client:
+    async with Redis(connection_pool=pool(port)) as client:
         made: Any = RedisBucket.init([Rate(AMPLE, 1000)], client, "bench:pyrate")
         limiter = Limiter(await made)
         try:
@@ -267,11 +277,8 @@ def print_jobs(server: Server) -> None:
 
 def calls_of_script(server: Server) -> int:
     """Return how often the server has carried out a script."""
-    for line in server.ask("INFO", "commandstats").decode().splitlines():
-        if line.startswith("cmdstat_evalsha:"):
-            return int(line.partition("calls=")[2].partition(",")[0])
-
-    return 0
+    told = server.ask("INFO", "commandstats").get("cmdstat_evalsha")
+    return int(told["calls"]) if told else 0
 
 
 class Kept(NamedTuple):

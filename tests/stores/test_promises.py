@@ -296,15 +296,15 @@ async def test_a_cancelled_waiter_leaves_nothing_behind(kind: str) -> None:
         assert await free(server, "10/60s") == 10 - used
 
 
-async def cancelled_after(seconds: float, function: Callable[[], Awaitable[Any]], kind: str) -> None:
+async def cancelled_after(
+    seconds: float, function: Callable[[], Awaitable[Any]], kind: str
+) -> None:
     """Call a function, and cancel that after a while."""
     import asyncio
 
     from anyio.lowlevel import current_token
 
-    if kind == "native" and isinstance(
-        current_token().native_token, asyncio.AbstractEventLoop
-    ):
+    if kind == "native" and isinstance(current_token().native_token, asyncio.AbstractEventLoop):
         task = asyncio.ensure_future(function())
         await anyio.sleep(seconds)
         task.cancel()

@@ -176,9 +176,7 @@ async def test_concurrency_is_never_exceeded_among_the_living() -> None:
             except StoreError:
                 await anyio.sleep(0.05)
 
-    async with branches(
-        3, server=server, concurrency=3, lease_timeout=0.5, deadline=0.2
-    ) as made:
+    async with branches(3, server=server, concurrency=3, lease_timeout=0.5, deadline=0.2) as made:
         with anyio.move_on_after(20):
             async with tasks() as group:
                 for branch in made:
@@ -251,7 +249,9 @@ async def test_a_reply_under_way_does_not_end_a_pause(gap: float) -> None:
                 assert branch.limiter.statistics().paused_for > 2
 
         assert most_in_a_window(all_starts([branch]), 1) == 5
-        assert branch.starts[started][0] >= server.now() - (anyio.current_time() - paused - 3) * SECOND
+        assert (
+            branch.starts[started][0] >= server.now() - (anyio.current_time() - paused - 3) * SECOND
+        )
 
 
 @pytest.mark.promise("S11")

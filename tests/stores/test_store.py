@@ -195,9 +195,7 @@ def test_a_store_may_be_entered_again_in_a_later_run(run: Run, other: bool) -> N
     if other:
 
         def later(function: Any) -> Any:  # type: ignore[misc]
-            name, options = next(
-                each for each in virtual_backends() if each[0] != current[0]
-            )
+            name, options = next(each for each in virtual_backends() if each[0] != current[0])
             return anyio.run(function, backend=name, backend_options=options)
 
     current: list[str] = []
@@ -321,9 +319,7 @@ async def test_charges_are_settled_whatever_the_rule(policy: Any, concurrency: i
         async def left() -> int | None:
             await anyio.sleep(0.1)
             remaining = await free(server, policy, concurrency=concurrency)
-            assert (await branch.limiter.peek()).remaining == (
-                0 if concurrency == 1 else remaining
-            )
+            assert (await branch.limiter.peek()).remaining == (0 if concurrency == 1 else remaining)
             return remaining
 
         async with branch.limiter.permit(2) as permit:
