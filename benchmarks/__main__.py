@@ -16,6 +16,8 @@ NAMES = (
     "ways",
     "clients",
     "scripts",
+    "scale",
+    "shared",
     "stores",
     "compared",
 )

@@ -94,6 +94,7 @@ def us(how: str, measure: str, *, marks: bool = False) -> Contender:
         weighted=True,
         units=partial(our_units, measure, marks),
         together=True,
+        shares="Redis, Valkey",
     )
 
 

@@ -56,6 +56,7 @@ intersphinx_mapping = {
     "aiohttp": ("https://docs.aiohttp.org/en/stable", "_inventories/aiohttp.txt"),
     "python": ("https://docs.python.org/3", "_inventories/python.txt"),
     "anyio": ("https://anyio.readthedocs.io/en/stable", "_inventories/anyio.txt"),
+    "coredis": ("https://coredis.readthedocs.io/en/stable", "_inventories/coredis.txt"),
     "rich": ("https://rich.readthedocs.io/en/stable", "_inventories/rich.txt"),
     "trio": ("https://trio.readthedocs.io/en/stable", "_inventories/trio.txt"),
 }

@@ -19,10 +19,13 @@ import anythrottle.integrations.httpx
 import anythrottle.integrations.httpx2
 import anythrottle.integrations.llm
 import anythrottle.integrations.rich
+import anythrottle.stores.memory
+import anythrottle.stores.redis
 import anythrottle.testing  # noqa: F401 # documented too
 
 #: Type aliases, by the module that they are documented in: those of none are on the page of types.
 ALIASES = {
+    "Client": "",
     "ClientLimiter": "",
     "Concurrency": "",
     "Cost": "anythrottle",

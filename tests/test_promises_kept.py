@@ -100,7 +100,9 @@ def test_no_other_promise_is_marked() -> None:
 
 def test_the_page_tells_of_all_promises() -> None:
     told = [
-        f"{kind}{n}" for kind, most in (("G", 9), ("T", 11), ("H", 9)) for n in range(1, most + 1)
+        f"{kind}{n}"
+        for kind, most in (("G", 9), ("T", 11), ("H", 9), ("S", 17))
+        for n in range(1, most + 1)
     ]
     assert list(PROMISES) == told
 

@@ -71,7 +71,7 @@ class Account:
         return claim.life == self.life and now <= claim.lot.until
 
     def start(self, claim: Claim, now: float) -> bool:
-        """Note that the call of a claim starts; return whether there is to be an exchange for it."""
+        """Note that the call of a claim starts; return whether that makes an exchange due."""
         lot = claim.lot
         claim.started = True
         self._ahead.note_use(lot.grant.amounts)

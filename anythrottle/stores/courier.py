@@ -69,7 +69,7 @@ class Courier:
 
     :ivar failures: how often an exchange has failed
     :ivar exchanges: how many have been answered
-    :ivar ends_at: when it goes if there is nothing to do
+    :ivar ends_at: when it is idle if there is nothing to do
     """
 
     __slots__ = (
@@ -149,8 +149,10 @@ class Courier:
                 await loop.park_until(self._sleeper, until)
             else:
                 self.ends_at = now + _IDLE
-                await loop.park_until(self._sleeper, self.ends_at)
-                if not self._asked and loop.time() >= self.ends_at:
+                # It goes on listening for longer, because the server may lose its state.
+                until = now + max(_IDLE, self.gate.dialogue.terms.attention)
+                await loop.park_until(self._sleeper, until)
+                if not self._asked and loop.time() >= until:
                     # Who asks from now on is heard when nobody listens any more.
                     return
 
@@ -280,9 +282,7 @@ class Courier:
 
     def _hear(self, push: Push) -> None:
         """Note news that came unasked."""
-        if self.loop is None:
-            return
-
+        assert self.loop is not None, "nobody listens before"
         now = self.loop.time()
         self.gate.dialogue.hear_push(push, now)
         self._line.serve_anew(now)

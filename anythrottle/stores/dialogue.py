@@ -1,307 +1,34 @@
-"""
-What a process says to the server about one limiter, and when it speaks next.
-
-It decides all of that with the time passed in, and awaits nothing: the courier carries it out. An
-exchange is made at once when calls wait that the server does not know of, when something was let go
-that others may wait for, and when the server said to come; else what there is to say waits for the
-next one, for a quarter of the shortest window at most.
-"""
+"""What a process hears from the server about one limiter, and what follows from it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from math import inf
 from typing import final
 
-from .account import Account
+from .again import charged, held_by
 from .claim import Claim
 from .exchange import (
     NEVER,
     Amounts,
-    Charged,
     Ended,
-    Happening,
     Held,
     Micros,
     News,
-    Paused,
     Push,
     Reply,
     Request,
-    Resumed,
     Tightened,
-    Want,
-    rules_text,
 )
-from .outbox import FRAGILE, Local, Outbox
-from .pauses import Pauses
-from .read_ahead import ReadAhead
-from .server_clock import DRIFT, ServerClock
+from .speaker import Speaker
 from .stock import Lot
-from .terms import Terms
 
 #: For how long what is wanted for nobody may wait to be withdrawn, in seconds.
 _LINGER = 0.05
 
 
 @final
-class Dialogue:
-    """
-    One limiter's side of the dialogue with the server.
-
-    :param terms: what is agreed on: rules, lease, deadline
-    :param node: the name of the process
-    :param fresh: the name of the state, should the server have none
-    :param read_ahead: how many grants to keep in stock; ``None`` for as many as have been of use
-
-    :ivar clock: what is known of the server's clock
-    :ivar account: what the calls of the process were charged, and hold
-    :ivar due: when the next grant to anybody is due, by the server's clock
-    :ivar number: the number of the latest request
-    :ivar pending: that request, until it is answered
-    """
-
-    def __init__(self, terms: Terms, node: str, fresh: str, read_ahead: int | None) -> None:
-        self.terms = terms
-        self.rules = terms.rules
-        self.node = node
-        self._fresh = fresh
-        #: How many states have had the name that this process has for the next one.
-        self._states = 0
-        self.text = rules_text(terms.rules)
-        self.clock = ServerClock()
-        #: Slots and what is held are never read ahead.
-        self._ahead = ReadAhead(0 if terms.holds else read_ahead)
-        self._outbox = Outbox(terms.rules, terms.spread)
-        self.account = Account(terms, self.clock, self._outbox, self._ahead)
-        self._pauses = Pauses()
-        self.due: Micros = 0
-        self.number = 0
-        self.pending: Request | None = None
-        self._epoch = ""
-        #: By when a push must have been sent to belong to an earlier life.
-        self._began: Micros = 0
-        #: The grants that have come and were not acknowledged.
-        self._received: list[int] = []
-        #: How many calls of each kind the server knows to be wanted, and of which kind the first.
-        self._told: dict[Amounts, int] = {}
-        self._front: Amounts | None = None
-        #: Whether the pending request says nothing of those in line, who are to wait for the next.
-        self._withholds = False
-        self._come = inf
-        #: The instant of the latest news, and when they came.
-        self._news: Micros = 0
-        self._news_at = -inf
-        #: By when what has come is to be acknowledged, if calls wait.
-        self._acknowledge_by = inf
-        #: How far ahead grants may reach, as the server was told.
-        self._horizon: Micros = 0
-        #: When the request was sent that was answered last, and when its answer came.
-        self._contact = self._heard = -inf
-
-    # What happens to all calls
-
-    def penalize(self, amounts: Amounts, now: float) -> None:
-        """Note that something is charged that no call was."""
-        self.account.recall(now)
-        self._outbox.tell(Local(now, lambda at: Charged(at, amounts, held=False)), now)
-
-    def tighten(self, index: int, remaining: int, reset_after: float | None, now: float) -> None:
-        """Note a service's figures for one rule."""
-        self.account.recall(now)
-        if reset_after is None:
-            self._outbox.tell(Tightened(index, remaining, -1), now)
-        else:
-            reset = Local(now + reset_after, lambda at: Tightened(index, remaining, at))
-            self._outbox.tell(reset, now)
-
-    @property
-    def paused_until(self) -> float:
-        """Until when nothing may start, by the process's own clock."""
-        return self._pauses.until
-
-    def pause(self, until: float) -> None:
-        """Note a pause; of overlapping ones, the later end holds."""
-        self._pauses.pause(until)
-        self._outbox.tell(Local(until, Paused), -inf)
-        self._outbox.pauses = True
-
-    def resume(self, now: float) -> bool:
-        """Note the end of any pause; return whether there was one."""
-        paused = self._pauses.resume(now)
-        self._outbox.tell(Resumed(), -inf)
-        self._outbox.pauses = True
-        return paused
-
-    @property
-    def others_wait(self) -> bool:
-        """Whether other processes waited when the server was heard last."""
-        return self.account.waiting > bool(self._told)
-
-    # What it tells
-
-    def speak_by(self, instant: float) -> None:
-        """Note that an exchange is to be made by an instant."""
-        self._outbox.speak_by(instant)
-
-    def next_at(self, now: float, needed: int, met: int, front: Amounts | None) -> float:
-        """
-        Return when the next exchange is to be made.
-
-        :param needed: how many calls wait
-        :param met: for how many of them there is something in stock
-        :param front: what the first one is charged; ``None`` if none waits
-        """
-        if self.pending is not None:
-            return now
-
-        stock = self.account.stock
-        told = sum(self._told.values())
-        short = 2 * told < needed - met
-        if short or told > 2 * max(needed, self._ahead.count):
-            return now
-
-        if not (front is None or stock.count(front)) and self._is_news_to_server(front):
-            return now
-
-        if self.terms.holds and stock.total > met:
-            # Nobody else gets what is held until it is given back.
-            return now
-
-        if not told and self._ahead.is_low(stock.total):
-            return now
-
-        instant = self._outbox.due
-        if told or self.account.running:
-            instant = min(instant, self._contact + self.terms.lease / 3)
-
-        if told and needed:
-            instant = min(instant, self._come, self._acknowledge_by)
-        elif told:
-            # It stands in the way of others, for nobody.
-            instant = min(instant, self._heard + _LINGER)
-
-        over = stock.over_at()
-        if not (needed or self.account.waiting or self.terms.holds):
-            # What is of no use any more is missing to nobody yet.
-            over += self.terms.return_patience
-
-        return min(instant, over)
-
-    def _is_news_to_server(self, front: Amounts) -> bool:
-        """Return whether the server believes that another kind of call is the next one."""
-        return front not in self._told if self._front is None else front != self._front
-
-    def request(
-        self,
-        now: float,
-        wants: Sequence[Want],
-        *,
-        census: tuple[int, int, int] = (0, 0, 0),
-        count_all: bool = False,
-        probe: Amounts = (),
-    ) -> Request:
-        """
-        Return the request to be sent now; it is repeated until it is answered.
-
-        :param wants: what the calls in line want, from the front
-        :param census: how many calls wait, run and are kept
-        :param count_all: whether the censuses of all processes are asked for
-        :param probe: what a call would be charged that asks when it could go; empty for none
-        """
-        lapsed = self.is_lapsed(now)
-        request = self.pending
-        if request is None:
-            asked = self._asked(wants, now)
-            happenings: tuple[Happening, ...] = ()
-            if not self._withholds:
-                happenings = self._outbox.take(
-                    self.clock, self.account.life, tells_starts=self.terms.tells_starts
-                )
-
-            self.number += 1
-            request = self._new_request(asked, happenings, now)
-            request = replace(request, census=census, count_all=count_all, probe=probe)
-        else:
-            # What happens is told as before, but it is wanted what is wanted now.
-            request = replace(request, wants=self._asked(wants, now))
-            if lapsed:
-                # It may have been carried out, and the server may have forgotten that since.
-                kept = tuple(_charged(each) for each in request.happenings if _is_lasting(each))
-                request = replace(request, happenings=kept, holds=False)
-
-        expires = self.clock.latest(now + self.terms.deadline) if self.clock.known else 0
-        # A copy that comes late, but before it expires, must not ask for more than is known there.
-        alive = self._contact > -inf and not self.is_lapsed(now + self.terms.deadline)
-        self.pending = replace(request, expires=expires, alive=alive)
-        return self.pending
-
-    def _new_request(
-        self, wants: tuple[Want, ...], happenings: tuple[Happening, ...], now: float
-    ) -> Request:
-        grace, horizon = self.terms.grace_and_horizon(self.clock.round_trip)
-        self._horizon = horizon
-        self._acknowledge_by = inf
-        return Request(
-            rules=self.text,
-            node=self.node,
-            number=self.number,
-            # A state may be gone because nobody needed it any more: then it was not lost.
-            epoch="" if now > self._contact + self.terms.memory else self._epoch,
-            fresh=self._fresh_epoch(),
-            expires=0,
-            grace=grace,
-            horizon=horizon,
-            lease=self.terms.lease_micros,
-            hold_back=self.terms.deadline_micros + grace + horizon,
-            alive=False,
-            holds=bool(self.account.running),
-            census=(0, 0, 0),
-            count_all=False,
-            probe=(),
-            received=tuple(self._received),
-            wants=wants,
-            happenings=happenings,
-        )
-
-    def _asked(self, wants: Sequence[Want], now: float) -> tuple[Want, ...]:
-        """Return what to ask for, on top of what is in stock; give back what is of no use there."""
-        over = self.account.stock.take_over(now)
-        if over:
-            self._ahead.note_waste()
-            self.account.return_lots(over, now)
-
-        ahead = self._ahead.next(
-            self.account.stock.total,
-            others=self.others_wait,
-            lasted=now - self._heard,
-            round_trip=self.clock.round_trip,
-        )
-        # The server is to hear first what holds for those who wait, for which its clock has to be
-        # known.
-        self._withholds = bool(self._outbox) and not self.clock.known
-        if self._withholds:
-            wants, ahead = (), 0
-
-        if ahead:
-            wants = [*wants, Want(self._ahead.amounts, ahead)]
-
-        needed = _by_amounts(wants)
-        self.account.return_lots(self.account.stock.take_surplus(needed), now)
-        there = {amounts: self.account.stock.count(amounts) for amounts in needed}
-        asked: list[Want] = []
-        for want in wants:
-            met = min(there[want.amounts], want.count)
-            there[want.amounts] -= met
-            if want.count > met:
-                asked.append(Want(want.amounts, want.count - met))
-
-        self._told = _by_amounts(asked)
-        self._front = asked[0].amounts if asked else None
-        return tuple(asked)
-
-    # What it hears
+class Dialogue(Speaker):
+    """One limiter's side of the dialogue with the server."""
 
     def hear_reply(self, reply: Reply, sent: float, received: float) -> bool:
         """
@@ -319,10 +46,10 @@ class Dialogue:
 
         self.pending = None
         if reply.status == "conflict":
-            self._told = {}
+            self._wanted.tell(())
             return False
 
-        self._contact, self._heard = sent, received
+        self._contact.note(sent, received)
         heard = set(request.received)
         self._received = [number for number in self._received if number not in heard]
         self.account.quotas = reply.quotas
@@ -333,7 +60,7 @@ class Dialogue:
 
         if reply.status == "buried":
             self.lose_all(news.now)
-            self._let_go(_held_by(request.happenings), received)
+            self._let_go(held_by(request.happenings), received)
 
         if news.epoch != self._epoch:
             # A new state, in which nothing of the old one counts.
@@ -352,7 +79,14 @@ class Dialogue:
     def hear_push(self, push: Push, now: float) -> None:
         """Note news that came unasked."""
         news = push.news
-        if news.epoch != self._epoch or news.now <= self._began:
+        if news.now <= self._began:
+            return
+
+        if news.epoch != self._epoch:
+            if self._epoch and not push.node:
+                # The state is another one, which has to know what was charged.
+                self.speak_by(-inf)
+
             return
 
         # Else it was overtaken.
@@ -373,16 +107,12 @@ class Dialogue:
 
     def miss(self) -> None:
         """Note that pushes may have been missed: what they said is asked for."""
-        if self._told:
+        if self._wanted.count:
             self.speak_by(-inf)
-
-    def is_lapsed(self, now: float) -> bool:
-        """Return whether the server may have taken what the process holds."""
-        return now > self._contact + self.terms.lease * (1 - DRIFT) and self._contact > -inf
 
     def surely_lapsed_at(self) -> float:
         """Return when the server has surely taken what the process held, if it hears nothing."""
-        return self._heard + self.terms.lease * (1 + DRIFT)
+        return self._contact.surely_lapsed_at()
 
     def lose_all(self, now: Micros) -> int:
         """
@@ -416,7 +146,7 @@ class Dialogue:
     def take_over(self, before: Dialogue) -> None:
         """Take over what was said before anybody listened."""
         unheard = before.pending.happenings if before.pending is not None else ()
-        self._outbox.take_over(before._outbox, tuple(map(_charged, unheard)))
+        self._outbox.take_over(before._outbox, tuple(map(charged, unheard)))
         self._pauses.here = before._pauses.here
 
     def _hear(self, news: News, now: float, *, newest: bool) -> None:
@@ -431,21 +161,13 @@ class Dialogue:
             acknowledged_by = self.clock.still_before(grant.due + grant.grace + self._horizon)
             self._acknowledge_by = min(self._acknowledge_by, acknowledged_by)
             if self.account.stock.add(grant, self.account.life, self.clock, now):
-                left = self._told.pop(grant.amounts, 0) - grant.count
-                if left > 0:
-                    self._told[grant.amounts] = left
-                elif self._front == grant.amounts:
-                    self._front = None
+                self._wanted.get(grant)
 
     def _hear_pause(self, news: News, now: float) -> None:
         self._news, self._news_at = news.now, now
         paused = news.paused_until > news.now
         until = self.clock.when_surely(news.paused_until) if paused else -inf
         self._pauses.hear(until, all_told=not self._outbox.pauses and self.pending is None)
-
-    def _fresh_epoch(self) -> str:
-        """Return how the state is called if the server has none: as no former one was."""
-        return f"{self._fresh}-{self._states}"
 
     def _begin_life(self, news: News) -> None:
         """Go over to another life, with another state of the server's."""
@@ -472,39 +194,6 @@ class Dialogue:
         if any(held):
             self._outbox.tell(Held(tuple(held)), -inf)
 
-        self._told = {}
-        self._front = None
+        self._wanted.tell(())
         self._begin_life(news)
         self._hear_pause(news, now)
-
-
-def _is_lasting(happening: Happening) -> bool:
-    """Return whether something may be told again even if it may have been heard and forgotten."""
-    return not isinstance(happening, FRAGILE)
-
-
-def _charged(happening: Happening) -> Happening:
-    """Return what is to be told instead if nothing is held any more."""
-    return replace(happening, held=False) if isinstance(happening, Charged) else happening
-
-
-def _held_by(happenings: Sequence[Happening]) -> Amounts:
-    """Return what a process holds that held nothing before what has happened."""
-    held: list[int] = []
-    for each in happenings:
-        if isinstance(each, Charged) and each.held:
-            held = held or [0] * len(each.amounts)
-            held = [a + b for a, b in zip(held, each.amounts, strict=True)]
-        elif isinstance(each, Ended) and held:
-            held = [max(a - b, 0) for a, b in zip(held, each.amounts, strict=True)]
-
-    return tuple(held)
-
-
-def _by_amounts(wants: Sequence[Want]) -> dict[Amounts, int]:
-    """Return how many calls want what."""
-    counts: dict[Amounts, int] = {}
-    for want in wants:
-        counts[want.amounts] = counts.get(want.amounts, 0) + want.count
-
-    return counts

@@ -33,6 +33,7 @@ class InsuredPermit:
         permit: TurnPermit,
         insurance: Limiter,
         clock: LoopClock,
+        *,
         cost: Cost,
         priority: int,
         max_wait: MaxWait,

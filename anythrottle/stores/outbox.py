@@ -8,11 +8,10 @@ from math import inf
 from typing import final
 
 from .._policies.charge_log import ChargeLog
+from .again import FRAGILE
 from .exchange import (
     Amounts,
     Charged,
-    Ended,
-    GivenBack,
     Happening,
     Micros,
     Paused,
@@ -49,10 +48,6 @@ class Local:
 
 #: What is told even to a server that has forgotten all else, or by another dialogue.
 _LASTING = (Local, Paused, Resumed, Tightened)
-
-
-#: What must not be told twice, nor to a server that has taken what it is about.
-FRAGILE = (Started, GivenBack, Ended)
 
 
 @final

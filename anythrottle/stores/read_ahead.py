@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import final
 
 from .exchange import Amounts
@@ -19,17 +20,22 @@ class ReadAhead:
     How many turns to fetch ahead, by how many were used lately.
 
     Twice as many while all are used and nobody else waits; half when some went back; none while
-    others wait, or once no call comes any more.
+    others wait and for one window after that, or once no call comes any more: who fetches ahead
+    asks for more than who does not, and would get more.
 
     :param fixed: how many, if the user has said so; else ``None``
+    :param window: the shortest window, in seconds
 
     :ivar amounts: what the last call was charged, for which they are fetched; empty before
     """
 
-    __slots__ = ("_count", "_fixed", "_used", "amounts")
+    __slots__ = ("_alone_from", "_count", "_fixed", "_used", "_window", "amounts")
 
-    def __init__(self, fixed: int | None) -> None:
+    def __init__(self, fixed: int | None, window: float) -> None:
         self._fixed = fixed
+        self._window = window
+        #: From when on nobody else has waited for a window.
+        self._alone_from = -inf
         self._count = 0
         self._used = 0
         self.amounts: Amounts = ()
@@ -52,16 +58,22 @@ class ReadAhead:
         """Return whether more is to be fetched, with so many in stock."""
         return bool(self._used) and stock < self.count // 2
 
-    def next(self, stock: int, *, others: bool, lasted: float, round_trip: float) -> int:
+    def next(
+        self, stock: int, now: float, *, others: bool, lasted: float, round_trip: float
+    ) -> int:
         """
         Return how many to have in stock after the next exchange.
 
         :param stock: how many there are
+        :param now: the present instant
         :param others: whether other processes wait
         :param lasted: how long ago the last exchange was, in seconds
         :param round_trip: how long one takes
         """
         used, self._used = self._used, 0
+        if others:
+            self._alone_from = now + self._window
+
         slow = self._fixed is None and lasted > used * _TRIPS * round_trip
         if not used or slow:
             # What is there may be used up, but nothing more is fetched.
@@ -71,7 +83,7 @@ class ReadAhead:
         if self._fixed is not None:
             return self._fixed
 
-        if others:
+        if now < self._alone_from:
             self._count = 0
         elif used >= self._count:
             self._count = min(max(2 * self._count, used), _MOST)

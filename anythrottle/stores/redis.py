@@ -9,7 +9,8 @@ from .redis_links import Client
 from .redis_server import RedisServer
 from .remote_limiter import RemoteRateLimiter
 from .server import Server
-from .store import Store, StoreStatistics, check_name
+from .settings import check_name
+from .store import Store, StoreStatistics
 
 __all__ = ("RedisRateLimiter", "RedisStore", "RedisStoreStatistics")
 

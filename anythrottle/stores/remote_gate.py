@@ -13,10 +13,12 @@ from .._limiters.slots import Slots
 from .._limiters.turn import Turn
 from .._policies.bucket import Bucket
 from .._policies.checks import unit_of
-from .._policies.policy import Cost, Decision, Policy, PolicyState, Reason, seconds_until
+from .._policies.policy import Cost, Policy, PolicyState, seconds_until
 from .claim import Claim
 from .dialogue import Dialogue
 from .exchange import Amounts, Micros, Want
+from .stock import ROUNDING
+from .wanted import unmet
 
 #: The longest part of the line that the server is told of, in turns and in runs of equal cost.
 _TOLD_TURNS, _TOLD_RUNS = 2000, 64
@@ -57,6 +59,7 @@ class RemoteGate:
 
     __slots__ = (
         "_capacities",
+        "_most",
         "_owner",
         "askers",
         "counts_ends",
@@ -86,6 +89,7 @@ class RemoteGate:
         slots: Slots,
         queue: TurnQueue,
         dialogue: Dialogue,
+        *,
         name: str,
         owner: Owner,
     ) -> None:
@@ -99,6 +103,8 @@ class RemoteGate:
         self._capacities = tuple(policy.bucket().capacity for policy in policies)
         self.holds_charges = any(policy.holds for policy in policies)
         self.counts_ends = self.holds = dialogue.terms.holds
+        #: How many turns the server is told of at most, by how much costs vary in line.
+        self._most = _TOLD_TURNS
         self.refusal: Callable[[], Exception] | None = None
         self.is_lost = False
         self.open = False
@@ -151,21 +157,9 @@ class RemoteGate:
         front = tuple(head.amounts)
         met = min(stock.total, needed)
         if met and stock.count(front) < stock.total:
-            met = self._met()
+            met = needed - sum(want.count for want in unmet(self.wants(), stock))
 
         return self.dialogue.next_at(now, needed, met, front)
-
-    def _met(self) -> int:
-        """Return for how many of those in line there is something in stock, whatever they want."""
-        there: dict[Amounts, int] = {}
-        met = 0
-        for want in self.wants():
-            left = there.setdefault(want.amounts, self.dialogue.account.stock.count(want.amounts))
-            part = min(left, want.count)
-            there[want.amounts] -= part
-            met += part
-
-        return met
 
     def await_answer(self, turn: Turn, latest: float) -> None:
         """Note that a turn must go by an instant, which the server has to be asked for."""
@@ -309,8 +303,8 @@ class RemoteGate:
                 policy,
                 # What is in stock was taken from the server, but by nobody yet.
                 quota.remaining + dialogue.account.stock.amount(index),
-                self._in(quota.more, now),
-                self._in(quota.full, now),
+                self.wait_until(quota.more, now),
+                self.wait_until(quota.full, now),
             )
             for index, (policy, quota) in enumerate(
                 zip(self.policies, dialogue.account.quotas, strict=False)
@@ -326,7 +320,7 @@ class RemoteGate:
         self.dialogue.change_loops(shift)
 
     def idle_in(self, now: float) -> float:
-        """Return in how many seconds this process has no use for it; infinity if that is unknown."""
+        """Return in how many seconds this process will have no use for it; infinity if unknown."""
         if self.slots.holders or self.queue.head is not None or self.next_at(now) < inf:
             return inf
 
@@ -353,6 +347,7 @@ class RemoteGate:
         wants: list[Want] = []
         amounts: Amounts | None = None
         count = 0
+        self._most = _TOLD_TURNS
         for turn in self.queue.ranked(0, _TOLD_TURNS):
             if turn.amounts == amounts:
                 count += 1
@@ -361,6 +356,7 @@ class RemoteGate:
             if amounts is not None:
                 wants.append(Want(amounts, count))
                 if len(wants) == _TOLD_RUNS:
+                    self._most = sum(want.count for want in wants)
                     return wants
 
             amounts, count = tuple(turn.amounts), 1
@@ -372,7 +368,7 @@ class RemoteGate:
 
     def wanted(self) -> int:
         """Return how many turns wait, of those that the server is told of."""
-        return min(len(self.queue), _TOLD_TURNS)
+        return min(len(self.queue), self._most)
 
     def note_newcomer(self) -> None:
         """Note that a turn is about to join the line."""
@@ -383,42 +379,10 @@ class RemoteGate:
         self.askers.pop(turn, None)
         self._ask()
 
-    def decide(self, now: float, due: Micros | None = None) -> Decision:
-        """
-        Return why a turn has to wait, and how long, as far as the server has said.
-
-        :param due: when it is due, if the server was asked; else as the next one to go is
-        """
-        dialogue = self.dialogue
-        states = self.quotas(now, here=True)
-        binding = max(states, key=lambda s: (s.retry_after, -s.remaining), default=None)
-        wait = self._in(max(dialogue.due if due is None else due, 0), now)
-        # Who is refused may be in line itself.
-        waits = dialogue.others_wait or len(self.queue) > (due is None)
-        if due is not None and waits:
-            wait = max(wait, self._in(dialogue.due, now))
-        reason: Reason = "rate"
-        if self.paused_until > now:
-            reason, wait = "pause", max(wait, self.paused_until - now)
-        elif dialogue.account.lacks_slots():
-            reason = "concurrency"
-        elif waits:
-            reason = "line"
-
-        allowed = due is not None and wait <= 0 and not waits
-        return Decision(
-            allowed=allowed,
-            reason=None if allowed else reason,
-            retry_after=wait,
-            remaining=None if binding is None else binding.remaining,
-            reset_after=0.0 if binding is None else binding.reset_after,
-            limit=None if binding is None else binding.policy.limit,
-            policy=None if binding is None else binding.policy,
-        )
-
-    def _in(self, instant: Micros, now: float) -> float:
+    def wait_until(self, instant: Micros, now: float) -> float:
         """Return the seconds until an instant of the server's clock."""
-        return max(self.dialogue.clock.when_surely(instant) - now, 0.0)
+        wait = self.dialogue.clock.when_surely(instant) - now
+        return wait if wait > ROUNDING else 0.0
 
     def _in_full(self, amounts: Sequence[int], slot: int) -> tuple[int, ...]:
         """Return amounts for each rule: for the policies, and the slots if there are any."""

@@ -27,7 +27,7 @@ from .dialogue import Dialogue
 from .exchange import NEVER, Amounts, Reply
 from .insurance import InsuredPermit, remaining_wait
 from .remote_gate import Owner, RemoteGate
-from .remote_outlook import RemoteOutlook
+from .remote_outlook import RemoteOutlook, decide
 
 _logger = logging.getLogger("anythrottle")
 
@@ -113,7 +113,7 @@ class RemoteRateLimiter(LineLimiter):
         self._insurance = insurance
         slots = Slots(inf if concurrency is None else concurrency)
         queue = TurnQueue()
-        self._gate = gate = RemoteGate(policies, slots, queue, dialogue, name, owner)
+        self._gate = gate = RemoteGate(policies, slots, queue, dialogue, name=name, owner=owner)
 
         def scheduler_of(clock: LoopClock) -> Scheduler:  # noqa: ARG001 - of the server's clock
             most = inf if max_waiting is None else max_waiting
@@ -188,7 +188,12 @@ class RemoteRateLimiter(LineLimiter):
             return permit
 
         return InsuredPermit(
-            permit, self._insurance, self._line.clock, cost, priority, permit.max_wait
+            permit,
+            self._insurance,
+            self._line.clock,
+            cost=cost,
+            priority=priority,
+            max_wait=permit.max_wait,
         )
 
     def permit_again(self, permit: Permit, cost: Cost) -> TurnPermit | InsuredPermit | None:  # type: ignore[override]
@@ -197,7 +202,12 @@ class RemoteRateLimiter(LineLimiter):
             return again
 
         return InsuredPermit(
-            again, self._insurance, self._line.clock, cost, -sys.maxsize, again.max_wait
+            again,
+            self._insurance,
+            self._line.clock,
+            cost=cost,
+            priority=-sys.maxsize,
+            max_wait=again.max_wait,
         )
 
     async def __aenter__(self) -> None:
@@ -227,7 +237,7 @@ class RemoteRateLimiter(LineLimiter):
         amounts = self._gate.amounts(cost)
         reply = await self._owner.answer(self._gate, amounts, count_all=False)
         now = self._line.clock.peek()
-        return self._gate.decide(now, reply.probed)
+        return decide(self._gate, now, reply.probed)
 
     async def shared_statistics(self) -> RateLimiterStatistics:
         """

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import final
 
 from .._limiters.turn import Turn
-from .._policies.policy import Decision
+from .._policies.policy import Decision, Reason
+from .exchange import Micros
 from .remote_gate import RemoteGate
 
 
@@ -47,4 +48,39 @@ class RemoteOutlook:
         return self._gate.paused_until > latest
 
     def decide(self, amounts: Sequence[int], now: float, priority: float = 0) -> Decision:
-        return self._gate.decide(now)
+        return decide(self._gate, now)
+
+
+def decide(gate: RemoteGate, now: float, due: Micros | None = None) -> Decision:
+    """
+    Return why a turn has to wait, and how long, as far as the server has said.
+
+    :param gate: the gate
+    :param due: when it is due, if the server was asked; else as the next one to go is
+    """
+    dialogue = gate.dialogue
+    states = gate.quotas(now, here=True)
+    binding = max(states, key=lambda s: (s.retry_after, -s.remaining), default=None)
+    wait = gate.wait_until(max(dialogue.due if due is None else due, 0), now)
+    # Who is refused may be in line itgate.
+    waits = dialogue.others_wait or len(gate.queue) > (due is None)
+    if due is not None and waits:
+        wait = max(wait, gate.wait_until(dialogue.due, now))
+    reason: Reason = "rate"
+    if gate.paused_until > now:
+        reason, wait = "pause", max(wait, gate.paused_until - now)
+    elif dialogue.account.lacks_slots():
+        reason = "concurrency"
+    elif waits:
+        reason = "line"
+
+    allowed = due is not None and wait <= 0 and not waits
+    return Decision(
+        allowed=allowed,
+        reason=None if allowed else reason,
+        retry_after=wait,
+        remaining=None if binding is None else binding.remaining,
+        reset_after=0.0 if binding is None else binding.reset_after,
+        limit=None if binding is None else binding.policy.limit,
+        policy=None if binding is None else binding.policy,
+    )

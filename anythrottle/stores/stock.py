@@ -10,7 +10,7 @@ from .exchange import Amounts, Grant, Micros
 from .server_clock import ServerClock
 
 #: By how much sums of floats may differ, in seconds: less than the server's clock resolves.
-_ROUNDING = 5e-7
+ROUNDING = 5e-7
 
 
 @final
@@ -84,7 +84,7 @@ class Stock:
         # Not before the latest instant at which it may be due, nor after the earliest at which it
         # may be over.
         ready = clock.when_surely(grant.due)
-        if ready - now < _ROUNDING:
+        if ready - now < ROUNDING:
             # It was due when the server has sent it.
             ready = min(ready, now)
 

@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
-from math import ceil
 from types import TracebackType
 from typing import Generic, Literal, Self, TypeVar
 
@@ -18,11 +17,8 @@ from anyio.abc import TaskGroup
 from .._errors import PolicyConflict, StoreError
 from .._events import Observer, check_observer
 from .._policies.checks import check_count, check_seconds
-from .._policies.fixed_window import FixedWindow
 from .._policies.policy import Policy, seconds_until
 from .._policies.text import as_policy
-from .._policies.token_bucket import TokenBucket
-from .._policies.window import WindowTokenBucket
 from ..abc import Limiter
 from .courier import Courier
 from .dialogue import Dialogue
@@ -30,17 +26,10 @@ from .exchange import Amounts, Reply, Rule, rules_text
 from .remote_gate import RemoteGate
 from .remote_limiter import RemoteRateLimiter
 from .server import Server
+from .settings import check_name, check_on_store_error, rules_for
 from .terms import Terms
 
 L = TypeVar("L", bound=RemoteRateLimiter)
-
-#: The longest name.
-_LONGEST = 200
-
-#: The greatest limit: amounts up to this, and sums of some, are exact in the server's numbers.
-_MOST = 2**48
-
-_MICRO = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,82 +330,6 @@ class Store(ABC, Generic[L]):
                 f"limiter {name!r} exists in this store with other settings: make it once, or take "
                 f"another name"
             )
-
-
-def check_name(parameter: str, name: str) -> str:
-    """
-    Return a name, or raise if it is none.
-
-    :raises TypeError: if it is no str
-    :raises ValueError: if it is empty, too long, or has other characters than it may
-
-    """
-    if not isinstance(name, str):
-        raise TypeError(f"{parameter} must be a str, not {name!r}")
-
-    if not 1 <= len(name) <= _LONGEST or not name.isprintable() or set(name) & set(" {}"):
-        raise ValueError(
-            f"{parameter} must be 1 to {_LONGEST} printable characters without spaces and braces, "
-            f"not {name!r}"
-        )
-
-    return name
-
-
-def check_on_store_error(value: object) -> object:
-    """
-    Return what is to happen while the server does not answer, or raise if it is nothing known.
-
-    :raises TypeError: if it is neither a str nor a limiter
-    :raises ValueError: if it is another str
-    """
-    if isinstance(value, str):
-        if value not in ("raise", "open"):
-            raise ValueError(f"on_store_error must be 'raise', 'open' or a limiter, not {value!r}")
-    elif not isinstance(value, Limiter) or isinstance(value, type):
-        raise TypeError(f"on_store_error must be 'raise', 'open' or a limiter, not {value!r}")
-
-    return value
-
-
-def rules_for(policies: tuple[Policy, ...], concurrency: int | None) -> tuple[Rule, ...]:
-    """
-    Return the rules by which a server keeps to policies, and to a concurrency.
-
-    :raises TypeError: if a policy is none that a server can keep to
-    :raises ValueError: if a limit or a window is too great, or ``concurrency`` below 1
-
-    """
-    rules = [_rule(policy) for policy in policies]
-    if concurrency is not None:
-        slots = check_count("concurrency", concurrency)
-        rules.append(Rule("slots", slots, 0, 0, "calls"))
-
-    return tuple(rules)
-
-
-def _rule(policy: Policy) -> Rule:
-    # Rounded up, so that no window is too short.
-    window = ceil(policy.window * _MICRO)
-    if policy.limit > _MOST or window > _MOST:
-        raise ValueError(f"{policy!r} is too great for a server, which counts to {_MOST}")
-
-    if isinstance(policy, WindowTokenBucket):
-        kind: Literal["window", "end"] = "end" if policy.holds else "window"
-        return Rule(kind, policy.limit, window, 0, policy.unit)
-
-    if isinstance(policy, TokenBucket):
-        assert policy.burst is not None, "set by __post_init__()"
-        return Rule("bucket", policy.limit, window, policy.burst, policy.unit)
-
-    if isinstance(policy, FixedWindow):
-        offset = round(policy.offset * _MICRO) % window if policy.align == "utc" else -1
-        return Rule("fixed", policy.limit, window, offset, policy.unit)
-
-    raise TypeError(
-        f"a shared limiter takes WindowTokenBucket, TokenBucket and FixedWindow, not {policy!r}: "
-        f"a server cannot run rules of your own"
-    )
 
 
 def _not_entered(name: str) -> Callable[[], Exception]:

@@ -28,6 +28,9 @@ _HORIZON_TRIPS, _GRACE_TRIPS = 2, 4
 #: How long a grant is valid at least, in seconds: event loops are late by that now and then.
 _LEAST_GRACE = 0.02
 
+#: For how long a process that is idle listens whether the state is lost, in seconds.
+_LONGEST_ATTENTION = 600.0
+
 #: The shortest window if there is none, in seconds, as that of a pause is.
 _NO_WINDOW = 1.0
 
@@ -47,12 +50,15 @@ class Terms:
     :ivar patience: for how long starts may wait to be told, in seconds
     :ivar return_patience: for how long what is given back may wait to be told, in seconds
     :ivar memory: for how long the server remembers a process that is silent, at least, in seconds
+    :ivar attention: for how long after its calls a process listens whether the server has lost its
+        state, in seconds: for the longest window, but ten minutes at most
+    :ivar shortest: the shortest window, in seconds
     :ivar spread: how far starts that are told together may lie apart, in microseconds
     """
 
     __slots__ = (
         "_leases",
-        "_shortest",
+        "attention",
         "deadline",
         "holds",
         "lease",
@@ -60,6 +66,7 @@ class Terms:
         "patience",
         "return_patience",
         "rules",
+        "shortest",
         "spread",
         "tells_starts",
     )
@@ -74,12 +81,13 @@ class Terms:
         self.holds = any(rule.holds for rule in rules)
         self.tells_starts = any(rule.kind == "window" for rule in rules)
         windows = [rule.window / _MICRO for rule in rules if rule.window]
-        self._shortest = min(windows, default=_NO_WINDOW)
-        self.patience = self._shortest * _PATIENCE
+        self.shortest = min(windows, default=_NO_WINDOW)
+        self.attention = min(max(windows, default=0.0), _LONGEST_ATTENTION)
+        self.patience = self.shortest * _PATIENCE
         most = _RELEASE_PATIENCE if self.holds else _RETURN_PATIENCE
         self.return_patience = min(self.patience, most)
         self.memory = max([lease, *windows])
-        self.spread = int(self._shortest * _SPREAD * _MICRO)
+        self.spread = int(self.shortest * _SPREAD * _MICRO)
 
     @property
     def lease_micros(self) -> Micros:
@@ -99,7 +107,7 @@ class Terms:
         """
         grace = max(_GRACE_TRIPS * round_trip, _LEAST_GRACE)
         horizon = 0.0
-        tenth = self._shortest * _HORIZON
+        tenth = self.shortest * _HORIZON
         if not self.holds:
             horizon = min(max(tenth, _LEAST_HORIZON), _MOST_HORIZON)
             horizon = max(horizon, _HORIZON_TRIPS * round_trip)

@@ -48,8 +48,12 @@ class Branch:
         """Take a turn, or note the error."""
         try:
             await self.acquire(cost, **options)
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - whatever it is
             self.errors.append(exc)
+
+    def permit(self, cost: Cost = 1, **options: Any) -> Any:
+        """Return a permit, whatever its type."""
+        return self.limiter.permit(cost, **options)
 
     async def call(self, seconds: float, cost: Cost = 1, **options: Any) -> None:
         """Make a call that takes a while."""

@@ -6,11 +6,13 @@ The processes are stores in this process, and so is the server; time is virtual.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import anyio
 import pytest
+from anyio.lowlevel import current_token
 
 from anythrottle import (
     WindowTokenBucket,
@@ -106,7 +108,7 @@ async def test_measured_from_the_end_no_window_holds_more_whenever_calls_are_cou
 
     async def work(branch: Branch) -> None:
         while True:
-            async with branch.limiter.permit():
+            async with branch.permit():
                 branch.starts.append((server.now(), 1))
                 await anyio.sleep(0.3)
                 ends.append((server.now(), 1))
@@ -297,13 +299,9 @@ async def test_a_cancelled_waiter_leaves_nothing_behind(kind: str) -> None:
 
 
 async def cancelled_after(
-    seconds: float, function: Callable[[], Awaitable[Any]], kind: str
+    seconds: float, function: Callable[[], Coroutine[Any, Any, Any]], kind: str
 ) -> None:
     """Call a function, and cancel that after a while."""
-    import asyncio
-
-    from anyio.lowlevel import current_token
-
     if kind == "native" and isinstance(current_token().native_token, asyncio.AbstractEventLoop):
         task = asyncio.ensure_future(function())
         await anyio.sleep(seconds)

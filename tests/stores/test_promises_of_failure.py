@@ -95,7 +95,7 @@ async def test_a_call_that_has_lost_its_slot_is_told(
     ) as (branch,):
         error = None
         try:
-            async with branch.limiter.permit(strict=strict) as permit:
+            async with branch.permit(strict=strict) as permit:
                 assert not permit.lost
                 branch.store.network.down = True
                 await anyio.sleep(6)
@@ -124,10 +124,12 @@ async def test_a_call_that_has_lost_its_slot_is_told(
 async def test_a_process_that_was_stalled_knows_at_once_that_it_has_lost_its_slots() -> None:
     server = server_with(delay=0.001)
     async with branches(1, server=server, concurrency=2, lease_timeout=3.0) as (branch,):
+        permit = branch.permit(strict=True)
+        await permit.__aenter__()
+        stall(3.5)
+        assert permit.lost
         with pytest.raises(LeaseLost):
-            async with branch.limiter.permit(strict=True) as permit:
-                stall(3.5)
-                assert permit.lost
+            await permit.__aexit__(None, None, None)
 
         await anyio.sleep(1)
         assert server.ledgers["api"].rules[0].held == 0
@@ -144,7 +146,7 @@ async def test_what_was_granted_before_a_stall_does_not_start_after_the_lease(ga
 
         async def work(branch: Branch) -> None:
             with suppress(StoreError):
-                async with branch.limiter.permit() as permit:
+                async with branch.permit() as permit:
                     running.append(permit)
                     assert sum(not each.lost for each in running) == 1
                     await anyio.sleep(0.5)
@@ -163,14 +165,14 @@ async def test_what_was_granted_before_a_stall_does_not_start_after_the_lease(ga
 async def test_concurrency_is_never_exceeded_among_the_living() -> None:
     server = server_with(delay=0.002, jitter=0.01)
     at_once: list[int] = []
-    running: dict[object, bool] = {}
+    running: dict[Any, bool] = {}
 
     async def work(branch: Branch) -> None:
         while True:
             try:
-                async with branch.limiter.permit() as permit:
+                async with branch.permit() as permit:
                     running[permit] = True
-                    at_once.append(sum(not each.lost for each in running))  # type: ignore[attr-defined]
+                    at_once.append(sum(not each.lost for each in running))
                     await anyio.sleep(0.05)
                     del running[permit]
             except StoreError:

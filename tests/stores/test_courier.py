@@ -1,0 +1,169 @@
+"""The task that talks to the server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from anythrottle import PolicyConflict, RateLimiter, StoreError, ThrottleException
+from anythrottle._events import LeaseExpired
+from anythrottle.stores import memory
+from anythrottle.stores.memory import MemoryServer, MemoryStore
+from tests.stores.branches import Branch, branches, server_with
+
+pytestmark = pytest.mark.timing
+
+
+async def test_who_asks_while_an_idle_courier_goes_is_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = server_with(delay=0.001)
+    listen = memory._Connection.listen
+
+    @asynccontextmanager
+    async def slow(*args: Any) -> AsyncGenerator[None]:
+        async with listen(*args):
+            try:
+                yield
+            finally:
+                await anyio.sleep(0.5)
+
+    monkeypatch.setattr(memory._Connection, "listen", slow)
+    async with branches(1, "5/1s", server=server) as (branch,):
+        await branch.acquire()
+        await anyio.sleep(10.3)
+        with anyio.fail_after(1):
+            await branch.acquire()
+
+        assert branch.store.statistics().limiters == 1
+
+
+async def test_what_was_pushed_before_it_was_heard_is_asked_for() -> None:
+    server = server_with(delay=0.001)
+    async with branches(2, "5/1s", server=server) as made:
+        await made[0].acquire(5)
+        async with anyio.create_task_group() as group:
+            group.start_soon(made[1].acquire)
+            await anyio.sleep(0.1)
+            before = server.exchanges
+            courier = next(iter(made[1].store._couriers.values()))
+            courier._hear_all()
+            await anyio.sleep(0.1)
+            assert server.exchanges == before + 1
+
+
+async def test_a_store_that_is_left_unheard_is_logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    branch = Branch(server_with(delay=0.001), "5/1s")
+    async with branch.store:
+        await branch.acquire()
+
+        def broken(*_: object) -> Any:
+            raise ConnectionError("broken")
+
+        monkeypatch.setattr(branch.server, "carry_out", broken)
+
+    assert "the store was left unheard" in caplog.text
+
+
+async def test_what_is_said_just_before_a_store_is_left_is_told() -> None:
+    branch = Branch(MemoryServer(), "5/1s")
+    async with branch.store:
+        branch.limiter.pause(100)
+
+    assert branch.server.ledgers["api"].paused_until > branch.server.now()
+
+
+async def test_a_store_that_cannot_be_opened_may_be_entered_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    branch = Branch(MemoryServer(), "5/1s")
+
+    @asynccontextmanager
+    async def broken(*_: object) -> AsyncGenerator[None]:
+        raise ConnectionError("broken")
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(branch.server, "connect", broken)
+        with pytest.raises(ConnectionError):
+            async with branch.store:
+                pass
+
+    async with branch.store:
+        await branch.acquire()
+
+
+async def test_a_server_that_cannot_forget_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    branch = Branch(MemoryServer(), "5/1s")
+
+    def broken(*_: object) -> Any:
+        raise ConnectionError("broken")
+
+    monkeypatch.setattr(branch.server, "forget", broken)
+    async with branch.store:
+        with pytest.raises(StoreError, match="broken"):
+            await branch.store.forget("api")
+
+
+async def test_a_limiter_that_nobody_holds_any_more_asks_for_nothing() -> None:
+    server = server_with(delay=0.001)
+    async with MemoryStore(server) as store:
+        limiter = store.limiter("api", "5/1s")
+        gate = limiter.gate
+        del limiter
+        store.ask(gate)
+        await anyio.sleep(1)
+        assert server.exchanges == 0
+
+
+async def test_a_conflict_is_not_insured() -> None:
+    server = server_with(delay=0.001)
+    one, other = Branch(server, "5/1s"), Branch(server, "6/1s", on_store_error=RateLimiter())
+    async with one.store, other.store:
+        await one.acquire()
+        with pytest.raises(PolicyConflict):
+            await other.limiter.acquire()
+
+        with pytest.raises(PolicyConflict):
+            await other.call(0)
+
+
+async def test_an_insured_turn_that_stands_in_line_is_given_up_with_its_job() -> None:
+    server = server_with(delay=0.001)
+    own = RateLimiter()
+    async with branches(1, "5/1s", server=server, concurrency=1, on_store_error=own) as (branch,):
+
+        async def job() -> None:
+            raise ThrottleException(retry_after=5)
+
+        with anyio.move_on_after(1):
+            await branch.limiter.run(job)
+
+        assert branch.limiter.statistics().tasks_waiting == 0
+        await branch.call(0)
+
+
+@pytest.mark.promise("S10", "S16")
+async def test_a_process_that_the_server_has_buried_is_told() -> None:
+    server = server_with(delay=0.001)
+    events: list[Any] = []
+    # So short that the server is not taken for set back.
+    async with branches(
+        1, server=server, concurrency=1, lease_timeout=0.9, observer=events.append
+    ) as (branch,):
+        async with branch.permit() as permit:
+            await anyio.sleep(0.05)
+            server.ahead += 100
+            await anyio.sleep(0.6)
+            assert permit.lost
+
+        assert [event.calls for event in events if isinstance(event, LeaseExpired)] == [1]
+        await branch.call(0)
+        await anyio.sleep(0.1)
+        assert server.ledgers["api"].rules[0].held == 0
