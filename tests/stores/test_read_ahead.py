@@ -9,17 +9,27 @@ from anythrottle.stores.read_ahead import ReadAhead
 pytestmark = pytest.mark.promise("S17")
 
 
+WINDOW = 1.0
+
+
 def use(ahead: ReadAhead, count: int) -> None:
     for _ in range(count):
         ahead.note_use((1,))
 
 
-def after(ahead: ReadAhead, stock: int = 0, *, others: bool = False, lasted: float = 0.0) -> int:
-    return ahead.next(stock, others=others, lasted=lasted, round_trip=0.001)
+def after(
+    ahead: ReadAhead,
+    stock: int = 0,
+    *,
+    now: float = 0.0,
+    others: bool = False,
+    lasted: float = 0.0,
+) -> int:
+    return ahead.next(stock, now, others=others, lasted=lasted, round_trip=0.001)
 
 
 def test_as_many_as_were_used_then_twice_as_many() -> None:
-    ahead = ReadAhead(None)
+    ahead = ReadAhead(None, WINDOW)
     assert after(ahead) == 0
     use(ahead, 3)
     assert ahead.amounts == (1,)
@@ -36,7 +46,7 @@ def test_as_many_as_were_used_then_twice_as_many() -> None:
 
 
 def test_half_after_waste_and_none_while_others_wait() -> None:
-    ahead = ReadAhead(None)
+    ahead = ReadAhead(None, WINDOW)
     use(ahead, 8)
     assert after(ahead) == 8
     ahead.note_waste()
@@ -45,8 +55,18 @@ def test_half_after_waste_and_none_while_others_wait() -> None:
     assert after(ahead, others=True) == 0
 
 
+def test_none_for_a_window_after_others_have_waited() -> None:
+    ahead = ReadAhead(None, WINDOW)
+    use(ahead, 8)
+    assert after(ahead, now=5.0, others=True) == 0
+    use(ahead, 8)
+    assert after(ahead, now=5.99) == 0
+    use(ahead, 8)
+    assert after(ahead, now=6.0) == 8
+
+
 def test_who_uses_none_keeps_what_is_there() -> None:
-    ahead = ReadAhead(None)
+    ahead = ReadAhead(None, WINDOW)
     use(ahead, 8)
     assert after(ahead) == 8
     assert after(ahead, 5) == 5
@@ -54,7 +74,7 @@ def test_who_uses_none_keeps_what_is_there() -> None:
 
 
 def test_slow_use_fetches_nothing() -> None:
-    ahead = ReadAhead(None)
+    ahead = ReadAhead(None, WINDOW)
     use(ahead, 3)
     assert after(ahead, lasted=0.0061) == 0
     use(ahead, 3)
@@ -62,7 +82,7 @@ def test_slow_use_fetches_nothing() -> None:
 
 
 def test_a_fixed_number() -> None:
-    ahead = ReadAhead(10)
+    ahead = ReadAhead(10, WINDOW)
     assert ahead.count == 10
     assert after(ahead, 0) == 0
     use(ahead, 1)
