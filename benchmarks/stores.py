@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -58,59 +59,51 @@ async def ours(port: int, read_ahead: int | None) -> AsyncGenerator[Acquire]:
 
 def pool(port: int) -> Any:
     """Return a pool of redis-py, in which tasks wait for a connection that is free."""
-    from redis.asyncio import BlockingConnectionPool
-
-    return BlockingConnectionPool(host=HOST, port=port, max_connections=CONNECTIONS, timeout=None)
+    peer: Any = import_module("redis.asyncio")
+    return peer.BlockingConnectionPool(
+        host=HOST, port=port, max_connections=CONNECTIONS, timeout=None
+    )
 
 
 @asynccontextmanager
 async def limits(port: int, strategy: str) -> AsyncGenerator[Acquire]:
-    from limits import RateLimitItemPerSecond
-    from limits.aio import strategies
-    from limits.aio.storage import RedisStorage
-
-    storage = RedisStorage(
+    peer: Any = import_module("limits")
+    storages: Any = import_module("limits.aio.storage")
+    storage = storages.RedisStorage(
         f"async+redis://{HOST}:{port}", implementation="redispy", connection_pool=pool(port)
     )
-    limiter = getattr(strategies, strategy)(storage)
-    item = RateLimitItemPerSecond(AMPLE)
+    limiter: Any = getattr(import_module("limits.aio.strategies"), strategy)(storage)
+    item = peer.RateLimitItemPerSecond(AMPLE)
 
     async def acquire() -> None:
         while not await limiter.hit(item, "bench", strategy):
-            await anyio.lowlevel.checkpoint()
+            await checkpoint()
 
     yield acquire
 
 
 @asynccontextmanager
 async def throttled(port: int) -> AsyncGenerator[Acquire]:
-    from throttled.asyncio import RateLimiterType, Throttled, per_duration
-    from throttled.asyncio import RedisStore as Store
-
-    limiter = Throttled(
-        key="bench",
-        using=RateLimiterType.GCRA.value,
-        quota=per_duration(timedelta(seconds=1), AMPLE),
-        store=Store(
-            server=f"redis://{HOST}:{port}/0",
-            options={
-                "CONNECTION_POOL_CLASS": "redis.asyncio.BlockingConnectionPool",
-                "CONNECTION_POOL_KWARGS": {"max_connections": CONNECTIONS, "timeout": None},
-            },
-        ),
-        timeout=10,
+    peer: Any = import_module("throttled.asyncio")
+    store = peer.RedisStore(
+        server=f"redis://{HOST}:{port}/0",
+        options={
+            "CONNECTION_POOL_CLASS": "redis.asyncio.BlockingConnectionPool",
+            "CONNECTION_POOL_KWARGS": {"max_connections": CONNECTIONS, "timeout": None},
+        },
     )
+    quota = peer.per_duration(timedelta(seconds=1), AMPLE)
+    limiter = peer.Throttled(key="bench", using="gcra", quota=quota, store=store, timeout=10)
     yield limiter.limit
 
 
 @asynccontextmanager
 async def pyrate(port: int) -> AsyncGenerator[Acquire]:
-    from pyrate_limiter import Limiter, Rate, RedisBucket
-    from redis.asyncio import Redis
-
-    async with Redis(connection_pool=pool(port)) as client:
-        made: Any = RedisBucket.init([Rate(AMPLE, 1000)], client, "bench:pyrate")
-        limiter = Limiter(await made)
+    peer: Any = import_module("pyrate_limiter")
+    redis: Any = import_module("redis.asyncio")
+    async with redis.Redis(connection_pool=pool(port)) as client:
+        bucket = await peer.RedisBucket.init([peer.Rate(AMPLE, 1000)], client, "bench:pyrate")
+        limiter = peer.Limiter(bucket)
         try:
             yield lambda: limiter.try_acquire_async("bench")
         finally:
@@ -126,11 +119,10 @@ async def bare_coredis(port: int) -> AsyncGenerator[Acquire]:
 
 @asynccontextmanager
 async def bare_glide(port: int) -> AsyncGenerator[Acquire]:
-    from glide import GlideClient, GlideClientConfiguration, NodeAddress, Script
-
-    client = await GlideClient.create(GlideClientConfiguration([NodeAddress(HOST, port)]))
-    make: Any = Script
-    script = make(GCRA)
+    peer: Any = import_module("glide")
+    settings = peer.GlideClientConfiguration([peer.NodeAddress(HOST, port)])
+    client = await peer.GlideClient.create(settings)
+    script = peer.Script(GCRA)
     yield lambda: client.invoke_script(script, keys=["bench:glide"], args=["0", "1000000"])
     await client.close()
 
