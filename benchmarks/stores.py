@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from statistics import median
@@ -18,8 +19,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, TypeAlias
 
 import anyio
-import anyio.lowlevel
 import coredis
+from anyio.lowlevel import checkpoint
 
 from anythrottle import amap
 from anythrottle.stores.redis import RedisStore
@@ -144,16 +145,16 @@ class Contender(NamedTuple):
 
 
 CONTENDERS: dict[str, Contender] = {
-    "anythrottle": Contender(LOOPS, lambda port: ours(port, None), read_ahead=True, is_ours=True),
+    "anythrottle": Contender(LOOPS, partial(ours, read_ahead=None), read_ahead=True, is_ours=True),
     "anythrottle, read_ahead=200": Contender(
-        LOOPS, lambda port: ours(port, 200), read_ahead=True, is_ours=True
+        LOOPS, partial(ours, read_ahead=200), read_ahead=True, is_ours=True
     ),
-    "anythrottle, read_ahead=0": Contender(LOOPS, lambda port: ours(port, 0), is_ours=True),
+    "anythrottle, read_ahead=0": Contender(LOOPS, partial(ours, read_ahead=0), is_ours=True),
     "limits, fixed window": Contender(
-        ("asyncio",), lambda port: limits(port, "FixedWindowRateLimiter")
+        ("asyncio",), partial(limits, strategy="FixedWindowRateLimiter")
     ),
     "limits, moving window": Contender(
-        ("asyncio",), lambda port: limits(port, "MovingWindowRateLimiter")
+        ("asyncio",), partial(limits, strategy="MovingWindowRateLimiter")
     ),
     "throttled-py, GCRA": Contender(("asyncio",), throttled),
     "pyrate-limiter": Contender(("asyncio",), pyrate),
