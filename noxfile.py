@@ -202,3 +202,10 @@ def mutation(session: nox.Session) -> None:
     # fewer examples of each property: what they find, they most often find at once
     env = {"ANYTHROTTLE_EXAMPLES": "0.3"}
     session.run("python", "-m", "tests.mutation", *session.posargs, env=env)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Let processes share limits for ten minutes, or so many seconds, while all goes wrong."""
+    session.install("-e", ".", *group("test"))
+    session.run("python", "-m", "tests.soak", *session.posargs)

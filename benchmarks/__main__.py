@@ -19,6 +19,7 @@ NAMES = (
     "scripts",
     "scale",
     "shared",
+    "stores",
     "compared",
 )
 
