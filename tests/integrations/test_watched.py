@@ -220,7 +220,9 @@ class TestLife:
         assert reference() is None
 
 
-@pytest.mark.parametrize("limiter", ["20/10s", None, RateLimiter, Wrapping()], ids=repr)
+@pytest.mark.parametrize(
+    "limiter", ["20/10s", None, RateLimiter, Wrapping()], ids=["text", "none", "class", "wrapping"]
+)
 def test_bad_limiters(limiter: Any) -> None:
     message = (
         f"limiter must be a RateLimiter, a limiter of a store, or a KeyedLimiter, not {limiter!r}"
