@@ -69,6 +69,20 @@ def whole_seconds(seconds: float) -> int:
     return -(-_milliseconds(seconds) // 1000)
 
 
+def policy_name(policy: Policy, index: int) -> str:
+    """
+    Return the name that a policy has in the fields.
+
+    :param index: its place among all that are told
+    """
+    return f"{quote(policy.unit, safe=_PLAIN)}-{index}"
+
+
+def _string(text: str) -> str:
+    """Return a text as it stands between the quotes of a structured field."""
+    return text.replace("\\", r"\\").replace('"', r"\"")
+
+
 def _left(state: PolicyState, limit: int) -> str:
     """Return how much is left by one policy, and when there is more, as it stands behind ``r=``."""
     remaining = state.remaining
@@ -98,8 +112,8 @@ def _heads(policies: tuple[Policy, ...]) -> tuple[bytes, tuple[tuple[str, int], 
             heads.append(("", 0))
             continue
 
-        unit = quote(policy.unit, safe=_PLAIN).replace("\\", r"\\").replace('"', r"\"")
-        name = f'"{unit}-{index}"'
+        unit = _string(quote(policy.unit, safe=_PLAIN))
+        name = f'"{_string(policy_name(policy, index))}"'
         limit, window = _whole_limit(policy)
         qu = "" if unit == "calls" else f';qu="{unit}"'
         told.append(f"{name};q={limit};w={window}{qu}")

@@ -113,9 +113,7 @@ class Courier:
         """Talk to the server until cancelled."""
         self.loop = loop = self._line.clock.loop()
         dialogue, gate = self.gate.dialogue, self.gate
-        async with self._server.listen(
-            self._name, dialogue.node, self._hear, self._hear_all
-        ):
+        async with self._server.listen(self._name, dialogue.node, self._hear, self._hear_all):
             while True:
                 now = loop.time()
                 until = dialogue.next_at(now, gate.wanted())

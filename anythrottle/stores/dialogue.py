@@ -41,6 +41,7 @@ from .terms import Terms
 #: For how long something that nobody waits for may wait to be told, in seconds.
 _LINGER = 0.05
 
+
 @final
 class Dialogue:
     """
