@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar, final
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from ._asgi import Message, Receive
 
@@ -53,6 +54,9 @@ class Early:
                 if message["type"] in _GONE:
                     self.waiting.cancel()
                     return
+
+                # Some servers hand out what they have without one.
+                await checkpoint()
         except Exception as error:  # noqa: BLE001 - it is the application's, or the server's
             self.error = error
             self.waiting.cancel()
