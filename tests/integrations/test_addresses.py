@@ -229,7 +229,21 @@ LIES = st.one_of(
     st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\0"), max_size=60),
     st.lists(
         st.sampled_from(
-            ["for=", '"', "\\", ",", ";", "6.6.6.6", "10.0.0.9", "[::1]", ":", "%", " ", "unix", "="]
+            [
+                "for=",
+                '"',
+                "\\",
+                ",",
+                ";",
+                "6.6.6.6",
+                "10.0.0.9",
+                "[::1]",
+                ":",
+                "%",
+                " ",
+                "unix",
+                "=",
+            ]
         ),
         max_size=30,
     ).map("".join),
@@ -310,7 +324,9 @@ class TestTrusted:
             client_address([wrong])
 
     def test_another_header(self) -> None:
-        with pytest.raises(ValueError, match="header must be one of 'x-forwarded-for', 'forwarded'"):
+        with pytest.raises(
+            ValueError, match="header must be one of 'x-forwarded-for', 'forwarded'"
+        ):
             client_address(header="X-Real-IP")  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("prefix", [0, 129])

@@ -18,7 +18,6 @@ pytestmark = pytest.mark.timing
 PROBLEMS = "https://iana.org/assignments/http-problem-types#"
 
 
-
 @pytest.mark.promise("H11")
 class TestRate:
     async def test_answer(self) -> None:
