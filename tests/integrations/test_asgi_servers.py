@@ -170,15 +170,16 @@ def test_http_2(backend: str) -> None:
         ):
             statuses: list[int] = []
 
-            async def post() -> None:
-                answer = await client.post("/", content=b"a" * 1000)
+            # Without bodies: hypercorn ends a connection on which one comes after its answer.
+            async def get() -> None:
+                answer = await client.get("/")
                 assert answer.http_version == "HTTP/2"
                 assert "ratelimit" in answer.headers
                 statuses.append(answer.status_code)
 
-            await post()
+            await get()
             for _ in range(29):
-                task_group.start_soon(post)
+                task_group.start_soon(get)
 
         assert sorted(statuses) == [200] * 20 + [429] * 10
 
