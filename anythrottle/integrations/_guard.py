@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from enum import Enum
 from inspect import iscoroutinefunction
+from types import CoroutineType
 from typing import Any, Final, NamedTuple, TypeAlias, cast, final
 
 from .._errors import LimitExceeded
@@ -132,10 +133,14 @@ class Guard:
             if key is EXEMPT:
                 return None
 
-            if key is None or isinstance(key, Coroutine):
+            if key is None or type(key) is CoroutineType:
                 raise TypeError(f"key must be what tells clients apart, or EXEMPT, not {key!r}")
 
         cost = self._cost
+        if type(cost) is int:
+            # Most often; it was looked at before.
+            return Asked(key, cost)
+
         if callable(cost):
             cost = cost(scope)
 
