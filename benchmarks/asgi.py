@@ -56,8 +56,9 @@ def asgi_ratelimit() -> App:
     async def whose(scope: Any) -> tuple[str, str]:
         return scope["client"][0], "default"
 
-    rules = {"/": [Rule(hour=10**9)]}
-    return AsgiRatelimit(app, whose, MemoryBackend(), rules)
+    rules: Any = {"/": [Rule(hour=10**9)]}
+    backend: Any = MemoryBackend
+    return AsgiRatelimit(app, whose, backend(), rules)
 
 
 def ours(*texts: str, **options: Any) -> App:

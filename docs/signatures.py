@@ -14,6 +14,7 @@ from sphinx.application import Sphinx
 from sphinx.util.inspect import signature
 
 import anythrottle.integrations.aiohttp
+import anythrottle.integrations.asgi
 import anythrottle.integrations.headers
 import anythrottle.integrations.httpx
 import anythrottle.integrations.httpx2
@@ -23,6 +24,7 @@ import anythrottle.testing  # noqa: F401 # documented too
 
 #: Type aliases, by the module that they are documented in: those of none are on the page of types.
 ALIASES = {
+    "ASGIApp": "",
     "ClientLimiter": "",
     "Concurrency": "",
     "Cost": "anythrottle",
@@ -32,7 +34,11 @@ ALIASES = {
     "Job": "",
     "Observer": "anythrottle.abc",
     "MaxWait": "",
+    "Receive": "",
     "RetryOn": "",
+    "Scope": "",
+    "Send": "",
+    "ServerLimiter": "",
 }
 
 

@@ -58,7 +58,15 @@ def of_litestar() -> Any:
     return litestar.Litestar([page], middleware=[middleware], logging_config=None)
 
 
-@pytest.mark.parametrize("make", [of_starlette, of_fastapi, of_litestar])
+def around_litestar() -> Any:
+    @litestar.get(["/page", "/health"])
+    async def page() -> str:
+        return "page"
+
+    return RateLimitMiddleware(litestar.Litestar([page], logging_config=None), **options())
+
+
+@pytest.mark.parametrize("make", [around_litestar, of_starlette, of_fastapi, of_litestar])
 async def test_framework(make: Any) -> None:
     transport = httpx2.ASGITransport(make())
     async with httpx2.AsyncClient(transport=transport, base_url="http://a.example") as client:
