@@ -134,9 +134,7 @@ def main() -> None:
         for label in runs[0]:
             above = median(run[label] - run["bare"] for run in runs) * 1e6
             slow = "slowapi, fixed window"
-            share = median(
-                (run[label] - run["bare"]) / (run[slow] - run["bare"]) for run in runs
-            )
+            share = median((run[label] - run["bare"]) / (run[slow] - run["bare"]) for run in runs)
             aims = (AIM, SHARE) if label == "ours" else ("", "")
             rows.append((f"{loop}: {label}", above, aims[0], share, aims[1]))
 

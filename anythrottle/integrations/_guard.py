@@ -137,7 +137,7 @@ class Guard:
                 raise TypeError(f"key must be what tells clients apart, or EXEMPT, not {key!r}")
 
         cost = self._cost
-        if type(cost) is int:
+        if isinstance(cost, int):
             # Most often; it was looked at before.
             return Asked(key, cost)
 

@@ -87,7 +87,7 @@ def _left(state: PolicyState, limit: int) -> str:
     """Return how much is left by one policy, and when there is more, as it stands behind ``r=``."""
     remaining = state.remaining
     after = state.retry_after
-    told = remaining if remaining < _MOST else _MOST
+    told = min(remaining, _MOST)
     if not after or remaining == limit or after == inf:
         return str(told)
 

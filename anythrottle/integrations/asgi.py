@@ -48,10 +48,10 @@ class RateLimitMiddleware:
 
     :param app: the application
     :param limiter: a text such as ``"100/min"``, a limiter, or one for each key
-    :param key: a function of the scope that returns whose request it is, or :data:`EXEMPT` for one
-        that is not limited; ``None`` for :func:`client_address`
-    :param cost: what a request costs, 0 or more, or amounts by unit; :data:`EXEMPT`; or a function
-        of the scope that returns one of these
+    :param key: a function of the scope that returns whose request it is, or
+        :data:`~.headers.EXEMPT` for one that is not limited; ``None`` for :func:`client_address`
+    :param cost: what a request costs, 0 or more, or amounts by unit; :data:`~.headers.EXEMPT`; or a
+        function of the scope that returns one of these
     :param max_wait: for how many seconds a request waits for its turn at most, 0 or more; ``None``
         for as long as it takes. Who hangs up meanwhile leaves the line
     :param overflow: the limiter that all clients share who are new while there are as many keys as

@@ -142,9 +142,7 @@ async def show(options: argparse.Namespace) -> int:
     return len(problems)
 
 
-def report(
-    flooded: Counter[int], obeyed: Counter[int], pages: int, lasted: float
-) -> list[str]:
+def report(flooded: Counter[int], obeyed: Counter[int], pages: int, lasted: float) -> list[str]:
     """Return what is wrong."""
     problems: list[str] = []
     # As many windows as have begun.

@@ -36,7 +36,8 @@ async def uvicorn_serving(app: Any) -> AsyncIterator[str]:
 @asynccontextmanager
 async def granian_serving(app: Any) -> AsyncIterator[str]:
     port = free_port()
-    server = Granian(app, port=port, interface="asgi", log_enabled=False)  # type: ignore[arg-type]
+    interface: Any = "asgi"
+    server: Any = Granian(app, port=port, interface=interface, log_enabled=False)
     async with anyio.create_task_group() as task_group:
         task_group.start_soon(server.serve)
         while True:

@@ -335,13 +335,13 @@ class TestTrusted:
             client_address(ipv6_prefix=prefix)
 
     def test_memory_is_bounded(self) -> None:
-        whose = client_address()
+        whose: Any = client_address()
         for number in range(5000):
             whose(scope_of((f"192.0.{number // 250}.{number % 250}", 1)))
 
         hops = next(
             cell.cell_contents
-            for cell in whose.__closure__  # type: ignore[attr-defined]
+            for cell in whose.__closure__
             if hasattr(cell.cell_contents, "hop_of")
         )
         assert hops.hop_of.cache_info().currsize == 4096

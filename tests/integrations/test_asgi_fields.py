@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Self
 
 import anyio
 import pytest
@@ -136,7 +136,7 @@ async def test_nothing_of_the_client_stands_in_them() -> None:
     def key(scope: Any) -> str:
         return "secret key"
 
-    keyed = KeyedLimiter(lambda key: RateLimiter("1/s", name=f"limiter of {key}"))
+    keyed: Any = KeyedLimiter(lambda key: RateLimiter("1/s", name=f"limiter of {key}"))
     app = RateLimitMiddleware(Echo(), keyed, key=key)
     for client in [await ask(app, headers=[("x", "secret header")]) for _ in range(2)]:
         said = repr(client.sent)
@@ -192,7 +192,7 @@ class Bare:
 
     waited = 0.0
 
-    async def __aenter__(self) -> Bare:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None: ...
@@ -224,6 +224,8 @@ class Knowing(Foreign):
 
 
 async def test_limiters_of_a_users_own() -> None:
-    assert (await ask(RateLimitMiddleware(Echo(), Foreign()))).headers == {"a": "b"}
-    told = await ask(RateLimitMiddleware(Echo(), Knowing()))
+    foreign: Any = Foreign()
+    assert (await ask(RateLimitMiddleware(Echo(), foreign))).headers == {"a": "b"}
+    knowing: Any = Knowing()
+    told = await ask(RateLimitMiddleware(Echo(), knowing))
     assert fields(told) == ('"calls-0";q=5;w=60', '"calls-0";r=5')

@@ -54,7 +54,9 @@ def of_litestar() -> Any:
     async def page() -> str:
         return "page"
 
-    middleware = DefineMiddleware(RateLimitMiddleware, **options())
+    # Litestar has types of its own for what ASGI calls a mapping.
+    ours: Any = RateLimitMiddleware
+    middleware = DefineMiddleware(ours, **options())
     return litestar.Litestar([page], middleware=[middleware], logging_config=None)
 
 
@@ -63,7 +65,8 @@ def around_litestar() -> Any:
     async def page() -> str:
         return "page"
 
-    return RateLimitMiddleware(litestar.Litestar([page], logging_config=None), **options())
+    app: Any = litestar.Litestar([page], logging_config=None)
+    return RateLimitMiddleware(app, **options())
 
 
 @pytest.mark.parametrize("make", [around_litestar, of_starlette, of_fastapi, of_litestar])

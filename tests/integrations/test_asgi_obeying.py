@@ -77,7 +77,7 @@ class Obeying:
         now = anyio.current_time()
         # No t: nothing is missing. What is left then is left whenever it is asked for.
         until = now + (math.ceil(quota.reset_after) if quota.reset_after else 1e9)
-        left = quota.remaining - self.unanswered
+        left: float = quota.remaining - self.unanswered
         before, before_until = self.quota_of.get(index, (math.inf, -math.inf))
         if now < before_until - EARLY:
             # Answers come out of order: only ever lowered within t.

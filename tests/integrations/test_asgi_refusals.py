@@ -156,7 +156,7 @@ async def test_head_has_no_body() -> None:
 
 @pytest.mark.promise("H15")
 async def test_no_place_for_newcomers() -> None:
-    keyed = KeyedLimiter(lambda _: RateLimiter("5/60s"), max_keys=1)
+    keyed: Any = KeyedLimiter(lambda _: RateLimiter("5/60s"), max_keys=1)
     app = RateLimitMiddleware(Echo(), keyed)
     await ask(app)
     refused = await ask(app, peer=("192.0.2.8", 1))
@@ -172,7 +172,8 @@ class TestWebsockets:
     async def test_closed_before_it_is_accepted(self) -> None:
         app = RateLimitMiddleware(Echo(), "1/60s")
         await ask(app)
-        for more in ({}, {"extensions": None}, {"extensions": {"tls": {}}}):
+        scopes: list[Any] = [{}, {"extensions": None}, {"extensions": {"tls": {}}}]
+        for more in scopes:
             refused = await ask(app, kind="websocket", **more)
             assert refused.sent == [{"type": "websocket.close", "code": 1013}]
             assert refused.asked == 0
@@ -180,7 +181,7 @@ class TestWebsockets:
     async def test_answered_where_the_server_can(self) -> None:
         app = RateLimitMiddleware(Echo(), "1/60s")
         await ask(app)
-        more = {"extensions": {"websocket.http.response": {}}}
+        more: Any = {"extensions": {"websocket.http.response": {}}}
         refused = await ask(app, kind="websocket", **more)
         assert [message["type"] for message in refused.sent] == [
             "websocket.http.response.start",

@@ -196,10 +196,10 @@ def test_lifespan_goes_through(backend: str) -> None:
         await App()(scope, receive, send)
 
     async def main() -> None:
-        async with serving(RateLimitMiddleware(app, "1/h"), backend) as url:
-            async with connected(url) as stream:
-                await stream.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-                assert (await head_of(stream))[0] == 200
+        guarded = RateLimitMiddleware(app, "1/h")
+        async with serving(guarded, backend) as url, connected(url) as stream:
+            await stream.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert (await head_of(stream))[0] == 200
 
     anyio.run(main, backend=backend)
     assert seen == ["lifespan", "http"]

@@ -74,7 +74,7 @@ async def test_as_long_as_it_takes(max_wait: Any) -> None:
 
 
 async def test_a_limiter_of_a_users_own() -> None:
-    limiter = Mine(RateLimiter("1/60s"))
+    limiter: Any = Mine(RateLimiter("1/60s"))
     app = RateLimitMiddleware(Echo(), limiter, max_wait=5)
     assert [(await ask(app)).status for _ in range(2)] == [200, 429]
     app = RateLimitMiddleware(Echo(), limiter, max_wait=60)
