@@ -93,6 +93,18 @@ class TestRate:
             assert (refused.status, refused.headers["retry-after"]) == (429, "20")
             assert refused.problem["violated-policies"] == ["calls-0"]
 
+    async def test_a_cost_that_waits_goes_before_one_that_would_fit(self) -> None:
+        limiter = RateLimiter("10/10s", "99/h")
+        patient = RateLimitMiddleware(Echo(), limiter, cost=6, max_wait=10)
+        await ask(patient)
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(ask, patient)
+            await anyio.sleep(1)
+            refused = await ask(RateLimitMiddleware(Echo(), limiter))
+
+        assert refused.quotas[0].remaining == 4
+        assert refused.problem["violated-policies"] == ["calls-0"]
+
 
 @pytest.mark.promise("H11")
 class TestSlots:

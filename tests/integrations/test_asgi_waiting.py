@@ -133,6 +133,22 @@ class TestHangUp:
             await anyio.sleep(59)
             assert flood.received == 4096
 
+    async def test_others_have_their_turns_while_one_sends(self) -> None:
+        """Though a server hands out what it has without a checkpoint."""
+        app = RateLimitMiddleware(Echo(), RateLimiter("1/60s"), max_wait=100)
+        await ask(app)
+        flood = Client([body(more=True)] * 4000)
+        turns = 0
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(ask, app, flood)
+            while flood.received < 4000:
+                await anyio.lowlevel.checkpoint()
+                turns += 1
+
+            task_group.cancel_scope.cancel()
+
+        assert turns > 1000
+
     async def test_a_websocket_too(self) -> None:
         echo, limiter = Echo(), RateLimiter("1/60s")
         app = RateLimitMiddleware(echo, limiter, max_wait=100)
