@@ -7,6 +7,7 @@ import sys
 NAMES = (
     "uncontended",
     "transport",
+    "asgi",
     "waiters",
     "accuracy",
     "marked",

@@ -14,6 +14,7 @@ from sphinx.application import Sphinx
 from sphinx.util.inspect import signature
 
 import anythrottle.integrations.aiohttp
+import anythrottle.integrations.asgi
 import anythrottle.integrations.headers
 import anythrottle.integrations.httpx
 import anythrottle.integrations.httpx2
@@ -29,6 +30,7 @@ import anythrottle.testing  # noqa: F401 # documented too
 #: Type aliases, by the module that they are documented in: those of none are on the page of types.
 ALIASES = {
     "Client": "",
+    "ASGIApp": "",
     "ClientLimiter": "",
     "Concurrency": "",
     "Cost": "anythrottle",
@@ -38,8 +40,12 @@ ALIASES = {
     "Job": "",
     "Observer": "anythrottle.abc",
     "MaxWait": "",
+    "Receive": "",
     "RetryOn": "",
     "Watchable": "",
+    "Scope": "",
+    "Send": "",
+    "ServerLimiter": "",
 }
 
 

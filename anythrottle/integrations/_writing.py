@@ -49,11 +49,11 @@ def write_fields(states: Sequence[PolicyState]) -> tuple[tuple[bytes, bytes], ..
         # A policy of a user's own that has no hash.
         field, heads = _heads(policies)
 
-    items: list[str] = []
-    for state, (head, limit) in zip(states, heads, strict=True):
-        if head:
-            items.append(head + _left(state, limit))
-
+    items = [
+        head + _left(state, limit)
+        for state, (head, limit) in zip(states, heads, strict=True)
+        if head
+    ]
     if not items:
         return ()
 
@@ -69,20 +69,36 @@ def whole_seconds(seconds: float) -> int:
     return -(-_milliseconds(seconds) // 1000)
 
 
+def policy_name(policy: Policy, index: int) -> str:
+    """
+    Return the name that a policy has in the fields.
+
+    :param index: its place among all that are told
+    """
+    return f"{quote(policy.unit, safe=_PLAIN)}-{index}"
+
+
+def _string(text: str) -> str:
+    """Return a text as it stands between the quotes of a structured field."""
+    return text.replace("\\", r"\\").replace('"', r"\"")
+
+
 def _left(state: PolicyState, limit: int) -> str:
     """Return how much is left by one policy, and when there is more, as it stands behind ``r=``."""
     remaining = state.remaining
     after = state.retry_after
+    told = min(remaining, _MOST)
     if not after or remaining == limit or after == inf:
-        return str(min(remaining, _MOST))
+        return str(told)
 
     exact = _milliseconds(after)
-    return f"{min(remaining, _MOST)};t={-(-exact // 1000)};anythrottle-t={exact}"
+    return f"{told};t={-(-exact // 1000)};anythrottle-t={exact}"
 
 
 def _milliseconds(seconds: float) -> int:
     """Return after how many milliseconds to come again, at least 2."""
-    return ceil(min(seconds * 1000 + _LATE, _MOST))
+    exact = seconds * 1000 + _LATE
+    return ceil(exact) if exact < _MOST else _MOST
 
 
 def _heads(policies: tuple[Policy, ...]) -> tuple[bytes, tuple[tuple[str, int], ...]]:
@@ -98,8 +114,8 @@ def _heads(policies: tuple[Policy, ...]) -> tuple[bytes, tuple[tuple[str, int], 
             heads.append(("", 0))
             continue
 
-        unit = quote(policy.unit, safe=_PLAIN).replace("\\", r"\\").replace('"', r"\"")
-        name = f'"{unit}-{index}"'
+        unit = _string(quote(policy.unit, safe=_PLAIN))
+        name = f'"{_string(policy_name(policy, index))}"'
         limit, window = _whole_limit(policy)
         qu = "" if unit == "calls" else f';qu="{unit}"'
         told.append(f"{name};q={limit};w={window}{qu}")

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import Enum
 from functools import partial
-from typing import Final, TypeVar
+from typing import TypeVar
 
+from ._exempt import EXEMPT, Exempt
 from ._fields import NOTHING_TOLD, Policies, Quota, Told, limits_of, policies_of, states_of
 from ._profiles import PLAIN, PROFILES, Profile, QuotaFields, When, profile_of
 from ._resets import MOST, amount_of, date_of, pause_of, reset_of, used_of
@@ -44,20 +44,6 @@ _MOST_QUOTAS = 32
 
 #: The headers that are lists, which may come in several parts.
 _LISTS = frozenset({"ratelimit", "ratelimit-policy", "ratelimit-limit"})
-
-
-class Exempt(Enum):
-    """The type of :data:`EXEMPT`, for annotations."""
-
-    EXEMPT = "exempt"
-
-    def __repr__(self) -> str:
-        return "EXEMPT"
-
-
-#: Says of a request that it is not limited; to be returned by a function that tells its cost or
-#: its key.
-EXEMPT: Final = Exempt.EXEMPT
 
 
 @dataclass(frozen=True, slots=True)

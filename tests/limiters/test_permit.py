@@ -218,6 +218,16 @@ class TestEnterNow:
         assert limiter.statistics().borrowed_tokens == 0
         assert limiter.peek().remaining == 0
 
+    async def test_of_a_limiter_that_is_new(self) -> None:
+        limiter = RateLimiter("2/10s")
+        permit = permit_of(limiter)
+        assert not permit.enter_now()
+        assert permit.meet_loop()
+        assert permit.enter_now()
+        assert not permit_of(limiter).meet_loop()
+        assert limiter.peek().remaining == 1
+        permit.leave()
+
     async def test_is_for_one_call_as_well(self) -> None:
         limiter = RateLimiter("5/s", concurrency=2)
         async with limiter.permit():

@@ -1,0 +1,100 @@
+"""One request that has no turn at once: it waits, or is refused."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import final
+
+import anyio
+
+from .._errors import LimitExceeded
+from .._policies.policy import Cost
+from ..abc import Limiter, Permit
+from ._asgi import ASGIApp, Receive, Scope, Send
+from ._in_line import Early
+from ._refusing import Refusal
+from ._telling import states_of, tell, told_by_others
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """
+    A request, and what it asks of whom.
+
+    :ivar app: the application
+    :ivar cost: what the request costs
+    :ivar scope: what it is
+    :ivar receive: receives from the server
+    :ivar send: sends to the server
+    :ivar headers: whether answers have the fields
+
+    """
+
+    app: ASGIApp
+    cost: Cost
+    scope: Scope
+    receive: Receive
+    send: Send
+    headers: bool
+
+    async def wait(self, limiter: Limiter, permit: AbstractAsyncContextManager[Permit]) -> None:
+        """Serve the request, or refuse it, and hear meanwhile whether it hangs up."""
+        early = Early(self.receive)
+        raised: BaseException | None = None
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(early.listen)
+            try:
+                await self.enter(limiter, permit, early)
+            except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001
+                # Raised below, without a group around it.
+                raised = error
+
+            task_group.cancel_scope.cancel()
+
+        if raised is not None:
+            raise raised
+
+    async def enter(
+        self,
+        limiter: Limiter,
+        permit: AbstractAsyncContextManager[Permit],
+        early: Early | None = None,
+    ) -> None:
+        """
+        Serve the request once its permit is entered, or refuse it.
+
+        :param early: what hears whether it hangs up
+        """
+        refused = None
+        async with AsyncExitStack() as stack:
+            enter = partial(stack.enter_async_context, permit)
+            try:
+                entered = await (enter() if early is None else early.wait(enter))
+            except LimitExceeded as error:
+                refused = error
+            else:
+                if entered is not None:
+                    receive = self.receive if early is None else early.receive
+                    await self._call(entered, limiter, receive)
+
+        if refused is not None:
+            await self.refuse(refused)
+
+    async def refuse(self, error: LimitExceeded) -> None:
+        """Answer that the request is refused."""
+        refusal = Refusal(error, self.cost, told_by_others(self.scope))
+        if self.headers:
+            await tell(refusal, self.scope, self.receive, self.send, error.quotas)
+        else:
+            await refusal(self.scope, self.receive, self.send)
+
+    async def _call(self, permit: Permit, limiter: Limiter, receive: Receive) -> None:
+        """Call the application, under a permit that is entered."""
+        if self.headers:
+            states = states_of(permit, limiter)
+            await tell(self.app, self.scope, receive, self.send, states)
+        else:
+            await self.app(self.scope, receive, self.send)
