@@ -209,6 +209,8 @@ class Courier:
         dialogue, gate = self.gate.dialogue, self.gate
         deadline = loop.time() + dialogue.terms.deadline
         retry = _FIRST_RETRY
+        # Why an attempt has failed: an attempt that is cut off says nothing of it.
+        cause: Exception | None = None
         while True:
             now = loop.time()
             if dialogue.is_lapsed(now) and dialogue.account.running:
@@ -230,12 +232,11 @@ class Courier:
             )
             sent = loop.time()
             reply = None
-            error: Exception = TimeoutError(f"no answer within {dialogue.terms.deadline:g} seconds")
             with anyio.move_on_after(dialogue.terms.deadline if gate.is_lost else deadline - sent):
                 try:
                     reply = await self._server.exchange(self._name, request)
                 except Exception as exc:  # noqa: BLE001 - of whatever client
-                    error = exc
+                    cause = exc
 
             received = loop.time()
             if reply is not None:
@@ -243,10 +244,11 @@ class Courier:
                 return
 
             self.failures += 1
+            error = cause or TimeoutError(f"no answer within {dialogue.terms.deadline:g} seconds")
             self._on_failure(error)
             if not gate.is_lost and received + retry >= deadline:
                 self._note_lost(error, received)
-                retry = _FIRST_RETRY
+                retry, cause = _FIRST_RETRY, None
 
             await anyio.sleep(retry)
             retry = min(2 * retry, _LAST_RETRY)

@@ -60,6 +60,26 @@ async def test_what_was_pushed_before_it_was_heard_is_asked_for() -> None:
             assert server.exchanges == before + 1
 
 
+async def test_an_attempt_that_is_cut_off_does_not_hide_why_others_have_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    branch = Branch(server_with(delay=0.001), "5/1s", deadline=0.5)
+    attempts = 0
+
+    async def refuse(*_: object) -> Any:
+        nonlocal attempts
+        attempts += 1
+        await anyio.sleep(0.3)
+        raise PermissionError("wrong password")
+
+    monkeypatch.setattr(memory._Connection, "exchange", refuse)
+    async with branch.store:
+        with pytest.raises(StoreError, match="wrong password"):
+            await branch.acquire()
+
+        assert attempts == 2
+
+
 async def test_a_store_that_is_left_unheard_is_logged(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

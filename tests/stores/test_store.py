@@ -171,24 +171,26 @@ async def test_a_store_is_cancelled_with_its_block() -> None:
     assert anyio.current_time() < 5.1
 
 
-async def test_a_store_is_cancelled_natively_with_its_task() -> None:
-    if not isinstance(current_token().native_token, asyncio.AbstractEventLoop):
-        pytest.skip("of asyncio alone")
-
-    branch = Branch(server_with(delay=0.001), "1/100s")
-
+def test_a_store_is_cancelled_natively_with_its_task() -> None:
     async def main() -> None:
-        async with branch.store:
-            await branch.acquire()
-            await branch.acquire()
+        branch = Branch(server_with(delay=0.001), "1/100s")
 
-    task = asyncio.ensure_future(main())
-    await anyio.sleep(1)
-    task.cancel()
-    await asyncio.wait([task])
-    assert task.cancelled()
-    async with branch.store:
-        assert (await branch.limiter.peek()).remaining == 0
+        async def stay() -> None:
+            async with branch.store:
+                await branch.acquire()
+                await branch.acquire()
+
+        task = asyncio.ensure_future(stay())
+        await anyio.sleep(1)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        async with branch.store:
+            assert (await branch.limiter.peek()).remaining == 0
+
+    backend, options = virtual_backends()[0]
+    assert backend == "asyncio"
+    anyio.run(main, backend=backend, backend_options=options)
 
 
 @pytest.mark.parametrize("other", [False, True])
