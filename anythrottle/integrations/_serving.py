@@ -44,18 +44,20 @@ class Serving:
         """Serve the request, or refuse it, and hear meanwhile whether it hangs up."""
         early = Early(self.receive)
         raised: BaseException | None = None
-        async with anyio.create_task_group() as task_group:
-            task_group.start_soon(early.listen)
-            try:
-                await self.enter(limiter, permit, early)
-            except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001
-                # Raised below, without a group around it.
-                raised = error
+        try:
+            async with anyio.create_task_group() as task_group:
+                task_group.start_soon(early.listen)
+                try:
+                    await self.enter(limiter, permit, early)
+                except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001
+                    # Raised below, without a group around it.
+                    raised = error
 
-            task_group.cancel_scope.cancel()
-
-        if raised is not None:
-            raise raised
+                task_group.cancel_scope.cancel()
+        finally:
+            # In place of a cancellation too, as it would be without the group.
+            if raised is not None:
+                raise raised
 
     async def enter(
         self,

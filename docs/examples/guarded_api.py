@@ -23,6 +23,7 @@ import httpx2
 from limited_server import serving
 
 from anythrottle import KeyedLimiter, RateLimiter
+from anythrottle.abc import Observer
 from anythrottle.integrations.asgi import EXEMPT, RateLimitMiddleware, client_address
 from anythrottle.integrations.httpx2 import ThrottledTransport
 
@@ -64,12 +65,17 @@ async def api(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": scope["path"].encode()})
 
 
-def guarded() -> RateLimitMiddleware:
-    """Return the API behind its limits."""
+def guarded(observer: Observer | None = None) -> RateLimitMiddleware:
+    """Return the API behind its limits, which tell an observer what they do, by their names."""
+
+    def limiter(text: str, name: str) -> RateLimiter:
+        return RateLimiter(text, name=name, observer=observer)
+
     # The total is inside: what a tier refuses has cost the others nothing.
-    within_total = RateLimitMiddleware(api, RateLimiter(TOTAL, name="total"), key=total_key)
-    tiers = KeyedLimiter(lambda key: RateLimiter(TIERS[key[0]], name=key[0]))
-    return RateLimitMiddleware(within_total, tiers, key=key_of, overflow=RateLimiter("20/2s"))
+    within_total = RateLimitMiddleware(api, limiter(TOTAL, "total"), key=total_key)
+    tiers = KeyedLimiter(lambda key: limiter(TIERS[key[0]], key[0]))
+    overflow = limiter("20/2s", "overflow")
+    return RateLimitMiddleware(within_total, tiers, key=key_of, overflow=overflow)
 
 
 async def flood(url: str, statuses: Counter[int]) -> None:

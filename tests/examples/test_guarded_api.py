@@ -7,6 +7,7 @@ from collections import Counter
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -69,3 +70,13 @@ def test_what_is_wrong_is_found(guarded_api: ModuleType) -> None:
     assert guarded_api.report(fine, Counter({200: 7}), 7, 3.0) == []
     wrong = guarded_api.report(Counter({200: 11}), Counter({200: 6, 429: 1}), 7, 3.0)
     assert len(wrong) == 3
+
+
+@pytest.mark.timing
+async def test_what_limits_do_can_be_observed(guarded_api: ModuleType) -> None:
+    seen: list[Any] = []
+    app = guarded_api.guarded(seen.append)
+    for token in ("token-of-ada", "nobody"):
+        await ask(app, headers=[("authorization", f"Bearer {token}")])
+
+    assert {event.name for event in seen} == {"gold", "anonymous", "total"}

@@ -261,10 +261,6 @@ class TestReplay:
         run(main)
 
 
-class Odd(BaseException):
-    """What no server knows of."""
-
-
 class TestErrors:
     @pytest.mark.parametrize("max_wait", [0, 100])
     @pytest.mark.parametrize(
@@ -347,6 +343,19 @@ class TestErrors:
 
             assert scope.cancelled_caught
             assert (waiting(limiter), limiter.statistics().borrowed_tokens) == (0, 0)
+
+    @pytest.mark.parametrize("max_wait", [0, 100])
+    async def test_of_an_application_that_is_cut_off_too(self, max_wait: float) -> None:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                raise OSError("at the end")
+
+        guarded = RateLimitMiddleware(app, RateLimiter("1/60s"), max_wait=max_wait)
+        for after in (1, 61) if max_wait else (1,):
+            with pytest.raises(OSError, match="at the end"), anyio.move_on_after(after):
+                await ask(guarded)
 
 
 class TestTasks:
