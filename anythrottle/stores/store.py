@@ -117,8 +117,8 @@ class Store(ABC, Generic[L]):
             all processes
         :param concurrency: how many calls may run at once, in all processes together, at least 1;
             ``None`` for no bound
-        :param max_waiting: how many may wait in line in this process, at least 0; ``None`` for no
-            bound
+        :param max_waiting: how many may wait in line in this process, at least 0, those included
+            that wait for the server's answer alone; ``None`` for no bound
         :param lease_timeout: for how many seconds this process may be silent before what its calls
             hold goes to others, above 0. It speaks up every third of that
         :param read_ahead: how many turns to fetch before they are needed: ``None`` for as many as
