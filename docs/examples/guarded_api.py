@@ -4,7 +4,8 @@ Guard an API with tiers, let a flood and an obedient client loose on it, and sho
 Anonymous clients are limited by their address, users by their token, in tiers, and over all there
 is a limit that nobody passes. The flood comes from one address as fast as it can, and lies of it;
 the obedient client is a ``ThrottledTransport`` that is told nothing, and learns the limits from
-the answers. It is never refused. On asyncio and on Trio::
+the answers. It is never refused. What the limiters do is on ``/metrics``, for Prometheus. On
+asyncio and on Trio; it needs ``anythrottle[httpx2,prometheus]`` and hypercorn::
 
     python docs/examples/guarded_api.py [--backend trio] [--serve]
 """
@@ -21,11 +22,12 @@ from typing import Any
 import anyio
 import httpx2
 from limited_server import serving
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from anythrottle import KeyedLimiter, RateLimiter
-from anythrottle.abc import Observer
 from anythrottle.integrations.asgi import EXEMPT, RateLimitMiddleware, client_address
 from anythrottle.integrations.httpx2 import ThrottledTransport
+from anythrottle.integrations.prometheus import PrometheusObserver
 
 #: Who has which token, and the limit of each tier; "anonymous" is for each address.
 TOKENS = {"token-of-ada": "gold", "token-of-bob": "free"}
@@ -51,8 +53,8 @@ def total_key(scope: Any) -> Any:
     return EXEMPT if key_of(scope) is EXEMPT else "all"
 
 
-async def api(scope: Any, receive: Any, send: Any) -> None:
-    """Answer any request by its path, as a framework's application would do."""
+async def api(registry: CollectorRegistry, scope: Any, receive: Any, send: Any) -> None:
+    """Answer any request by its path, as a framework's application would do; tell the metrics."""
     if scope["type"] == "lifespan":
         for _ in ("startup", "shutdown"):
             await send({"type": f"{(await receive())['type']}.complete"})
@@ -60,21 +62,28 @@ async def api(scope: Any, receive: Any, send: Any) -> None:
         return
 
     assert scope["type"] == "http"
-    headers = [(b"content-type", b"text/plain")]
+    content, body = "text/plain", scope["path"].encode()
+    if scope["path"] == "/metrics":
+        content, body = CONTENT_TYPE_LATEST, generate_latest(registry)
+
+    headers = [(b"content-type", content.encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": scope["path"].encode()})
+    await send({"type": "http.response.body", "body": body})
 
 
-def guarded(observer: Observer | None = None) -> RateLimitMiddleware:
-    """Return the API behind its limits, which tell an observer what they do, by their names."""
+def guarded() -> RateLimitMiddleware:
+    """Return the API behind its limits, each of which is measured by the name of its tier."""
+    registry = CollectorRegistry()
+    metrics = PrometheusObserver(registry)
 
     def limiter(text: str, name: str) -> RateLimiter:
-        return RateLimiter(text, name=name, observer=observer)
+        return RateLimiter(text, name=name, observer=metrics)
 
+    total, overflow = limiter(TOTAL, "total"), limiter("20/2s", "overflow")
+    metrics.watch(total)
     # The total is inside: what a tier refuses has cost the others nothing.
-    within_total = RateLimitMiddleware(api, limiter(TOTAL, "total"), key=total_key)
+    within_total = RateLimitMiddleware(partial(api, registry), total, key=total_key)
     tiers = KeyedLimiter(lambda key: limiter(TIERS[key[0]], key[0]))
-    overflow = limiter("20/2s", "overflow")
     return RateLimitMiddleware(within_total, tiers, key=key_of, overflow=overflow)
 
 
@@ -140,9 +149,12 @@ async def show(options: argparse.Namespace) -> int:
             task_group.cancel_scope.cancel()
 
         lasted = anyio.current_time() - began
+        async with httpx2.AsyncClient(base_url=url) as client:
+            metrics = (await client.get("/metrics")).text
 
     print(f"the flood: {flooded[200]} served, {flooded[429]} refused in {lasted:.1f} s")
     print(f"the obedient client: {obeyed[200]} served, {obeyed[429]} refused")
+    print(*(line for line in metrics.splitlines() if "_refused_total{" in line), sep="\n")
     problems = report(flooded, obeyed, options.pages, lasted)
     print("\n".join(problems) or "all is well")
     return len(problems)

@@ -7,7 +7,6 @@ from collections import Counter
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 
@@ -37,6 +36,7 @@ def test_a_flood_is_refused_and_who_obeys_is_not(backend: str) -> None:
     )
     assert ended.stderr == ""
     assert "the obedient client: 50 served, 0 refused\n" in ended.stdout
+    assert 'anythrottle_refused_total{limiter="anonymous",reason="rate"}' in ended.stdout
     assert ended.stdout.endswith("all is well\n"), ended.stdout
     assert ended.returncode == 0
 
@@ -73,10 +73,14 @@ def test_what_is_wrong_is_found(guarded_api: ModuleType) -> None:
 
 
 @pytest.mark.timing
-async def test_what_limits_do_can_be_observed(guarded_api: ModuleType) -> None:
-    seen: list[Any] = []
-    app = guarded_api.guarded(seen.append)
-    for token in ("token-of-ada", "nobody"):
+async def test_what_limits_do_is_measured(guarded_api: ModuleType) -> None:
+    app = guarded_api.guarded()
+    for token in ("token-of-ada", *["nobody"] * 6):
         await ask(app, headers=[("authorization", f"Bearer {token}")])
 
-    assert {event.name for event in seen} == {"gold", "anonymous", "total"}
+    page = (await ask(app, path="/metrics")).body.decode()
+    assert 'anythrottle_granted_total{limiter="gold",unit="calls"} 1.0' in page
+    assert 'anythrottle_granted_total{limiter="anonymous",unit="calls"} 5.0' in page
+    assert 'anythrottle_granted_total{limiter="total",unit="calls"} 6.0' in page
+    assert 'anythrottle_refused_total{limiter="anonymous",reason="rate"} 1.0' in page
+    assert 'anythrottle_waiting{limiter="total"} 0.0' in page
