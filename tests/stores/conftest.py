@@ -10,6 +10,16 @@ from tests.stores import servers
 from tests.stores.servers import PROGRAMS, Cluster, Sentinel, Server
 
 
+#: What starts a server for those who ask for it.
+STARTERS = {"server", "cluster", "sentinel", "tls"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if STARTERS & set(getattr(item, "fixturenames", ())):
+            item.add_marker("servers")
+
+
 @pytest.fixture(scope="session", params=PROGRAMS)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     with servers.server(request.param) as server:
