@@ -9,7 +9,6 @@ import pytest
 from tests.stores import servers
 from tests.stores.servers import PROGRAMS, Cluster, Sentinel, Server
 
-
 #: What starts a server for those who ask for it.
 STARTERS = {"server", "cluster", "sentinel", "tls"}
 
