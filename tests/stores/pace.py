@@ -13,8 +13,8 @@ from anythrottle.testing import LimiterConformance
 #: Numbers of limiters, so that no two of them have the same name.
 _numbers = count()
 
-#: The lengths of windows with which a test is tried. On a slow machine it may fail with a short one,
-#: because its tests allow for a part of the window; what fails with all of them is a fault.
+#: The lengths of windows with which a test is tried. On a slow machine it may fail with a short
+#: one, because it allows for a part of the window; what fails with all of them is a fault.
 WINDOWS = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
