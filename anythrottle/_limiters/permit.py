@@ -147,6 +147,11 @@ class TurnPermit(Live, Turn):
 
         return self._quotas
 
+    @property
+    def lost(self) -> bool:
+        """Whether others may have got what the call holds: never, unless the limiter is shared."""
+        return False
+
     def settle(self, cost: Cost) -> None:
         """
         Correct what the call is charged to what it has really cost.

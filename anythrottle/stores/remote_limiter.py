@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import AbstractAsyncContextManager
 from math import inf
 from types import TracebackType
-from typing import ClassVar, Protocol, final
+from typing import ClassVar, Protocol, cast, final
 
 from .._errors import LeaseLost, PolicyConflict, StoreError
 from .._events import Observer
@@ -157,14 +158,14 @@ class RemoteRateLimiter(LineLimiter):
             async with self._insurance.permit(cost, priority=priority, max_wait=left):
                 pass
 
-    def permit(  # type: ignore[override]
+    def permit(
         self,
         cost: Cost = 1,
         *,
         priority: int = 0,
         max_wait: MaxWait = None,
         strict: bool = False,
-    ) -> TurnPermit | InsuredPermit:
+    ) -> AbstractAsyncContextManager[TurnPermit]:
         """
         Return the permit for one call, to be entered, as :meth:`.RateLimiter.permit` does.
 
@@ -175,7 +176,8 @@ class RemoteRateLimiter(LineLimiter):
             for as long as it takes
         :param strict: whether leaving the permit raises :exc:`.LeaseLost` if this process was
             silent for so long that others may have got what the call held; else that is logged
-        :raises ~anythrottle.StoreError: on entering, if the store does not answer
+        :raises ~anythrottle.StoreError: on entering, if the store does not answer and there is no
+            limiter for that; else the permit is one of that limiter
         """
         permit = super().permit(cost, priority=priority, max_wait=max_wait)
         if strict:
@@ -187,7 +189,7 @@ class RemoteRateLimiter(LineLimiter):
         if self._insurance is None:
             return permit
 
-        return InsuredPermit(
+        insured = InsuredPermit(
             permit,
             self._insurance,
             self._line.clock,
@@ -195,6 +197,8 @@ class RemoteRateLimiter(LineLimiter):
             priority=priority,
             max_wait=permit.max_wait,
         )
+        # While the store is away, it is what the insurance hands out.
+        return cast("AbstractAsyncContextManager[TurnPermit]", insured)
 
     def permit_again(self, permit: Permit, cost: Cost) -> TurnPermit | InsuredPermit | None:  # type: ignore[override]
         again = super().permit_again(permit, cost)

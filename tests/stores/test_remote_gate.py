@@ -10,7 +10,7 @@ import pytest
 
 from anythrottle import LimitExceeded, RateLimiter, WindowTokenBucket
 from anythrottle._limiters.turn import Turn
-from anythrottle.stores.memory import MemoryStore
+from anythrottle.stores.memory import MemoryServer, MemoryStore
 from tests.limiters.tools import tasks
 from tests.stores.branches import branches, free, server_with
 
@@ -155,5 +155,17 @@ async def test_a_limiter_that_is_in_use_is_not_idle() -> None:
 
 
 async def test_an_insurance_may_be_any_limiter() -> None:
-    store = MemoryStore()
-    assert store.limiter("api", "20/10s", on_store_error=RateLimiter()) is not None
+    server = MemoryServer()
+    store = MemoryStore(server, deadline=0.1)
+    insurance = RateLimiter("20/10s")
+    limiter = store.limiter("api", "20/10s", on_store_error=insurance)
+    async with store:
+        async with limiter.permit() as permit:
+            assert permit.limiter is limiter
+            assert not permit.lost
+
+        server.network.down = True
+        await anyio.sleep(10)
+        async with limiter.permit() as permit:
+            assert permit.limiter is insurance
+            assert not permit.lost
