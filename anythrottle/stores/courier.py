@@ -14,7 +14,7 @@ from .._events import Event, LeaseExpired, StoreBack, StoreLost, tell
 from .._limiters.line import WaitLine
 from .._limiters.turn import KeptTurn
 from .._loops.event_loop import EventLoop, Parked
-from .exchange import Amounts, Micros, Push, Reply
+from .exchange import Amounts, Push, Reply
 from .remote_gate import RemoteGate
 from .server import Server
 
@@ -213,8 +213,8 @@ class Courier:
         cause: Exception | None = None
         while True:
             now = loop.time()
-            if dialogue.is_lapsed(now) and dialogue.account.running:
-                self._lose_lease(dialogue.clock.latest(now))
+            if dialogue.has_lapsed(now):
+                self._note_lease_lost(dialogue.lapse(now))
                 # Not to be heard of again before the server has noticed it too.
                 await anyio.sleep(max(dialogue.surely_lapsed_at() - now, 0.0))
                 continue
@@ -261,7 +261,7 @@ class Courier:
             self._note_back(received)
 
         if reply.status == "buried" and dialogue.account.running:
-            self._lose_lease(reply.news.now)
+            self._note_lease_lost(dialogue.lose_all(reply.news.now))
 
         answers = dialogue.hear_reply(reply, sent, received)
         if reply.status == "conflict":
@@ -342,11 +342,11 @@ class Courier:
         _logger.info("limiter %r: the store answers again", self._name)
         self._tell(StoreBack(self._name, now - self._lost_at))
 
-    def _lose_lease(self, now: Micros) -> None:
-        """Note that the server has taken what this process holds, or may have."""
-        lost = self.gate.dialogue.lose_all(now)
-        _logger.warning("limiter %r: the lease of %d calls is over", self._name, lost)
-        self._tell(LeaseExpired(self._name, lost))
+    def _note_lease_lost(self, lost: int) -> None:
+        """Note that the server has taken what so many calls of this process hold, or may have."""
+        if lost:
+            _logger.warning("limiter %r: the lease of %d calls is over", self._name, lost)
+            self._tell(LeaseExpired(self._name, lost))
 
     def _tell(self, event: Event) -> None:
         if self._line.observer is not None:

@@ -114,6 +114,19 @@ class Dialogue(Speaker):
         """Return when the server has surely taken what the process held, if it hears nothing."""
         return self._contact.surely_lapsed_at()
 
+    def has_lapsed(self, now: float) -> bool:
+        """Return whether the lease is over, which :meth:`lapse` has not noted yet."""
+        return self.terms.holds and self.is_lapsed(now) and self._lapsed != self._contact.sent
+
+    def lapse(self, now: float) -> int:
+        """
+        Note that the lease is over; return how many calls held something.
+
+        Grants of before count as well: what is on its way must be neither used nor given back.
+        """
+        self._lapsed = self._contact.sent
+        return self.lose_all(self.clock.latest(now))
+
     def lose_all(self, now: Micros) -> int:
         """
         Give up what the server has taken, or may have.

@@ -75,6 +75,8 @@ class Speaker:
         self._epoch = ""
         #: By when a push must have been sent to belong to an earlier life.
         self._began: Micros = 0
+        #: When the request was sent after whose lease all was given up.
+        self._lapsed = -inf
         #: The grants that have come and were not acknowledged.
         self._received: list[int] = []
         self._wanted = Wanted()
