@@ -431,3 +431,19 @@ async def test_a_state_that_nobody_needed_any_more_was_not_lost() -> None:
         before = anyio.current_time()
         await branch.acquire()
         assert anyio.current_time() < before + 0.1
+
+
+@pytest.mark.promise("S10")
+async def test_a_lease_that_is_over_takes_grants_with_it_though_no_call_has_begun() -> None:
+    async with branches(1, server=server_with(delay=0.001), concurrency=1, lease_timeout=1.0) as (
+        branch,
+    ):
+        await branch.call(0)
+        dialogue = branch.limiter.gate.dialogue
+        life = dialogue.account.life
+        await anyio.sleep(3)
+        await branch.call(0)
+        assert dialogue.account.life == life + 1
+        # Once for each lease.
+        await branch.call(0)
+        assert dialogue.account.life == life + 1
