@@ -129,7 +129,7 @@ class RateLimitMiddleware:
         return Serving(self._app, cost, scope, receive, send, self._headers)
 
     def _may_wait(self, limiter: Limiter, cost: Cost) -> bool:
-        """Tell whether a request that has no turn at once may come to wait for one."""
+        """Return whether a request that has no turn at once may come to wait for one."""
         max_wait = self._max_wait
         if max_wait == 0:
             return False

@@ -196,12 +196,12 @@ class Dialogue(Speaker):
             self._states += 1
 
     def _let_go(self, amounts: Amounts, now: float) -> None:
-        """Let go what the server holds for calls that have been taken what they held."""
+        """Give back what the server holds for calls that have lost what they held."""
         if any(amounts):
             self._outbox.tell(Ended(self.clock.latest(now), amounts), -inf)
 
     def _begin_anew(self, news: News, request: Request, now: float) -> None:
-        """Tell the server what it has forgotten, because its state is another one."""
+        """Report to the server what it has forgotten, because its state is another one."""
         tightened = [each for each in request.happenings if isinstance(each, Tightened)]
         self._outbox.begin_anew(news.now, tightened)
         if self.paused_until > now:

@@ -153,7 +153,7 @@ class Ledger(Granting):
         return "buried" if buried else "done"
 
     def _live_on(self, now: Micros) -> None:
-        """Let the state live until nothing of what it says matters."""
+        """Keep the state alive until nothing of what it says matters."""
         until = max(self.paused_until, self.held_back_until, self.leased)
         for rule in self.rules:
             until = max(until, rule.full_at(now), now + rule.window)
@@ -174,7 +174,7 @@ class Ledger(Granting):
                     rule.count(held, now)
 
     def _pass_over_silent(self, now: Micros) -> list[str]:
-        """Let those wait no more that have not noticed what they were granted; return who it is."""
+        """Take those out of the queue that have not noticed what they were granted; return them."""
         silent = sorted(
             (node.silent_at, name) for name, node in self.nodes.items() if node.silent_at < now
         )

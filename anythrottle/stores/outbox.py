@@ -80,7 +80,7 @@ class Outbox:
         return bool(self._told)
 
     def tell(self, happening: Happening | Local, due: float) -> None:
-        """Tell something, by an instant of the process's own clock."""
+        """Report something, by an instant of the process's own clock."""
         self._told.append(happening)
         self.due = min(self.due, due)
 
@@ -150,7 +150,7 @@ class Outbox:
         self.due = -inf
 
     def forget_fragile(self) -> None:
-        """Tell nothing of what the server has taken."""
+        """Drop what is about things that the server has taken."""
         self._told = [each for each in self._told if not isinstance(each, FRAGILE)]
 
     def take_over(self, before: Outbox, unheard: Sequence[Happening]) -> None:
@@ -187,7 +187,7 @@ class Outbox:
         ]
 
     def _close_starts(self) -> None:
-        """Let no more calls join those that have started, and remember what they were charged."""
+        """Close what calls have started in to others, and remember what they were charged."""
         for lot in self._started:
             for segment in lot.segments:
                 segment.closed = True

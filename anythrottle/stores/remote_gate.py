@@ -335,7 +335,7 @@ class RemoteGate:
         self.is_lost = self.open = False
 
     def leave(self, refusal: Callable[[], Exception], line: WaitLine) -> None:
-        """Let nobody pass any more: who waits gets an error."""
+        """Close the gate: calls that wait get an error."""
         self.refusal = refusal
         self.is_lost = self.open = False
         if self.queue.head is not None:

@@ -283,7 +283,7 @@ class Store(ABC, Generic[L]):
                 limiter.gate.refusal = _not_entered(limiter.name)
 
     async def _run(self, courier: Courier) -> None:
-        """Let a courier talk to the server, until it is idle or the store is left."""
+        """Run a courier until it is idle or the store is left."""
         idle = False
         try:
             await courier.run()
