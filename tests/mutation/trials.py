@@ -43,6 +43,8 @@ PYTEST = [
     # who hangs is ended by another alarm
     *("-o", "timeout=0", "-o", "faulthandler_timeout=0"),
     *("--deselect", "tests/benchmarks", "--deselect", "tests/examples"),
+    # servers outlive a fork, and are slow to tell what pure tests tell at once
+    *("-m", "not servers"),
 ]
 
 
