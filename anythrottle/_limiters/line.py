@@ -274,7 +274,7 @@ class WaitLine:
 
     def look_again(self, now: float) -> None:
         """Serve the line, now that a call has begun, if the head waits for what such calls hold."""
-        if self.scheduler.due < inf:
+        if self.scheduler.due < inf or self.gate.answers_later:
             return
 
         head = self.queue.head
