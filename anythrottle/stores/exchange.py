@@ -22,6 +22,9 @@ Amounts: TypeAlias = tuple[int, ...]
 #: An instant that never comes: the greatest of those that a double tells apart.
 NEVER: Micros = 2**53 - 1
 
+#: For how long the server keeps what has become void.
+MARGIN: Micros = 10_000_000
+
 #: What a rule is: a window from the start, one from the end, a token bucket, a fixed window, slots.
 Kind: TypeAlias = Literal["window", "end", "bucket", "fixed", "slots"]
 

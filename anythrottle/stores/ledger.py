@@ -25,6 +25,7 @@ from math import ceil
 from typing import final
 
 from .exchange import (
+    MARGIN,
     NEVER,
     Amounts,
     Charged,
@@ -53,9 +54,6 @@ STAND_IN: Micros = 50_000
 
 #: How much later the next one comes, at least.
 STAGGER: Micros = 5_000
-
-#: For how long what has become void is kept.
-MARGIN: Micros = 10_000_000
 
 
 @final

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
-from .exchange import Micros, Rule
+from .exchange import MARGIN, Micros, Rule
 
 _MICRO = 1e6
 
@@ -49,7 +49,8 @@ class Terms:
     :ivar tells_starts: whether the server has to know when calls start
     :ivar patience: for how long starts may wait to be told, in seconds
     :ivar return_patience: for how long what is given back may wait to be told, in seconds
-    :ivar memory: for how long the server remembers a process that is silent, at least, in seconds
+    :ivar memory: for how long after a request the server keeps the state, if no other one comes, in
+        seconds: less a good part of its margin, for the way
     :ivar attention: for how long after its calls a process listens whether the server has lost its
         state, in seconds: for the longest window, but ten minutes at most
     :ivar shortest: the shortest window, in seconds
@@ -86,7 +87,7 @@ class Terms:
         self.patience = self.shortest * _PATIENCE
         most = _RELEASE_PATIENCE if self.holds else _RETURN_PATIENCE
         self.return_patience = min(self.patience, most)
-        self.memory = max([lease, *windows])
+        self.memory = max([lease, *windows]) + MARGIN / 2 / _MICRO
         self.spread = int(self.shortest * _SPREAD * _MICRO)
 
     @property

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from anythrottle.stores.exchange import Micros, Paused, Request, Rule, Want
-from anythrottle.stores.ledger import MARGIN
+from anythrottle.stores.exchange import MARGIN, Micros, Paused, Request, Rule, Want
 from anythrottle.stores.memory import MemoryServer
 from tests.stores.processes import ORIGIN, SECOND, make_request, slots, window
 

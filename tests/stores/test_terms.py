@@ -56,8 +56,8 @@ def test_times() -> None:
     assert found.return_patience == 0.5
     assert found.spread == SECOND // 100
     assert (found.lease_micros, found.deadline_micros) == (30 * SECOND, SECOND)
-    assert found.memory == 30
-    assert terms(WINDOW, lease=3.0).memory == 10
+    assert found.memory == 35
+    assert terms(WINDOW, lease=3.0).memory == 15
     assert terms(WINDOW).return_patience == 1.0
     holds = terms(END, SLOTS)
     assert holds.holds
