@@ -26,6 +26,9 @@ _MERGED = 0.002
 #: Behind so few turns an answer is always exact; of so many, one may be left out of account.
 _FEW = 64
 
+#: In a line of so few turns it is foreseen, too, that some give up because others join before them.
+_VERY_FEW = 16
+
 #: How many turns may be simulated anew for each event: that a turn joins or leaves, or a question.
 _PAID = 32
 
@@ -42,14 +45,16 @@ class Forecasts:
     that join in between or leave; anything else makes it void. Where it has become too inexact, the
     line is simulated anew if few turns are ahead, or if as much has happened since the timetable
     was made as pays for another one: so each event costs a bounded number of steps. Else the answer
-    errs on the safe side: a turn is found hopeless only if it surely is.
+    errs on the safe side: a turn is found hopeless only if it surely is. One thing is not foreseen:
+    that a turn gives up because calls go on for longer than they might, or, in a long line, because
+    others have joined before it since.
 
     :param gate: the gate
     :param queue: the turns in line
 
     """
 
-    __slots__ = ("_gate", "_marked", "_queue", "tables")
+    __slots__ = ("_bounded", "_gate", "_marked", "_queue", "tables")
 
     def __init__(self, gate: LocalGate, queue: TurnQueue) -> None:
         self._gate = gate
@@ -58,6 +63,8 @@ class Forecasts:
         self.tables: Mapping[bool, Timetable] = _NONE
         #: Whether the middle of the line was asked for since it was empty.
         self._marked = False
+        #: Whether one that may give up has come since then.
+        self._bounded = False
 
     def invalidate(self) -> None:
         """Forget the timetables: something has happened that could not be foreseen."""
@@ -66,6 +73,12 @@ class Forecasts:
     def note_newcomer(self, turn: Turn) -> None:
         """Note that a turn is about to join the line."""
         self._forget_empty_line()
+        queue = self._queue
+        if self._bounded and len(queue) <= _VERY_FEW and queue.rank(turn.place) < len(queue):
+            # Those behind it go later now, perhaps too late for them.
+            self.tables = _NONE
+            return
+
         tables = self.tables.items()
         self.tables = {key: table for key, table in tables if table.note_newcomer(turn)}
 
@@ -93,9 +106,10 @@ class Forecasts:
         """
         Return whether a newcomer surely cannot go by the instant ``latest``.
 
-        That is, if no turn ahead leaves. Slots, and what calls hold while they run, may be let go
-        at any time.
+        That is, if no turn ahead leaves before it has waited for as long as it may. Slots, and what
+        calls hold while they run, may be let go at any time.
         """
+        self._bounded = True
         ahead = self._queue.count_ahead(priority)
         if not ahead:
             return Forecast.of(self._gate, now, ended=True).answer(amounts).due > latest
@@ -150,7 +164,7 @@ class Forecasts:
 
         left = [bucket.remaining(now) for bucket in buckets]
         shares = [rest / capacity for rest, capacity in zip(left, gate.capacities, strict=True)]
-        binding = min(range(len(left)), key=lambda index: (-delays[index], shares[index]))
+        binding = min(range(len(left)), key=lambda i: (-delays[i], shares[i], left[i]))
         policy = gate.policies[binding]
         reset = buckets[binding].reset_after(now)
         return Decision(reason is None, reason, wait, left[binding], reset, policy.limit, policy)
@@ -158,7 +172,7 @@ class Forecasts:
     def _forget_empty_line(self) -> None:
         if self.tables and self._queue.head is None:
             self.tables = _NONE
-            self._marked = False
+            self._marked = self._bounded = False
 
     def _expected(
         self, amounts: Sequence[int], priority: float, ahead: int, now: float
@@ -208,7 +222,7 @@ class Forecasts:
                 # This is not worth a new timetable, or that is not paid for.
                 forecast = Forecast.of(self._gate, now, ended=table.ended)
                 for turn in self._queue.ranked(0, ahead):
-                    forecast.add(turn.amounts)
+                    forecast.pass_by(turn)
 
                 return forecast.answer(amounts)
 

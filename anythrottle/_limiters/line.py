@@ -143,6 +143,7 @@ class WaitLine:
         latest = inf
         if max_wait is not None:
             latest, turn.give_up = latest_turn(max_wait, now)
+            turn.latest = latest
 
         if turn.in_line and latest < inf:
             # The call goes again, and is in line for that; but perhaps it cannot go in time.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from math import inf
+from math import inf, ulp
 from typing import NamedTuple, TypeAlias, final
 
 from .._policies.bucket import Bucket
@@ -24,6 +24,9 @@ _SEVERAL = 2
 
 #: After how many turns a state is marked.
 _GAP = 32
+
+#: By how many units in the last place an instant may be off when it is computed in another way.
+_ROUNDING = 64
 
 
 class Answer(NamedTuple):
@@ -86,6 +89,25 @@ class Forecast:
         delays = self.delays(amounts)
         return Answer(self.instant + max(delays, default=0.0), delays, inserted, left)
 
+    def gives_up(self, turn: Turn) -> bool:
+        """Return whether a turn, as the next one, will have given up before it may pass."""
+        if turn.latest == inf:
+            return False
+
+        due = self.instant + max(self.delays(turn.amounts), default=0.0)
+        return turn.latest + _ROUNDING * ulp(turn.latest) < due < inf
+
+    def go_on_without(self, turn: Turn) -> None:
+        """Let a turn give up that is the next one: those behind it have to wait for that."""
+        self.instant = max(self.instant, turn.latest)
+
+    def pass_by(self, turn: Turn) -> None:
+        """Let a turn pass, or give up, that is the next one."""
+        if self.gives_up(turn):
+            self.go_on_without(turn)
+        else:
+            self.add(turn.amounts)
+
     def add(self, amounts: Sequence[int]) -> list[float]:
         """Add one more turn to those that pass; return for how long each bucket makes it wait."""
         delays = self.delays(amounts)
@@ -105,7 +127,8 @@ class Timetable:
 
     While all cost the same, an instant belongs to a rank, whichever turn has it: turns that join or
     leave change nothing. When costs differ, it belongs to a turn: turns that join in between are
-    left out of account, turns that leave stay in it, and both are counted.
+    left out of account, turns that leave stay in it, and both are counted. So it is, too, as soon
+    as a turn in line is found that will have given up before it may go.
 
     For a newcomer in the middle, the simulation goes on from a copy of the nearest state before it
     that was marked.
@@ -133,6 +156,7 @@ class Timetable:
         "_places",
         "_queue",
         "_reached",
+        "_without",
         "ended",
         "events",
         "late",
@@ -173,6 +197,8 @@ class Timetable:
         #: How many turns have joined or left where it was simulated, and their first places.
         self._inserted = self._left = 0
         self._inserted_from = self._left_from = _LAST
+        #: When costs differ: the turns that will have given up.
+        self._without: set[Turn] = set()
 
     @property
     def covered(self) -> int:
@@ -201,7 +227,7 @@ class Timetable:
         if self._amounts is None:
             return self._by_place(amounts, covered, priority, ahead)
 
-        return self._by_rank(amounts, ahead)
+        return self._by_rank(amounts, priority, ahead)
 
     def note_newcomer(self, turn: Turn) -> bool:
         """Note that a turn is about to join the line; return whether this table is still of use."""
@@ -226,20 +252,30 @@ class Timetable:
         """Note that a turn has left the line."""
         self.events += 1
         place = turn.place
-        if self._amounts is None and place <= self._reached:
+        if turn in self._without:
+            self._without.remove(turn)
+        elif self._amounts is None and place <= self._reached:
             self._left += 1
             self._left_from = min(self._left_from, place)
 
-    def _by_rank(self, amounts: Sequence[int], ahead: int) -> Answer | None:
+    def _by_rank(self, amounts: Sequence[int], priority: float, ahead: int) -> Answer | None:
         """Answer while all turns in line cost the same."""
         assert self._amounts is not None
         if self._passed * 2 > self._count:
             self._forget_passed()
 
         rank = self._passed + ahead
+        for turn in self._queue.ranked(self.covered, ahead):
+            if self._end.gives_up(turn):
+                self._differ()
+                return self._by_place(amounts, self.covered, priority, ahead)
+
+            if self._end.instant < inf:
+                self._add(self._amounts)
+
         same = amounts == self._amounts
         # If the newcomer costs the same, one more turn stands for it.
-        while self._count < rank + same and self._end.instant < inf:
+        if self._count == rank and same and self._end.instant < inf:
             self._add(self._amounts)
 
         if rank >= self._count:
@@ -278,7 +314,7 @@ class Timetable:
         forecast = self._marks[index].copy()
         turns = self._queue.ranked(start, ahead)
         for turn in turns:
-            forecast.add(turn.amounts)
+            forecast.pass_by(turn)
 
         if len(turns) > _GAP and forecast.instant < inf:
             # So many turns have joined here.
@@ -308,13 +344,21 @@ class Timetable:
 
     def _append(self, turn: Turn) -> None:
         """Simulate the turn behind the last one that was simulated, when costs differ."""
-        if self._end.instant < inf:
+        if self._end.gives_up(turn):
+            self._end.go_on_without(turn)
+            self._without.add(turn)
+            self._reached = turn.place
+        elif self._end.instant < inf:
             self._add(turn.amounts)
             self._reached = turn.place
 
     def _differ(self) -> bool:
-        """Go over from ranks to turns, because costs differ; return whether that is possible."""
+        """Go over from ranks to turns, because these differ; return whether that is possible."""
         covered = self.covered
+        if not self._count:
+            self._amounts = None
+            return True
+
         if not 0 < covered <= len(self._queue):
             return False
 

@@ -69,7 +69,9 @@ class Turn(Parked):
     :ivar came: when it came; once it is granted, when that was
     :ivar due: once it is granted, when it fell due: earlier than that, if timers were late
     :ivar told: whether the observer has been told that it is granted
-    :ivar give_up: the instant at which it will not wait any longer
+    :ivar give_up: the instant at which it will not wait any longer, by itself
+    :ivar latest: the instant after which it is not to be granted any more: it will have given up,
+        or its scope will have ended
     :ivar granted: whether it has been charged and holds that, and a slot
     :ivar slot: on whose behalf a slot of a capacity limiter was borrowed
     :ivar began: when the call has begun; infinity before
@@ -94,6 +96,7 @@ class Turn(Parked):
         "give_up",
         "granted",
         "in_line",
+        "latest",
         "loop",
         "marks",
         "may_be_shed",
@@ -115,7 +118,7 @@ class Turn(Parked):
         self.came = -inf
         self.due = inf
         self.told = False
-        self.give_up = inf
+        self.give_up = self.latest = inf
         self.granted = False
         self.slot: object = None
         self.began = inf

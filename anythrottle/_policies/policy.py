@@ -60,7 +60,8 @@ class Decision:
     :ivar reset_after: seconds until the binding policy's bucket is full again
     :ivar limit: the binding policy's limit, ``None`` without a policy
     :ivar policy: the policy that binds: the one that makes the call wait longest, else the one
-        with the least left; ``None`` if the limiter has no policy
+        with the smallest part left, of equal parts the one with less; ``None`` if the limiter has
+        no policy
 
     """
 

@@ -58,10 +58,11 @@ class RemoteGate:
     """
 
     __slots__ = (
-        "_capacities",
         "_most",
+        "_one",
         "_owner",
         "askers",
+        "capacities",
         "counts_ends",
         "dialogue",
         "holds",
@@ -100,7 +101,7 @@ class RemoteGate:
         self.name = name
         self._owner = owner
         self.units = tuple(unit_of(policy.unit) for policy in policies)
-        self._capacities = tuple(policy.bucket().capacity for policy in policies)
+        self.capacities = tuple(policy.bucket().capacity for policy in policies)
         self.holds_charges = any(policy.holds for policy in policies)
         self.counts_ends = self.holds = dialogue.terms.holds
         #: How many turns the server is told of at most, by how much costs vary in line.
@@ -109,6 +110,10 @@ class RemoteGate:
         self.is_lost = False
         self.open = False
         self.askers: dict[Turn, tuple[float, int]] = {}
+        #: What a cost of 1 comes to, if each policy counts calls.
+        self._one: Amounts | None = None
+        if all(unit == "calls" for unit in self.units):
+            self._one = self.amounts(1)
 
     def _ask(self) -> None:
         """See to it that the courier looks at once whether an exchange is to be made."""
@@ -141,7 +146,10 @@ class RemoteGate:
         self._ask()
 
     def amounts(self, cost: Cost) -> tuple[int, ...]:
-        return self._in_full(amounts_of(cost, self.units, self._capacities), slot=1)
+        if self._one is not None and type(cost) is int and cost == 1:
+            return self._one
+
+        return self._in_full(amounts_of(cost, self.units, self.capacities), slot=1)
 
     def notice(self, now: float) -> None:
         pass

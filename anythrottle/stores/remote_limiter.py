@@ -241,7 +241,7 @@ class RemoteRateLimiter(LineLimiter):
         amounts = self._gate.amounts(cost)
         reply = await self._owner.answer(self._gate, amounts, count_all=False)
         now = self._line.clock.peek()
-        return decide(self._gate, now, reply.probed)
+        return decide(self._gate, amounts, now, reply.probed)
 
     async def shared_statistics(self) -> RateLimiterStatistics:
         """

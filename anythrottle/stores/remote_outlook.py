@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import final
 
 from .._limiters.turn import Turn
-from .._policies.policy import Decision, Reason
+from .._policies.policy import Decision, PolicyState, Reason
 from .exchange import Micros
 from .remote_gate import RemoteGate
 
@@ -48,21 +48,27 @@ class RemoteOutlook:
         return self._gate.paused_until > latest
 
     def decide(self, amounts: Sequence[int], now: float, priority: float = 0) -> Decision:
-        return decide(self._gate, now)
+        return decide(self._gate, amounts, now)
 
 
-def decide(gate: RemoteGate, now: float, due: Micros | None = None) -> Decision:
+def decide(
+    gate: RemoteGate, amounts: Sequence[int], now: float, due: Micros | None = None
+) -> Decision:
     """
     Return why a turn has to wait, and how long, as far as the server has said.
 
     :param gate: the gate
+    :param amounts: what the turn costs, for each policy
     :param due: when it is due, if the server was asked; else as the next one to go is
     """
     dialogue = gate.dialogue
     states = gate.quotas(now, here=True)
-    binding = max(states, key=lambda s: (s.retry_after, -s.remaining), default=None)
+    # The slots, which come last in the amounts, are no policy.
+    binding = min(zip(states, amounts, gate.capacities, strict=False), key=_order, default=(None,))[
+        0
+    ]
     wait = gate.wait_until(max(dialogue.due if due is None else due, 0), now)
-    # Who is refused may be in line itgate.
+    # The turn that is refused may be in line itself.
     waits = dialogue.others_wait or len(gate.queue) > (due is None)
     if due is not None and waits:
         wait = max(wait, gate.wait_until(dialogue.due, now))
@@ -84,3 +90,10 @@ def decide(gate: RemoteGate, now: float, due: Micros | None = None) -> Decision:
         limit=None if binding is None else binding.policy.limit,
         policy=None if binding is None else binding.policy,
     )
+
+
+def _order(policy: tuple[PolicyState, int, float]) -> tuple[float, float, int]:
+    """Return what orders policies, the one first that binds: see :class:`.Decision`."""
+    state, amount, capacity = policy
+    delay = state.retry_after if state.remaining < amount else 0.0
+    return -delay, state.remaining / capacity, state.remaining

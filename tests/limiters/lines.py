@@ -23,6 +23,11 @@ from anythrottle._loops.clock import LoopClock
 from anythrottle.abc import Policy
 
 
+def has_passed(latest: float, instant: float) -> bool:
+    """Return whether an instant comes after the latest one for a turn: not by rounding alone."""
+    return instant - latest > 64 * math.ulp(instant)
+
+
 def due_anew(
     gate: LocalGate,
     queue: TurnQueue,
@@ -35,9 +40,17 @@ def due_anew(
     """Return when a newcomer would go: the whole line before it, simulated anew."""
     buckets = [bucket.ahead(now, ended=ended) for bucket in gate.buckets]
     instant = max(now, gate.paused_until)
-    for each in (*[turn.amounts for turn in queue.ahead_of(priority)], amounts):
+    ahead = [(turn.amounts, turn.latest) for turn in queue.ahead_of(priority)]
+    for each, latest in (*ahead, (amounts, math.inf)):
         charges = [pair for pair in zip(buckets, each, strict=True) if pair[1]]
-        instant += max([bucket.delay(instant, amount) for bucket, amount in charges], default=0)
+        delays = [bucket.delay(instant, amount) for bucket, amount in charges]
+        due = instant + max(delays, default=0)
+        if has_passed(latest, due) and due < math.inf:
+            # It gives up before.
+            instant = max(instant, latest)
+            continue
+
+        instant = due
         if instant == math.inf:
             break
 
@@ -118,11 +131,17 @@ class Line:
         until = self.now + seconds
         while (head := self.queue.head) is not None:
             due = self.now + self.gate.delay(head.amounts, self.now)
-            if due > until:
+            hasty = min(self.queue.ahead_of(), key=lambda turn: turn.latest)
+            in_time = not has_passed(hasty.latest, due)
+            if (due if in_time else hasty.latest) > until:
                 break
 
-            self.now = min(due + late(), until)
-            self.serve(due)
+            if in_time:
+                self.now = min(due + late(), until, max(hasty.latest, due))
+                self.serve(due)
+            else:
+                self.now = max(self.now, hasty.latest)
+                self.leave(hasty)
 
         self.now = until
 
@@ -150,6 +169,10 @@ POLICIES: list[tuple[Policy, ...]] = [
     (WindowTokenBucket(10, 8), WindowTokenBucket(30, 64), WindowTokenBucket(9, 2, unit="tokens")),
     (WindowTokenBucket(4, 2, measure="end"),),
 ]
+
+
+def first_come() -> int:
+    return 0
 
 
 @dataclass
@@ -184,7 +207,7 @@ class RandomLine(Line):
         self.alike = all(cost == self.costs[0] for cost in self.costs)
         self.priorities: Callable[[], int] = self.random.choice(
             [
-                lambda: 0,
+                first_come,
                 lambda: self.random.choice([-1, 0, 0, 7]),
                 lambda: self.random.randrange(10**6),
                 lambda: self.random.randrange(10**6),
@@ -192,6 +215,9 @@ class RandomLine(Line):
             ]
         )
         self.punctual = self.random.random() < 0.7
+        #: Whether turns give up. Where others may join before them, or calls go on for longer than
+        #: they might, that is not foreseen.
+        self.impatient = self.priorities is first_come and not self.gate.holds_charges
 
     def _draw_costs(self, policies: Sequence[Policy]) -> list[list[int]]:
         most = [min(int(policy.bucket().capacity), 50) for policy in policies]
@@ -239,6 +265,9 @@ class RandomLine(Line):
         if latest < math.inf and self.is_refused(amounts, priority, latest, due):
             self.check_decision(amounts, priority)
         else:
+            if self.impatient:
+                turn.latest = latest
+
             self.join(turn)
 
     def is_refused(self, amounts: Sequence[int], priority: int, latest: float, due: float) -> bool:
@@ -269,4 +298,5 @@ class RandomLine(Line):
         ahead = self.queue.count_ahead(priority)
         # If grants are late, or a charge is held longer than it might be, much of what was foreseen
         # is somewhat out, in a long line.
-        return ahead <= self.few or (self.alike and self.punctual and not self.gate.holds_charges)
+        in_order = self.alike and self.punctual and not self.gate.holds_charges
+        return ahead <= self.few or in_order

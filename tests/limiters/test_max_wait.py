@@ -181,11 +181,89 @@ class TestTheEndOfPatience:
             limiter.pause(10)
 
         assert refusals.at == {"head": 1.0, "behind": 3.0, "last": 5.0}
-        # After all who were in line at that moment.
+        # After the patient one: the others give up before the pause is over.
         waits = [refusals.decisions[name].retry_after for name in ("head", "behind", "last")]
-        assert waits == [12.5, 9.5, 6.5]
+        assert waits == [10.5, 8.5, 6.5]
         assert {decision.reason for decision in refusals.decisions.values()} == {"pause"}
         assert crowd.granted == {"first": 0.0, "patient": 10.5}
+
+    @pytest.mark.promise("G7")
+    async def test_who_gives_up_before_a_pause_is_over_is_in_nobodys_way(self) -> None:
+        limiter = RateLimiter("1/10s")
+        refusals = Refusals()
+        async with tasks() as task_group:
+            crowd = Crowd(limiter, task_group)
+            await crowd.join("first")
+            task_group.start_soon(refusals.call, "head", partial(limiter.acquire, max_wait=12))
+            await wait_idle()
+            limiter.pause(60)
+            assert limiter.peek().retry_after == 60.0
+            await crowd.join("in time", max_wait=60)
+            assert limiter.peek().retry_after == 70.0
+            call = partial(limiter.acquire, max_wait=69)
+            task_group.start_soon(refusals.call, "too late", call)
+
+        assert refusals.at == {"head": 12.0, "too late": 0.0}
+        assert crowd.granted == {"first": 0.0, "in time": 60.0}
+
+    @pytest.mark.promise("G7")
+    async def test_many_who_give_up_before_a_pause_is_over(self) -> None:
+        limiter = RateLimiter("10/s")
+        refusals = Refusals()
+        async with tasks() as task_group:
+            for number in range(300):
+                cost = 1 + number % 2
+                call = partial(limiter.acquire, cost, max_wait=50)
+                task_group.start_soon(refusals.call, number, call)
+
+            await wait_idle()
+            limiter.pause(60)
+            for number in range(300, 350):
+                call = partial(limiter.acquire, max_wait=64)
+                task_group.start_soon(refusals.call, number, call)
+
+            await wait_idle()
+            assert not refusals.at
+            await anyio.sleep(55)
+            assert set(refusals.at.values()) == {50.0}
+            left = len(refusals.at)
+
+        assert len(refusals.at) == left
+        assert limiter.statistics().tasks_waiting == 0
+
+    @pytest.mark.promise("G7")
+    async def test_who_gives_up_because_of_a_newcomer_is_in_nobodys_way(self) -> None:
+        limiter = RateLimiter("1/10s")
+        refusals = Refusals()
+        async with tasks() as task_group:
+            crowd = Crowd(limiter, task_group)
+            await crowd.join("first")
+            task_group.start_soon(refusals.call, "batch", partial(limiter.acquire, max_wait=12))
+            await wait_idle()
+            await crowd.join("urgent", priority=-1)
+            await crowd.join("third", max_wait=20)
+            call = partial(limiter.acquire, max_wait=29)
+            task_group.start_soon(refusals.call, "fourth", call)
+
+        assert refusals.at == {"batch": 12.0, "fourth": 0.0}
+        assert crowd.granted == {"first": 0.0, "urgent": 10.0, "third": 20.0}
+
+    async def test_until_somebody_gives_up_those_behind_wait(self) -> None:
+        limiter = RateLimiter(WindowTokenBucket(10, 10))
+        refusals = Refusals()
+        async with tasks() as task_group:
+            crowd = Crowd(limiter, task_group)
+            await crowd.join("first", 5)
+            call = partial(limiter.acquire, 10, max_wait=10.5)
+            task_group.start_soon(refusals.call, "large", call)
+            await anyio.sleep(2)
+            # Now the large one could go at 12 only, and will have given up by 10.5.
+            limiter.penalize(1)
+            assert limiter.peek(4).retry_after == 8.5
+            await crowd.join("small", 4)
+
+        assert refusals.at == {"large": 10.5}
+        assert crowd.granted["small"] == 10.5
 
     async def test_a_penalty_that_comes_in_between(self) -> None:
         limiter = RateLimiter("2/s")
