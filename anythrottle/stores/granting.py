@@ -35,7 +35,8 @@ class Node:
     :ivar silent_at: when it surely has not noticed what it was granted, unless it acknowledges
     :ivar came: since when it has been waiting
     :ivar held: what it holds, for each rule
-    :ivar census: how many of its calls wait, run and are kept
+    :ivar census: how many of its calls wait, run and are kept: as it has told, and as follows from
+        what it was granted since
     :ivar inbox: the grants that it has not acknowledged
     :ivar wants: what it waits for, from the front
     """
@@ -222,4 +223,8 @@ class Granting:
         grant = Grant(self.granted, instant, node.grace, amounts, tuple(receipts), count)
         node.inbox.append(grant)
         node.silent_at = min(node.silent_at, node.patience_from(instant))
+        # Until the process speaks again.
+        waiting, running, kept = node.census
+        begin = count if any(rule.holds for rule in self.rules) else 0
+        node.census = (max(waiting - count, 0), running + begin, kept)
         return grant

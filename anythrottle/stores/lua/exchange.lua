@@ -788,9 +788,13 @@ end
 
 -- Grant turns; return the grant as a text: number, due, grace, amounts, receipts, count.
 function E.grant(node, amounts_text, count, since, instant)
-    local amounts, receipts = E.amounts_of(amounts_text), {}
+    local amounts, receipts, begin = E.amounts_of(amounts_text), {}, 0
     for i, rule in ipairs(rules) do
         receipts[i] = 0
+        if rule.holds then
+            begin = count
+        end
+
         if amounts[i] ~= 0 then
             local all = amounts[i] * count
             -- Not before: what has come back tells since when this call has been due.
@@ -808,6 +812,9 @@ function E.grant(node, amounts_text, count, since, instant)
         amounts_text, E.text_of(receipts), count)
     node.inbox = node.inbox == '' and text or node.inbox .. ';' .. text
     node.silent_at = min(node.silent_at, E.patience_from(node, instant))
+    -- Until the process speaks again.
+    local waiting, running, kept = match(node.census, '([^,]*),([^,]*),([^,]*)')
+    node.census = digits(max(waiting - count, 0)) .. ',' .. digits(running + begin) .. ',' .. kept
     return text
 end
 
