@@ -164,6 +164,7 @@ class Courier:
         if loop is None or not (dialogue.clock.known or dialogue.pending):
             return
 
+        dialogue.fetch_no_more()
         with anyio.move_on_after(dialogue.terms.deadline, shield=True):
             for _ in range(_LAST_EXCHANGES):
                 was_pending = dialogue.pending is not None

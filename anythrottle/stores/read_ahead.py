@@ -26,7 +26,8 @@ class ReadAhead:
     :param fixed: how many, if the user has said so; else ``None``
     :param window: the shortest window, in seconds
 
-    :ivar amounts: what the last call was charged, for which they are fetched; empty before
+    :ivar amounts: what the last call was charged, for which they are fetched; empty before, and
+        after the end
     """
 
     __slots__ = ("_alone_from", "_count", "_fixed", "_used", "_window", "amounts")
@@ -57,6 +58,10 @@ class ReadAhead:
     def note_waste(self) -> None:
         """Note that turns went back that were fetched for nothing."""
         self._count //= 2
+
+    def end(self) -> None:
+        """Note that no call comes any more."""
+        self.amounts = ()
 
     def is_low(self, stock: int) -> bool:
         """Return whether more is to be fetched, with so many in stock."""

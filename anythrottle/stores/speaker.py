@@ -133,6 +133,10 @@ class Speaker:
 
     # What it tells
 
+    def fetch_no_more(self) -> None:
+        """Note that the process leaves: it wants nothing ahead, lest it stand in others' way."""
+        self._ahead.end()
+
     def speak_by(self, instant: float) -> None:
         """Note that an exchange is to be made by an instant."""
         self._outbox.speak_by(instant)

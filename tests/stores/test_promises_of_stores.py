@@ -355,6 +355,24 @@ async def test_reading_ahead_saves_exchanges(read_ahead: int | None, most: int) 
         assert await free(server, "200/1s") == 200
 
 
+@pytest.mark.promise("S17", "S2")
+@pytest.mark.parametrize("read_ahead", [None, 5])
+async def test_who_leaves_wants_nothing_ahead_any_more(read_ahead: int | None) -> None:
+    server = server_with(delay=0.001)
+    async with branches(1, "5/10s", server=server, read_ahead=read_ahead) as (other,):
+        async with branches(1, "5/10s", server=server, read_ahead=read_ahead) as (branch,):
+            for _ in range(5):
+                await branch.acquire()
+
+        async with tasks() as group:
+            for _ in range(5):
+                group.start_soon(other.acquire)
+
+            await anyio.sleep(11)
+            assert len(other.starts) == 5
+            group.cancel_scope.cancel()
+
+
 @pytest.mark.promise("S17")
 async def test_calls_now_and_then_fetch_nothing_ahead() -> None:
     server = server_with(delay=0.001)
