@@ -16,8 +16,9 @@ def current_permit() -> Permit:
     Return the innermost permit under which the caller runs.
 
     That is the permit of the job that :meth:`.RateLimiter.run`, a function made by
-    :meth:`.RateLimiter.wrap`, a :class:`.Throttler`, or :func:`.amap` and its kin have called.
-    Tasks that the job starts have it as well.
+    :meth:`.RateLimiter.wrap`, a :class:`.Throttler`, or :func:`.amap` and its kin have called; or
+    of the request, within an application behind :class:`.RateLimitMiddleware`. Tasks that the job
+    starts have it as well.
 
     >>> import anyio, anythrottle
     >>> limiter = anythrottle.RateLimiter("500/min", "200_000 tokens/min")
@@ -39,7 +40,8 @@ def current_permit() -> Permit:
     if not permits:
         raise RuntimeError(
             "no permit here: only jobs that are called by RateLimiter.run(), by a function made "
-            "by RateLimiter.wrap(), by a Throttler, or by amap() and its kin have a current one; "
+            "by RateLimiter.wrap(), by a Throttler, or by amap() and its kin, and requests behind "
+            "RateLimitMiddleware have a current one; "
             "that of a block is 'async with limiter.permit() as permit'"
         )
 

@@ -10,6 +10,7 @@ from typing import final
 import anyio
 
 from .._errors import LimitExceeded
+from .._limiters.current import as_current
 from .._policies.policy import Cost
 from ..abc import Limiter, Permit
 from ._asgi import ASGIApp, Receive, Scope, Send
@@ -95,8 +96,9 @@ class Serving:
 
     async def _call(self, permit: Permit, limiter: Limiter, receive: Receive) -> None:
         """Call the application, under a permit that is entered."""
-        if self.headers:
-            states = states_of(permit, limiter)
-            await tell(self.app, self.scope, receive, self.send, states)
-        else:
-            await self.app(self.scope, receive, self.send)
+        with as_current(permit):
+            if self.headers:
+                states = states_of(permit, limiter)
+                await tell(self.app, self.scope, receive, self.send, states)
+            else:
+                await self.app(self.scope, receive, self.send)

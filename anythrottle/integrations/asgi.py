@@ -11,6 +11,7 @@ from math import inf
 from typing import final
 
 from .._errors import LimitExceeded
+from .._limiters.current import as_current
 from .._limiters.max_wait import MaxWait, check_max_wait
 from .._limiters.permit import TurnPermit
 from .._limiters.rate_limiter import RateLimiter
@@ -117,10 +118,11 @@ class RateLimitMiddleware:
 
         # Most often there is a turn at once, and the server has checkpoints of its own.
         try:
-            if self._headers:
-                await tell(self._app, scope, receive, send, permit.quotas)
-            else:
-                await self._app(scope, receive, send)
+            with as_current(permit):
+                if self._headers:
+                    await tell(self._app, scope, receive, send, permit.quotas)
+                else:
+                    await self._app(scope, receive, send)
         finally:
             permit.leave()
 

@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import pytest
 
-from anythrottle import CostTooHigh, KeyedLimiter, RateLimiter, TokenBucket
+from anythrottle import CostTooHigh, KeyedLimiter, RateLimiter, TokenBucket, current_permit
 from anythrottle.integrations import headers
 from anythrottle.integrations.asgi import EXEMPT, Exempt, RateLimitMiddleware, client_address
 from tests.conftest import Run
@@ -31,6 +31,40 @@ def peer(number: int) -> tuple[str, int]:
 
 def per_client(text: str, **options: Any) -> KeyedLimiter[Hashable, RateLimiter]:
     return KeyedLimiter(lambda _: RateLimiter(text), **options)
+
+
+class TestThePermitOfARequest:
+    """An application may correct what a request costs."""
+
+    @pytest.mark.parametrize("headers", [True, False])
+    @pytest.mark.parametrize("waits", [True, False])
+    async def test_it_is_the_current_one(self, headers: bool, waits: bool) -> None:
+        limiter = RateLimiter("10/60s")
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            current_permit().settle(4)
+            await Echo()(scope, receive, send)
+
+        if waits:
+            limiter.pause(1)
+
+        guarded = RateLimitMiddleware(app, limiter, cost=2, headers=headers, max_wait=2)
+        for left in (6, 2):
+            assert (await ask(guarded)).status == 200
+            assert limiter.peek().remaining == left
+
+        with pytest.raises(RuntimeError, match="no permit here"):
+            current_permit()
+
+    async def test_of_several_it_is_the_innermost(self) -> None:
+        total, own = RateLimiter("10/60s"), RateLimiter("10/60s")
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            current_permit().settle(3)
+            await Echo()(scope, receive, send)
+
+        await ask(RateLimitMiddleware(RateLimitMiddleware(app, own), total))
+        assert (own.peek().remaining, total.peek().remaining) == (7, 9)
 
 
 @pytest.mark.promise("H14")
