@@ -88,8 +88,8 @@ class InsuredPermit:
         self._priority = priority
         self._used: AbstractAsyncContextManager[Permit] = permit
         self._began = 0.0
-        #: The scope within which the call waits for the other limiter.
-        self._scope = anyio.CancelScope()
+        #: The scope within which the call waits for the other limiter, once it does.
+        self._scope: anyio.CancelScope | None = None
         #: The permit of the shared limiter that a call is called back to.
         self._again: TurnPermit | None = None
 
@@ -124,11 +124,11 @@ class InsuredPermit:
     async def _enter_other(self, other: AbstractAsyncContextManager[Permit]) -> Permit | None:
         """Enter the other limiter's permit; return it, or ``None`` if the call is called back."""
         moved = self._insurance.moved
-        self._scope = anyio.CancelScope()
+        self._scope = scope = anyio.CancelScope()
         self._used = other
         moved[self] = None
         try:
-            with self._scope:
+            with scope:
                 return await other.__aenter__()
 
             assert self._again is not None, "nothing else cancels the scope"
@@ -144,6 +144,7 @@ class InsuredPermit:
 
     def come_back(self) -> None:
         """Stand in the line of the shared limiter again, and wait for the other one no longer."""
+        assert self._scope is not None, "only who waits for the other limiter is called back"
         permit, line = self._permit, self._insurance.line
         self._again = again = type(permit)(
             permit.limiter, line, permit.cost, permit.place[0], self._left(), fast=False
