@@ -105,6 +105,14 @@ class InsuredPermit:
 
     async def __aenter__(self) -> Permit:
         self._began = self._clock.now()
+        entered = await self._enter()
+        if isinstance(entered, TurnPermit) and self._scope is not None:
+            entered.note_waited(self._clock.now() - self._began)
+
+        return entered
+
+    async def _enter(self) -> Permit:
+        """Enter a permit, of whichever limiter has a turn."""
         while True:
             try:
                 return await self._permit.__aenter__()

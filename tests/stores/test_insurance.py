@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from math import inf
 from random import Random
@@ -52,7 +52,7 @@ class Stubborn(BaseLimiter):
     @asynccontextmanager
     async def permit(
         self, cost: Cost = 1, *, priority: int = 0, max_wait: Any = None
-    ) -> AsyncIterator[Permit]:
+    ) -> AsyncGenerator[Permit]:
         async with self.limiter.permit(cost) as permit:
             with anyio.CancelScope(shield=True):
                 await anyio.sleep(1)
@@ -292,6 +292,28 @@ async def test_max_wait_is_one_for_all_waits(way: str) -> None:
         assert ended[10] == ("refused", pytest.approx(3.5, abs=0.5))
         assert ended["deadline"] == ("refused", pytest.approx(3.5, abs=0.5))
         assert ended[21] == ("granted", pytest.approx(20, abs=0.1))
+
+
+@timing
+async def test_a_permit_tells_how_long_the_call_has_waited_in_all() -> None:
+    server = server_with(delay=0.001)
+    own = RateLimiter("1/10s")
+    waited: dict[object, float] = {}
+    async with branches(1, "1/10s", server=server, on_store_error=own) as (branch,):
+        await branch.acquire()
+
+        async def call() -> None:
+            async with branch.permit() as permit:
+                waited[permit.limiter] = permit.waited
+
+        async with tasks() as group:
+            group.start_soon(go_away, branch)
+            await wait_idle()
+            group.start_soon(call)
+            group.start_soon(call)
+
+    assert waited[own] == pytest.approx(1, abs=0.01)
+    assert waited[branch.limiter] == pytest.approx(10, abs=0.1)
 
 
 @timing
