@@ -152,6 +152,10 @@ class TurnPermit(Live, Turn):
         """Whether others may have got what the call holds: never, unless the limiter is shared."""
         return False
 
+    def note_waited(self, seconds: float) -> None:
+        """Note for how long the call has waited, which was not for this turn alone."""
+        self._waited = seconds
+
     def settle(self, cost: Cost) -> None:
         """
         Correct what the call is charged to what it has really cost.

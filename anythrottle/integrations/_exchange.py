@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Generic, Protocol, TypeVar, final
 
-from .._errors import LimitExceeded, ThrottleException
+from .._errors import LimitExceeded, PolicyConflict, StoreError, ThrottleException
 from .._limiters.base_limiter import tell_throttled
 from .._limiters.cost import by_unit
 from .._limiters.current import current_permit
@@ -96,6 +96,10 @@ class Wire(Protocol[A]):
         """Return the error of a request that has not got its turn, as the library has it."""
         ...
 
+    def store_away(self, error: StoreError) -> Exception:
+        """Return the error of a request that a store gives no turn, as the library has it."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -159,7 +163,9 @@ class Exchange(Generic[A]):
         """
         Return the answer, which holds what its call does until the body is over.
 
-        :raises Exception: :meth:`Wire.turn_timeout`, if the first turn does not come in time
+        :raises Exception: :meth:`Wire.turn_timeout`, if the first turn does not come in time;
+            :meth:`Wire.store_away`, if the store does not answer that is to give it
+        :raises ~anythrottle.PolicyConflict: if others share the limiter with other policies
         :raises ~anythrottle.CostTooHigh: if a policy could never allow the cost
         :raises RuntimeError: if another event loop uses the client at the same time
 
@@ -176,9 +182,12 @@ class Exchange(Generic[A]):
             async with first.permit(priority=priority, max_wait=self._max_wait) as permit:
                 self._waited += permit.waited
                 return await self._go(priority)
-        except LimitExceeded as exc:
-            if self._has_turn:
+        except (LimitExceeded, StoreError) as exc:
+            if self._has_turn or isinstance(exc, PolicyConflict):
                 raise
+
+            if isinstance(exc, StoreError):
+                raise self._wire.store_away(exc) from exc.__cause__
 
             raise self._wire.turn_timeout(exc) from exc
 
@@ -199,9 +208,10 @@ class Exchange(Generic[A]):
             elif (
                 self._refusal is not None
                 and not self._has_turn
-                and isinstance(exc, (LimitExceeded, ValueError))
+                and isinstance(exc, (LimitExceeded, StoreError, ValueError))
             ):
-                # There is no second turn in time, or none for that cost by limits just learned.
+                # There is no second turn in time, or at all while a store is away, or none for that
+                # cost by limits just learned.
                 return self._refusal
 
             raise

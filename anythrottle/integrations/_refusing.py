@@ -16,6 +16,9 @@ from ._writing import policy_name, whole_seconds
 #: The most that is told to wait, in seconds: who comes after a day may ask again.
 _DAY = 86_400
 
+#: What is told to wait while a store is away, in seconds: it is tried about as often.
+_SOON = 1
+
 _PROBLEMS: Final = "https://iana.org/assignments/http-problem-types#"
 
 #: What a problem is called, by status: those of draft-ietf-httpapi-ratelimit-headers-11.
@@ -34,9 +37,11 @@ _DENIAL: Final = "websocket.http.response"
 @final
 class Refusal:
     """
-    An application that refuses: a paused limiter is not available, else there are too many calls.
+    An application that refuses: a limiter is not available, or there are too many calls.
 
-    :param error: why
+    It is not available while it is paused, and while its store is away.
+
+    :param error: why; ``None`` if the store does not answer that is to give the turn
     :param cost: what the request would have cost
     :param before: of how many policies guards around this one tell
 
@@ -44,9 +49,9 @@ class Refusal:
 
     __slots__ = ("_before", "_cost", "_decision", "_states")
 
-    def __init__(self, error: LimitExceeded, cost: Cost, before: int) -> None:
-        self._decision = error.decision
-        self._states = error.quotas
+    def __init__(self, error: LimitExceeded | None, cost: Cost, before: int) -> None:
+        self._decision = None if error is None else error.decision
+        self._states = () if error is None else error.quotas
         self._cost = cost
         self._before = before
 
@@ -68,10 +73,10 @@ class Refusal:
     def _answer(self) -> tuple[bytes, dict[str, object]]:
         """Return the body, and the status and headers that go before it."""
         decision = self._decision
-        status = 503 if decision.reason == "pause" else 429
+        status = 503 if decision is None or decision.reason == "pause" else 429
         name, title = _KINDS[status]
         problem: dict[str, object] = {"type": _PROBLEMS + name, "title": title, "status": status}
-        if status != 503:  # noqa: PLR2004
+        if decision is not None and status == 429:  # noqa: PLR2004
             problem["violated-policies"] = violated(
                 decision, self._states, self._cost, self._before
             )
@@ -80,7 +85,7 @@ class Refusal:
         headers = [
             (b"content-type", b"application/problem+json"),
             (b"content-length", b"%d" % len(body)),
-            (b"retry-after", b"%d" % retry_after(decision)),
+            (b"retry-after", b"%d" % (_SOON if decision is None else retry_after(decision))),
         ]
         return body, {"status": status, "headers": headers}
 

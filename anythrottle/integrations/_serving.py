@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +10,7 @@ from typing import final
 
 import anyio
 
-from .._errors import LimitExceeded
+from .._errors import LimitExceeded, PolicyConflict, StoreError
 from .._limiters.current import as_current
 from .._policies.policy import Cost
 from ..abc import Limiter, Permit
@@ -17,6 +18,28 @@ from ._asgi import ASGIApp, Receive, Scope, Send
 from ._in_line import Early
 from ._refusing import Refusal
 from ._telling import states_of, tell, told_by_others
+
+_logger = logging.getLogger("anythrottle")
+
+
+@final
+class Outage:
+    """Whether the store of a middleware's limiters is away, as far as requests have shown."""
+
+    __slots__ = ("_lasts",)
+
+    def __init__(self) -> None:
+        self._lasts = False
+
+    def note_refused(self, error: StoreError) -> None:
+        """Note that a request has got no turn; it is logged once, until one has got its turn."""
+        if not self._lasts:
+            self._lasts = True
+            _logger.warning("requests are answered 503 until the store is back: %s", error)
+
+    def note_served(self) -> None:
+        """Note that a request has got its turn."""
+        self._lasts = False
 
 
 @final
@@ -31,6 +54,7 @@ class Serving:
     :ivar receive: receives from the server
     :ivar send: sends to the server
     :ivar headers: whether answers have the fields
+    :ivar outage: notes whether the store of the limiters is away
 
     """
 
@@ -40,6 +64,7 @@ class Serving:
     receive: Receive
     send: Send
     headers: bool
+    outage: Outage
 
     async def wait(self, limiter: Limiter, permit: AbstractAsyncContextManager[Permit]) -> None:
         """Serve the request, or refuse it, and hear meanwhile whether it hangs up."""
@@ -71,26 +96,41 @@ class Serving:
 
         :param early: what hears whether it hangs up
         """
-        refused = None
+        refused: LimitExceeded | None = None
+        away: StoreError | None = None
         async with AsyncExitStack() as stack:
             enter = partial(stack.enter_async_context, permit)
             try:
                 entered = await (enter() if early is None else early.wait(enter))
             except LimitExceeded as error:
                 refused = error
+            except PolicyConflict:
+                # A mistake in the program, which does not pass.
+                raise
+            except StoreError as error:
+                away = error
             else:
+                self.outage.note_served()
                 if entered is not None:
                     receive = self.receive if early is None else early.receive
                     await self._call(entered, limiter, receive)
 
-        if refused is not None:
+        if away is not None:
+            self.outage.note_refused(away)
+
+        if away is not None or refused is not None:
             await self.refuse(refused)
 
-    async def refuse(self, error: LimitExceeded) -> None:
-        """Answer that the request is refused."""
+    async def refuse(self, error: LimitExceeded | None) -> None:
+        """
+        Answer that the request is refused.
+
+        :param error: why; ``None`` if the store does not answer that is to give the turn
+        """
         refusal = Refusal(error, self.cost, told_by_others(self.scope))
         if self.headers:
-            await tell(refusal, self.scope, self.receive, self.send, error.quotas)
+            quotas = () if error is None else error.quotas
+            await tell(refusal, self.scope, self.receive, self.send, quotas)
         else:
             await refusal(self.scope, self.receive, self.send)
 

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast, final
 
 import anyio
 
-from .._errors import LimitExceeded
+from .._errors import LimitExceeded, StoreError
 from .._limiters.max_wait import MaxWait
 from .._policies.policy import Cost
 from ..abc import Permit
@@ -170,6 +170,7 @@ class Library:
     :ivar held_body: makes a body that is a :class:`HeldBody`
     :ivar never_left: its errors after which nothing has reached the server
     :ivar turn_timeout: makes the error of a request that has not got its turn
+    :ivar store_away: makes the error of a request that the limiter's store gives no turn
 
     """
 
@@ -178,6 +179,7 @@ class Library:
     held_body: Callable[[Body, HeldCall], object]
     never_left: tuple[type[BaseException], ...]
     turn_timeout: Callable[[LimitExceeded], Exception]
+    store_away: Callable[[StoreError], Exception]
 
 
 @final
@@ -276,6 +278,9 @@ class _Request(Generic[Req, Res]):
 
     def turn_timeout(self, error: LimitExceeded) -> Exception:
         return self._library.turn_timeout(error)
+
+    def store_away(self, error: StoreError) -> Exception:
+        return self._library.store_away(error)
 
 
 class Throttled(Generic[Req, Res]):

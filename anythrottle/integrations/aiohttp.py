@@ -11,7 +11,7 @@ import aiohttp
 import anyio
 from aiohttp.base_protocol import BaseProtocol
 
-from .._errors import LimitExceeded
+from .._errors import LimitExceeded, StoreError
 from .._limiters.max_wait import MaxWait
 from .._loops.clock import loop_of, native_loop
 from .._policies.policy import Cost, Decision, PolicyState
@@ -22,7 +22,7 @@ from ._hosts import ClientLimiter
 from ._options import Options, key_of_host
 from .headers import Exempt, Profile
 
-__all__ = ("ThrottledMiddleware", "TurnTimeout")
+__all__ = ("StoreAway", "ThrottledMiddleware", "TurnTimeout")
 
 #: Errors after which nothing of a request has reached its server.
 _NEVER_LEFT = (
@@ -51,6 +51,27 @@ class TurnTimeout(  # pyright: ignore[reportUnsafeMultipleInheritance] # see its
         Exception.__init__(self, decision, quotas)
         self.decision = decision
         self.quotas = quotas
+
+
+@final
+class StoreAway(  # pyright: ignore[reportUnsafeMultipleInheritance] # see its __init__
+    StoreError, aiohttp.ClientConnectionError
+):
+    """
+    Raised if the store of a shared limiter gives a request no turn: an error of aiohttp, too.
+
+    Nothing of the request has been sent.
+
+    :ivar name: the name of the limiter
+    :ivar reason: what went wrong, and what to do about it
+
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        # Not by super(): the two bases are made in ways of their own.
+        Exception.__init__(self, name, reason)
+        self.name = name
+        self.reason = reason
 
 
 class ThrottledMiddleware:
@@ -155,7 +176,8 @@ class _Request:
         return await self._handler(self._request)
 
     def never_left(self, error: BaseException) -> bool:
-        return isinstance(error, _NEVER_LEFT)
+        # Ours come of another middleware, within this one.
+        return isinstance(error, (*_NEVER_LEFT, StoreAway, TurnTimeout))
 
     def head(self, answer: aiohttp.ClientResponse) -> tuple[int, Iterable[tuple[str, str]]]:
         raw = answer.raw_headers
@@ -206,6 +228,9 @@ class _Request:
 
     def turn_timeout(self, error: LimitExceeded) -> TurnTimeout:
         return TurnTimeout(error.decision, error.quotas)
+
+    def store_away(self, error: StoreError) -> StoreAway:
+        return StoreAway(error.name, error.reason)
 
 
 def _is_replayable(body: object) -> bool:

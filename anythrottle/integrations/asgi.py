@@ -21,7 +21,7 @@ from ._addresses import client_address
 from ._asgi import ASGIApp, Receive, Scope, Send
 from ._exempt import EXEMPT, Exempt
 from ._guard import UNSAID, Guard, ServerLimiter, Unsaid
-from ._serving import Serving
+from ._serving import Outage, Serving
 from ._telling import tell
 
 __all__ = ("EXEMPT", "Exempt", "RateLimitMiddleware", "client_address")
@@ -40,9 +40,10 @@ class RateLimitMiddleware:
 
     A text limits each client by its address. A :class:`.KeyedLimiter` has a limiter for each key,
     made as you say; any other limiter is one for all. Beyond it a request is answered 429, with
-    ``Retry-After``, or 503 while the limiter is paused; a websocket is refused before it is
-    accepted. Every other answer has the fields ``RateLimit-Policy`` and ``RateLimit``: a client
-    that is alone with its key and obeys them is never refused by a rate measured from the start.
+    ``Retry-After``, or 503 while the limiter is paused or its store does not answer; a websocket is
+    refused before it is accepted. Every other answer has the fields ``RateLimit-Policy`` and
+    ``RateLimit``: a client that is alone with its key and obeys them is never refused by a rate
+    measured from the start.
 
     A slot of the limiter is held until the application returns, so streams and websockets count
     for as long as they last. What the application raises is raised.
@@ -64,7 +65,7 @@ class RateLimitMiddleware:
 
     """
 
-    __slots__ = ("_app", "_guard", "_headers", "_max_wait")
+    __slots__ = ("_app", "_guard", "_headers", "_max_wait", "_outage")
 
     def __init__(
         self,
@@ -81,6 +82,7 @@ class RateLimitMiddleware:
         self._guard = Guard(limiter, key=key, cost=cost, overflow=overflow)
         self._max_wait: MaxWait = check_max_wait(max_wait)
         self._headers = headers
+        self._outage = Outage()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """
@@ -128,7 +130,7 @@ class RateLimitMiddleware:
 
     def _serving(self, cost: Cost, scope: Scope, receive: Receive, send: Send) -> Serving:
         """Return a request that has no turn at once."""
-        return Serving(self._app, cost, scope, receive, send, self._headers)
+        return Serving(self._app, cost, scope, receive, send, self._headers, self._outage)
 
     def _may_wait(self, limiter: Limiter, cost: Cost) -> bool:
         """Return whether a request that has no turn at once may come to wait for one."""

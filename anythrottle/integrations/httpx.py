@@ -6,11 +6,11 @@ from typing import ClassVar, final
 
 import httpx
 
-from .._errors import LimitExceeded
+from .._errors import LimitExceeded, StoreError
 from .._policies.policy import Decision, PolicyState
 from ._transport import HeldBody, Library, Throttled
 
-__all__ = ("ThrottledTransport", "TurnTimeout")
+__all__ = ("StoreAway", "ThrottledTransport", "TurnTimeout")
 
 
 @final
@@ -31,12 +31,36 @@ class TurnTimeout(LimitExceeded, httpx.PoolTimeout):  # pyright: ignore[reportUn
         self._request = None
 
 
+@final
+class StoreAway(StoreError, httpx.ConnectError):  # pyright: ignore[reportUnsafeMultipleInheritance] # see __init__()
+    """
+    Raised if a shared limiter's store gives a request no turn: a ``ConnectError`` of httpx, too.
+
+    Nothing of the request has been sent.
+
+    :ivar name: the name of the limiter
+    :ivar reason: what went wrong, and what to do about it
+
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        # Not by super(): the two bases are made in ways of their own.
+        Exception.__init__(self, name, reason)
+        self.name = name
+        self.reason = reason
+        self._request = None
+
+
 class _HeldBody(HeldBody, httpx.AsyncByteStream):
     """A body that httpx takes for one."""
 
 
 def _turn_timeout(error: LimitExceeded) -> TurnTimeout:
     return TurnTimeout(error.decision, error.quotas)
+
+
+def _store_away(error: StoreError) -> StoreAway:
+    return StoreAway(error.name, error.reason)
 
 
 class ThrottledTransport(Throttled[httpx.Request, httpx.Response], httpx.AsyncBaseTransport):
@@ -92,4 +116,5 @@ class ThrottledTransport(Throttled[httpx.Request, httpx.Response], httpx.AsyncBa
             httpx.UnsupportedProtocol,
         ),
         turn_timeout=_turn_timeout,
+        store_away=_store_away,
     )

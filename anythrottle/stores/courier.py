@@ -15,6 +15,7 @@ from .._limiters.line import WaitLine
 from .._limiters.turn import KeptTurn
 from .._loops.event_loop import EventLoop, Parked
 from .exchange import Amounts, Push, Reply
+from .insurance import Insurance
 from .remote_gate import RemoteGate
 from .server import Server
 
@@ -66,6 +67,7 @@ class Courier:
     :param server: the server, or its substitute
     :param open_if_lost: whether calls pass uncharged while the server does not answer
     :param on_failure: is told why an exchange has failed
+    :param insurance: whose calls come back when the server answers again
 
     :ivar failures: how often an exchange has failed
     :ivar exchanges: how many have been answered
@@ -75,6 +77,7 @@ class Courier:
     __slots__ = (
         "_asked",
         "_asking",
+        "_insurance",
         "_line",
         "_lost_at",
         "_name",
@@ -99,8 +102,10 @@ class Courier:
         *,
         open_if_lost: bool,
         on_failure: Callable[[Exception], None],
+        insurance: Insurance | None = None,
     ) -> None:
         self._line = line
+        self._insurance = insurance
         self._on_failure = on_failure
         self.gate = gate
         self._server = server
@@ -340,6 +345,10 @@ class Courier:
         """Note that the server answers again."""
         self.gate.is_lost = self.gate.open = False
         self.gate.refusal = self._refusal = None
+        if self._insurance is not None:
+            # Before the observer is told, who may let others come.
+            self._insurance.call_back()
+
         _logger.info("limiter %r: the store answers again", self._name)
         self._tell(StoreBack(self._name, now - self._lost_at))
 

@@ -6,12 +6,49 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import final
 
+import anyio
+
 from .._errors import PolicyConflict, StoreError
+from .._limiters.calls import stand_again
+from .._limiters.line import WaitLine
 from .._limiters.max_wait import MaxWait
 from .._limiters.permit import TurnPermit
+from .._limiters.turn import Place
 from .._loops.clock import LoopClock
-from .._policies.policy import Cost
+from .._loops.event_loop import EventLoop
 from ..abc import Limiter, Permit
+
+
+@final
+class Insurance:
+    """
+    The limiter that stands in for a shared one, and the calls that wait there meanwhile.
+
+    :param limiter: the limiter that stands in
+    :param line: the line of the shared limiter
+
+    :ivar moved: the calls that wait for a turn of the limiter that stands in
+    """
+
+    __slots__ = ("limiter", "line", "moved")
+
+    def __init__(self, limiter: Limiter, line: WaitLine) -> None:
+        self.limiter = limiter
+        self.line = line
+        self.moved: dict[InsuredPermit, None] = {}
+
+    def call_back(self) -> None:
+        """
+        Put the calls that wait here back in the shared line, each in its old place.
+
+        It is for when the store answers again. All stand in line before this returns, so that no
+        newcomer gets ahead of them.
+        """
+        latest = self.line.clock.latest
+        back = sorted((e for e in self.moved if e.loop is latest), key=lambda each: each.place)
+        for each in back:
+            del self.moved[each]
+            each.come_back()
 
 
 @final
@@ -19,44 +56,110 @@ class InsuredPermit:
     """
     The permit of one call, of a shared limiter or, if its store does not answer, of another one.
 
-    Entering it returns the permit of whichever that is.
+    Entering it returns the permit of whichever that is. A call that still waits for the other one
+    when the store answers again is called back, and waits for the shared limiter.
 
     :param permit: the permit of the shared limiter
     :param insurance: the other limiter
-    :param clock: the clock of the shared limiter
+    :param priority: the priority among the calls of the other limiter
     """
 
-    __slots__ = ("_ask_other", "_clock", "_insurance", "_max_wait", "_permit", "_used")
+    __slots__ = (
+        "_again",
+        "_began",
+        "_insurance",
+        "_max_wait",
+        "_permit",
+        "_priority",
+        "_scope",
+        "_used",
+    )
 
     def __init__(
         self,
         permit: TurnPermit,
-        insurance: Limiter,
-        clock: LoopClock,
+        insurance: Insurance,
         *,
-        cost: Cost,
         priority: int,
-        max_wait: MaxWait,
     ) -> None:
         self._permit = permit
         self._insurance = insurance
-        self._clock = clock
-        self._max_wait: MaxWait = max_wait
-        self._ask_other = (cost, priority)
+        self._max_wait: MaxWait = permit.max_wait
+        self._priority = priority
         self._used: AbstractAsyncContextManager[Permit] = permit
+        self._began = 0.0
+        #: The scope within which the call waits for the other limiter, once it does.
+        self._scope: anyio.CancelScope | None = None
+        #: The permit of the shared limiter that a call is called back to.
+        self._again: TurnPermit | None = None
+
+    @property
+    def loop(self) -> EventLoop | None:
+        """The event loop in which the call waits."""
+        return self._permit.loop
+
+    @property
+    def place(self) -> Place:
+        """Its place in the line of the shared limiter."""
+        return self._permit.place
 
     async def __aenter__(self) -> Permit:
-        began = self._clock.now()
-        try:
-            return await self._permit.__aenter__()
-        except PolicyConflict:
-            raise
-        except StoreError:
-            cost, priority = self._ask_other
-            max_wait = remaining_wait(self._max_wait, self._clock.now() - began)
-            self._used = self._insurance.permit(cost, priority=priority, max_wait=max_wait)
+        self._began = self._clock.now()
+        entered = await self._enter()
+        if isinstance(entered, TurnPermit) and self._scope is not None:
+            entered.note_waited(self._clock.now() - self._began)
 
-        return await self._used.__aenter__()
+        return entered
+
+    async def _enter(self) -> Permit:
+        """Enter a permit, of whichever limiter has a turn."""
+        while True:
+            try:
+                return await self._permit.__aenter__()
+            except PolicyConflict:
+                raise
+            except StoreError:
+                # The store is away, for longer than to the next step of this task.
+                pass
+
+            other = self._insurance.limiter.permit(
+                self._permit.cost, priority=self._priority, max_wait=self._left()
+            )
+            entered = await self._enter_other(other)
+            if entered is not None:
+                return entered
+
+    async def _enter_other(self, other: AbstractAsyncContextManager[Permit]) -> Permit | None:
+        """Enter the other limiter's permit; return it, or ``None`` if the call is called back."""
+        moved = self._insurance.moved
+        self._scope = scope = anyio.CancelScope()
+        self._used = other
+        moved[self] = None
+        try:
+            with scope:
+                return await other.__aenter__()
+
+            assert self._again is not None, "nothing else cancels the scope"
+            self._used = self._permit = self._again
+            self._again = None
+            return None
+        finally:
+            moved.pop(self, None)
+            if self._again is not None:
+                # It has got a turn after all, or is cancelled, or refused.
+                self._again.leave()
+                self._again = None
+
+    def come_back(self) -> None:
+        """Stand in the line of the shared limiter again, and wait for the other one no longer."""
+        assert self._scope is not None, "only who waits for the other limiter is called back"
+        permit, line = self._permit, self._insurance.line
+        self._again = again = type(permit)(
+            permit.limiter, line, permit.cost, permit.place[0], self._left(), fast=False
+        )
+        again.place = permit.place
+        stand_again(line, again)
+        self._scope.cancel()
 
     async def __aexit__(
         self,
@@ -69,6 +172,14 @@ class InsuredPermit:
     def leave(self) -> None:
         """Give up a turn that stands in line already, and will not be used."""
         self._permit.leave()
+
+    @property
+    def _clock(self) -> LoopClock:
+        return self._insurance.line.clock
+
+    def _left(self) -> MaxWait:
+        """Return what is left of the bound for waiting, which is one for all of its waits."""
+        return remaining_wait(self._max_wait, self._clock.now() - self._began)
 
 
 def remaining_wait(max_wait: MaxWait, waited: float) -> MaxWait:

@@ -9,7 +9,7 @@ from math import inf
 from types import TracebackType
 from typing import ClassVar, Protocol, cast, final
 
-from .._errors import LeaseLost, PolicyConflict, StoreError
+from .._errors import LeaseLost
 from .._events import Observer
 from .._limiters.base_limiter import BaseLimiter
 from .._limiters.controls import RateLimiterStatistics
@@ -26,7 +26,7 @@ from ..abc import Limiter, Permit
 from .claim import Claim
 from .dialogue import Dialogue
 from .exchange import NEVER, Amounts, Reply
-from .insurance import InsuredPermit, remaining_wait
+from .insurance import Insurance, InsuredPermit
 from .remote_gate import Owner, RemoteGate
 from .remote_outlook import RemoteOutlook, decide
 
@@ -111,7 +111,6 @@ class RemoteRateLimiter(LineLimiter):
         observer: Observer | None,
     ) -> None:
         self._owner = owner
-        self._insurance = insurance
         slots = Slots(inf if concurrency is None else concurrency)
         queue = TurnQueue()
         self._gate = gate = RemoteGate(policies, slots, queue, dialogue, name=name, owner=owner)
@@ -120,7 +119,9 @@ class RemoteRateLimiter(LineLimiter):
             most = inf if max_waiting is None else max_waiting
             return Scheduler(gate, queue, RemoteOutlook(gate), most)
 
-        super().__init__(WaitLine(scheduler_of, name, observer), fast=False)
+        line = WaitLine(scheduler_of, name, observer)
+        super().__init__(line, fast=False)
+        self._insurance = None if insurance is None else Insurance(insurance, line)
 
     @property
     def gate(self) -> RemoteGate:
@@ -131,6 +132,11 @@ class RemoteRateLimiter(LineLimiter):
     def line(self) -> WaitLine:
         """Its line."""
         return self._line
+
+    @property
+    def insurance(self) -> Insurance | None:
+        """What stands in for it while the store does not answer, if anything does."""
+        return self._insurance
 
     @property
     def name(self) -> str:
@@ -148,15 +154,9 @@ class RemoteRateLimiter(LineLimiter):
             await super().acquire(cost, priority=priority, max_wait=max_wait)
             return
 
-        began = self._line.clock.now()
-        try:
-            await super().acquire(cost, priority=priority, max_wait=max_wait)
-        except PolicyConflict:
-            raise
-        except StoreError:
-            left = remaining_wait(max_wait, self._line.clock.now() - began)
-            async with self._insurance.permit(cost, priority=priority, max_wait=left):
-                pass
+        self._amounts_without_hold(cost, "acquire")
+        async with self.permit(cost, priority=priority, max_wait=max_wait):
+            pass
 
     def permit(
         self,
@@ -189,14 +189,7 @@ class RemoteRateLimiter(LineLimiter):
         if self._insurance is None:
             return permit
 
-        insured = InsuredPermit(
-            permit,
-            self._insurance,
-            self._line.clock,
-            cost=cost,
-            priority=priority,
-            max_wait=permit.max_wait,
-        )
+        insured = InsuredPermit(permit, self._insurance, priority=priority)
         # While the store is away, it is what the insurance hands out.
         return cast("AbstractAsyncContextManager[TurnPermit]", insured)
 
@@ -205,14 +198,7 @@ class RemoteRateLimiter(LineLimiter):
         if again is None or self._insurance is None:
             return again
 
-        return InsuredPermit(
-            again,
-            self._insurance,
-            self._line.clock,
-            cost=cost,
-            priority=-sys.maxsize,
-            max_wait=again.max_wait,
-        )
+        return InsuredPermit(again, self._insurance, priority=-sys.maxsize)
 
     async def __aenter__(self) -> None:
         if self._insurance is None:

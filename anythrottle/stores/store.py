@@ -127,7 +127,8 @@ class Store(ABC, Generic[L]):
             are never fetched ahead
         :param on_store_error: what happens to calls that would have to wait while the server does
             not answer: ``"raise"``: :exc:`.StoreError`; ``"open"``: they pass, uncharged; a
-            limiter: they take their turns there
+            limiter: they take their turns there, and who still waits for one when the server
+            answers again has its old place in the shared line
         :param observer: a function that is told of :type:`events <anythrottle.abc.Event>`
         :raises TypeError: if a parameter is of the wrong type, or a policy is none that a server
             can keep to
@@ -308,6 +309,7 @@ class Store(ABC, Generic[L]):
             self._server,
             open_if_lost=on_store_error == "open",
             on_failure=self._note_failure,
+            insurance=limiter.insurance,
         )
 
     def _dialogue(self, settings: _Settings) -> Dialogue:

@@ -20,8 +20,10 @@ from anythrottle import (
     Decision,
     LimitExceeded,
     RateLimiter,
+    StoreError,
 )
-from anythrottle.integrations.aiohttp import TurnTimeout
+from anythrottle.integrations.aiohttp import StoreAway, ThrottledMiddleware, TurnTimeout
+from anythrottle.stores.memory import MemoryStore
 from tests.integrations.loopback import (
     SOON,
     Answer,
@@ -261,6 +263,39 @@ async def test_a_first_turn_that_does_not_come_is_an_error_of_aiohttp(server: Lo
     assert isinstance(error.__cause__, LimitExceeded)
     assert error.decision.reason == "concurrency"
     assert [quota.remaining for quota in error.quotas] == [1]
+    assert not server.seen
+
+
+@pytest.mark.promise("S13")
+async def test_that_the_store_is_away_is_an_error_of_aiohttp(server: Loopback) -> None:
+    store = MemoryStore(deadline=SOON)
+    outer = RateLimiter("9/h")
+    limiter = store.limiter("api", "9/h")
+    async with client(server, limiter) as session, store:
+        store.server.network.down = True
+        with pytest.raises(aiohttp.ClientConnectionError) as raised:
+            await session.get("/")
+
+        error = raised.value
+        assert type(error) is StoreAway
+        assert isinstance(error, StoreError)
+        assert isinstance(error.__cause__, TimeoutError)
+        assert "does not serve limiter 'api'" in str(error)
+        other = pickle.loads(pickle.dumps(error))  # noqa: S301 - made here
+        assert (type(other), other.name, other.reason) == (StoreAway, "api", error.reason)
+        # What a middleware inside of another does not send is given back there.
+        both = (ThrottledMiddleware(outer), ThrottledMiddleware(limiter))
+        with pytest.raises(StoreAway):
+            await session.get("/", middlewares=both)
+
+        used_up = RateLimiter("1/h")
+        used_up.penalize(1)
+        both = (ThrottledMiddleware(outer), ThrottledMiddleware(used_up, max_wait=0))
+        with pytest.raises(TurnTimeout):
+            await session.get("/", middlewares=both)
+
+        assert outer.peek().remaining == 9
+
     assert not server.seen
 
 
