@@ -21,7 +21,7 @@ Wrong arguments are plain ``ValueError`` and ``TypeError``. Each error keeps its
 from __future__ import annotations
 
 from math import inf
-from typing import Self
+from typing import Literal, Self
 
 from anyio import WouldBlock
 
@@ -160,13 +160,16 @@ class StoreError(AnythrottleError):
 
     :ivar name: the name of the limiter
     :ivar reason: what went wrong, and what to do about it
+    :ivar is_mistake: whether it stays so until somebody changes program or settings, as with a
+        wrong password; else it may pass by itself, as when the server does not answer
 
     """
 
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(name, reason)
+    def __init__(self, name: str, reason: str, *mistake: Literal["mistake"]) -> None:
+        super().__init__(name, reason, *mistake)
         self.name = name
         self.reason = reason
+        self.is_mistake = bool(mistake)
 
     def __str__(self) -> str:
         return f"the store does not serve limiter {self.name!r}: {self.reason}"
@@ -183,7 +186,7 @@ class PolicyConflict(StoreError):
     """
 
     def __init__(self, name: str, ours: str, theirs: str) -> None:
-        super().__init__(name, f"its policies are {theirs} elsewhere, and {ours} here")
+        super().__init__(name, f"its policies are {theirs} elsewhere, {ours} here", "mistake")
         # Not what the base was given: an error is made anew from what is in there.
         self.args = (name, ours, theirs)
         self.ours = ours

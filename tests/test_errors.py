@@ -73,12 +73,21 @@ ERRORS: list[tuple[AnythrottleError, dict[str, object], str]] = [
     ),
     (
         StoreError("api", "no connection to the server: see that it runs"),
-        {"name": "api", "reason": "no connection to the server: see that it runs"},
+        {
+            "name": "api",
+            "reason": "no connection to the server: see that it runs",
+            "is_mistake": False,
+        },
         "the store does not serve limiter 'api': no connection to the server: see that it runs",
     ),
     (
+        StoreError("api", "wrong password", "mistake"),
+        {"name": "api", "reason": "wrong password", "is_mistake": True},
+        "the store does not serve limiter 'api': wrong password",
+    ),
+    (
         PolicyConflict("api", "window:20", "window:30"),
-        {"name": "api", "ours": "window:20", "theirs": "window:30"},
+        {"name": "api", "ours": "window:20", "theirs": "window:30", "is_mistake": True},
         (
             "limiter 'api' is in use with other policies: window:30 there, window:20 here; "
             "take the same in all processes, or another name"

@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import final
 
-from .._errors import PolicyConflict, StoreError
+from .._errors import StoreError
 from .._limiters.max_wait import MaxWait
 from .._limiters.permit import TurnPermit
 from .._loops.clock import LoopClock
@@ -49,9 +49,10 @@ class InsuredPermit:
         began = self._clock.now()
         try:
             return await self._permit.__aenter__()
-        except PolicyConflict:
-            raise
-        except StoreError:
+        except StoreError as error:
+            if error.is_mistake:
+                raise
+
             cost, priority = self._ask_other
             max_wait = remaining_wait(self._max_wait, self._clock.now() - began)
             self._used = self._insurance.permit(cost, priority=priority, max_wait=max_wait)

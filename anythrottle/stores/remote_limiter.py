@@ -9,7 +9,7 @@ from math import inf
 from types import TracebackType
 from typing import ClassVar, Protocol, cast, final
 
-from .._errors import LeaseLost, PolicyConflict, StoreError
+from .._errors import LeaseLost, StoreError
 from .._events import Observer
 from .._limiters.base_limiter import BaseLimiter
 from .._limiters.controls import RateLimiterStatistics
@@ -151,9 +151,10 @@ class RemoteRateLimiter(LineLimiter):
         began = self._line.clock.now()
         try:
             await super().acquire(cost, priority=priority, max_wait=max_wait)
-        except PolicyConflict:
-            raise
-        except StoreError:
+        except StoreError as error:
+            if error.is_mistake:
+                raise
+
             left = remaining_wait(max_wait, self._line.clock.now() - began)
             async with self._insurance.permit(cost, priority=priority, max_wait=left):
                 pass

@@ -23,6 +23,7 @@ from ..abc import Limiter
 from .courier import Courier
 from .dialogue import Dialogue
 from .exchange import Amounts, Reply, Rule, rules_text
+from .refusal import refusal_of, silence
 from .remote_gate import RemoteGate
 from .remote_limiter import RemoteRateLimiter
 from .server import Server
@@ -127,7 +128,8 @@ class Store(ABC, Generic[L]):
             are never fetched ahead
         :param on_store_error: what happens to calls that would have to wait while the server does
             not answer: ``"raise"``: :exc:`.StoreError`; ``"open"``: they pass, uncharged; a
-            limiter: they take their turns there
+            limiter: they take their turns there. An answer that is a refusal, as of a wrong
+            password, is a :exc:`.StoreError` in any case
         :param observer: a function that is told of :type:`events <anythrottle.abc.Event>`
         :raises TypeError: if a parameter is of the wrong type, or a policy is none that a server
             can keep to
@@ -181,7 +183,7 @@ class Store(ABC, Generic[L]):
         Delete all that the server knows of a limiter that nobody uses: the name starts afresh.
 
         :raises RuntimeError: if the store is not entered
-        :raises ~anythrottle.StoreError: if the server does not answer
+        :raises ~anythrottle.StoreError: if the server does not answer, or refuses
         """
         check_name("name", name)
         if self._server is None:
@@ -191,8 +193,12 @@ class Store(ABC, Generic[L]):
         try:
             with anyio.fail_after(self._deadline):
                 await self._server.forget(name)
+        except StoreError:
+            raise
+        except TimeoutError as exc:
+            raise refusal_of(name, silence(self._deadline)) from exc
         except Exception as exc:
-            raise StoreError(name, f"{exc}") from exc
+            raise refusal_of(name, exc) from exc
 
     def statistics(self) -> StoreStatistics:
         """Return the state at this instant."""
