@@ -179,8 +179,10 @@ class PolicyConflict(StoreError):
     """
     Raised if other processes use the name of a shared limiter with other policies.
 
+    Their order, and the concurrency, belong to them.
+
     :ivar name: the name of the limiter
-    :ivar ours: the policies of this process
+    :ivar ours: the policies of this process, such as ``20/10s, concurrency=5``
     :ivar theirs: the policies of the others
 
     """
@@ -194,8 +196,9 @@ class PolicyConflict(StoreError):
 
     def __str__(self) -> str:
         return (
-            f"limiter {self.name!r} is in use with other policies: {self.theirs} there, "
-            f"{self.ours} here; take the same in all processes, or another name"
+            f"limiter {self.name!r} is in use with other policies: {self.theirs} there; "
+            f"{self.ours} here; take the same in all processes, in the same order and with the "
+            f"same concurrency, or another name"
         )
 
 

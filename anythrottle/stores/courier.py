@@ -17,6 +17,7 @@ from .._loops.event_loop import EventLoop, Parked
 from .exchange import Amounts, Push, Reply
 from .refusal import refusal_of, silence
 from .remote_gate import RemoteGate
+from .rule_words import in_words
 from .server import Server
 
 _logger = logging.getLogger("anythrottle")
@@ -297,7 +298,8 @@ class Courier:
 
     def _note_conflict(self, reply: Reply, now: float) -> None:
         """Note that others have other rules, which is an error of all who wait."""
-        name, ours, theirs = self._name, self.gate.dialogue.text, reply.theirs
+        name = self._name
+        ours, theirs = in_words(self.gate.dialogue.text), in_words(reply.theirs)
 
         def refusal() -> Exception:
             return PolicyConflict(name, ours, theirs)

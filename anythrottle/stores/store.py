@@ -26,6 +26,7 @@ from .exchange import Amounts, Reply, Rule, rules_text
 from .refusal import refusal_of, silence
 from .remote_gate import RemoteGate
 from .remote_limiter import RemoteRateLimiter
+from .rule_words import in_words
 from .server import Server
 from .settings import check_name, check_on_store_error, rules_for
 from .terms import Terms
@@ -329,7 +330,8 @@ class Store(ABC, Generic[L]):
 
     def _check_same(self, name: str, before: _Settings, settings: _Settings) -> None:
         if before.rules != settings.rules:
-            raise PolicyConflict(name, rules_text(settings.rules), rules_text(before.rules))
+            ours, theirs = (in_words(rules_text(each.rules)) for each in (settings, before))
+            raise PolicyConflict(name, ours, theirs)
 
         if before != settings:
             raise ValueError(

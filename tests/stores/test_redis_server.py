@@ -552,7 +552,7 @@ class TestConstructing:
             store(other)
 
     def test_something_else(self) -> None:
-        with pytest.raises(TypeError, match="must be a URL or a client of coredis .*, not 5"):
+        with pytest.raises(TypeError, match=r"a client of coredis .*, not 5"):
             store(5)  # type: ignore[arg-type]
 
 
