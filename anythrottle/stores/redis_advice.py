@@ -53,7 +53,7 @@ _CASES = (
     _Case("ProtocolError", _UNFIT),
     _Case("TooOld", _UNFIT),
     _Case("InvalidResponse", _STRANGER, said="it speaks something else"),
-    _Case("SpeaksOtherwise", _STRANGER),
+    _Case("SpeaksOtherwise", _STRANGER, said="it speaks something else"),
     _Case(
         "OneOfMany",
         "pass a coredis.RedisCluster, not a URL or coredis.Redis",
@@ -110,7 +110,7 @@ _CASES = (
 )
 
 #: Where what a server says stops to be of use: names of scripts, arguments of commands.
-_REST = re.compile(r"(?: script: (?:\w+, )?on @|,? with args ).*|\.$", re.DOTALL)
+_REST = re.compile(r"(?: script: (?:\w+, )?on @|,? with args\b).*|\.$", re.DOTALL)
 
 
 def fault(name: str, error: Exception, prefix: str) -> StoreError:

@@ -67,7 +67,7 @@ async def refused_at_once(url: str, reason: str, prefix: str = "anythrottle") ->
     """Assert that a store at a URL says so at once, whatever is to happen while it is away."""
     for choice in ("raise", "open", RateLimiter()):
         async with RedisStore(url, prefix=prefix, deadline=PATIENT) as store:
-            limiter = store.limiter("api", "3/h", on_store_error=choice)  # type: ignore[arg-type]
+            limiter = store.limiter("api", "3/h", on_store_error=choice)
             with anyio.fail_after(PATIENT / 2):
                 for call in (limiter.acquire, limiter.__aenter__, limiter.acquire, limiter.peek):
                     with pytest.raises(StoreError, match=reason) as raised:
@@ -140,7 +140,9 @@ class TestBadInput:
     def test_what_does_not_understand(self, hello: bytes, backend: str) -> None:
         async def main() -> None:
             async with fake(hello, hello=hello) as url:
-                await refused_at_once(url, "speaks something else; it is no Redis or Valkey")
+                await refused_at_once(
+                    url, "'api': it speaks something else; it is no Redis or Valkey"
+                )
 
         run(backend, main)
 
