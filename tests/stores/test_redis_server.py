@@ -391,6 +391,11 @@ ERRORS = {
     "ERR Unknown Redis command called from script": "whose scripts may use all",
     "NOPROTO unsupported protocol version": "version; take Redis 7",
     "BUSY Redis is busy running a script.": "a script$",
+    "CLUSTERDOWN The cluster is down": "The cluster is down$",
+    "MASTERDOWN Link with MASTER is down": "Link with MASTER is down$",
+    "MISCONF Redis is configured to save snapshots": "save snapshots$",
+    "NOREPLICAS Not enough good replicas to write.": "good replicas to write$",
+    "TRYAGAIN Multiple keys request during rehashing of slot": "rehashing of slot$",
     "MOVED 5 127.0.0.1:7000": "'api': the server is one of a cluster; pass a coredis.RedisCluster",
     "ERR unknown command 'EVALSHA', with args beginning with: '1' '2'": (
         "'api': unknown command 'EVALSHA'; take Redis 7 or later"
@@ -399,7 +404,10 @@ ERRORS = {
 }
 
 #: What of these may pass by itself, by their first words.
-PASSING = ("LOADING", "READONLY", "OOM", "BUSY", "ERR max", "ERR no idea")
+PASSING = (
+    *("LOADING", "READONLY", "OOM", "BUSY", "CLUSTERDOWN", "MASTERDOWN", "MISCONF", "NOREPLICAS"),
+    *("TRYAGAIN", "ERR max", "ERR no idea"),
+)
 
 
 @both_backends
