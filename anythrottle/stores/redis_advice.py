@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import cast
 
 from .._errors import StoreError
 
@@ -132,9 +133,8 @@ def fault(name: str, error: Exception, prefix: str) -> StoreError:
 
 def _first_cause(error: BaseException) -> BaseException:
     """Return what has caused an error at first; of a group, the last one's."""
-    while True:
-        inner = error.exceptions[-1] if isinstance(error, BaseExceptionGroup) else error.__cause__
-        if inner is None:
-            return error
+    inner = error.__cause__
+    if isinstance(error, BaseExceptionGroup):
+        inner = cast("BaseExceptionGroup[BaseException]", error).exceptions[-1]
 
-        error = inner
+    return error if inner is None else _first_cause(inner)
