@@ -133,8 +133,7 @@ def fault(name: str, error: Exception, prefix: str) -> StoreError:
 
 def _first_cause(error: BaseException) -> BaseException:
     """Return what has caused an error at first; of a group, the last one's."""
-    inner = error.__cause__
     if isinstance(error, BaseExceptionGroup):
-        inner = cast("BaseExceptionGroup[BaseException]", error).exceptions[-1]
+        return _first_cause(cast("BaseExceptionGroup[BaseException]", error).exceptions[-1])
 
-    return error if inner is None else _first_cause(inner)
+    return error if error.__cause__ is None else _first_cause(error.__cause__)
