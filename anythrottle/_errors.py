@@ -21,7 +21,7 @@ Wrong arguments are plain ``ValueError`` and ``TypeError``. Each error keeps its
 from __future__ import annotations
 
 from math import inf
-from typing import Self
+from typing import Literal, Self
 
 from anyio import WouldBlock
 
@@ -160,13 +160,17 @@ class StoreError(AnythrottleError):
 
     :ivar name: the name of the limiter
     :ivar reason: what went wrong, and what to do about it
+    :ivar is_mistake: whether it stays so until somebody changes program or settings, as with a
+        wrong password; else it may pass by itself, as when the server does not answer
+    :param mistake: ``"mistake"`` if that is so, else nothing
 
     """
 
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(name, reason)
+    def __init__(self, name: str, reason: str, *mistake: Literal["mistake"]) -> None:
+        super().__init__(name, reason, *mistake)
         self.name = name
         self.reason = reason
+        self.is_mistake = bool(mistake)
 
     def __str__(self) -> str:
         return f"the store does not serve limiter {self.name!r}: {self.reason}"
@@ -176,14 +180,16 @@ class PolicyConflict(StoreError):
     """
     Raised if other processes use the name of a shared limiter with other policies.
 
+    Their order, and the concurrency, belong to them.
+
     :ivar name: the name of the limiter
-    :ivar ours: the policies of this process
+    :ivar ours: the policies of this process, such as ``20/10s, concurrency=5``
     :ivar theirs: the policies of the others
 
     """
 
     def __init__(self, name: str, ours: str, theirs: str) -> None:
-        super().__init__(name, f"its policies are {theirs} elsewhere, and {ours} here")
+        super().__init__(name, f"its policies are {theirs} elsewhere, {ours} here", "mistake")
         # Not what the base was given: an error is made anew from what is in there.
         self.args = (name, ours, theirs)
         self.ours = ours
@@ -191,8 +197,9 @@ class PolicyConflict(StoreError):
 
     def __str__(self) -> str:
         return (
-            f"limiter {self.name!r} is in use with other policies: {self.theirs} there, "
-            f"{self.ours} here; take the same in all processes, or another name"
+            f"limiter {self.name!r} is in use with other policies: {self.theirs} there; "
+            f"{self.ours} here; take the same in all processes, in the same order and with the "
+            f"same concurrency, or another name"
         )
 
 

@@ -152,7 +152,7 @@ class Ended:
 @dataclass(frozen=True, slots=True)
 class StoreLost:
     """
-    The store of a shared limiter does not answer any more.
+    The store of a shared limiter does not answer any more, or refuses to serve.
 
     :ivar name: the limiter's name
     :ivar error: why not: what the last attempt has raised

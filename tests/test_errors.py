@@ -73,15 +73,30 @@ ERRORS: list[tuple[AnythrottleError, dict[str, object], str]] = [
     ),
     (
         StoreError("api", "no connection to the server: see that it runs"),
-        {"name": "api", "reason": "no connection to the server: see that it runs"},
+        {
+            "name": "api",
+            "reason": "no connection to the server: see that it runs",
+            "is_mistake": False,
+        },
         "the store does not serve limiter 'api': no connection to the server: see that it runs",
     ),
     (
-        PolicyConflict("api", "window:20", "window:30"),
-        {"name": "api", "ours": "window:20", "theirs": "window:30"},
+        StoreError("api", "wrong password", "mistake"),
+        {"name": "api", "reason": "wrong password", "is_mistake": True},
+        "the store does not serve limiter 'api': wrong password",
+    ),
+    (
+        PolicyConflict("api", "20/10s, concurrency=5", "20/10s, concurrency=6"),
+        {
+            "name": "api",
+            "ours": "20/10s, concurrency=5",
+            "theirs": "20/10s, concurrency=6",
+            "is_mistake": True,
+        },
         (
-            "limiter 'api' is in use with other policies: window:30 there, window:20 here; "
-            "take the same in all processes, or another name"
+            "limiter 'api' is in use with other policies: 20/10s, concurrency=6 there; 20/10s, "
+            "concurrency=5 here; take the same in all processes, in the same order and with the "
+            "same concurrency, or another name"
         ),
     ),
     (

@@ -141,7 +141,7 @@ def _of_job(event: Started | Retried | Finished | Failed | Throttled) -> _Line:
 def _of_store(event: Event) -> _Line | None:
     match event:
         case StoreLost(error=error):
-            return "the store does not answer: %r", (error,)
+            return "the store does not serve it: %r", (error,)
         case StoreBack(seconds=seconds):
             return "the store answers again, after %.3g s", (seconds,)
         case LeaseExpired(calls=calls):

@@ -16,7 +16,9 @@ from .._limiters.turn import KeptTurn
 from .._loops.event_loop import EventLoop, Parked
 from .exchange import Amounts, Push, Reply
 from .insurance import Insurance
+from .refusal import refusal_of, silence
 from .remote_gate import RemoteGate
+from .rule_words import in_words
 from .server import Server
 
 _logger = logging.getLogger("anythrottle")
@@ -121,7 +123,7 @@ class Courier:
         #: The question that the pending request asks.
         self._asking: _Question | None = None
         #: Makes the error of who asks in vain.
-        self._refusal: Callable[[], Exception] | None = None
+        self._refusal: Callable[[], StoreError] | None = None
         self.ends_at = line.clock.estimate() + _IDLE
         self.exchanges = 0
         self.failures = 0
@@ -237,12 +239,12 @@ class Courier:
                 probe=() if question is None else question.probe,
             )
             sent = loop.time()
-            reply = None
+            reply = failure = None
             with anyio.move_on_after(dialogue.terms.deadline if gate.is_lost else deadline - sent):
                 try:
                     reply = await self._server.exchange(self._name, request)
                 except Exception as exc:  # noqa: BLE001 - of whatever client
-                    cause = exc
+                    cause = failure = exc
 
             received = loop.time()
             if reply is not None:
@@ -250,9 +252,13 @@ class Courier:
                 return
 
             self.failures += 1
-            error = cause or TimeoutError(f"no answer within {dialogue.terms.deadline:g} seconds")
+            error = cause or silence(dialogue.terms.deadline)
             self._on_failure(error)
-            if not gate.is_lost and received + retry >= deadline:
+            # What will not pass by itself is not waited for.
+            is_mistake = isinstance(failure, StoreError) and failure.is_mistake
+            if gate.is_lost:
+                self._note_still_lost(failure or silence(dialogue.terms.deadline), received)
+            elif is_mistake or received + retry >= deadline:
                 self._note_lost(error, received)
                 retry, cause = _FIRST_RETRY, None
 
@@ -298,7 +304,8 @@ class Courier:
 
     def _note_conflict(self, reply: Reply, now: float) -> None:
         """Note that others have other rules, which is an error of all who wait."""
-        name, ours, theirs = self._name, self.gate.dialogue.text, reply.theirs
+        name = self._name
+        ours, theirs = in_words(self.gate.dialogue.text), in_words(reply.theirs)
 
         def refusal() -> Exception:
             return PolicyConflict(name, ours, theirs)
@@ -320,26 +327,38 @@ class Courier:
         self.ask()
 
     def _note_lost(self, error: Exception, now: float) -> None:
-        """Note that the server does not answer."""
-        name = self._name
+        """Note that the server does not answer, or that it refuses to serve."""
+        refusal = self._note_reason(error)
         self._lost_at = now
-
-        def refusal() -> Exception:
-            refused = StoreError(name, f"it does not answer: {error}")
-            refused.__cause__ = error
-            return refused
-
-        if self._open_if_lost:
-            self.gate.open = True
-        else:
-            self.gate.refusal = refusal
-
         self.gate.is_lost = True
-        self._refusal = refusal
         self._refuse(refusal)
-        _logger.warning("limiter %r: the store does not answer: %r", name, error)
-        self._tell(StoreLost(name, error))
+        self._tell(StoreLost(self._name, error))
         self._line.serve_anew(now)
+
+    def _note_still_lost(self, error: Exception, now: float) -> None:
+        """Note that it is still so, perhaps for another reason, which callers are told."""
+        assert self._refusal is not None
+        if refusal_of(self._name, error).args != self._refusal().args:
+            self._note_reason(error)
+            self._line.serve_anew(now)
+
+    def _note_reason(self, error: Exception) -> Callable[[], StoreError]:
+        """
+        Refuse calls from now on, or let them pass, but not after a mistake.
+
+        Return what makes the error.
+        """
+        name = self._name
+
+        def refusal() -> StoreError:
+            return refusal_of(name, error)
+
+        refused = refusal()
+        self.gate.open = self._open_if_lost and not refused.is_mistake
+        self.gate.refusal = None if self.gate.open else refusal
+        self._refusal = refusal
+        _logger.warning("limiter %r: the store does not serve it: %s", name, refused.reason)
+        return refusal
 
     def _note_back(self, now: float) -> None:
         """Note that the server answers again."""

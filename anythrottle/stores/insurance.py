@@ -8,7 +8,7 @@ from typing import final
 
 import anyio
 
-from .._errors import PolicyConflict, StoreError
+from .._errors import StoreError
 from .._limiters.calls import stand_again
 from .._limiters.line import WaitLine
 from .._limiters.max_wait import MaxWait
@@ -116,11 +116,11 @@ class InsuredPermit:
         while True:
             try:
                 return await self._permit.__aenter__()
-            except PolicyConflict:
-                raise
-            except StoreError:
+            except StoreError as error:
+                if error.is_mistake:
+                    raise
+
                 # The store is away, for longer than to the next step of this task.
-                pass
 
             other = self._insurance.limiter.permit(
                 self._permit.cost, priority=self._priority, max_wait=self._left()

@@ -60,7 +60,8 @@ class RedisStore(Store[RedisRateLimiter]):
         spaces and braces
     :param deadline: by when an exchange with the server is to be answered, in seconds, above 0
     :raises TypeError: if a parameter is of the wrong type
-    :raises ValueError: if a parameter is out of its range, or ``server`` is no such URL
+    :raises ValueError: if a parameter is out of its range, or ``server`` is no such URL, or has an
+        option that is not known; on entering, if a file that it names cannot be read
 
     """
 

@@ -38,6 +38,9 @@ from coredis.exceptions import ConnectionError as NotConnected
 from coredis.pool import ClusterConnectionPool, ConnectionPool, SentinelConnectionPool
 from coredis.typing import Key, RedisValueT
 
+from .redis_faults import OneOfMany, TooOld, check_version, plainer
+from .redis_urls import unreadable
+
 __all__ = (
     "Client",
     "Connection",
@@ -46,6 +49,7 @@ __all__ = (
     "Place",
     "RedisError",
     "Script",
+    "is_client",
     "servers_of",
 )
 
@@ -103,22 +107,31 @@ class Servers(Protocol):
         ...
 
 
+def is_client(value: object) -> bool:
+    """Return whether something is a client of coredis."""
+    return isinstance(value, coredis.Redis | coredis.RedisCluster)
+
+
 def servers_of(client: Client | str) -> Servers:
     """
     Return the servers of a client, or the one at a URL.
 
     :raises RuntimeError: if the client is a cluster's and was not entered
+    :raises ValueError: if a file that the URL names cannot be read
 
     """
-    pool = (
-        ConnectionPool.from_url(client, decode_components=True)
-        if isinstance(client, str)
-        else client.connection_pool
-    )
+    pool = _pool_of(client) if isinstance(client, str) else client.connection_pool
     if isinstance(pool, ClusterConnectionPool):
         return _Cluster(pool)
 
     return _Sentinel(pool) if isinstance(pool, SentinelConnectionPool) else _Alone(pool)
+
+
+def _pool_of(url: str) -> _Pool:
+    try:
+        return ConnectionPool.from_url(url, decode_components=True)
+    except OSError as error:
+        raise unreadable(url, error) from error
 
 
 class _OneServer:
@@ -228,7 +241,7 @@ class _Opening(TaskStatus[None]):
                 self._connection = connection
                 await connection.run(task_status=self)
         except Exception as error:  # noqa: BLE001 - see wait()
-            self._error = error
+            self._error = plainer(error)
         finally:
             if connection is not None:
                 _close_streams(connection)
@@ -258,7 +271,7 @@ class _Opening(TaskStatus[None]):
 
         try:
             check_version(connection.server_version or "")
-        except NotConnected:
+        except TooOld:
             connection.invalidate()
             raise
 
@@ -339,7 +352,10 @@ class Links:
 
                 await _request(connection, b"SCRIPT LOAD", script.text)
             except AskError as error:
-                if attempt == _ATTEMPTS or place is None:
+                if place is None:
+                    raise OneOfMany("the server is one of a cluster") from error
+
+                if attempt == _ATTEMPTS:
                     raise
 
                 self.servers.failed(place, error)
@@ -364,16 +380,3 @@ class Links:
 def _request(connection: Connection, command: bytes, *args: RedisValueT) -> Awaitable[object]:
     """Send a command; return what waits for the answer, and breaks the connection if cancelled."""
     return connection.create_request(command, *args, decode=True, disconnect_on_cancellation=True)
-
-
-def check_version(version: str) -> None:
-    """
-    Raise an error if a server is too old.
-
-    :param version: as the server tells it, such as "7.0.15"; anything else passes
-    :raises ~coredis.exceptions.ConnectionError: if it is older than Redis 7
-
-    """
-    major = version.partition(".")[0]
-    if major.isdecimal() and int(major) < 7:  # noqa: PLR2004 - the first with SPUBLISH
-        raise NotConnected(f"the server is Redis {version}, which has no SPUBLISH")

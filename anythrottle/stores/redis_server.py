@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import cache, partial
 from typing import cast, final
-from urllib.parse import urlsplit
 
 import anyio
 from anyio import AsyncContextManagerMixin
 
-from .._errors import StoreError
 from .exchange import Push, Reply, Request
 from .lua import script
-from .redis_advice import advice
+from .redis_advice import fault
 from .redis_channels import Channels
-from .redis_links import Client, Links, Script, servers_of
+from .redis_links import Client, Links, Script, is_client, servers_of
+from .redis_urls import redis_url
 from .wire import push_of, reply_of, request_args
 
 _logger = logging.getLogger("anythrottle")
 
-#: The schemes of URLs, and what coredis calls them.
-_SCHEMES = {
-    "redis": "redis",
-    "rediss": "rediss",
-    "unix": "unix",
-    "valkey": "redis",
-    "valkeys": "rediss",
-}
+#: The part of the deadline by which a connection has to be made.
+_IN_TIME = 0.9
 
 #: A limiter's keys, by what follows the first one's name: windows, processes, two queues.
 _PARTS = ("", *(f":w{i}" for i in range(17)), ":n", ":q", ":a", ":h", ":s")
@@ -60,10 +52,15 @@ class RedisServer(AsyncContextManagerMixin):
     def __init__(
         self, server: Client | str, prefix: str, deadline: float, *, script: Script | None = None
     ) -> None:
-        if not isinstance(server, str) and not hasattr(server, "connection_pool"):
-            raise TypeError(f"server must be a URL or a client of coredis, not {server!r}")
+        if isinstance(server, str):
+            server = redis_url(server)
+        elif not is_client(server):
+            raise TypeError(
+                f"server must be a URL or a client of coredis (coredis.Redis or "
+                f"coredis.RedisCluster), not {server!r}"
+            )
 
-        self._server = redis_url(server) if isinstance(server, str) else server
+        self._server = server
         self._prefix = prefix
         self._deadline = deadline
         self._script = script
@@ -76,7 +73,8 @@ class RedisServer(AsyncContextManagerMixin):
         servers = servers_of(self._server)
         failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
-            self._links = Links(servers, tasks, self._deadline)
+            # A little sooner than who waits gives up, so that he is told what was waited for.
+            self._links = Links(servers, tasks, self._deadline * _IN_TIME)
             self._channels = Channels(self._links, tasks)
             tasks.start_soon(self._channels.run)
             try:
@@ -94,7 +92,7 @@ class RedisServer(AsyncContextManagerMixin):
         """
         Return the server's reply to a request.
 
-        :raises StoreError: if it has not come; the reason says what to do
+        :raises ~anythrottle.StoreError: if it has not come; the reason says what to do
         :raises RuntimeError: if the server is not entered
 
         """
@@ -103,7 +101,7 @@ class RedisServer(AsyncContextManagerMixin):
         try:
             flat = await links.evaluate(self._script, self._key(name), request_args(request))
         except Exception as error:
-            raise StoreError(name, advice(error)) from error
+            raise fault(name, error, self._prefix) from error
 
         return reply_of(cast("list[str | int]", flat))
 
@@ -111,7 +109,7 @@ class RedisServer(AsyncContextManagerMixin):
         """
         Delete all that the server knows of a limiter.
 
-        :raises StoreError: if that cannot be said to have happened
+        :raises ~anythrottle.StoreError: if that cannot be said to have happened
         :raises RuntimeError: if the server is not entered
 
         """
@@ -120,7 +118,7 @@ class RedisServer(AsyncContextManagerMixin):
         try:
             await links.delete(*(key + part for part in _PARTS))
         except Exception as error:
-            raise StoreError(name, advice(error)) from error
+            raise fault(name, error, self._prefix) from error
 
     @asynccontextmanager
     async def listen(
@@ -175,39 +173,6 @@ def _hand_on(
         _logger.exception("a push makes no sense, and is ignored: %r", message)
     else:
         on_push(push)
-
-
-def redis_url(url: str) -> str:
-    """
-    Return a URL as coredis wants it.
-
-    :raises ValueError: if it makes no sense; it is not quoted, as a password may be in it
-
-    """
-    scheme, _, rest = url.partition("://")
-    if scheme not in _SCHEMES:
-        raise ValueError(f"server must be a URL that begins with one of {', '.join(_SCHEMES)}://")
-
-    url = f"{_SCHEMES[scheme]}://{rest}"
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        raise ValueError("server must be a URL with a port from 0 to 65535") from None
-
-    if parts.scheme == "unix":
-        if not parts.path:
-            raise ValueError("server must be a URL with a path: unix:///run/redis.sock")
-    elif not parts.hostname:
-        raise ValueError(f"server must be a URL with a host: {scheme}://localhost:6379")
-    elif parts.path not in ("", "/") and not parts.path[1:].isdecimal():
-        raise ValueError(f"server must be a URL with a number for a path, not {parts.path!r}")
-
-    if parts.scheme == "rediss" and not re.search("ssl_check_hostname|ssl_cert_reqs", parts.query):
-        # By itself coredis takes any certificate that is valid, whosever it is.
-        url += ("&" if parts.query else "?") + "ssl_check_hostname=true"
-
-    return url
 
 
 @cache

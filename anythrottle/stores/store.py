@@ -23,8 +23,10 @@ from ..abc import Limiter
 from .courier import Courier
 from .dialogue import Dialogue
 from .exchange import Amounts, Reply, Rule, rules_text
+from .refusal import refusal_of, silence
 from .remote_gate import RemoteGate
 from .remote_limiter import RemoteRateLimiter
+from .rule_words import in_words
 from .server import Server
 from .settings import check_name, check_on_store_error, rules_for
 from .terms import Terms
@@ -128,7 +130,8 @@ class Store(ABC, Generic[L]):
         :param on_store_error: what happens to calls that would have to wait while the server does
             not answer: ``"raise"``: :exc:`.StoreError`; ``"open"``: they pass, uncharged; a
             limiter: they take their turns there, and who still waits for one when the server
-            answers again has its old place in the shared line
+            answers again has its old place in the shared line. An answer that is a refusal, as of
+            a wrong password, is a :exc:`.StoreError` in any case
         :param observer: a function that is told of :type:`events <anythrottle.abc.Event>`
         :raises TypeError: if a parameter is of the wrong type, or a policy is none that a server
             can keep to
@@ -182,7 +185,7 @@ class Store(ABC, Generic[L]):
         Delete all that the server knows of a limiter that nobody uses: the name starts afresh.
 
         :raises RuntimeError: if the store is not entered
-        :raises ~anythrottle.StoreError: if the server does not answer
+        :raises ~anythrottle.StoreError: if the server does not answer, or refuses
         """
         check_name("name", name)
         if self._server is None:
@@ -192,8 +195,12 @@ class Store(ABC, Generic[L]):
         try:
             with anyio.fail_after(self._deadline):
                 await self._server.forget(name)
+        except StoreError:
+            raise
+        except TimeoutError as exc:
+            raise refusal_of(name, silence(self._deadline)) from exc
         except Exception as exc:
-            raise StoreError(name, f"{exc}") from exc
+            raise refusal_of(name, exc) from exc
 
     def statistics(self) -> StoreStatistics:
         """Return the state at this instant."""
@@ -325,7 +332,8 @@ class Store(ABC, Generic[L]):
 
     def _check_same(self, name: str, before: _Settings, settings: _Settings) -> None:
         if before.rules != settings.rules:
-            raise PolicyConflict(name, rules_text(settings.rules), rules_text(before.rules))
+            ours, theirs = (in_words(rules_text(each.rules)) for each in (settings, before))
+            raise PolicyConflict(name, ours, theirs)
 
         if before != settings:
             raise ValueError(

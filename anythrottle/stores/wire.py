@@ -39,6 +39,11 @@ _LETTERS: dict[type[Happening], str] = {
 }
 
 
+#: What stands for the amounts of a call where there are no rules: a text that isn't empty, because
+#: the script tells texts apart by the spaces between them.
+_NONE = "-"
+
+
 def numbers(values: Sequence[float]) -> str:
     """Return numbers as one argument, by commas."""
     return ",".join(map(str, values))
@@ -66,7 +71,7 @@ def request_args(request: Request) -> list[str | int]:
         len(request.wants),
     ]
     for want in request.wants:
-        args += [numbers(want.amounts), want.count]
+        args += [numbers(want.amounts) or _NONE, want.count]
 
     for happening in request.happenings:
         args += _happening_args(happening)
@@ -141,4 +146,4 @@ def _news_of(parts: Iterator[str | int]) -> News:
 
 
 def _numbers_of(text: str | int) -> tuple[int, ...]:
-    return tuple(int(part) for part in str(text).split(",") if part)
+    return () if text == _NONE else tuple(int(part) for part in str(text).split(",") if part)

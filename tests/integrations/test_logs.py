@@ -76,7 +76,7 @@ LINES: list[tuple[Event, str, str]] = [
     (
         StoreLost("a", ERROR),
         "WARNING",
-        "limiter 'a': the store does not answer: ValueError('mine')",
+        "limiter 'a': the store does not serve it: ValueError('mine')",
     ),
     (StoreBack("a", 20.0), "INFO", "limiter 'a': the store answers again, after 20 s"),
     (LeaseExpired("a", 3), "WARNING", "limiter 'a': the lease of 3 calls is over"),

@@ -66,7 +66,7 @@ async def test_an_outage(figures: Figures, caplog: pytest.LogCaptureFixture) -> 
 
     told = [record.getMessage() for record in caplog.records if record.name == "tests.limits"]
     assert len(told) == 2
-    assert told[0].startswith("limiter 'api': the store does not answer: ")
+    assert told[0].startswith("limiter 'api': the store does not serve it: ")
     assert told[1].startswith("limiter 'api': the store answers again, after ")
 
 

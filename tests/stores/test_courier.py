@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from anythrottle import LimitExceeded, PolicyConflict, RateLimiter, StoreError, ThrottleException
-from anythrottle._events import LeaseExpired
+from anythrottle._events import LeaseExpired, StoreBack, StoreLost
 from anythrottle.stores import memory
 from anythrottle.stores.courier import Courier
 from anythrottle.stores.exchange import Request
@@ -272,3 +272,153 @@ async def test_calls_that_pass_uncharged_hold_nothing() -> None:
         branch.store.network.down = False
         await anyio.sleep(2)
         assert server.ledgers["api"].rules[1].held == 0
+
+
+async def test_a_server_that_does_not_forget_in_time_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    branch = Branch(MemoryServer(), "5/1s", deadline=0.5)
+
+    async def say(error: StoreError | None) -> None:
+        if error is not None:
+            raise error
+
+        await anyio.sleep_forever()
+
+    refusal = StoreError("api", "wrong password", "mistake")
+    for error, said in ((None, "no answer within 0.5 s"), (refusal, "wrong password")):
+        monkeypatch.setattr(memory._Connection, "forget", lambda *_, error=error: say(error))
+        async with branch.store:
+            with pytest.raises(StoreError) as raised:
+                await branch.store.forget("api")
+
+        assert str(raised.value).count("the store does not serve") == 1
+        assert raised.value.reason.startswith(said)
+        assert raised.value.is_mistake == (error is refusal)
+
+
+class Moody:
+    """What stands for a server, and raises what it is told to, if anything."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.error: Exception | None = None
+        self.attempts: list[float] = []
+        exchange = memory._Connection.exchange
+
+        async def refuse(*args: Any) -> Any:
+            self.attempts.append(anyio.current_time())
+            if self.error is not None:
+                raise self.error
+
+            return await exchange(*args)
+
+        monkeypatch.setattr(memory._Connection, "exchange", refuse)
+
+
+def wrong_password() -> StoreError:
+    error = StoreError("api", "wrong password; give the right one", "mistake")
+    error.__cause__ = PermissionError("WRONGPASS")
+    return error
+
+
+CHOICES: list[Any] = ["raise", "open", RateLimiter()]
+
+
+@pytest.mark.promise("S13")
+@pytest.mark.parametrize("choice", CHOICES, ids=["raise", "open", "limiter"])
+async def test_a_mistake_is_told_at_once_whatever_is_chosen(
+    choice: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Moody(monkeypatch)
+    server.error = wrong_password()
+    events: list[Any] = []
+    branch = Branch(server_with(delay=0.001), "5/1s", on_store_error=choice, observer=events.append)
+
+    async def job() -> None:
+        await branch.call(0)
+
+    async with branch.store:
+        start = anyio.current_time()
+        errors: list[StoreError] = []
+
+        async def wait(call: Any) -> None:
+            with pytest.raises(StoreError) as raised:
+                await call()
+
+            errors.append(raised.value)
+
+        async with anyio.create_task_group() as group:
+            for call in (branch.acquire, branch.acquire, job, branch.limiter.peek):
+                group.start_soon(wait, call)
+
+        await wait(branch.acquire)
+        assert anyio.current_time() - start < 0.01
+        assert len(set(map(id, errors))) == 5
+        for error in errors:
+            assert error.is_mistake
+            assert str(error) == (
+                "the store does not serve limiter 'api': wrong password; give the right one"
+            )
+            assert isinstance(error.__cause__, PermissionError)
+
+        assert not branch.store.statistics().connected
+        await anyio.sleep(10)
+        assert 9 < len(server.attempts) < 18
+        server.error = None
+        await anyio.sleep(1.1)
+        await branch.acquire()
+        assert branch.store.statistics().connected
+
+    assert [type(event) for event in events if isinstance(event, StoreLost | StoreBack)] == [
+        StoreLost,
+        StoreBack,
+    ]
+
+
+@pytest.mark.promise("S13")
+async def test_an_outage_may_become_a_mistake_and_a_mistake_an_outage(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Moody(monkeypatch)
+    events: list[Any] = []
+    branch = Branch(server_with(delay=0.001), "5/1s", on_store_error="open", observer=events.append)
+    async with branch.store:
+        server.error = ConnectionError("broken")
+        for _ in range(9):
+            await branch.acquire()
+
+        server.error = wrong_password()
+        await anyio.sleep(1.1)
+        with pytest.raises(StoreError, match="wrong password"):
+            await branch.acquire()
+
+        # who waits for the end of a pause is told as well
+        branch.limiter.pause(5)
+        server.error = ConnectionError("broken")
+        await anyio.sleep(1.1)
+        async with anyio.create_task_group() as group:
+            group.start_soon(branch.try_to)
+            await anyio.sleep(0.1)
+            server.error = wrong_password()
+
+        assert [str(error).count("wrong password") for error in branch.errors] == [1]
+        await anyio.sleep(2.5)
+
+    said = [record.getMessage() for record in caplog.records if "serve it" in record.getMessage()]
+    assert said == [
+        f"limiter 'api': the store does not serve it: {reason}"
+        for reason in ("broken", "wrong password; give the right one") * 2
+    ]
+    assert sum(isinstance(event, StoreLost) for event in events) == 1
+
+
+async def test_an_error_without_words_has_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    Moody(monkeypatch).error = ConnectionError()
+    branch = Branch(server_with(delay=0.001), "5/1s", deadline=0.1)
+    async with branch.store:
+        with pytest.raises(StoreError) as raised:
+            await branch.acquire()
+
+    assert raised.value.reason == "ConnectionError"
+    assert not raised.value.is_mistake
+    assert isinstance(raised.value.__cause__, ConnectionError)

@@ -117,7 +117,9 @@ def request_of(args: list[str]) -> Request:
     )
     alive, holds, census, count_all, probe, received, count = (next(parts) for _ in range(7))
     waiting, running, kept = numbers_of(census)
-    wants = tuple(Want(numbers_of(next(parts)), int(next(parts))) for _ in range(int(count)))
+    wants = tuple(
+        Want(numbers_of(next(parts).replace("-", "")), int(next(parts))) for _ in range(int(count))
+    )
     rest = list(parts)
     assert len(rest) % 4 == 0
     return Request(

@@ -9,16 +9,18 @@ import pytest
 
 from anythrottle import (
     PolicyConflict,
+    RateLimiter,
     StoreError,
 )
 from anythrottle.abc import Bucket, Policy
 from anythrottle.stores.redis import RedisStore
 from tests.stores import servers
-from tests.stores.redis_tools import both_backends, fake, until
+from tests.stores.redis_tools import HELLO, both_backends, fake, until
 from tests.stores.servers import HOST, Server
 from tests.stores.store_tools import (
     IMPATIENT,
     PATIENT,
+    again,
     passes,
     run,
     wait_for_listeners,
@@ -61,18 +63,125 @@ async def says(url: str, reason: str, deadline: float) -> bool:
     return True
 
 
+async def refused_at_once(url: str, reason: str, prefix: str = "anythrottle") -> None:
+    """Assert that a store at a URL says so at once, whatever is to happen while it is away."""
+    for choice in ("raise", "open", RateLimiter()):
+        async with RedisStore(url, prefix=prefix, deadline=PATIENT) as store:
+            limiter = store.limiter("api", "3/h", on_store_error=choice)
+            with anyio.fail_after(PATIENT / 2):
+                for call in (limiter.acquire, limiter.__aenter__, limiter.acquire, limiter.peek):
+                    with pytest.raises(StoreError, match=reason) as raised:
+                        await call()
+
+                    assert raised.value.is_mistake
+                    assert str(raised.value).count("does not serve") == 1
+                    assert isinstance(raised.value.__cause__, Exception)
+
+
+#: All that a user needs, as "Rights" in docs/howto/redis-in-production.md has it.
+RIGHTS = """
+    +hello +auth +select +ping +evalsha +script|load +unlink +ssubscribe +sunsubscribe
+    +time +del +hget +hmget +hset +hdel +hlen +hvals +pexpire
+    +zadd +zrem +zrange +zrangebyscore +zcard +zscore +zrank +spublish
+"""
+
+
 @both_backends
 class TestBadInput:
     def test_a_wrong_password(self, backend: str) -> None:
         with servers.server("valkey", "--requirepass", "abc", url="redis://:abc@{host}") as guarded:
-            for url in (guarded.url.replace(":abc@", ":abcd@"), guarded.url.replace(":abc@", "")):
-                run(backend, lambda url=url: refused(url, "give the user and password"))  # type: ignore[misc]
+            for wrong in (":abcd@", "", "nobody:abc@"):
+                url = guarded.url.replace(":abc@", wrong)
+                run(backend, lambda url=url: refused_at_once(url, "give the user and password"))  # type: ignore[misc]
 
             async def main() -> None:
                 async with RedisStore(guarded.url, deadline=PATIENT) as store:
                     assert await passes(store.limiter("api", "3/h")) == 3
 
             run(backend, main)
+
+    def test_a_password_that_is_mended(self, backend: str) -> None:
+        with servers.server("valkey") as server:
+            server.ask("ACL", "SETUSER", "app", "on", ">new", "~*", "&*", "+@all")
+
+            async def main() -> None:
+                url = server.url.replace("//", "//app:old@")
+                async with RedisStore(url, deadline=PATIENT) as store:
+                    limiter = store.limiter("api", "3/h", on_store_error="open")
+                    with pytest.raises(StoreError, match="give the user and password"):
+                        await limiter.acquire()
+
+                    server.ask("ACL", "SETUSER", "app", ">old")
+                    await again(limiter)
+                    assert await passes(limiter) == 2
+
+            run(backend, main)
+
+    def test_a_database_that_is_not_there(self, server: Server, backend: str) -> None:
+        run(backend, lambda: refused_at_once(server.url + "/99", "out of range; take a database"))
+
+    @pytest.mark.parametrize(
+        ("without", "prefix"), [("+evalsha", "mine"), ("+hset", "mine"), ("", "other")]
+    )
+    def test_rights(self, server: Server, without: str, prefix: str, backend: str) -> None:
+        rights = [right for right in RIGHTS.split() if right != without]
+        limits = ("resetkeys", "~{mine:*}*", "resetchannels", "&{mine:*}*", "-@all")
+        server.ask("ACL", "SETUSER", "app", "on", ">pw", *limits, *rights)
+        url = server.url.replace("//", "//app:pw@")
+        wanted = rf"~{{{prefix}:\*}}\* and the channels &{{{prefix}:\*}}\*: see .*in-production"
+        try:
+            run(backend, lambda: refused_at_once(url, wanted, prefix))
+        finally:
+            server.ask("ACL", "DELUSER", "app")
+
+    @pytest.mark.parametrize(
+        "hello", [b"+OK ready\r\n", b"*1\r\n:1\r\n", b"%0\r\n", b"220 hello\r\n"]
+    )
+    def test_what_does_not_understand(self, hello: bytes, backend: str) -> None:
+        async def main() -> None:
+            async with fake(hello, hello=hello) as url:
+                await refused_at_once(
+                    url, "'api': it speaks something else; it is no Redis or Valkey"
+                )
+
+        run(backend, main)
+
+    def test_too_old_a_server(self, backend: str) -> None:
+        async def main() -> None:
+            for hello, said in (
+                (HELLO.replace(b"7.0.15", b"6.2.14"), r"6\.2\.14, which has no SPUBLISH; take"),
+                (b"-ERR unknown command `HELLO`, with args\r\n", "`HELLO`; take Redis 7 or"),
+            ):
+                async with fake(b"+OK\r\n", hello=hello) as url:
+                    await refused_at_once(url, said)
+
+        run(backend, main)
+
+    def test_tls_on_one_side_alone(self, tls: Server, server: Server, backend: str) -> None:
+        hint = "the URL begins with rediss://, or none does"
+        plain = f"redis://{HOST}:{tls.port}"
+        run(backend, lambda: refused(plain, f"closed the connection without an answer.*{hint}"))
+
+        async def main() -> None:
+            async with RedisStore(f"rediss://{HOST}:{server.port}", deadline=IMPATIENT) as store:
+                said = ""
+                while hint not in said:
+                    with pytest.raises(StoreError, match="no answer within") as raised:
+                        await store.limiter("api", "3/h").acquire()
+
+                    said = str(raised.value)
+                    assert not raised.value.is_mistake
+                    await anyio.sleep(0.01)
+
+            async with fake(b"", hello=b"-ERR Protocol error\r\n") as url:
+                secured = url.replace("redis:", "rediss:")
+                await refused_at_once(secured, f"it does not speak TLS; .*{hint}")
+
+        run(backend, main)
+
+    def test_a_certificate_of_others(self, tls: Server, backend: str) -> None:
+        url = tls.url.partition("?")[0]
+        run(backend, lambda: refused_at_once(url, "CERTIFICATE_VERIFY_FAILED.*ssl_ca_certs"))
 
     def test_nobody(self, backend: str) -> None:
         url = f"redis://{HOST}:{servers.free_port()}"
@@ -83,7 +192,7 @@ class TestBadInput:
 
         async def main() -> None:
             async with fake(http, hello=http) as url:
-                await refused(url, "it speaks something else")
+                await refused_at_once(url, "it speaks something else")
 
         run(backend, main)
 

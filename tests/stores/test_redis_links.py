@@ -16,7 +16,7 @@ from coredis.connection import TCPLocation
 from coredis.typing import Key
 
 from anythrottle import StoreError
-from anythrottle.stores.redis_links import check_version
+from anythrottle.stores.redis_faults import check_version
 from anythrottle.stores.redis_server import RedisServer
 from tests.stores.redis_tools import Heard, again, both_backends, calls, run, store
 from tests.stores.servers import HOST, Cluster, Server, is_whole, wait_until

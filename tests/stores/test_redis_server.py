@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import anyio
 import coredis
 import pytest
+import valkey.asyncio
 from coredis.connection import TCPLocation
 
 from anythrottle import StoreError
 from anythrottle.stores import lua, redis_server
-from anythrottle.stores.redis_server import RedisServer, redis_url, script_of_package
+from anythrottle.stores.redis_server import RedisServer, script_of_package
+from anythrottle.stores.redis_urls import redis_url
 from tests.stores import servers
 from tests.stores.redis_tools import (
     HELLO,
@@ -162,7 +165,7 @@ class TestExchange:
                     await calls(entered)
 
                 assert scope.cancelled_caught
-                with pytest.raises(StoreError, match="not overloaded or stopped"):
+                with pytest.raises(StoreError, match="not overloaded"):
                     await calls(entered)
 
                 server.cont()
@@ -370,13 +373,41 @@ ERRORS = {
     "LOADING Redis is loading the dataset in memory": "try again when that is done",
     "READONLY You can't write against a read only replica.": "ask the primary",
     "OOM command not allowed when used memory > 'maxmemory'.": "its memory is full",
-    "NOAUTH Authentication required.": "give the user and password",
+    "NOAUTH Authentication required.": "'api': it asks for a password; give the user and password",
     "WRONGPASS invalid username-password pair": "give the user and password",
-    "NOPERM this user has no permissions to run the 'evalsha' command": "let the user do",
-    "MOVED 5 127.0.0.1:7000": "pass a coredis.RedisCluster",
-    "ERR unknown command 'EVALSHA'": "take a server that runs scripts",
+    "NOPERM this user has no permissions to run the 'evalsha' command": "~{test:.*&{test:.*in-prod",
+    "ERR The user executing the script can't access at least one of the keys mentioned in the "
+    "command arguments script: 00a17a6f, on @user_script:119.": "mentioned in the command "
+    "arguments; let the user do",
+    "ERR ACL failure in script: No permissions to access a key script: on @user_script:119.": (
+        "'api': ACL failure in script: No permissions to access a key; let the user do"
+    ),
+    "ERR DB index is out of range": "'api': DB index is out of range; take a database",
+    "WRONGTYPE Operation against a key holding the wrong kind of value": "take another prefix",
+    "DENIED Redis is running in protected mode because. Long story": (
+        "'api': it is in protected mode; set a password"
+    ),
+    "ERR max number of clients reached": "reached; let it take more clients$",
+    "ERR Unknown Redis command called from script": "whose scripts may use all",
+    "NOPROTO unsupported protocol version": "version; take Redis 7",
+    "BUSY Redis is busy running a script.": "a script$",
+    "CLUSTERDOWN The cluster is down": "The cluster is down$",
+    "MASTERDOWN Link with MASTER is down": "Link with MASTER is down$",
+    "MISCONF Redis is configured to save snapshots": "save snapshots$",
+    "NOREPLICAS Not enough good replicas to write.": "good replicas to write$",
+    "TRYAGAIN Multiple keys request during rehashing of slot": "rehashing of slot$",
+    "MOVED 5 127.0.0.1:7000": "'api': the server is one of a cluster; pass a coredis.RedisCluster",
+    "ERR unknown command 'EVALSHA', with args beginning with: '1' '2'": (
+        "'api': unknown command 'EVALSHA'; take Redis 7 or later"
+    ),
     "ERR no idea": "no idea$",
 }
+
+#: What of these may pass by itself, by their first words.
+PASSING = (
+    *("LOADING", "READONLY", "OOM", "BUSY", "CLUSTERDOWN", "MASTERDOWN", "MISCONF", "NOREPLICAS"),
+    *("TRYAGAIN", "ERR max", "ERR no idea"),
+)
 
 
 @both_backends
@@ -402,6 +433,7 @@ class TestErrors:
 
                     assert raised.value.name == "api"
                     assert raised.value.__cause__ is not None
+                    assert raised.value.is_mistake != (said.startswith(PASSING))
 
         run(backend, main)
 
@@ -446,7 +478,9 @@ class TestErrors:
     def test_a_server_that_says_nothing(self, backend: str) -> None:
         async def main() -> None:
             async with fake(b"", hello=b"") as url, store(url, deadline=0.1) as entered:
-                with pytest.raises(StoreError, match="see that it is not overloaded or stopped"):
+                with pytest.raises(
+                    StoreError, match="see that it is a Redis or Valkey, and not overloaded"
+                ):
                     await calls(entered)
 
         run(backend, main)
@@ -518,8 +552,15 @@ class TestConstructing:
         assert str(raised.value).startswith("server must be a URL")
         assert "secret" not in str(raised.value)
 
+    @pytest.mark.parametrize("other", [valkey.asyncio.Valkey(), coredis.Redis, 5.0])
+    def test_a_client_of_others(self, other: Any) -> None:
+        with pytest.raises(
+            TypeError, match=r"must be a URL or a client of coredis \(coredis.Redis"
+        ):
+            store(other)
+
     def test_something_else(self) -> None:
-        with pytest.raises(TypeError, match="must be a URL or a client of coredis, not 5"):
+        with pytest.raises(TypeError, match=r"a client of coredis .*, not 5"):
             store(5)  # type: ignore[arg-type]
 
 

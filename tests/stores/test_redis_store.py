@@ -6,6 +6,7 @@ import gc
 from collections import Counter
 from collections.abc import Iterator
 from itertools import count
+from math import inf
 
 import anyio
 import coredis
@@ -45,6 +46,35 @@ from tests.stores.store_tools import (
 def _empty(request: pytest.FixtureRequest) -> None:
     if "server" in request.fixturenames:
         request.getfixturevalue("server").flush()
+
+
+@both_backends
+def test_a_limiter_without_rules_can_be_paused(server: Server, backend: str) -> None:
+    async def main() -> None:
+        stores = [RedisStore(server.url, deadline=PATIENT) for _ in range(2)]
+        async with stores[0], stores[1]:
+            one, two = (store.limiter("api") for store in stores)
+            assert await passes(one) == await passes(two) == 20
+            assert (await one.peek()).allowed
+            async with one.permit():
+                assert (await two.shared_statistics()).total_tokens == inf
+
+            await wait_for_listeners(server, 2)
+            one.pause(inf)
+            await until(lambda: two.statistics().paused_for == inf)
+            decision = await two.peek()
+            assert (decision.allowed, decision.reason) == (False, "pause")
+            assert (await one.shared_statistics()).paused_for == inf
+            async with anyio.create_task_group() as tasks:
+                for _ in range(3):
+                    tasks.start_soon(two.acquire)
+
+                await until(lambda: two.statistics().tasks_waiting == 3)
+                one.resume()
+
+            assert one.quotas() == ()
+
+    run(backend, main)
 
 
 #: All but one: a limiter is idle once it has been of no use for ten seconds, or more than its

@@ -114,6 +114,17 @@ def test_one_exchange_serves_and_buries_many(twins: Twins) -> None:
     assert reply.quotas[1].remaining == 90
 
 
+def test_no_rules_are_others_than_some(twins: Twins) -> None:
+    some = [Rule("window", 5, SECOND, 0, "calls")]
+    first = twins.exchange(request([], wants=(Want((), 3),)), BEGINNING)
+    assert [(grant.amounts, grant.count) for grant in first.news.grants] == [((), 3)]
+    assert twins.exchange(request(some, "node1"), BEGINNING + 1).status == "conflict"
+    twins.lose_all()
+    twins.exchange(request(some), BEGINNING + 2)
+    theirs = twins.exchange(request([], "node1"), BEGINNING + 3)
+    assert (theirs.status, theirs.theirs) == ("conflict", rules_text(some))
+
+
 RUNNING = [rules for rules, _ in RULES.values()]
 
 
@@ -128,7 +139,7 @@ def test_all_keys_expire(server: Server, rules: list[Rule]) -> None:
             assert server.ask("EVALSHA", sha, 1, "{test:api}", *request_args(said))[0] == b"done"
             keys = server.ask("KEYS", "*")
             assert {b"{test:api}", b"{test:api}:n", b"{test:api}:a"} <= set(keys)
-            longest = max(1000, *(rule.window // 1000 for rule in rules))
+            longest = max([1000, *(rule.window // 1000 for rule in rules)])
             for key in keys:
                 assert longest < server.ask("PTTL", key)
 

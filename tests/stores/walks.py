@@ -38,6 +38,7 @@ NAMES = [f"node{i}" for i in range(40)]
 
 #: Sets of rules, and the most that a call is charged by each rule.
 RULES: dict[str, tuple[list[Rule], Amounts]] = {
+    "none": ([], ()),
     "window": ([Rule("window", 10, SECOND, 0, "calls")], (3,)),
     "wide window": ([Rule("window", 60, SECOND, 0, "calls")], (1,)),
     "end": ([Rule("end", 8, SECOND, 0, "calls")], (3,)),
@@ -172,7 +173,7 @@ class Walk:
         received = process.received
         process.received = []
         return Request(
-            rules=rules_text(self.rules) + ("-other" if self.wild() else ""),
+            rules=rules_text(self.rules) + ("-other" if self.rules and self.wild() else ""),
             node=process.name,
             number=process.number,
             epoch=process.epoch,
@@ -236,16 +237,20 @@ class Walk:
 
     def event(self) -> Happening:
         draw = self.random.randrange
-        rule = draw(len(self.rules))
-        reset = self.now + draw(-1000, 3 * SECOND)
         events: list[Happening] = [
             Charged(self.now - draw(2 * SECOND), self.amounts(), held=self.chance(0.5)),
             Paused(self.now + draw(SECOND)),
             Resumed(),
-            Tightened(rule, draw(3 * self.most[rule]), self.random.choice([-1, reset])),
-            Remembered(rule, draw(self.most[rule] + 1), reset),
             Held(self.amounts()),
         ]
+        if self.rules:
+            rule = draw(len(self.rules))
+            reset = self.now + draw(-1000, 3 * SECOND)
+            events += [
+                Tightened(rule, draw(3 * self.most[rule]), self.random.choice([-1, reset])),
+                Remembered(rule, draw(self.most[rule] + 1), reset),
+            ]
+
         return self.random.choice(events)
 
     def learn(self, process: Process, reply: Reply) -> None:

@@ -78,7 +78,7 @@ local line = {names = {}, at = 1, read = 0, all_read = false, again = {}, again_
 -- The keys that may not have been there before.
 local new_keys = {}
 
--- Numbers, separated by commas.
+-- Numbers, separated by commas; for none a dash, as texts are told apart by spaces.
 local amounts_of_text = {}
 function E.amounts_of(text)
     local amounts = amounts_of_text[text]
@@ -97,6 +97,8 @@ end
 function E.text_of(numbers)
     if #numbers == 1 then
         return digits(numbers[1])
+    elseif #numbers == 0 then
+        return '-'
     end
 
     local texts = {}
