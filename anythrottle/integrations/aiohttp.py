@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Callable, Hashable, Iterable
-from typing import final
+from typing import Literal, final
 
 import aiohttp
 import anyio
@@ -64,14 +64,17 @@ class StoreAway(  # pyright: ignore[reportUnsafeMultipleInheritance] # see its _
 
     :ivar name: the name of the limiter
     :ivar reason: what went wrong, and what to do about it
+    :ivar is_mistake: whether it stays so until somebody changes program or settings
+    :param mistake: ``"mistake"`` if that is so, else nothing
 
     """
 
-    def __init__(self, name: str, reason: str) -> None:
+    def __init__(self, name: str, reason: str, *mistake: Literal["mistake"]) -> None:
         # Not by super(): the two bases are made in ways of their own.
-        Exception.__init__(self, name, reason)
+        Exception.__init__(self, name, reason, *mistake)
         self.name = name
         self.reason = reason
+        self.is_mistake = bool(mistake)
 
 
 class ThrottledMiddleware:
@@ -230,7 +233,7 @@ class _Request:
         return TurnTimeout(error.decision, error.quotas)
 
     def store_away(self, error: StoreError) -> StoreAway:
-        return StoreAway(error.name, error.reason)
+        return StoreAway(*error.args)
 
 
 def _is_replayable(body: object) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, final
+from typing import ClassVar, Literal, final
 
 import httpx
 
@@ -40,14 +40,17 @@ class StoreAway(StoreError, httpx.ConnectError):  # pyright: ignore[reportUnsafe
 
     :ivar name: the name of the limiter
     :ivar reason: what went wrong, and what to do about it
+    :ivar is_mistake: whether it stays so until somebody changes program or settings
+    :param mistake: ``"mistake"`` if that is so, else nothing
 
     """
 
-    def __init__(self, name: str, reason: str) -> None:
+    def __init__(self, name: str, reason: str, *mistake: Literal["mistake"]) -> None:
         # Not by super(): the two bases are made in ways of their own.
-        Exception.__init__(self, name, reason)
+        Exception.__init__(self, name, reason, *mistake)
         self.name = name
         self.reason = reason
+        self.is_mistake = bool(mistake)
         self._request = None
 
 
@@ -60,7 +63,7 @@ def _turn_timeout(error: LimitExceeded) -> TurnTimeout:
 
 
 def _store_away(error: StoreError) -> StoreAway:
-    return StoreAway(error.name, error.reason)
+    return StoreAway(*error.args)
 
 
 class ThrottledTransport(Throttled[httpx.Request, httpx.Response], httpx.AsyncBaseTransport):

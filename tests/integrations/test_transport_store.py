@@ -37,12 +37,14 @@ async def test_that_the_store_is_away_is_an_error_of_the_library_too(library: Li
         assert isinstance(error, library.module.ConnectError)
         assert isinstance(error.__cause__, TimeoutError)
         assert error.name == "api"
-        assert str(error).startswith("the store does not serve limiter 'api': it does not answer")
+        assert str(error).startswith("the store does not serve limiter 'api': no answer within 1 s")
         assert str(error.request.url) == URL
         # Nobody tries again behind the program's back.
         assert throttled.server.sent == []
         other = pickle.loads(pickle.dumps(error))  # noqa: S301 - made here
         assert (type(other), other.args) == (type(error), error.args)
+        assert not error.is_mistake
+        assert library.ours.StoreAway("api", "why", "mistake").is_mistake
         with pytest.raises(RuntimeError):
             _ = library.ours.StoreAway("api", "why").request
 
