@@ -331,13 +331,7 @@ class Timetable:
 
     def _add(self, amounts: Sequence[int]) -> None:
         """Simulate one more turn."""
-        if self.marked and self._count % _GAP == 0:
-            self._marks.append(self._end.copy())
-            if self._amounts is None:
-                self._forget_gone()
-                self._places.append(self._reached)
-
-        self._count += 1
+        self._count_one()
         self._delays = self._end.add(amounts)
         if self._amounts is not None:
             self._instants.append(self._end.instant)
@@ -345,12 +339,23 @@ class Timetable:
     def _append(self, turn: Turn) -> None:
         """Simulate the turn behind the last one that was simulated, when costs differ."""
         if self._end.gives_up(turn):
+            self._count_one()
             self._end.go_on_without(turn)
             self._without.add(turn)
             self._reached = turn.place
         elif self._end.instant < inf:
             self._add(turn.amounts)
             self._reached = turn.place
+
+    def _count_one(self) -> None:
+        """Count one more turn that is simulated; mark the state before it if it is time to."""
+        if self.marked and self._count % _GAP == 0:
+            self._marks.append(self._end.copy())
+            if self._amounts is None:
+                self._forget_gone()
+                self._places.append(self._reached)
+
+        self._count += 1
 
     def _differ(self) -> bool:
         """Go over from ranks to turns, because these differ; return whether that is possible."""
