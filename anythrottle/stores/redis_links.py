@@ -9,7 +9,7 @@ Besides, a call by way of client and pool costs half as much again.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from math import inf
@@ -37,6 +37,9 @@ from coredis.exceptions import (
 from coredis.exceptions import ConnectionError as NotConnected
 from coredis.pool import ClusterConnectionPool, ConnectionPool, SentinelConnectionPool
 from coredis.typing import Key, RedisValueT
+
+from .redis_link import Link
+from .turnstile import Turnstile
 
 __all__ = (
     "Client",
@@ -283,20 +286,26 @@ class Links:
 
     """
 
-    __slots__ = ("_connections", "_openings", "_tasks", "servers", "timeout")
+    __slots__ = ("_links", "_openings", "_tasks", "_turnstiles", "servers", "timeout")
 
     def __init__(self, servers: Servers, tasks: TaskGroup, timeout: float) -> None:
         self.servers = servers
         self._tasks = tasks
         self.timeout = timeout
-        self._connections: dict[Place, Connection] = {}
+        self._links: dict[Place, Link[Connection]] = {}
         self._openings: dict[Place, _Opening] = {}
+        self._turnstiles: dict[Place, Turnstile] = {}
+
+    def turnstile(self, key: str) -> Turnstile:
+        """Return where those stand in line who want to ask the server that keeps a key."""
+        return self._turnstile(self.servers.place_of(key))
 
     async def evaluate(self, script: Script, key: str, args: Sequence[RedisValueT]) -> object:
         """
         Return what a script answers.
 
-        Who is cancelled here takes the connection along: it may be dead, and nobody is told.
+        Who is cancelled here leaves the connection to others. It is broken when it owes answers and
+        delivers none for as long as a server may take.
 
         :param key: which decides about the server
         :raises ~coredis.exceptions.RedisError: if it was not carried out, or there is no answer
@@ -324,20 +333,23 @@ class Links:
         attempt = 0
         while True:
             attempt += 1
-            connection = self._connections.get(place)
-            if connection is None or not connection.usable:
-                connection = await self._connect(place)
+            link = self._links.get(place)
+            if link is None or not link.connection.usable:
+                link = await self._connect(place)
 
             try:
                 if asking:  # it holds for the next command alone, so nothing may come between
-                    _ = connection.create_request(b"ASKING")
+                    _ = link.connection.create_request(b"ASKING")
 
-                return await _request(connection, command, *args)
+                return await link.answer(
+                    link.connection.create_request(command, *args, decode=True)
+                )
             except NoScriptError:
                 if attempt == _ATTEMPTS or script is None:
                     raise
 
-                await _request(connection, b"SCRIPT LOAD", script.text)
+                load = link.connection.create_request(b"SCRIPT LOAD", script.text, decode=True)
+                _ = await link.answer(load)
             except AskError as error:
                 if attempt == _ATTEMPTS or place is None:
                     raise
@@ -347,23 +359,26 @@ class Links:
                 place = TCPLocation(error.host, error.port)
             except ReadOnlyError:
                 # It was a primary once. The next connection goes to who is it now.
-                connection.invalidate()
+                link.connection.invalidate()
                 raise
 
-    async def _connect(self, place: Place) -> Connection:
+    async def _connect(self, place: Place) -> Link[Connection]:
         """Return a connection for all, which goes on being made if one who waits is cancelled."""
         opening = self._openings.get(place)
         if opening is None or opening.done.is_set():
             opening = self._openings[place] = _Opening(self.timeout)
             self._tasks.start_soon(opening.run, self.servers, place)
 
-        connection = self._connections[place] = await opening.wait()
-        return connection
+        connection = await opening.wait()
+        link = self._links.get(place)
+        if link is None or link.connection is not connection:
+            turnstile = self._turnstile(place)
+            link = self._links[place] = Link(connection, self._tasks, turnstile, self.timeout)
 
+        return link
 
-def _request(connection: Connection, command: bytes, *args: RedisValueT) -> Awaitable[object]:
-    """Send a command; return what waits for the answer, and breaks the connection if cancelled."""
-    return connection.create_request(command, *args, decode=True, disconnect_on_cancellation=True)
+    def _turnstile(self, place: Place) -> Turnstile:
+        return self._turnstiles.setdefault(place, Turnstile())
 
 
 def check_version(version: str) -> None:

@@ -19,6 +19,7 @@ from .lua import script
 from .redis_advice import advice
 from .redis_channels import Channels
 from .redis_links import Client, Links, Script, servers_of
+from .turnstile import Turnstile
 from .wire import push_of, reply_of, request_args
 
 _logger = logging.getLogger("anythrottle")
@@ -106,6 +107,15 @@ class RedisServer(AsyncContextManagerMixin):
             raise StoreError(name, advice(error)) from error
 
         return reply_of(cast("list[str | int]", flat))
+
+    def turnstile(self, name: str) -> Turnstile:
+        """
+        Return where exchanges about a limiter wait until they may begin.
+
+        :raises RuntimeError: if the server is not entered
+
+        """
+        return self._entered().turnstile(self._key(name))
 
     async def forget(self, name: str) -> None:
         """

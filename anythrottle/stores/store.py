@@ -25,6 +25,7 @@ from .dialogue import Dialogue
 from .exchange import Amounts, Reply, Rule, rules_text
 from .remote_gate import RemoteGate
 from .remote_limiter import RemoteRateLimiter
+from .reports import Reports
 from .server import Server
 from .settings import check_name, check_on_store_error, rules_for
 from .terms import Terms
@@ -90,7 +91,7 @@ class Store(ABC, Generic[L]):
         self._node = ""
         #: The exchanges and failures of couriers that have ended.
         self._past = [0, 0]
-        self._last_error: Exception | None = None
+        self._reports = Reports()
 
     @abstractmethod
     def _open(self) -> AbstractAsyncContextManager[Server]:
@@ -202,7 +203,7 @@ class Store(ABC, Generic[L]):
             exchanges=exchanges + sum(courier.exchanges for courier in couriers),
             failures=failures + sum(courier.failures for courier in couriers),
             round_trip=max((c.gate.dialogue.clock.round_trip for c in couriers), default=0.0),
-            last_error=self._last_error,
+            last_error=self._reports.last_error,
             connected=self._tasks is not None and not any(c.gate.is_lost for c in couriers),
             limiters=len(couriers),
         )
@@ -246,7 +247,7 @@ class Store(ABC, Generic[L]):
             self._server = await self._stack.enter_async_context(self._open())
             self._node = secrets.token_hex(6)
             self._past = [0, 0]
-            self._last_error = None
+            self._reports = Reports()
             self._tasks = await self._stack.enter_async_context(anyio.create_task_group())
         except BaseException:
             stack, self._stack = self._stack, None
@@ -279,6 +280,7 @@ class Store(ABC, Generic[L]):
         finally:
             self._server = None
             self._couriers.clear()
+            self._reports.close()
             for limiter in list(self._limiters.values()):
                 limiter.gate.refusal = _not_entered(limiter.name)
 
@@ -296,9 +298,6 @@ class Store(ABC, Generic[L]):
             self._past[1] += courier.failures
             self._couriers.pop(courier.gate, None)
 
-    def _note_failure(self, error: Exception) -> None:
-        self._last_error = error
-
     def _courier(self, limiter: L) -> Courier:
         assert self._server is not None
         on_store_error = self._settings[limiter].on_store_error
@@ -307,7 +306,7 @@ class Store(ABC, Generic[L]):
             limiter.gate,
             self._server,
             open_if_lost=on_store_error == "open",
-            on_failure=self._note_failure,
+            reports=self._reports,
         )
 
     def _dialogue(self, settings: _Settings) -> Dialogue:

@@ -16,6 +16,7 @@ from anythrottle.stores import memory
 from anythrottle.stores.courier import Courier
 from anythrottle.stores.exchange import Request
 from anythrottle.stores.memory import MemoryServer, MemoryStore
+from anythrottle.stores.reports import Reports
 from anythrottle.testing import wait_idle
 from tests.stores.branches import Branch, branches, server_with
 
@@ -220,7 +221,7 @@ async def test_a_courier_that_has_not_begun_has_nothing_to_give_back() -> None:
             branch.limiter.gate,
             connection,
             open_if_lost=False,
-            on_failure=lambda _: None,
+            reports=Reports(),
         )
         await courier.leave()
 
