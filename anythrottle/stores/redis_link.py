@@ -58,7 +58,16 @@ class Link(Generic[C]):
     :param timeout: for how long the server may be silent, in seconds
     """
 
-    __slots__ = ("_asked", "_owed", "_since", "_tasks", "_timeout", "_turnstile", "connection")
+    __slots__ = (
+        "_asked",
+        "_owed",
+        "_silent",
+        "_since",
+        "_tasks",
+        "_timeout",
+        "_turnstile",
+        "connection",
+    )
 
     def __init__(
         self, connection: C, tasks: TaskGroup, turnstile: Turnstile, timeout: float
@@ -71,6 +80,8 @@ class Link(Generic[C]):
         #: Since when it owes answers and has delivered none.
         self._since = inf
         self._asked = anyio.Event()
+        #: Whether it was broken because of that.
+        self._silent = False
         tasks.start_soon(self._watch)
 
     async def answer(self, asked: Answer) -> object:
@@ -78,6 +89,7 @@ class Link(Generic[C]):
         Return the answer to what has just been asked.
 
         :raises Exception: if it is an error, or the connection breaks
+        :raises TimeoutError: if it was broken because the server was silent
         """
         since = anyio.current_time()
         if not self._owed:
@@ -86,21 +98,29 @@ class Link(Generic[C]):
 
         self._owed += 1
         try:
-            answer = await asked
-        except get_cancelled_exc_class():
-            if not await _comes_after_all(asked, self._late(since)):
-                # It goes on being owed, and takes up the server's time.
-                self._turnstile.occupy()
-                self._tasks.start_soon(self._outlive, asked)
-                raise
-
-            answer = await asked
-        except Exception:
+            answer = await self._await(asked, since)
+        except Exception as error:
             self._note_answer()
+            if self._silent:
+                raise TimeoutError(f"no answer within {self._timeout:g} s") from error
+
             raise
 
         self._note_answer()
         return answer
+
+    async def _await(self, asked: Answer, since: float) -> object:
+        """Wait for an answer; if that is cancelled it may be there, or goes on being owed."""
+        try:
+            return await asked
+        except get_cancelled_exc_class():
+            if not await _comes_after_all(asked, self._late(since)):
+                # It goes on taking up the server's time.
+                self._turnstile.occupy()
+                self._tasks.start_soon(self._outlive, asked)
+                raise
+
+        return await asked
 
     def _note_answer(self) -> None:
         self._owed -= 1
@@ -126,6 +146,7 @@ class Link(Generic[C]):
             if self._owed and late >= 0:
                 await _catch_up(late)
                 if self._owed and self._late(self._since) >= 0:
+                    self._silent = True
                     self.connection.invalidate()
                     return
 

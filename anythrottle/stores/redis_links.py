@@ -10,8 +10,6 @@ Besides, a call by way of client and pool costs half as much again.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from hashlib import sha1
 from math import inf
 from typing import Protocol, TypeAlias, cast, final
 
@@ -39,6 +37,7 @@ from coredis.pool import ClusterConnectionPool, ConnectionPool, SentinelConnecti
 from coredis.typing import Key, RedisValueT
 
 from .redis_link import Link
+from .redis_script import Script
 from .turnstile import Turnstile
 
 __all__ = (
@@ -70,24 +69,6 @@ Place: TypeAlias = TCPLocation | None
 
 #: How often a command may be sent, because a server lacks the script or names another server.
 _ATTEMPTS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """
-    A script, and the name that a server has for it.
-
-    :ivar text: what is carried out
-    :ivar sha: its SHA-1, in hexadecimal digits
-    """
-
-    text: str
-    sha: str
-
-    @classmethod
-    def of(cls, text: str) -> Script:
-        """Return the script with that text."""
-        return cls(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
 class Servers(Protocol):
@@ -208,12 +189,13 @@ def _params(params: BaseConnectionParams) -> BaseConnectionParams:
 class _Opening(TaskStatus[None]):
     """A connection that is being made, for so many seconds at most, and what became of it."""
 
-    __slots__ = ("_connection", "_error", "_scope", "_timeout", "done")
+    __slots__ = ("_connection", "_error", "_running", "_scope", "_timeout", "done")
 
     def __init__(self, timeout: float) -> None:
         self.done = anyio.Event()
         self._timeout = timeout
         self._scope = anyio.CancelScope(deadline=anyio.current_time() + timeout)
+        self._running = anyio.CancelScope(shield=True)
         self._connection: Connection | None = None
         self._error: Exception | None = None
 
@@ -227,9 +209,11 @@ class _Opening(TaskStatus[None]):
         connection = None
         try:
             with self._scope:
-                connection = await servers.connection(place)
-                self._connection = connection
-                await connection.run(task_status=self)
+                connection = self._connection = await servers.connection(place)
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._end, connection)
+                    await self._keep(connection)
+                    tasks.cancel_scope.cancel()
         except Exception as error:  # noqa: BLE001 - see wait()
             self._error = error
         finally:
@@ -238,6 +222,26 @@ class _Opening(TaskStatus[None]):
 
             if not self.done.is_set():
                 self._fail(servers, place)
+
+    async def _keep(self, connection: Connection) -> None:
+        with self._running:
+            try:
+                await connection.run(task_status=self)
+            except Exception as error:  # noqa: BLE001 - see wait()
+                self._error = error
+
+    async def _end(self, connection: Connection) -> None:
+        """End a connection when this is cancelled, so that coredis has nothing to say of it."""
+        try:
+            await anyio.sleep_forever()
+        finally:
+            if connection.stream is None or self.done.is_set():
+                self._running.cancel()
+            else:
+                # Were it cancelled while the server is greeted, coredis would log an error, with a
+                # traceback, as if the fault were its own.
+                with anyio.CancelScope(shield=True):
+                    await connection.stream.aclose()
 
     def started(self, value: None = None) -> None:  # noqa: ARG002 - coredis says nothing
         """Hear from coredis that the connection stands."""
