@@ -162,8 +162,9 @@ class Courier:
                 dialogue.account.recall(sent)
                 request = dialogue.request(sent, ())
                 reply = await self._server.exchange(self._name, request)
-                turnstile.heard_at = loop.time()
-                dialogue.hear_reply(reply, sent, turnstile.heard_at)
+                received = loop.time()
+                turnstile.note_answer(sent, received)
+                dialogue.hear_reply(reply, sent, received)
                 if not (was_pending or dialogue.pending or dialogue.account.stock.total):
                     break
         except Exception as exc:  # noqa: BLE001 - of whatever client
@@ -238,6 +239,10 @@ class Courier:
                 await anyio.sleep(max(dialogue.surely_lapsed_at() - now, 0.0))
                 continue
 
+            if not dialogue.clock.known:
+                # Else what is granted first would be over when it comes, if the server is far away.
+                dialogue.clock.round_trip = turnstile.round_trip
+
             request = self._request(now)
             sent = loop.time()
             reply = None
@@ -249,7 +254,7 @@ class Courier:
 
             received = loop.time()
             if reply is not None:
-                turnstile.heard_at = received
+                turnstile.note_answer(sent, received)
                 self._hear_reply(reply, sent, received)
                 return None
 

@@ -55,7 +55,8 @@ class Reports:
         """Note that a limiter is served again."""
         self._lost.discard(name)
         if not self._lost and self._kinds:
-            _logger.info("limiter %r: the store answers again, as %s", name, self._others())
+            others = f", as it does all {self._most} that it did not" if self._most > 1 else ""
+            _logger.info("limiter %r: the store answers again%s", name, others)
             self._kinds.clear()
             self._most = 0
 
@@ -68,20 +69,14 @@ class Reports:
         if self._unheard:
             name, error = self._unheard[0]
             _logger.warning(
-                "limiter %r: the store was left unheard, by %d limiters in all: %r; what they held "
-                "is free when it expires",
+                "limiter %r: the store was left unheard, by %d in all: %r; what they held is free "
+                "when it expires",
                 name,
                 len(self._unheard),
                 error,
             )
 
         self._unheard.clear()
-        self._lost.clear()
-        self._kinds.clear()
-        self._most = 0
-
-    def _others(self) -> str:
-        return "it does all" if self._most == 1 else f"it does all {self._most} that it did not"
 
 
 def _kind(error: Exception) -> str:

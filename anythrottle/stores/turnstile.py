@@ -12,6 +12,9 @@ import anyio
 #: enough for each to be answered soon.
 PLACES = 32
 
+#: The weight of the latest exchange in their mean duration.
+_WEIGHT = 1 / 8
+
 
 @final
 class _Waiter:
@@ -38,9 +41,10 @@ class Turnstile:
     before do not stand behind a thousand new ones.
 
     :ivar heard_at: when the server has answered any of them; minus infinity if it never has
+    :ivar round_trip: how long an exchange has taken lately, in seconds; 0 if none has been answered
     """
 
-    __slots__ = ("_free", "_lines", "_next", "heard_at")
+    __slots__ = ("_free", "_lines", "_next", "heard_at", "round_trip")
 
     def __init__(self, places: int = PLACES) -> None:
         self._free = places
@@ -48,6 +52,7 @@ class Turnstile:
         self._lines: tuple[deque[_Waiter], deque[_Waiter]] = (deque(), deque())
         self._next = True
         self.heard_at = -inf
+        self.round_trip = 0.0
 
     async def enter(self, *, known: bool) -> Exception | None:
         """
@@ -89,6 +94,11 @@ class Turnstile:
             self._free -= 1
             waiter.admitted = True
             waiter.told.set()
+
+    def note_answer(self, sent: float, received: float) -> None:
+        """Note that an exchange has been answered."""
+        self.heard_at = received
+        self.round_trip += (received - sent - self.round_trip) * (_WEIGHT if self.round_trip else 1)
 
     def refuse(self, error: Exception, since: float) -> None:
         """
