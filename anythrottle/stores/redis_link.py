@@ -99,10 +99,10 @@ class Link(Generic[C]):
         self._owed += 1
         try:
             answer = await self._await(asked, since)
-        except Exception as error:
+        except Exception:
             self._note_answer()
             if self._silent:
-                raise TimeoutError(f"no answer within {self._timeout:g} s") from error
+                raise TimeoutError(f"no answer within {self._timeout:g} s") from None
 
             raise
 

@@ -71,7 +71,7 @@ class Store(ABC, Generic[L]):
     """
     The part of stores that does not depend on the server.
 
-    :param deadline: by when an exchange is to be answered, in seconds
+    :param deadline: by when an exchange is to be answered, in seconds, from when it is sent
     """
 
     #: The class of its limiters.

@@ -293,6 +293,7 @@ async def test_a_burst_is_answered_though_it_takes_longer_than_the_deadline() ->
     store = MemoryStore(server_with(delay=0.25), deadline=1.0)
     answers: list[object] = []
     used: list[object] = []
+    kept = store.limiter("used", "2/h")
     async with store:
         await answered(store, "used", used)
         began = anyio.current_time()
@@ -308,6 +309,7 @@ async def test_a_burst_is_answered_though_it_takes_longer_than_the_deadline() ->
         # Who was served before does not stand behind all that are new.
         assert isinstance(used[1], float)
         assert used[1] - began < 2
+        assert kept.statistics().tasks_waiting == 0
         assert store.statistics().failures == 0
 
 
