@@ -18,6 +18,9 @@ from .turnstile import Turnstile
 #: there already, if this process was busy.
 _ROUNDS = 5
 
+#: By how much instants may differ that are alike, in seconds.
+_ROUNDING = 1e-6
+
 
 class Answer(Awaitable[object], Protocol):
     """What a server is to answer; it may be awaited more than once."""
@@ -126,6 +129,10 @@ class Link(Generic[C]):
         self._owed -= 1
         self._since = anyio.current_time()
 
+    def close(self) -> None:
+        """Note that another one takes the place of this one, which has broken."""
+        self._asked.set()
+
     async def _outlive(self, asked: Answer) -> None:
         """Wait for an answer that nobody wants any more."""
         with suppress(Exception):
@@ -140,12 +147,13 @@ class Link(Generic[C]):
             if not self._owed:
                 self._asked = anyio.Event()
                 await self._asked.wait()
+                continue
 
-            await anyio.sleep(self._since + self._timeout - anyio.current_time())
+            await anyio.sleep(max(-self._late(self._since), 0.0))
             late = self._late(self._since)
-            if self._owed and late >= 0:
+            if self._owed and late >= -_ROUNDING:
                 await _catch_up(late)
-                if self._owed and self._late(self._since) >= 0:
+                if self._owed and self._late(self._since) >= -_ROUNDING:
                     self._silent = True
                     self.connection.invalidate()
                     return

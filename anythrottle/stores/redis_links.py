@@ -9,6 +9,7 @@ Besides, a call by way of client and pool costs half as much again.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from math import inf
 from typing import Protocol, TypeAlias, cast, final
@@ -296,13 +297,13 @@ class Links:
         self.servers = servers
         self._tasks = tasks
         self.timeout = timeout
-        self._links: dict[Place, Link[Connection]] = {}
-        self._openings: dict[Place, _Opening] = {}
-        self._turnstiles: dict[Place, Turnstile] = {}
+        self._links = dict[Place, Link[Connection]]()
+        self._openings = dict[Place, _Opening]()
+        self._turnstiles = defaultdict[Place, Turnstile](Turnstile)
 
     def turnstile(self, key: str) -> Turnstile:
         """Return where those stand in line who want to ask the server that keeps a key."""
-        return self._turnstile(self.servers.place_of(key))
+        return self._turnstiles[self.servers.place_of(key)]
 
     async def evaluate(self, script: Script, key: str, args: Sequence[RedisValueT]) -> object:
         """
@@ -376,13 +377,12 @@ class Links:
         connection = await opening.wait()
         link = self._links.get(place)
         if link is None or link.connection is not connection:
-            turnstile = self._turnstile(place)
-            link = self._links[place] = Link(connection, self._tasks, turnstile, self.timeout)
+            if link is not None:
+                link.close()
+            link = Link(connection, self._tasks, self._turnstiles[place], self.timeout)
+            self._links[place] = link
 
         return link
-
-    def _turnstile(self, place: Place) -> Turnstile:
-        return self._turnstiles.setdefault(place, Turnstile())
 
 
 def check_version(version: str) -> None:

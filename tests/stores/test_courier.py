@@ -14,6 +14,7 @@ import pytest
 from anythrottle import LimitExceeded, PolicyConflict, RateLimiter, StoreError, ThrottleException
 from anythrottle._events import LeaseExpired
 from anythrottle.stores import memory
+from anythrottle.stores.claim import Claim
 from anythrottle.stores.courier import Courier
 from anythrottle.stores.dialogue import Dialogue
 from anythrottle.stores.exchange import Request
@@ -351,22 +352,28 @@ async def test_leaving_while_the_store_is_away_takes_no_longer_than_the_deadline
     assert "was left unheard, by 100 in all" in caplog.text
 
 
-async def test_a_turn_that_came_too_late_for_a_busy_process_is_asked_for_again() -> None:
+@pytest.mark.parametrize("max_wait", [None, 0, 5])
+async def test_a_turn_that_came_too_late_for_a_busy_process_is_asked_for_again(
+    max_wait: float | None,
+) -> None:
     server = server_with(delay=0.001)
     async with branches(1, "5/1s", server=server) as (branch,):
         async with anyio.create_task_group() as group:
-            group.start_soon(functools.partial(branch.try_to, max_wait=0))
+            group.start_soon(functools.partial(branch.try_to, max_wait=max_wait))
             await wait_idle()
             gate = branch.limiter.gate
-            is_valid = gate.dialogue.is_valid
-            # As if its task had resumed after the grace of what it was granted.
+            is_valid = Dialogue.is_valid
+            times = [1]
+
+            def once_over(dialogue: Dialogue, claim: Claim, now: float) -> bool:
+                # As if its task had resumed after the grace of what it was granted.
+                if times:
+                    claim.lot.until = now - times.pop()
+
+                return is_valid(dialogue, claim, now)
+
             with pytest.MonkeyPatch.context() as patch:
-                over = [True]
-
-                def once_over(*args: Any) -> bool:
-                    return not (over and over.pop()) and is_valid(*args)
-
-                patch.setattr(Dialogue, "is_valid", lambda _, *args: once_over(*args))
+                patch.setattr(Dialogue, "is_valid", once_over)
                 await anyio.sleep(0.5)
 
         assert not branch.errors

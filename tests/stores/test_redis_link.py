@@ -181,6 +181,21 @@ async def test_what_is_given_up_takes_a_place_until_it_is_answered() -> None:
             await it.turnstile.enter(known=True)
 
 
+async def test_its_watch_ends_when_another_one_takes_its_place() -> None:
+    async with anyio.create_task_group() as tasks:
+        it = World(tasks)
+        await it.begin()
+        it.connection.answers[0].come()
+        await anyio.sleep(2)
+        it.connection.invalidate()
+        it.link.close()
+        with anyio.fail_after(0.1):
+            await wait_idle()
+
+    # Which does not end before the watch does.
+    assert it.seen == [(0.0, "answer")]
+
+
 async def test_what_is_given_up_may_show_that_it_is_dead() -> None:
     async with world() as it:
         await it.begin(0.2)
