@@ -20,6 +20,7 @@ NAMES = (
     "scripts",
     "scale",
     "shared",
+    "burst",
     "stores",
     "compared",
 )

@@ -14,12 +14,15 @@ from .._events import Event, LeaseExpired, StoreBack, StoreLost, tell
 from .._limiters.line import WaitLine
 from .._limiters.turn import KeptTurn
 from .._loops.event_loop import EventLoop, Parked
-from .exchange import Amounts, Push, Reply
+from .exchange import Amounts, Push, Reply, Request
 from .insurance import Insurance
+from .question import Question
 from .refusal import refusal_of, silence
 from .remote_gate import RemoteGate
+from .reports import Reports
 from .rule_words import in_words
 from .server import Server
+from .turnstile import Turnstile
 
 _logger = logging.getLogger("anythrottle")
 
@@ -35,31 +38,6 @@ _LAST_EXCHANGES = 3
 
 
 @final
-class _Question:
-    """
-    A question for the server.
-
-    :ivar probe: what a call would be charged that asks when it could go; empty for no such question
-    :ivar count_all: whether the calls of all processes are to be counted
-    :ivar answered: set when there is a reply or an error
-    """
-
-    __slots__ = ("answered", "count_all", "error", "probe", "reply")
-
-    def __init__(self, probe: Amounts, *, count_all: bool) -> None:
-        self.probe = probe
-        self.count_all = count_all
-        self.answered = anyio.Event()
-        self.reply: Reply | None = None
-        self.error: Exception | None = None
-
-    def settle(self, reply: Reply | None, error: Exception | None) -> None:
-        """Answer the question."""
-        self.reply, self.error = reply, error
-        self.answered.set()
-
-
-@final
 class Courier:
     """
     Carries requests to the server, and serves the line with what comes back.
@@ -68,7 +46,7 @@ class Courier:
     :param gate: its gate
     :param server: the server, or its substitute
     :param open_if_lost: whether calls pass uncharged while the server does not answer
-    :param on_failure: is told why an exchange has failed
+    :param reports: is told what fails, to be logged
     :param insurance: whose calls come back when the server answers again
 
     :ivar failures: how often an exchange has failed
@@ -83,10 +61,10 @@ class Courier:
         "_line",
         "_lost_at",
         "_name",
-        "_on_failure",
         "_open_if_lost",
         "_questions",
         "_refusal",
+        "_reports",
         "_server",
         "_sleeper",
         "ends_at",
@@ -103,12 +81,12 @@ class Courier:
         server: Server,
         *,
         open_if_lost: bool,
-        on_failure: Callable[[Exception], None],
+        reports: Reports,
         insurance: Insurance | None = None,
     ) -> None:
         self._line = line
         self._insurance = insurance
-        self._on_failure = on_failure
+        self._reports = reports
         self.gate = gate
         self._server = server
         self._name = gate.name
@@ -119,9 +97,9 @@ class Courier:
         self._asked = False
         #: Since when the server has not answered.
         self._lost_at = inf
-        self._questions: list[_Question] = []
+        self._questions: list[Question] = []
         #: The question that the pending request asks.
-        self._asking: _Question | None = None
+        self._asking: Question | None = None
         #: Makes the error of who asks in vain.
         self._refusal: Callable[[], StoreError] | None = None
         self.ends_at = line.clock.estimate() + _IDLE
@@ -172,21 +150,35 @@ class Courier:
             return
 
         dialogue.fetch_no_more()
+        error: Exception | None = silence(dialogue.terms.deadline)
         with anyio.move_on_after(dialogue.terms.deadline, shield=True):
+            turnstile = self._server.turnstile(name)
+            error = await turnstile.enter(known=True) or await self._leave_through(loop, turnstile)
+
+        if error is not None:
+            self._reports.note_unheard(name, error)
+
+    async def _leave_through(self, loop: EventLoop, turnstile: Turnstile) -> Exception | None:
+        """Make the last exchanges; return ``None``, or why one has failed."""
+        dialogue = self.gate.dialogue
+        try:
             for _ in range(_LAST_EXCHANGES):
                 was_pending = dialogue.pending is not None
                 sent = loop.time()
                 dialogue.account.recall(sent)
                 request = dialogue.request(sent, ())
-                try:
-                    reply = await self._server.exchange(name, request)
-                except Exception as exc:  # noqa: BLE001 - of whatever client
-                    _logger.warning("limiter %r: the store was left unheard: %r", name, exc)
-                    return
-
-                dialogue.hear_reply(reply, sent, loop.time())
+                reply = await self._server.exchange(self._name, request)
+                received = loop.time()
+                turnstile.note_answer(sent, received)
+                dialogue.hear_reply(reply, sent, received)
                 if not (was_pending or dialogue.pending or dialogue.account.stock.total):
-                    return
+                    break
+        except Exception as exc:  # noqa: BLE001 - of whatever client
+            return exc
+        finally:
+            turnstile.leave()
+
+        return None
 
     async def answer(self, probe: Amounts = (), *, count_all: bool = False) -> Reply:
         """
@@ -197,7 +189,7 @@ class Courier:
         if self._refusal is not None:
             raise self._refusal()
 
-        question = _Question(probe, count_all=count_all)
+        question = Question(probe, count_all=count_all)
         self._questions.append(question)
         self.ask()
         try:
@@ -214,8 +206,36 @@ class Courier:
 
     async def _exchange(self, loop: EventLoop) -> None:
         """Make one exchange, again until it is answered."""
+        turnstile = self._server.turnstile(self._name)
+        retry = _FIRST_RETRY
+        while True:
+            error = await turnstile.enter(known=self.gate.dialogue.clock.known)
+            if error is None:
+                try:
+                    error = await self._try(loop, turnstile)
+                finally:
+                    turnstile.leave()
+
+                if error is None:
+                    return
+
+            if self.gate.is_lost:
+                self._note_still_lost(error, loop.time())
+            else:
+                self._note_lost(error, loop.time())
+
+            await anyio.sleep(retry)
+            retry = min(2 * retry, _LAST_RETRY)
+
+    async def _try(self, loop: EventLoop, turnstile: Turnstile) -> Exception | None:
+        """
+        Try to make an exchange, until the deadline; once only if the server was away before.
+
+        :return: ``None`` if it is answered, or why it is not
+        """
         dialogue, gate = self.gate.dialogue, self.gate
-        deadline = loop.time() + dialogue.terms.deadline
+        began = loop.time()
+        deadline = began + dialogue.terms.deadline
         retry = _FIRST_RETRY
         # Why an attempt has failed: an attempt that is cut off says nothing of it.
         cause: Exception | None = None
@@ -227,17 +247,11 @@ class Courier:
                 await anyio.sleep(max(dialogue.surely_lapsed_at() - now, 0.0))
                 continue
 
-            if dialogue.pending is None:
-                self._asking = self._questions[0] if self._questions else None
+            if not dialogue.clock.known:
+                # Else what is granted first would be over when it comes, if the server is far away.
+                dialogue.clock.round_trip = turnstile.round_trip
 
-            question = self._asking
-            request = dialogue.request(
-                now,
-                gate.wants(),
-                census=self._census(),
-                count_all=question is not None and question.count_all,
-                probe=() if question is None else question.probe,
-            )
+            request = self._request(now)
             sent = loop.time()
             reply = failure = None
             with anyio.move_on_after(dialogue.terms.deadline if gate.is_lost else deadline - sent):
@@ -248,22 +262,37 @@ class Courier:
 
             received = loop.time()
             if reply is not None:
+                turnstile.note_answer(sent, received)
                 self._hear_reply(reply, sent, received)
-                return
+                return None
 
             self.failures += 1
             error = cause or silence(dialogue.terms.deadline)
-            self._on_failure(error)
+            self._reports.note_failure(error)
             # What will not pass by itself is not waited for.
             is_mistake = isinstance(failure, StoreError) and failure.is_mistake
-            if gate.is_lost:
-                self._note_still_lost(failure or silence(dialogue.terms.deadline), received)
-            elif is_mistake or received + retry >= deadline:
-                self._note_lost(error, received)
-                retry, cause = _FIRST_RETRY, None
+            if gate.is_lost or is_mistake or received + retry >= deadline:
+                # Those in line would fare no better, if nobody else was answered meanwhile.
+                turnstile.refuse(error, began)
+                return error
 
             await anyio.sleep(retry)
             retry = min(2 * retry, _LAST_RETRY)
+
+    def _request(self, now: float) -> Request:
+        """Return what to say to the server now."""
+        dialogue, gate = self.gate.dialogue, self.gate
+        if dialogue.pending is None:
+            self._asking = self._questions[0] if self._questions else None
+
+        question = self._asking
+        return dialogue.request(
+            now,
+            gate.wants(),
+            census=self._census(),
+            count_all=question is not None and question.count_all,
+            probe=() if question is None else question.probe,
+        )
 
     def _hear_reply(self, reply: Reply, sent: float, received: float) -> None:
         dialogue, gate = self.gate.dialogue, self.gate
@@ -357,7 +386,7 @@ class Courier:
         self.gate.open = self._open_if_lost and not refused.is_mistake
         self.gate.refusal = None if self.gate.open else refusal
         self._refusal = refusal
-        _logger.warning("limiter %r: the store does not serve it: %s", name, refused.reason)
+        self._reports.note_lost(refused)
         return refusal
 
     def _note_back(self, now: float) -> None:
@@ -368,7 +397,7 @@ class Courier:
             # Before the observer is told, who may let others come.
             self._insurance.call_back()
 
-        _logger.info("limiter %r: the store answers again", self._name)
+        self._reports.note_back(self._name)
         self._tell(StoreBack(self._name, now - self._lost_at))
 
     def _note_lease_lost(self, lost: int) -> None:

@@ -107,8 +107,8 @@ class Dialogue(Speaker):
 
     def miss(self) -> None:
         """Note that pushes may have been missed: what they said is asked for."""
-        if self._wanted.count:
-            self.speak_by(-inf)
+        # What a request that is pending brings may be all that is wanted.
+        self._missed = True
 
     def surely_lapsed_at(self) -> float:
         """Return when the server has surely taken what the process held, if it hears nothing."""

@@ -16,6 +16,7 @@ from .exchange import Micros, Push, Reply, Request
 from .ledger import Ledger
 from .remote_limiter import RemoteRateLimiter
 from .store import Store
+from .turnstile import Turnstile
 
 _MICRO = 1e6
 
@@ -147,6 +148,10 @@ class _Connection:
         self._server = server
         self._network = network
         self._tasks = tasks
+        self._turnstile = Turnstile()
+
+    def turnstile(self, name: str) -> Turnstile:  # noqa: ARG002 - it is one server
+        return self._turnstile
 
     async def exchange(self, name: str, request: Request) -> Reply:
         server = self._server

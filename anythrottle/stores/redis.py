@@ -49,7 +49,7 @@ class RedisStore(Store[RedisRateLimiter]):
 
     Store and limiters can be globals: making them touches neither network, clock nor event loop.
     Entering the store starts the tasks that talk to the server; it may be entered again later, in
-    another run too.
+    another run too. Leaving it while the server does not answer takes as long as ``deadline``.
 
     It needs Redis 7 or Valkey, a single server, one with Sentinels, or a cluster; install
     ``anythrottle[redis]``.
@@ -58,7 +58,8 @@ class RedisStore(Store[RedisRateLimiter]):
         ``unix://``), or a client of coredis, which whoever made it enters, before this
     :param prefix: what the names of all keys begin with: 1 to 200 printable characters without
         spaces and braces
-    :param deadline: by when an exchange with the server is to be answered, in seconds, above 0
+    :param deadline: by when an exchange with the server is to be answered, in seconds, above 0,
+        from when it is sent. In a burst, exchanges are sent as others are answered, 32 at once
     :raises TypeError: if a parameter is of the wrong type
     :raises ValueError: if a parameter is out of its range, or ``server`` is no such URL, or has an
         option that is not known; on entering, if a file that it names cannot be read

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import aclosing, contextmanager
 from typing import TypeAlias, cast, final
 
@@ -19,6 +20,9 @@ Hear: TypeAlias = Callable[[bytes | None], None]
 
 #: How long to wait before a connection is made again, in seconds: at first, and at most.
 _FIRST_DELAY, _LAST_DELAY = 0.05, 1.0
+
+#: How many channels a command names at most.
+_BATCH = 200
 
 #: After how many silent seconds a server is asked if it is still there.
 _SILENCE = 10.0
@@ -46,7 +50,17 @@ class Channels:
     has no answer, so that the answer to one that is refused would be taken for a command's.
     """
 
-    __slots__ = ("_broken", "_changed", "_delay", "_ears", "_hears", "_links", "_tasks", "_told")
+    __slots__ = (
+        "_amiss",
+        "_broken",
+        "_changed",
+        "_delay",
+        "_ears",
+        "_hears",
+        "_links",
+        "_tasks",
+        "_told",
+    )
 
     def __init__(self, links: Links, tasks: TaskGroup) -> None:
         self._links = links
@@ -54,6 +68,8 @@ class Channels:
         self._hears: dict[str, list[Hear]] = {}
         self._ears: dict[Place, _Ear] = {}
         self._changed = anyio.Event()
+        #: The channels to which subscriptions may not be as they have to be.
+        self._amiss: set[str] = set()
         self._broken = False
         self._delay = _FIRST_DELAY
         self._told = ""
@@ -68,15 +84,19 @@ class Channels:
         """
         hears = self._hears.setdefault(channel, [])
         hears.append(hear)
-        self._changed.set()
+        self._look_at({channel})
         try:
             yield
         finally:
             hears.remove(hear)
             if not hears:
                 del self._hears[channel]
+                self._look_at({channel})
 
-            self._changed.set()
+    def _look_at(self, channels: AbstractSet[str]) -> None:
+        """See to it that the subscriptions to some channels are looked at."""
+        self._amiss |= channels
+        self._changed.set()
 
     async def run(self) -> None:
         """Keep subscribed to what is listened to, until this is cancelled."""
@@ -101,23 +121,33 @@ class Channels:
                 await self._ping()
 
     async def _subscribe(self) -> None:
-        """Make the connections and subscriptions what they have to be."""
-        wanted: dict[Place, set[str]] = {}
-        for channel in self._hears:
-            wanted.setdefault(self._links.servers.place_of(channel), set()).add(channel)
+        """Make subscriptions what they have to be, as to the channels that may be amiss."""
+        amiss, self._amiss = self._amiss, set()
+        try:
+            self._end(amiss - self._hears.keys())
+            wanted: dict[Place, set[str]] = {}
+            for channel in amiss & self._hears.keys():
+                wanted.setdefault(self._links.servers.place_of(channel), set()).add(channel)
 
-        for place in self._ears.keys() - wanted.keys():
-            self._ears.pop(place).connection.invalidate()
+            for place, channels in wanted.items():
+                ear = self._ears.get(place) or await self._open(place)
+                for group in _groups(place, channels - ear.channels):
+                    ear.connection.send_command(b"SSUBSCRIBE", *group)
 
-        for place, channels in wanted.items():
-            ear = self._ears.get(place) or await self._open(place)
-            for channel in channels - ear.channels:
-                ear.connection.send_command(b"SSUBSCRIBE", channel)
+                ear.channels |= channels
+        except BaseException:
+            self._amiss |= amiss
+            raise
 
-            for channel in ear.channels - channels:
-                ear.connection.send_command(b"SUNSUBSCRIBE", channel)
+    def _end(self, channels: AbstractSet[str]) -> None:
+        """End subscriptions, and the connections that are not needed any more."""
+        for place, ear in tuple(self._ears.items()):
+            for group in _groups(place, channels & ear.channels):
+                ear.connection.send_command(b"SUNSUBSCRIBE", *group)
 
-            ear.channels = channels
+            ear.channels -= channels
+            if not ear.channels:
+                self._ears.pop(place).connection.invalidate()
 
     async def _open(self, place: Place) -> _Ear:
         connection = await self._links.open(place)
@@ -142,7 +172,7 @@ class Channels:
                 self._delay = _FIRST_DELAY
 
             self._broken = True
-            self._changed.set()
+            self._look_at(ear.channels)
 
     def _handle(self, ear: _Ear, message: Sequence[object]) -> None:
         kind, channel = message[0], cast("bytes", message[1]).decode()
@@ -156,8 +186,8 @@ class Channels:
 
         elif channel in ear.channels:
             # Nobody here has asked for the end: a cluster keeps the channel elsewhere now.
-            ear.channels = ear.channels - {channel}
-            self._changed.set()
+            ear.channels.discard(channel)
+            self._look_at({channel})
 
     async def _hear_refusals(self, place: Place, ear: _Ear) -> None:
         """Break the connection if a subscription is refused, of which it does not say which."""
@@ -186,3 +216,14 @@ class Channels:
         if reason != self._told:
             self._told = reason
             _logger.warning("not subscribed, turns may come late; trying again: %s", reason)
+
+
+def _groups(place: Place, channels: AbstractSet[str]) -> Iterator[tuple[str, ...]]:
+    """Yield channels by what one command may name: of a cluster, those of one limiter."""
+    groups: dict[str, list[str]] = {}
+    for channel in channels:
+        groups.setdefault("" if place is None else channel.partition("}")[0], []).append(channel)
+
+    for group in groups.values():
+        for start in range(0, len(group), _BATCH):
+            yield tuple(group[start : start + _BATCH])

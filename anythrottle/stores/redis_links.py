@@ -9,9 +9,8 @@ Besides, a call by way of client and pool costs half as much again.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from hashlib import sha1
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Protocol, TypeAlias, cast, final
 
@@ -39,7 +38,10 @@ from coredis.pool import ClusterConnectionPool, ConnectionPool, SentinelConnecti
 from coredis.typing import Key, RedisValueT
 
 from .redis_faults import OneOfMany, TooOld, check_version, plainer
+from .redis_link import Link
+from .redis_script import Script
 from .redis_urls import unreadable
+from .turnstile import Turnstile
 
 __all__ = (
     "Client",
@@ -71,24 +73,6 @@ Place: TypeAlias = TCPLocation | None
 
 #: How often a command may be sent, because a server lacks the script or names another server.
 _ATTEMPTS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """
-    A script, and the name that a server has for it.
-
-    :ivar text: what is carried out
-    :ivar sha: its SHA-1, in hexadecimal digits
-    """
-
-    text: str
-    sha: str
-
-    @classmethod
-    def of(cls, text: str) -> Script:
-        """Return the script with that text."""
-        return cls(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
 class Servers(Protocol):
@@ -218,12 +202,13 @@ def _params(params: BaseConnectionParams) -> BaseConnectionParams:
 class _Opening(TaskStatus[None]):
     """A connection that is being made, for so many seconds at most, and what became of it."""
 
-    __slots__ = ("_connection", "_error", "_scope", "_timeout", "done")
+    __slots__ = ("_connection", "_error", "_running", "_scope", "_timeout", "done")
 
     def __init__(self, timeout: float) -> None:
         self.done = anyio.Event()
         self._timeout = timeout
         self._scope = anyio.CancelScope(deadline=anyio.current_time() + timeout)
+        self._running = anyio.CancelScope(shield=True)
         self._connection: Connection | None = None
         self._error: Exception | None = None
 
@@ -237,9 +222,11 @@ class _Opening(TaskStatus[None]):
         connection = None
         try:
             with self._scope:
-                connection = await servers.connection(place)
-                self._connection = connection
-                await connection.run(task_status=self)
+                connection = self._connection = await servers.connection(place)
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._end, connection)
+                    await self._keep(connection)
+                    tasks.cancel_scope.cancel()
         except Exception as error:  # noqa: BLE001 - see wait()
             self._error = plainer(error)
         finally:
@@ -248,6 +235,26 @@ class _Opening(TaskStatus[None]):
 
             if not self.done.is_set():
                 self._fail(servers, place)
+
+    async def _keep(self, connection: Connection) -> None:
+        with self._running:
+            try:
+                await connection.run(task_status=self)
+            except Exception as error:  # noqa: BLE001 - see wait()
+                self._error = error
+
+    async def _end(self, connection: Connection) -> None:
+        """End a connection when this is cancelled, so that coredis has nothing to say of it."""
+        try:
+            await anyio.sleep_forever()
+        finally:
+            if connection.stream is None or self.done.is_set():
+                self._running.cancel()
+            else:
+                # Were it cancelled while the server is greeted, coredis would log an error, with a
+                # traceback, as if the fault were its own.
+                with anyio.CancelScope(shield=True):
+                    await connection.stream.aclose()
 
     def started(self, value: None = None) -> None:  # noqa: ARG002 - coredis says nothing
         """Hear from coredis that the connection stands."""
@@ -296,20 +303,26 @@ class Links:
 
     """
 
-    __slots__ = ("_connections", "_openings", "_tasks", "servers", "timeout")
+    __slots__ = ("_links", "_openings", "_tasks", "_turnstiles", "servers", "timeout")
 
     def __init__(self, servers: Servers, tasks: TaskGroup, timeout: float) -> None:
         self.servers = servers
         self._tasks = tasks
         self.timeout = timeout
-        self._connections: dict[Place, Connection] = {}
-        self._openings: dict[Place, _Opening] = {}
+        self._links = dict[Place, Link[Connection]]()
+        self._openings = dict[Place, _Opening]()
+        self._turnstiles = defaultdict[Place, Turnstile](Turnstile)
+
+    def turnstile(self, key: str) -> Turnstile:
+        """Return where those stand in line who want to ask the server that keeps a key."""
+        return self._turnstiles[self.servers.place_of(key)]
 
     async def evaluate(self, script: Script, key: str, args: Sequence[RedisValueT]) -> object:
         """
         Return what a script answers.
 
-        Who is cancelled here takes the connection along: it may be dead, and nobody is told.
+        Who is cancelled here leaves the connection to others. It is broken when it owes answers and
+        delivers none for as long as a server may take.
 
         :param key: which decides about the server
         :raises ~coredis.exceptions.RedisError: if it was not carried out, or there is no answer
@@ -337,20 +350,23 @@ class Links:
         attempt = 0
         while True:
             attempt += 1
-            connection = self._connections.get(place)
-            if connection is None or not connection.usable:
-                connection = await self._connect(place)
+            link = self._links.get(place)
+            if link is None or not link.connection.usable:
+                link = await self._connect(place)
 
             try:
                 if asking:  # it holds for the next command alone, so nothing may come between
-                    _ = connection.create_request(b"ASKING")
+                    _ = link.connection.create_request(b"ASKING")
 
-                return await _request(connection, command, *args)
+                return await link.answer(
+                    link.connection.create_request(command, *args, decode=True)
+                )
             except NoScriptError:
                 if attempt == _ATTEMPTS or script is None:
                     raise
 
-                await _request(connection, b"SCRIPT LOAD", script.text)
+                load = link.connection.create_request(b"SCRIPT LOAD", script.text, decode=True)
+                _ = await link.answer(load)
             except AskError as error:
                 if place is None:
                     raise OneOfMany("the server is one of a cluster") from error
@@ -363,20 +379,22 @@ class Links:
                 place = TCPLocation(error.host, error.port)
             except ReadOnlyError:
                 # It was a primary once. The next connection goes to who is it now.
-                connection.invalidate()
+                link.connection.invalidate()
                 raise
 
-    async def _connect(self, place: Place) -> Connection:
+    async def _connect(self, place: Place) -> Link[Connection]:
         """Return a connection for all, which goes on being made if one who waits is cancelled."""
         opening = self._openings.get(place)
         if opening is None or opening.done.is_set():
             opening = self._openings[place] = _Opening(self.timeout)
             self._tasks.start_soon(opening.run, self.servers, place)
 
-        connection = self._connections[place] = await opening.wait()
-        return connection
+        connection = await opening.wait()
+        link = self._links.get(place)
+        if link is None or link.connection is not connection:
+            if link is not None:
+                link.close()
+            link = Link(connection, self._tasks, self._turnstiles[place], self.timeout)
+            self._links[place] = link
 
-
-def _request(connection: Connection, command: bytes, *args: RedisValueT) -> Awaitable[object]:
-    """Send a command; return what waits for the answer, and breaks the connection if cancelled."""
-    return connection.create_request(command, *args, decode=True, disconnect_on_cancellation=True)
+        return link

@@ -17,6 +17,7 @@ from .redis_advice import fault
 from .redis_channels import Channels
 from .redis_links import Client, Links, Script, is_client, servers_of
 from .redis_urls import redis_url
+from .turnstile import Turnstile
 from .wire import push_of, reply_of, request_args
 
 _logger = logging.getLogger("anythrottle")
@@ -104,6 +105,15 @@ class RedisServer(AsyncContextManagerMixin):
             raise fault(name, error, self._prefix) from error
 
         return reply_of(cast("list[str | int]", flat))
+
+    def turnstile(self, name: str) -> Turnstile:
+        """
+        Return where exchanges about a limiter wait until they may begin.
+
+        :raises RuntimeError: if the server is not entered
+
+        """
+        return self._entered().turnstile(self._key(name))
 
     async def forget(self, name: str) -> None:
         """

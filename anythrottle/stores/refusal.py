@@ -9,7 +9,7 @@ def refusal_of(name: str, error: Exception) -> StoreError:
     """Return the error of a caller of a limiter, from what its server, or the way to it, raised."""
     if isinstance(error, StoreError):
         # Anew for each caller: an error that is raised twice gathers tracebacks.
-        refusal = type(error)(*error.args)
+        refusal = type(error)(name, *error.args[1:])
         refusal.__cause__ = error.__cause__
     else:
         refusal = StoreError(name, str(error) or type(error).__name__)

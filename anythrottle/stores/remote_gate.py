@@ -237,7 +237,15 @@ class RemoteGate:
             return False
 
         claim = turn.slot
-        return not isinstance(claim, Claim) or self.dialogue.is_valid(claim, now)
+        if not isinstance(claim, Claim) or self.dialogue.is_valid(claim, now):
+            return True
+
+        if turn.give_up <= now:
+            # It may go by the answer that it has had, for which this process was too busy.
+            self.await_answer(turn, turn.give_up)
+            turn.give_up = inf
+
+        return False
 
     def has_lost(self, claim: Claim, now: float) -> bool:
         """Return whether others may have got what the call of a claim holds."""

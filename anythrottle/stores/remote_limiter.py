@@ -172,8 +172,8 @@ class RemoteRateLimiter(LineLimiter):
         :param cost: what the call costs, 0 or more, or amounts by unit
         :param priority: lower goes first, among the calls of this process
         :param max_wait: for how many seconds to wait at most, 0 or more: 0 for one answer of the
-            server; ``"deadline"`` for until the deadline of the enclosing cancel scope; ``None``
-            for as long as it takes
+            server, though others may be asked for before; ``"deadline"`` for until the deadline of
+            the enclosing cancel scope; ``None`` for as long as it takes
         :param strict: whether leaving the permit raises :exc:`.LeaseLost` if this process was
             silent for so long that others may have got what the call held; else that is logged
         :raises ~anythrottle.StoreError: on entering, if the store does not answer and there is no

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from .exchange import Push, Reply, Request
+from .turnstile import Turnstile
 
 
 class Server(Protocol):
@@ -26,6 +27,10 @@ class Server(Protocol):
         :raises Exception: if no answer has come; the request may have been carried out all the same
 
         """
+        ...
+
+    def turnstile(self, name: str) -> Turnstile:
+        """Return where exchanges about a limiter wait until they may begin."""
         ...
 
     async def forget(self, name: str) -> None:

@@ -82,6 +82,8 @@ class Speaker:
         self._wanted = Wanted()
         #: Whether the pending request says nothing of those in line, who are to wait for the next.
         self._withholds = False
+        #: Whether pushes may have been missed since the latest request.
+        self._missed = False
         self._come = inf
         #: The instant of the latest news, and when they came.
         self._news: Micros = 0
@@ -165,7 +167,7 @@ class Speaker:
             # Nobody else gets what is held until it is given back.
             return now
 
-        if not told and self._ahead.is_low(stock.total):
+        if self._missed if told else self._ahead.is_low(stock.total):
             return now
 
         instant = self._outbox.due
@@ -213,6 +215,7 @@ class Speaker:
                 )
 
             self.number += 1
+            self._missed = False
             request = self._new_request(asked, happenings, now)
             request = replace(request, census=census, count_all=count_all, probe=probe)
         else:

@@ -26,6 +26,7 @@ from .exchange import Amounts, Reply, Rule, rules_text
 from .refusal import refusal_of, silence
 from .remote_gate import RemoteGate
 from .remote_limiter import RemoteRateLimiter
+from .reports import Reports
 from .rule_words import in_words
 from .server import Server
 from .settings import check_name, check_on_store_error, rules_for
@@ -72,7 +73,7 @@ class Store(ABC, Generic[L]):
     """
     The part of stores that does not depend on the server.
 
-    :param deadline: by when an exchange is to be answered, in seconds
+    :param deadline: by when an exchange is to be answered, in seconds, from when it is sent
     """
 
     #: The class of its limiters.
@@ -92,7 +93,7 @@ class Store(ABC, Generic[L]):
         self._node = ""
         #: The exchanges and failures of couriers that have ended.
         self._past = [0, 0]
-        self._last_error: Exception | None = None
+        self._reports = Reports()
 
     @abstractmethod
     def _open(self) -> AbstractAsyncContextManager[Server]:
@@ -210,7 +211,7 @@ class Store(ABC, Generic[L]):
             exchanges=exchanges + sum(courier.exchanges for courier in couriers),
             failures=failures + sum(courier.failures for courier in couriers),
             round_trip=max((c.gate.dialogue.clock.round_trip for c in couriers), default=0.0),
-            last_error=self._last_error,
+            last_error=self._reports.last_error,
             connected=self._tasks is not None and not any(c.gate.is_lost for c in couriers),
             limiters=len(couriers),
         )
@@ -254,7 +255,7 @@ class Store(ABC, Generic[L]):
             self._server = await self._stack.enter_async_context(self._open())
             self._node = secrets.token_hex(6)
             self._past = [0, 0]
-            self._last_error = None
+            self._reports = Reports()
             self._tasks = await self._stack.enter_async_context(anyio.create_task_group())
         except BaseException:
             stack, self._stack = self._stack, None
@@ -287,6 +288,7 @@ class Store(ABC, Generic[L]):
         finally:
             self._server = None
             self._couriers.clear()
+            self._reports.close()
             for limiter in list(self._limiters.values()):
                 limiter.gate.refusal = _not_entered(limiter.name)
 
@@ -304,9 +306,6 @@ class Store(ABC, Generic[L]):
             self._past[1] += courier.failures
             self._couriers.pop(courier.gate, None)
 
-    def _note_failure(self, error: Exception) -> None:
-        self._last_error = error
-
     def _courier(self, limiter: L) -> Courier:
         assert self._server is not None
         on_store_error = self._settings[limiter].on_store_error
@@ -315,7 +314,7 @@ class Store(ABC, Generic[L]):
             limiter.gate,
             self._server,
             open_if_lost=on_store_error == "open",
-            on_failure=self._note_failure,
+            reports=self._reports,
             insurance=limiter.insurance,
         )
 

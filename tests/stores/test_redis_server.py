@@ -114,16 +114,43 @@ class TestExchange:
 
         run(backend, main)
 
-    def test_that_is_cancelled_gives_up_its_connection(self, server: Server, backend: str) -> None:
+    def test_that_is_cancelled_leaves_the_connection_to_others(
+        self, server: Server, backend: str
+    ) -> None:
+        async def main() -> None:
+            counts: list[int] = []
+
+            async def wait(entered: RedisServer) -> None:
+                counts.append(await calls(entered))
+
+            async with servers.proxy(server.port) as proxy, store(proxy.url) as entered:
+                assert await calls(entered) == 1
+                before = {client.split()[0] for client in clients(server)}
+                proxy.stall()
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(wait, entered)
+                    with anyio.move_on_after(0.1) as scope:
+                        await calls(entered)
+
+                    assert scope.cancelled_caught
+                    proxy.flow()
+
+                assert await calls(entered) == 4
+                assert len(before & {client.split()[0] for client in clients(server)}) == 1
+
+            assert len(counts) == 1
+
+        run(backend, main)
+
+    def test_gives_up_a_connection_that_is_silent(self, server: Server, backend: str) -> None:
         async def main() -> None:
             async with servers.proxy(server.port) as proxy, store(proxy.url) as entered:
                 assert await calls(entered) == 1
                 proxy.forsake()
-                with anyio.move_on_after(0.1) as scope:
-                    await calls(entered)
-
-                assert scope.cancelled_caught
                 with anyio.fail_after(5):
+                    with pytest.raises(StoreError, match="no answer within 1 s; see that it is no"):
+                        await calls(entered)
+
                     assert await calls(entered) == 3
 
         run(backend, main)
@@ -169,7 +196,7 @@ class TestExchange:
                     await calls(entered)
 
                 server.cont()
-                assert (await again(entered)).news.now in (2, 3)
+                assert (await again(entered)).news.now in (2, 3, 4)
 
         run(backend, main)
 
