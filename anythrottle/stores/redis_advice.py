@@ -78,6 +78,7 @@ _CASES = (
         is_mistake=False,
         said="it closed the connection without an answer",
     ),
+    _Case("FallenSilent", "see that it is not overloaded", is_mistake=False),
     _Case(
         "TimeoutError",
         f"see that it is a Redis or Valkey, and not overloaded; {_TLS}",

@@ -10,6 +10,10 @@ class HungUp(Exception):
     """A server has closed the connection before it answered anything."""
 
 
+class FallenSilent(TimeoutError):
+    """A server answers no more on a connection on which it has answered before."""
+
+
 class SpeaksOtherwise(Exception):
     """What a server has answered is no answer of a Redis."""
 

@@ -12,6 +12,7 @@ from anyio import get_cancelled_exc_class
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
+from .redis_faults import FallenSilent
 from .turnstile import Turnstile
 
 #: How often the event loop goes round before what has not come counts as not there: it may lie
@@ -105,7 +106,7 @@ class Link(Generic[C]):
         except Exception:
             self._note_answer()
             if self._silent:
-                raise TimeoutError(f"no answer within {self._timeout:g} s") from None
+                raise FallenSilent(f"no answer within {self._timeout:g} s") from None
 
             raise
 

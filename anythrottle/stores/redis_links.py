@@ -198,11 +198,16 @@ def _params(params: BaseConnectionParams) -> BaseConnectionParams:
     return params
 
 
+#: The part of the time that a server may take by which a connection has to stand: a little sooner
+#: than its users give up, so that they are told what they have waited for.
+_IN_TIME = 0.9
+
+
 @final
 class _Opening(TaskStatus[None]):
     """A connection that is being made, for so many seconds at most, and what became of it."""
 
-    __slots__ = ("_connection", "_error", "_running", "_scope", "_timeout", "done")
+    __slots__ = ("_connection", "_ended", "_error", "_running", "_scope", "_timeout", "done")
 
     def __init__(self, timeout: float) -> None:
         self.done = anyio.Event()
@@ -211,6 +216,7 @@ class _Opening(TaskStatus[None]):
         self._running = anyio.CancelScope(shield=True)
         self._connection: Connection | None = None
         self._error: Exception | None = None
+        self._ended = False
 
     async def run(self, servers: Servers, place: Place) -> None:
         """
@@ -228,7 +234,7 @@ class _Opening(TaskStatus[None]):
                     await self._keep(connection)
                     tasks.cancel_scope.cancel()
         except Exception as error:  # noqa: BLE001 - see wait()
-            self._error = plainer(error)
+            self._error = error
         finally:
             if connection is not None:
                 _close_streams(connection)
@@ -241,13 +247,15 @@ class _Opening(TaskStatus[None]):
             try:
                 await connection.run(task_status=self)
             except Exception as error:  # noqa: BLE001 - see wait()
-                self._error = error
+                # Unless it was ended here, the server has ended it.
+                self._error = error if self._ended else plainer(error)
 
     async def _end(self, connection: Connection) -> None:
         """End a connection when this is cancelled, so that coredis has nothing to say of it."""
         try:
             await anyio.sleep_forever()
         finally:
+            self._ended = True
             if connection.stream is None or self.done.is_set():
                 self._running.cancel()
             else:
@@ -337,7 +345,7 @@ class Links:
 
     async def open(self, place: Place) -> Connection:
         """Return a new connection to a place, for nobody else."""
-        opening = _Opening(self.timeout)
+        opening = _Opening(self.timeout * _IN_TIME)
         self._tasks.start_soon(opening.run, self.servers, place)
         return await opening.wait()
 
@@ -386,7 +394,7 @@ class Links:
         """Return a connection for all, which goes on being made if one who waits is cancelled."""
         opening = self._openings.get(place)
         if opening is None or opening.done.is_set():
-            opening = self._openings[place] = _Opening(self.timeout)
+            opening = self._openings[place] = _Opening(self.timeout * _IN_TIME)
             self._tasks.start_soon(opening.run, self.servers, place)
 
         connection = await opening.wait()

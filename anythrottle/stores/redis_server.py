@@ -22,9 +22,6 @@ from .wire import push_of, reply_of, request_args
 
 _logger = logging.getLogger("anythrottle")
 
-#: The part of the deadline by which a connection has to be made.
-_IN_TIME = 0.9
-
 #: A limiter's keys, by what follows the first one's name: windows, processes, two queues.
 _PARTS = ("", *(f":w{i}" for i in range(17)), ":n", ":q", ":a", ":h", ":s")
 
@@ -74,8 +71,7 @@ class RedisServer(AsyncContextManagerMixin):
         servers = servers_of(self._server)
         failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
-            # A little sooner than who waits gives up, so that he is told what was waited for.
-            self._links = Links(servers, tasks, self._deadline * _IN_TIME)
+            self._links = Links(servers, tasks, self._deadline)
             self._channels = Channels(self._links, tasks)
             tasks.start_soon(self._channels.run)
             try:
