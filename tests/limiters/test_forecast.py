@@ -772,6 +772,13 @@ class TestLittleIsOff:
         # That is a few hundredths.
         assert line.outlook.decide((1,), line.now, 5).retry_after == 0.5
 
+    def test_in_the_instant_in_which_all_are_due_nobody_need_wait(self) -> None:
+        line = self.line(WindowTokenBucket(1, 1), [1], 4)
+        assert line.outlook.decide((1,), 0.0, 5).retry_after == 5.0
+        line.now = 5.0
+        with self.nothing_simulated():
+            assert line.outlook.decide((1,), 5.0, 5).retry_after == 0.0
+
     def test_who_has_left_does_not_outweigh_who_has_joined(self) -> None:
         line = self.line(WindowTokenBucket(3, 8), [1, 2], 100)
         for _ in range(5):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import anyio
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anythrottle import Decision, LimitExceeded, RateLimiter, WindowTokenBucket
+from anythrottle import Decision, FixedWindow, LimitExceeded, RateLimiter, WindowTokenBucket
 from anythrottle._limiters.turn import Turn
 from anythrottle.testing import wait_idle
 from anythrottle.testing._backends import stall
@@ -316,6 +317,14 @@ class TestPeek:
         assert limiter.peek() == Decision(False, "rate", 59.0, 0, 60.0, 4, long)
         await anyio.sleep(1)
         assert limiter.peek(0).policy is long
+
+    async def test_by_what_utc_has_become(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(time, "time", lambda: 1_000_000_002.0)
+        limiter = RateLimiter(FixedWindow(4, 10, align="utc"))
+        await limiter.acquire()
+        assert limiter.peek().reset_after == 8.0
+        monkeypatch.setattr(time, "time", lambda: 1_000_000_007.0)
+        assert limiter.peek().reset_after == 3.0
 
     async def test_concurrency(self) -> None:
         capacity = anyio.CapacityLimiter(1)
