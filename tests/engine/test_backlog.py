@@ -258,6 +258,18 @@ class TestDelayed:
 
         assert backlog.is_at_end()
 
+    def test_if_too_many_are_no_new_one_starts(self) -> None:
+        backlog = begun([job] * 1001, source=[other])
+        # They run together, so one more than may be will be delayed.
+        records = [start(backlog) for _ in range(1001)]
+        new: list[bool] = []
+        for number, record in enumerate(records):
+            backlog.delay(record, 5.0 + number)
+            new.append(backlog.next_job(at(0.0), surprise) is not None)
+
+        assert new == [True] * 999 + [False] * 2
+        assert backlog.next_job(at(5.0), surprise) is records[0]
+
     def test_holds_the_end_off(self) -> None:
         backlog = begun([job])
         record = start(backlog)

@@ -116,6 +116,26 @@ class TestThrottler:
         assert first.started + second.started == throttler.statistics().started
         failures(throttler)
 
+    async def test_so_are_throttles_and_retries_of_which_there_were_others(self) -> None:
+        diary = Diary()
+        errors: list[BaseException] = [
+            *[ThrottleException(retry_after=1) for _ in range(2)],
+            *[OSError() for _ in range(2)],
+            KeyError(),
+        ]
+        asked = Asked(1)
+        throttler = Throttler(
+            [diary.job(number, errors=errors) for number in range(3)],
+            concurrency=1,
+            attempts=Attempts(retry_on=lambda error: isinstance(error, OSError) and 0.0),
+            halt=asked,
+        )
+        while (await finish(throttler)).ended == "halted":
+            pass
+
+        assert [(each.throttled, each.retried) for each in asked.statistics] == [(2, 2)] * 3
+        failures(throttler)
+
     async def test_what_goes_again_is_no_failure(self) -> None:
         diary = Diary()
         errors: list[BaseException] = [ThrottleException(retry_after=1), OSError(), OSError()]

@@ -199,6 +199,11 @@ class TestTheLastAttempt:
             assert how.delay_before_next(error, number) is None
             assert error.__notes__ == [f"It was the last of {number} attempts."]
 
+    def test_the_only_one(self) -> None:
+        error = Odd()
+        assert retrying(Odd, most=1).delay_before_next(error, 1) is None
+        assert error.__notes__ == ["It was the last of 1 attempt."]
+
     def test_an_error_that_would_not_be_tried_again_has_no_note(self) -> None:
         error = KeyError()
         assert retrying(Odd, most=1).delay_before_next(error, 1) is None

@@ -354,6 +354,15 @@ def test_a_sequence_is_advanced_without_waiting() -> None:
     assert not source_of(iter([job])).is_sequence
 
 
+def test_of_one_that_has_become_shorter_than_was_pulled_none_are_left() -> None:
+    items = [1, 2, 3]
+    source = source_of(items)
+    source.pull_nowait()
+    source.pull_nowait()
+    items.clear()
+    assert source.left == 0
+
+
 @pytest.mark.parametrize(
     ("make", "left"),
     [

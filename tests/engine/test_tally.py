@@ -120,6 +120,11 @@ class TestSlowJobs:
 
 
 class TestMany:
+    def test_who_ends_a_grain_later_has_ended_apart(self) -> None:
+        throughput = pace_of([0.0] * 10 + [0.02] * 10)
+        # Of the last ten seconds, the latter alone.
+        assert throughput.per_second(10.01) == 1.0
+
     @pytest.mark.parametrize("rate", [10, 20, 30, 100, 1000])
     def test_a_steady_rate(self, rate: int) -> None:
         throughput = pace_of([number / rate for number in range(1, 30 * rate + 1)])

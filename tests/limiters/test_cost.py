@@ -118,6 +118,11 @@ class TestAmounts:
         with pytest.raises(ValueError, match="names calls twice"):
             amounts_of({"requests": 3, "calls": 1}, [CALLS])
 
+    def test_any_number_of_units(self) -> None:
+        cost = {f"unit-{number}": number for number in range(1000)}
+        policies = [WindowTokenBucket(1000, 1, unit=unit) for unit in cost]
+        assert amounts_of(cost, policies) == tuple(range(1000))
+
     def test_a_mapping_is_left_as_it_was(self) -> None:
         cost = {"tokens": 5}
         amounts_of(cost, [CALLS, TOKENS])

@@ -671,6 +671,22 @@ class TestAgainstTheLineSimulatedAnew:
         assert min(waits) > 0.95
         assert max(waits) < 1.1
 
+    def test_who_gives_up_because_another_one_has_joined_before_it(self) -> None:
+        line = Line(WindowTokenBucket(1, 8))
+        assert line.try_now(line.newcomer((1,), 0))
+        for latest in (8.5, 16.5, math.inf):
+            turn = line.newcomer((1,), 0)
+            turn.latest = latest
+            assert not line.outlook.is_hopeless((1,), 0.0, 0, latest)
+            line.join(turn)
+
+        assert line.outlook.is_hopeless((1,), 0.0, 0, 31.5)
+        line.join(line.newcomer((1,), -1))
+        # It goes at 8, the first is gone then, and the others go when they would have gone.
+        assert line.due((1,), 0) == 32.0
+        assert not line.outlook.is_hopeless((1,), 0.0, 0, 32.5)
+        assert line.outlook.is_hopeless((1,), 0.0, 0, 31.5)
+
 
 class TestPoliciesThatAreNotSteady:
     """If some turns go later, those behind them may go earlier for it."""
@@ -771,6 +787,13 @@ class TestLittleIsOff:
         line.serve(due=0.125)
         # That is a few hundredths.
         assert line.outlook.decide((1,), line.now, 5).retry_after == 0.5
+
+    def test_in_the_instant_in_which_all_are_due_nobody_need_wait(self) -> None:
+        line = self.line(WindowTokenBucket(1, 1), [1], 4)
+        assert line.outlook.decide((1,), 0.0, 5).retry_after == 5.0
+        line.now = 5.0
+        with self.nothing_simulated():
+            assert line.outlook.decide((1,), 5.0, 5).retry_after == 0.0
 
     def test_who_has_left_does_not_outweigh_who_has_joined(self) -> None:
         line = self.line(WindowTokenBucket(3, 8), [1, 2], 100)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import anyio
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anythrottle import Decision, LimitExceeded, RateLimiter, WindowTokenBucket
+from anythrottle import Decision, FixedWindow, LimitExceeded, RateLimiter, WindowTokenBucket
+from anythrottle._limiters.turn import Turn
 from anythrottle.testing import wait_idle
 from anythrottle.testing._backends import stall
 from tests.conftest import Run
@@ -25,6 +27,21 @@ def test_a_pause_that_ends_in_this_instant_is_over() -> None:
     assert gate.paused_until == 5.0
     assert gate.resume(4.0)
     assert gate.paused_until == 4.0
+
+
+def test_who_was_granted_may_begin_in_the_instant_in_which_a_pause_ends() -> None:
+    gate = RateLimiter("5/s")._gate
+    turn = Turn(1, gate.amounts(1), ends=False)
+    gate.pause_until(5.0)
+    assert [gate.may_start(turn, now) for now in (4.9, 5.0)] == [False, True]
+
+
+@pytest.mark.parametrize("policies", [["5/s"], ["5/s", "50/min"]])
+def test_who_is_granted_at_once_is_due_then(policies: list[str]) -> None:
+    gate = RateLimiter(*policies)._gate
+    turn = Turn(5, gate.amounts(5), ends=False)
+    assert gate.take_if_due(turn, 7.0) == 0.0
+    assert (turn.granted, turn.due) == (True, 7.0)
 
 
 @pytest.mark.timing
@@ -300,6 +317,14 @@ class TestPeek:
         assert limiter.peek() == Decision(False, "rate", 59.0, 0, 60.0, 4, long)
         await anyio.sleep(1)
         assert limiter.peek(0).policy is long
+
+    async def test_by_what_utc_has_become(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(time, "time", lambda: 1_000_000_002.0)
+        limiter = RateLimiter(FixedWindow(4, 10, align="utc"))
+        await limiter.acquire()
+        assert limiter.peek().reset_after == 8.0
+        monkeypatch.setattr(time, "time", lambda: 1_000_000_007.0)
+        assert limiter.peek().reset_after == 3.0
 
     async def test_concurrency(self) -> None:
         capacity = anyio.CapacityLimiter(1)

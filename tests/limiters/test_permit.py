@@ -278,6 +278,18 @@ class TestEnterNow:
         run(hold)
         run(begin)
 
+    @pytest.mark.parametrize("begins", [False, True])
+    async def test_what_is_withdrawn_has_cost_nothing(self, begins: bool) -> None:
+        limiter = RateLimiter("2/10s", concurrency=1)
+        permit_of(limiter).meet_loop()
+        for _ in range(3):
+            permit = permit_of(limiter)
+            assert permit.enter_now(begins=begins)
+            assert limiter.peek().remaining == 1
+            permit.withdraw()
+            assert limiter.peek().remaining == 2
+            assert limiter.statistics().borrowed_tokens == 0
+
     async def test_not_by_limits_that_are_no_more(self) -> None:
         limiter = RateLimiter("1/10s")
         async with limiter.permit():

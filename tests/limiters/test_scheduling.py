@@ -506,6 +506,18 @@ class TestWhoGoesFirst:
         scheduler.start(second, 20.0)
         assert scheduler.decide(last, 20.0).retry_after == 20.0
 
+    def test_so_are_those_of_a_line_that_is_too_long_to_be_simulated_anew(self) -> None:
+        scheduler = scheduler_of(WindowTokenBucket(1, 10.0))
+        first = newcomer(scheduler, 0.0)
+        assert scheduler.try_now(first, 0.0)
+        scheduler.start(first, 0.0)
+        second, *_ = (joined(scheduler, 0.0) for _ in range(400))
+        assert scheduler.grant_due(10.0) == ([second], math.inf)
+        last = newcomer(scheduler, 10.0)
+        assert scheduler.decide(last, 10.0).retry_after == 4000.0
+        scheduler.start(second, 100.0)
+        assert scheduler.decide(last, 100.0).retry_after == 4000.0
+
 
 class TestUndone:
     """What is granted to a turn whose call does not begin."""

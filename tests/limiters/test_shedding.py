@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import anyio
@@ -13,6 +14,7 @@ from anythrottle import CostTooHigh, LimitExceeded, RateLimiter, Refused, Thrott
 from anythrottle.testing import wait_idle
 from anythrottle.testing._backends import stall
 from tests.conftest import Run
+from tests.limiters.tools import tasks
 from tests.properties import examples
 
 pytestmark = pytest.mark.timing
@@ -225,6 +227,36 @@ class TestWhoIsNot:
                 await limiter.run(job, priority=-(10**9))
 
         assert len(attempts) == 2
+
+    @pytest.mark.parametrize("max_wait", [None, 100])
+    async def test_who_waits_when_a_retry_comes_but_a_newcomer_then(
+        self, max_wait: float | None
+    ) -> None:
+        limiter = RateLimiter("1/10s", max_waiting=1)
+        attempts: list[float] = []
+
+        async def job() -> None:
+            attempts.append(anyio.current_time())
+            if len(attempts) == 1:
+                await anyio.sleep(1)
+                raise ThrottleException(retry_after=0)
+
+        begun: list[float] = []
+
+        async def wait() -> None:
+            await limiter.acquire()
+            begun.append(anyio.current_time())
+
+        async with tasks() as task_group:
+            task_group.start_soon(partial(limiter.run, job, max_wait=max_wait))
+            await wait_idle()
+            task_group.start_soon(wait)
+            await anyio.sleep(2)
+            assert limiter.statistics().tasks_waiting == 2
+            with pytest.raises(LimitExceeded):
+                await limiter.acquire()
+
+        assert (attempts, begun) == ([0.0, 10.0], [20.0])
 
     async def test_an_engine_s(self) -> None:
         limiter = RateLimiter("1/10s", max_waiting=1)

@@ -121,6 +121,11 @@ class TestOwn:
 
 
 class TestShared:
+    async def test_what_is_left_behind_others(self) -> None:
+        slots = Slots(shared=anyio.CapacityLimiter(3))
+        taken(slots, 1)
+        assert [slots.none_behind(ahead) for ahead in range(4)] == [False, False, True, True]
+
     async def test_each_turn_borrows_on_behalf_of_a_fresh_object(self) -> None:
         capacity = anyio.CapacityLimiter(2)
         slots = Slots(shared=capacity)

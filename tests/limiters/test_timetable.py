@@ -232,6 +232,25 @@ class TestWhenCostsDiffer:
 
         assert line.ask(table, (1,), first - 2) is None
 
+    @pytest.mark.parametrize("windows", [0, 1, 14])
+    @pytest.mark.parametrize("number", [60, 191, 192, 193, 194])
+    def test_nor_is_any_false_however_many_were_simulated_and_have_gone(
+        self, number: int, windows: int
+    ) -> None:
+        line = LineOfSome(0, WindowTokenBucket(3, 8))
+        for priority in range(number):
+            line.put(priority=priority)
+
+        table = line.table()
+        table.answer((2,), number, number)
+        line.sleep(8 * windows)
+        # From here on costs differ, and more states are marked.
+        for priority in range(number, number + 70):
+            line.put(2, priority=priority)
+
+        for priority in (number + 70, *range(0, number + 70, 3)):
+            assert line.ask(table, (1,), priority) in (None, line.due((1,), priority))
+
     def test_it_is_of_no_use_if_the_newcomer_itself_was_simulated(self) -> None:
         line = LineOfSome(100)
         table = line.table()

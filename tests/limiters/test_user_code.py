@@ -17,7 +17,7 @@ from anythrottle._policies.window import WindowBucket
 from anythrottle.abc import Event
 from anythrottle.testing._backends import stall
 from tests.conftest import Run
-from tests.limiters.tools import tasks
+from tests.limiters.tools import permit_of, tasks
 from tests.properties import examples
 
 LIMIT, WINDOW = 3, 1.0
@@ -161,6 +161,16 @@ async def test_buckets_of_a_user_s_own_start_first(how: str) -> None:
 
     assert_no_window_is_crowded(begun)
     assert begun[-1] - begun[0] == WINDOW
+
+
+@pytest.mark.timing
+async def test_so_they_do_on_the_short_way() -> None:
+    limiter = RateLimiter("1/10s", SlowPolicy(lambda: 1.5, "start"))
+    permit = permit_of(limiter)
+    assert permit.meet_loop()
+    assert permit.enter_now()
+    assert limiter.quotas()[0].reset_after == 10.0
+    permit.leave()
 
 
 @pytest.mark.timing

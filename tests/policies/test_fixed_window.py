@@ -319,6 +319,11 @@ class TestGrants:
                 now += bucket.delay(now, 1)
                 assert bucket.delay(now, 1) == 0.0
 
+    def test_a_window_so_short_that_its_edges_are_no_floats_ends_after_now(self) -> None:
+        bucket = utc_bucket(1, 5.3743085153618574e-15)
+        now = 778.4426150001458
+        assert spend(bucket, now, 1) > now
+
     def test_what_is_held_counts_until_it_begins_and_then_in_that_window(self) -> None:
         for bucket in (FixedWindow(3, 10).bucket(), utc_bucket(3, 10)):
             bucket.take(0.0, 2)
@@ -389,6 +394,12 @@ class TestGivingBack:
             bucket.give_back(9.5, 1, receipt)
             assert bucket.remaining(9.5) == 3
             assert bucket.history(9.5) == []
+
+    def test_by_a_clock_that_shows_less_than_nothing(self) -> None:
+        bucket = FixedWindow(3, 10).bucket()
+        receipt = spend(bucket, -50.0, 2)
+        bucket.give_back(-45.0, 2, receipt)
+        assert bucket.remaining(-45.0) == 3
 
     def test_what_was_charged_in_an_earlier_window_has_come_back(self) -> None:
         for bucket in (FixedWindow(3, 10).bucket(), utc_bucket(3, 10)):
@@ -668,6 +679,12 @@ class TestUtc:
             edge, next_ = (bucket._base + steps * window for steps in (number, number + 1))
             assert bucket._end_from(math.nextafter(edge, -math.inf)) == edge
             assert bucket._end_from(edge) == next_
+
+    def test_an_edge_is_as_fine_as_the_clock_though_utc_is_not(self) -> None:
+        bucket = utc_bucket(1, 60.0)
+        # By UTC, there are 12 seconds until the full minute.
+        bucket.set_utc(0.1, PRESENT - PRESENT % 60 + 48)
+        assert abs(spend(bucket, 0.1, 1) - 12.1) < 1e-12
 
     def test_never_told_the_clock_is_utc(self) -> None:
         assert spend(utc_bucket(1, 10), 1003.0, 1) == 1010.0

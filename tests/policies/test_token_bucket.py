@@ -734,6 +734,14 @@ class TestSuccession:
         assert new.succeed(old, 0.0, []) == forgiven
         assert new.delay(0.0, 1) == pytest.approx(delay)
 
+    def test_what_may_flow_in_until_a_reset_that_is_near_is_the_same(self) -> None:
+        old, new = TokenBucket(10, 10).bucket(), TokenBucket(100, 10).bucket()
+        spend(old, 0.0, 10)
+        # Five may be there by then, though half of one flows in.
+        old.tighten(0.0, 5, 0.5)
+        new.succeed(old, 0.0, [])
+        assert new.delay(0.0, 5) == 0.5
+
     def test_a_reset_is_by_the_clock_of_its_run(self) -> None:
         old, new = TokenBucket(60, 60).bucket(), TokenBucket(600, 60).bucket()
         spend(old, 0.0, 60)
