@@ -124,7 +124,7 @@ async def test_silence_breaks_it_for_all() -> None:
         await anyio.sleep(0.5)
         await it.begin()
         await anyio.sleep(5)
-        assert it.seen == [(1.0, "TimeoutError('no answer within 1 s')")] * 2
+        assert it.seen == [(1.0, "FallenSilent('no answer within 1 s')")] * 2
         assert not it.connection.usable
 
 
