@@ -150,6 +150,9 @@ class Courier:
             return
 
         dialogue.fetch_no_more()
+        if not dialogue.has_last_words():
+            return
+
         error: Exception | None = silence(dialogue.terms.deadline)
         with anyio.move_on_after(dialogue.terms.deadline, shield=True):
             turnstile = self._server.turnstile(name)

@@ -139,6 +139,23 @@ class Speaker:
         """Note that the process leaves: it wants nothing ahead, lest it stand in others' way."""
         self._ahead.end()
 
+    def has_last_words(self) -> bool:
+        """
+        Return whether the server has to hear something before the process leaves.
+
+        When calls have started it may hear, so that their charges come back up to a grace sooner;
+        but only for others who wait is that worth an exchange.
+        """
+        account = self.account
+        return bool(
+            self.pending is not None
+            or self._wanted.count
+            or self._outbox
+            or account.stock.total
+            or account.running
+            or account.waiting
+        )
+
     def speak_by(self, instant: float) -> None:
         """Note that an exchange is to be made by an instant."""
         self._outbox.speak_by(instant)

@@ -21,6 +21,7 @@ from anythrottle.stores.exchange import Request
 from anythrottle.stores.memory import MemoryServer, MemoryStore
 from anythrottle.stores.reports import Reports
 from anythrottle.testing import wait_idle
+from tests.limiters.tools import tasks
 from tests.stores.branches import Branch, branches, server_with
 
 pytestmark = pytest.mark.timing
@@ -95,6 +96,7 @@ async def test_a_store_that_is_left_unheard_is_logged(
             raise ConnectionError("broken")
 
         monkeypatch.setattr(branch.server, "carry_out", broken)
+        branch.limiter.penalize(1)
 
     assert "the store was left unheard" in caplog.text
 
@@ -212,6 +214,7 @@ async def test_leaving_ends_though_no_exchange_is_carried_out(
     async with branch.store:
         await branch.acquire()
         monkeypatch.setattr(branch.server, "carry_out", stale)
+        branch.limiter.penalize(1)
 
     assert len(tried) == 3
 
@@ -491,6 +494,7 @@ async def test_leaving_while_the_store_is_away_takes_no_longer_than_the_deadline
 ) -> None:
     store = MemoryStore(server_with(delay=0.001), deadline=1.0)
     answers: list[object] = []
+    kept = [store.limiter(f"new-{number}", "2/h") for number in range(100)]
     async with store:
         async with anyio.create_task_group() as group:
             for number in range(100):
@@ -498,9 +502,41 @@ async def test_leaving_while_the_store_is_away_takes_no_longer_than_the_deadline
 
         store.server.network.down = True
         began = anyio.current_time()
+        for limiter in kept:
+            limiter.penalize(1)
 
     assert anyio.current_time() - began < 1.1
     assert "was left unheard, by 100 in all" in caplog.text
+
+
+async def test_leaving_says_nothing_of_what_nobody_waits_for() -> None:
+    server = server_with(delay=0.001)
+    store = MemoryStore(server)
+    answers: list[object] = []
+    async with store:
+        async with anyio.create_task_group() as group:
+            for number in range(100):
+                group.start_soon(answered, store, f"new-{number}", answers)
+
+        before = server.exchanges
+
+    assert server.exchanges == before
+
+
+async def test_leaving_says_when_calls_have_started_if_others_wait() -> None:
+    server = server_with(delay=0.001)
+    async with branches(1, "1/10s", server=server, read_ahead=0) as (other,), tasks() as group:
+        async with branches(1, "1/10s", server=server, read_ahead=0) as (branch,):
+            await branch.acquire()
+            async with tasks() as waiting:
+                waiting.start_soon(branch.acquire)
+                await anyio.sleep(0.1)
+                group.start_soon(other.acquire)
+
+            before = server.exchanges
+
+        assert server.exchanges == before + 1
+        group.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("max_wait", [None, 0, 5])
