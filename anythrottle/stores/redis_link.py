@@ -118,7 +118,7 @@ class Link(Generic[C]):
         try:
             return await asked
         except get_cancelled_exc_class():
-            if not await _comes_after_all(asked, self._late(since)):
+            if not await _comes_after_all(asked, min(self._late(since), self._timeout)):
                 # It goes on taking up the server's time.
                 self._turnstile.occupy()
                 self._tasks.start_soon(self._outlive, asked)
@@ -153,7 +153,7 @@ class Link(Generic[C]):
             await anyio.sleep(max(-self._late(self._since), 0.0))
             late = self._late(self._since)
             if self._owed and late >= -_ROUNDING:
-                await _catch_up(late)
+                await _catch_up(min(late, self._timeout))
                 if self._owed and self._late(self._since) >= -_ROUNDING:
                     self._silent = True
                     self.connection.invalidate()

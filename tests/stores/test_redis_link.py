@@ -231,3 +231,15 @@ async def test_a_busy_process_gets_the_time_that_it_has_missed(
 
         await anyio.sleep(0.2)
         assert it.seen == [(1.3, "answer"), (1.4, "answer")]
+
+
+async def test_it_gets_no_more_time_than_a_server_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world() as it:
+        await it.begin(1.0)
+        await it.begin()
+        late = Link._late
+        monkeypatch.setattr(Link, "_late", lambda self, since: late(self, since) + 30)
+        await anyio.sleep(5)
+        assert len(it.seen) == 2
+        assert all(at <= 2.1 for at, _ in it.seen)
+        assert not it.connection.usable
