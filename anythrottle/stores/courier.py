@@ -149,6 +149,8 @@ class Courier:
         if loop is None or not (dialogue.clock.known or dialogue.pending):
             return
 
+        # That the server was away before is known.
+        matters = dialogue.holds_something() or self._refusal is None
         dialogue.fetch_no_more()
         if not dialogue.has_last_words():
             return
@@ -158,7 +160,7 @@ class Courier:
             turnstile = self._server.turnstile(name)
             error = await turnstile.enter(known=True) or await self._leave_through(loop, turnstile)
 
-        if error is not None:
+        if error is not None and matters:
             self._reports.note_unheard(name, error)
 
     async def _leave_through(self, loop: EventLoop, turnstile: Turnstile) -> Exception | None:

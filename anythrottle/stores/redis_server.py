@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import reprlib
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import cache, partial
@@ -55,7 +56,7 @@ class RedisServer(AsyncContextManagerMixin):
         elif not is_client(server):
             raise TypeError(
                 f"server must be a URL or a client of coredis (coredis.Redis or "
-                f"coredis.RedisCluster), not {server!r}"
+                f"coredis.RedisCluster), not {reprlib.repr(server)}"
             )
 
         self._server = server

@@ -146,15 +146,13 @@ class Speaker:
         When calls have started it may hear, so that their charges come back up to a grace sooner;
         but only for others who wait is that worth an exchange.
         """
-        account = self.account
-        return bool(
-            self.pending is not None
-            or self._wanted.count
-            or self._outbox
-            or account.stock.total
-            or account.running
-            or account.waiting
-        )
+        wants = self.pending is not None or bool(self._wanted.count)
+        return wants or self.holds_something() or self.account.waiting > 0
+
+    def holds_something(self) -> bool:
+        """Return whether there is something to give back, or to tell."""
+        unheard = self.pending.happenings if self.pending is not None else ()
+        return bool(unheard or self._outbox or self.account.stock.total or self.account.running)
 
     def speak_by(self, instant: float) -> None:
         """Note that an exchange is to be made by an instant."""

@@ -101,6 +101,21 @@ async def test_a_store_that_is_left_unheard_is_logged(
     assert "the store was left unheard" in caplog.text
 
 
+@pytest.mark.parametrize("told", [True, False])
+async def test_of_a_store_that_never_answered_it_is_said_only_if_something_was_to_be_told(
+    told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    branch = Branch(server_with(delay=0.001), "5/1s", deadline=0.5)
+    async with branch.store:
+        branch.store.network.down = True
+        await branch.try_to()
+        if told:
+            branch.limiter.penalize(1)
+
+    assert len(branch.errors) == 1
+    assert ("the store was left unheard" in caplog.text) == told
+
+
 async def test_what_is_said_just_before_a_store_is_left_is_told() -> None:
     branch = Branch(MemoryServer(), "5/1s")
     async with branch.store:
