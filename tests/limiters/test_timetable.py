@@ -53,6 +53,25 @@ class TestForecast:
         # Nor has the gate's own bucket noticed.
         assert gate.buckets[0].remaining(1.0) >= 3
 
+    @pytest.mark.parametrize(
+        ("latest", "instants"),
+        [(math.inf, [8, 16, 24]), (16, [8, 16, 24]), (15, [8, 15, 16]), (4, [8, 8, 16])],
+    )
+    def test_who_gives_up_takes_nothing_and_is_in_the_way_until_then(
+        self, latest: float, instants: list[float]
+    ) -> None:
+        line = Line(WindowTokenBucket(1, 8))
+        line.try_now(line.newcomer((1,), 0))
+        forecast = Forecast.of(line.gate, 0.0)
+        found = []
+        for until in (math.inf, latest, math.inf):
+            turn = line.newcomer((1,), 0)
+            turn.latest = until
+            forecast.pass_by(turn)
+            found.append(forecast.instant)
+
+        assert found == instants
+
     def test_without_policies_all_go_at_once_or_when_the_pause_ends(self) -> None:
         line = Line()
         forecast = Forecast.of(line.gate, 5.0)
