@@ -30,7 +30,8 @@ SCRIPT = Script.of(
 PUSH = "0 epoch 1 {until} 0 0 0 0 0"
 
 
-def store(server: Client | str, *, prefix: str = "test", deadline: float = 1.0) -> RedisServer:
+def store(server: Client | str, *, prefix: str = "test", deadline: float = 20.0) -> RedisServer:
+    """Return a server that is waited for long enough, unless it is waited for in vain."""
     return RedisServer(server, prefix, deadline, script=SCRIPT)
 
 

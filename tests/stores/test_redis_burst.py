@@ -15,8 +15,11 @@ from tests.stores.redis_tools import both_backends
 from tests.stores.servers import HOST, Server
 from tests.stores.store_tools import PATIENT, run
 
-#: How many exchanges take longer than the deadline, if the machine is not very fast.
-MANY, DEADLINE = 2000, 1.0
+#: So many that sent at once, and broken off one by one, they would break each other's connection.
+MANY = 2000
+
+#: By when an exchange is to be answered where that is waited for.
+DEADLINE = 1.0
 
 
 async def use_each_once(
@@ -43,7 +46,7 @@ class TestBurst:
         failures: list[Exception] = []
 
         async def main(url: str) -> None:
-            async with RedisStore(url, deadline=DEADLINE) as store:
+            async with RedisStore(url, deadline=PATIENT) as store:
                 used = store.limiter("used", "1000/h", read_ahead=0)
                 async with anyio.create_task_group() as tasks:
                     for _ in range(2):
@@ -91,7 +94,7 @@ def test_a_server_that_stands_still_is_a_line_or_two(
     run(backend, main)
     assert len(failures) == 300
     messages = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert len([record for record in messages if "does not answer" in record.getMessage()]) <= 2
+    assert 1 <= sum("does not serve it" in record.getMessage() for record in messages) <= 2
     assert len([record for record in messages if "left unheard" in record.getMessage()]) <= 1
 
 

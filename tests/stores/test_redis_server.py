@@ -144,7 +144,10 @@ class TestExchange:
 
     def test_gives_up_a_connection_that_is_silent(self, server: Server, backend: str) -> None:
         async def main() -> None:
-            async with servers.proxy(server.port) as proxy, store(proxy.url) as entered:
+            async with (
+                servers.proxy(server.port) as proxy,
+                store(proxy.url, deadline=1.0) as entered,
+            ):
                 assert await calls(entered) == 1
                 proxy.forsake()
                 with anyio.fail_after(5):
