@@ -167,7 +167,8 @@ class StoreError(AnythrottleError):
     """
 
     def __init__(self, name: str, reason: str, *mistake: Literal["mistake"]) -> None:
-        super().__init__(name, reason, *mistake)
+        # Not by super(): errors of HTTP clients that are this, too, are made in ways of their own.
+        Exception.__init__(self, name, reason, *mistake)
         self.name = name
         self.reason = reason
         self.is_mistake = bool(mistake)

@@ -7,7 +7,7 @@ from math import inf
 from typing import final
 
 from .._policies.bucket import Bucket, goes_by_utc
-from .._policies.policy import Decision, Reason, seconds_until
+from .._policies.policy import Decision, Reason, binding_of, seconds_until
 from .local_gate import LocalGate
 from .queue import TurnQueue
 from .timetable import Answer, Forecast, Timetable
@@ -163,8 +163,7 @@ class Forecasts:
             return Decision(reason is None, reason, wait, None, 0.0, None, None)
 
         left = [bucket.remaining(now) for bucket in buckets]
-        shares = [rest / capacity for rest, capacity in zip(left, gate.capacities, strict=True)]
-        binding = min(range(len(left)), key=lambda i: (-delays[i], shares[i], left[i]))
+        binding = binding_of(delays, left, gate.capacities)
         policy = gate.policies[binding]
         reset = buckets[binding].reset_after(now)
         return Decision(reason is None, reason, wait, left[binding], reset, policy.limit, policy)

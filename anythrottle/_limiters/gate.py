@@ -37,7 +37,9 @@ class Gate(Protocol):
     """Whether the methods may take their time, because they call code of a user's own."""
 
     answers_later: bool
-    """Whether only an answer that is yet to come says if a turn can go by some instant."""
+    """Whether only an answer that is yet to come says if a turn can go by some instant.
+
+    So nothing that is let go here lets the head go."""
 
     has_short_way: bool
     """Whether calls may pass without a turn, by :meth:`hold`, while there is no pause."""

@@ -12,7 +12,7 @@ look, the instant is read from which on the call counts. No code of a user's own
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from math import inf, ulp
+from math import inf
 from typing import final
 
 from .._errors import LimitExceeded
@@ -22,12 +22,9 @@ from .._loops.event_loop import EventLoop
 from .._policies.policy import Cost, Decision, PolicyState
 from .head import Head
 from .holding import is_inside, waiting_for_slots
-from .max_wait import MaxWait, latest_turn
+from .max_wait import MaxWait, is_after, latest_turn
 from .scheduling import Scheduler
 from .turn import Turn
-
-#: By how many units in the last place an instant may be off when it is computed in another way.
-_ROUNDING = 64
 
 
 @final
@@ -241,7 +238,7 @@ class WaitLine:
                 return
 
             due = self.scheduler.due
-            if self.queue.head is turn and due - now <= _ROUNDING * ulp(now):
+            if self.queue.head is turn and not is_after(due, now):
                 # Or almost now: sums of floats differ with the order in which they are made.
                 turn.give_up = due
                 return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, ulp
 from typing import Literal, TypeAlias
 
 import anyio
@@ -11,6 +11,9 @@ from .._policies.checks import check_seconds
 
 #: Seconds, the deadline of the enclosing cancel scope, or as long as it takes.
 MaxWait: TypeAlias = float | Literal["deadline"] | None
+
+#: By how many units in the last place an instant may be off when it is computed in another way.
+_ROUNDING = 64
 
 
 def check_max_wait(max_wait: MaxWait) -> MaxWait:
@@ -41,6 +44,11 @@ def check_priority(priority: int) -> None:
     """
     if not isinstance(priority, int) or isinstance(priority, bool):
         raise TypeError(f"priority must be an int, not {priority!r}")
+
+
+def is_after(instant: float, latest: float) -> bool:
+    """Return whether an instant comes after the latest one for a turn, not by rounding alone."""
+    return instant - latest > _ROUNDING * ulp(latest)
 
 
 def latest_turn(max_wait: float | Literal["deadline"], now: float) -> tuple[float, float]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from math import inf, ulp
+from math import inf
 from typing import NamedTuple, TypeAlias, final
 
 from .._policies.bucket import Bucket
 from .local_gate import LocalGate
+from .max_wait import is_after
 from .queue import TurnQueue
 from .turn import Turn
 
@@ -24,9 +25,6 @@ _SEVERAL = 2
 
 #: After how many turns a state is marked.
 _GAP = 32
-
-#: By how many units in the last place an instant may be off when it is computed in another way.
-_ROUNDING = 64
 
 
 class Answer(NamedTuple):
@@ -95,14 +93,14 @@ class Forecast:
             return False
 
         due = self.instant + max(self.delays(turn.amounts), default=0.0)
-        return turn.latest + _ROUNDING * ulp(turn.latest) < due < inf
+        return due < inf and is_after(due, turn.latest)
 
     def go_on_without(self, turn: Turn) -> None:
-        """Let a turn give up that is the next one: those behind it have to wait for that."""
+        """Pass the next turn over, which gives up: the turns behind it have to wait for that."""
         self.instant = max(self.instant, turn.latest)
 
     def pass_by(self, turn: Turn) -> None:
-        """Let a turn pass, or give up, that is the next one."""
+        """Simulate the next turn, whether it passes or gives up."""
         if self.gives_up(turn):
             self.go_on_without(turn)
         else:

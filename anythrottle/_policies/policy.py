@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, nextafter
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
@@ -91,6 +91,17 @@ class PolicyState:
     remaining: int
     retry_after: float
     reset_after: float
+
+
+def binding_of(delays: Sequence[float], left: Sequence[int], capacities: Sequence[float]) -> int:
+    """
+    Return the index of the policy that binds, as :class:`Decision` says; there must be one.
+
+    :param delays: for how long each policy makes the call wait
+    :param left: what each has left
+    :param capacities: the most that each can have left
+    """
+    return min(range(len(left)), key=lambda i: (-delays[i], left[i] / capacities[i], left[i]))
 
 
 def seconds_until(now: float, instant: float) -> float:

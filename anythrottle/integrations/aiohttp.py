@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Callable, Hashable, Iterable
-from typing import Literal, final
+from typing import final
 
 import aiohttp
 import anyio
@@ -65,16 +65,8 @@ class StoreAway(  # pyright: ignore[reportUnsafeMultipleInheritance] # see its _
     :ivar name: the name of the limiter
     :ivar reason: what went wrong, and what to do about it
     :ivar is_mistake: whether it stays so until somebody changes program or settings
-    :param mistake: ``"mistake"`` if that is so, else nothing
 
     """
-
-    def __init__(self, name: str, reason: str, *mistake: Literal["mistake"]) -> None:
-        # Not by super(): the two bases are made in ways of their own.
-        Exception.__init__(self, name, reason, *mistake)
-        self.name = name
-        self.reason = reason
-        self.is_mistake = bool(mistake)
 
 
 class ThrottledMiddleware:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, final
+from typing import ClassVar, final
 
 import httpx2
 
@@ -41,17 +41,11 @@ class StoreAway(StoreError, httpx2.ConnectError):  # pyright: ignore[reportUnsaf
     :ivar name: the name of the limiter
     :ivar reason: what went wrong, and what to do about it
     :ivar is_mistake: whether it stays so until somebody changes program or settings
-    :param mistake: ``"mistake"`` if that is so, else nothing
 
     """
 
-    def __init__(self, name: str, reason: str, *mistake: Literal["mistake"]) -> None:
-        # Not by super(): the two bases are made in ways of their own.
-        Exception.__init__(self, name, reason, *mistake)
-        self.name = name
-        self.reason = reason
-        self.is_mistake = bool(mistake)
-        self._request = None
+    #: As long as the client has not said which.
+    _request = None
 
 
 class _HeldBody(HeldBody, httpx2.AsyncByteStream):

@@ -10,14 +10,15 @@ from typing import final
 import anyio
 
 from .._errors import PolicyConflict, StoreError
-from .._events import Event, LeaseExpired, StoreBack, StoreLost, tell
+from .._events import LeaseExpired
 from .._limiters.line import WaitLine
 from .._limiters.turn import KeptTurn
 from .._loops.event_loop import EventLoop, Parked
 from .exchange import Amounts, Push, Reply, Request
 from .insurance import Insurance
+from .outage import Outage
 from .question import Question
-from .refusal import refusal_of, silence
+from .refusal import silence
 from .remote_gate import RemoteGate
 from .reports import Reports
 from .rule_words import in_words
@@ -57,13 +58,10 @@ class Courier:
     __slots__ = (
         "_asked",
         "_asking",
-        "_insurance",
         "_line",
-        "_lost_at",
         "_name",
-        "_open_if_lost",
+        "_outage",
         "_questions",
-        "_refusal",
         "_reports",
         "_server",
         "_sleeper",
@@ -85,23 +83,18 @@ class Courier:
         insurance: Insurance | None = None,
     ) -> None:
         self._line = line
-        self._insurance = insurance
+        self._outage = Outage(line, gate, reports, insurance, opens=open_if_lost)
         self._reports = reports
         self.gate = gate
         self._server = server
         self._name = gate.name
-        self._open_if_lost = open_if_lost
         self.loop: EventLoop | None = None
         self._sleeper = Parked()
         self._sleeper.parked = None
         self._asked = False
-        #: Since when the server has not answered.
-        self._lost_at = inf
         self._questions: list[Question] = []
         #: The question that the pending request asks.
         self._asking: Question | None = None
-        #: Makes the error of who asks in vain.
-        self._refusal: Callable[[], StoreError] | None = None
         self.ends_at = line.clock.estimate() + _IDLE
         self.exchanges = 0
         self.failures = 0
@@ -150,7 +143,7 @@ class Courier:
             return
 
         # That the server was away before is known.
-        matters = dialogue.holds_something() or self._refusal is None
+        matters = dialogue.holds_something() or self._outage.refusal is None
         dialogue.fetch_no_more()
         if not dialogue.has_last_words():
             return
@@ -191,8 +184,8 @@ class Courier:
 
         :raises ~anythrottle.StoreError: if it does not answer
         """
-        if self._refusal is not None:
-            raise self._refusal()
+        if self._outage.refusal is not None:
+            raise self._outage.refusal()
 
         question = Question(probe, count_all=count_all)
         self._questions.append(question)
@@ -225,9 +218,9 @@ class Courier:
                     return
 
             if self.gate.is_lost:
-                self._note_still_lost(error, loop.time())
+                self._outage.go_on(error, loop.time())
             else:
-                self._note_lost(error, loop.time())
+                self._refuse(self._outage.begin(error, loop.time()))
 
             await anyio.sleep(retry)
             retry = min(2 * retry, _LAST_RETRY)
@@ -304,7 +297,7 @@ class Courier:
         number = dialogue.number
         self.exchanges += 1
         if gate.is_lost:
-            self._note_back(received)
+            self._outage.end(received)
 
         if reply.status == "buried" and dialogue.account.running:
             self._note_lease_lost(dialogue.lose_all(reply.news.now))
@@ -360,60 +353,11 @@ class Courier:
         self.gate.dialogue.miss()
         self.ask()
 
-    def _note_lost(self, error: Exception, now: float) -> None:
-        """Note that the server does not answer, or that it refuses to serve."""
-        refusal = self._note_reason(error)
-        self._lost_at = now
-        self.gate.is_lost = True
-        self._refuse(refusal)
-        self._tell(StoreLost(self._name, error))
-        self._line.serve_anew(now)
-
-    def _note_still_lost(self, error: Exception, now: float) -> None:
-        """Note that it is still so, perhaps for another reason, which callers are told."""
-        assert self._refusal is not None
-        if refusal_of(self._name, error).args != self._refusal().args:
-            self._note_reason(error)
-            self._line.serve_anew(now)
-
-    def _note_reason(self, error: Exception) -> Callable[[], StoreError]:
-        """
-        Refuse calls from now on, or let them pass, but not after a mistake.
-
-        Return what makes the error.
-        """
-        name = self._name
-
-        def refusal() -> StoreError:
-            return refusal_of(name, error)
-
-        refused = refusal()
-        self.gate.open = self._open_if_lost and not refused.is_mistake
-        self.gate.refusal = None if self.gate.open else refusal
-        self._refusal = refusal
-        self._reports.note_lost(refused)
-        return refusal
-
-    def _note_back(self, now: float) -> None:
-        """Note that the server answers again."""
-        self.gate.is_lost = self.gate.open = False
-        self.gate.refusal = self._refusal = None
-        if self._insurance is not None:
-            # Before the observer is told, who may let others come.
-            self._insurance.call_back()
-
-        self._reports.note_back(self._name)
-        self._tell(StoreBack(self._name, now - self._lost_at))
-
     def _note_lease_lost(self, lost: int) -> None:
         """Note that the server has taken what so many calls of this process hold, or may have."""
         if lost:
             _logger.warning("limiter %r: the lease of %d calls is over", self._name, lost)
-            self._tell(LeaseExpired(self._name, lost))
-
-    def _tell(self, event: Event) -> None:
-        if self._line.observer is not None:
-            tell(self._line.observer, event)
+            self._line.tell(LeaseExpired, lost)
 
     def _census(self) -> tuple[int, int, int]:
         holders = self.gate.slots.holders

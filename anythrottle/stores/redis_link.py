@@ -11,6 +11,7 @@ import anyio
 from anyio import get_cancelled_exc_class
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from .redis_faults import FallenSilent
 from .turnstile import Turnstile
@@ -177,3 +178,10 @@ async def _comes_after_all(asked: Answer, late: float) -> bool:
         await _catch_up(late)
 
     return asked.complete
+
+
+def close_streams(connection: object) -> None:
+    """Close what coredis leaves open if no connection comes about: it would be warned of."""
+    for part in vars(connection).values():
+        if isinstance(part, MemoryObjectSendStream | MemoryObjectReceiveStream):
+            part.close()

@@ -17,7 +17,6 @@ from typing import Protocol, TypeAlias, cast, final
 import anyio
 import coredis
 from anyio.abc import TaskGroup, TaskStatus
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from coredis.connection import (
     BaseConnection,
     BaseConnectionParams,
@@ -38,7 +37,7 @@ from coredis.pool import ClusterConnectionPool, ConnectionPool, SentinelConnecti
 from coredis.typing import Key, RedisValueT
 
 from .redis_faults import OneOfMany, TooOld, check_version, plainer
-from .redis_link import Link
+from .redis_link import Link, close_streams
 from .redis_script import Script
 from .redis_urls import unreadable
 from .turnstile import Turnstile
@@ -50,7 +49,6 @@ __all__ = (
     "NotConnected",
     "Place",
     "RedisError",
-    "Script",
     "is_client",
     "servers_of",
 )
@@ -237,7 +235,7 @@ class _Opening(TaskStatus[None]):
             self._error = error
         finally:
             if connection is not None:
-                _close_streams(connection)
+                close_streams(connection)
 
             if not self.done.is_set():
                 self._fail(servers, place)
@@ -291,13 +289,6 @@ class _Opening(TaskStatus[None]):
             raise
 
         return connection
-
-
-def _close_streams(connection: Connection) -> None:
-    """Close what coredis leaves open if no connection comes about: it would be warned of."""
-    for part in vars(connection).values():
-        if isinstance(part, MemoryObjectSendStream | MemoryObjectReceiveStream):
-            part.close()
 
 
 @final

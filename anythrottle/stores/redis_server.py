@@ -16,7 +16,8 @@ from .exchange import Push, Reply, Request
 from .lua import script
 from .redis_advice import fault
 from .redis_channels import Channels
-from .redis_links import Client, Links, Script, is_client, servers_of
+from .redis_links import Client, Links, is_client, servers_of
+from .redis_script import Script
 from .redis_urls import redis_url
 from .turnstile import Turnstile
 from .wire import push_of, reply_of, request_args

@@ -18,10 +18,7 @@ from .claim import Claim
 from .dialogue import Dialogue
 from .exchange import Amounts, Micros, Want
 from .stock import ROUNDING
-from .wanted import unmet
-
-#: The longest part of the line that the server is told of, in turns and in runs of equal cost.
-_TOLD_TURNS, _TOLD_RUNS = 2000, 64
+from .wanted import TOLD_TURNS, unmet, wants_of
 
 
 class Owner(Protocol):
@@ -105,7 +102,7 @@ class RemoteGate:
         self.holds_charges = any(policy.holds for policy in policies)
         self.counts_ends = self.holds = dialogue.terms.holds
         #: How many turns the server is told of at most, by how much costs vary in line.
-        self._most = _TOLD_TURNS
+        self._most = TOLD_TURNS
         self.refusal: Callable[[], Exception] | None = None
         self.is_lost = False
         self.open = False
@@ -360,26 +357,7 @@ class RemoteGate:
 
     def wants(self) -> list[Want]:
         """Return what the turns in line want, from the front; of a long line, the first part."""
-        wants: list[Want] = []
-        amounts: Amounts | None = None
-        count = 0
-        self._most = _TOLD_TURNS
-        for turn in self.queue.ranked(0, _TOLD_TURNS):
-            if turn.amounts == amounts:
-                count += 1
-                continue
-
-            if amounts is not None:
-                wants.append(Want(amounts, count))
-                if len(wants) == _TOLD_RUNS:
-                    self._most = sum(want.count for want in wants)
-                    return wants
-
-            amounts, count = tuple(turn.amounts), 1
-
-        if amounts is not None:
-            wants.append(Want(amounts, count))
-
+        wants, self._most = wants_of(self.queue)
         return wants
 
     def wanted(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import final
 
 from .._limiters.turn import Turn
-from .._policies.policy import Decision, PolicyState, Reason
+from .._policies.policy import Decision, Reason, binding_of
 from .exchange import Micros
 from .remote_gate import RemoteGate
 
@@ -63,10 +63,13 @@ def decide(
     """
     dialogue = gate.dialogue
     states = gate.quotas(now, here=True)
-    # The slots, which come last in the amounts, are no policy.
-    binding = min(zip(states, amounts, gate.capacities, strict=False), key=_order, default=(None,))[
-        0
+    left = [state.remaining for state in states]
+    delays = [
+        state.retry_after if state.remaining < amount else 0.0
+        # The slots, which come last in the amounts, are no policy.
+        for state, amount in zip(states, amounts, strict=False)
     ]
+    binding = states[binding_of(delays, left, gate.capacities)] if states else None
     wait = gate.wait_until(max(dialogue.due if due is None else due, 0), now)
     # The turn that is refused may be in line itself.
     waits = dialogue.others_wait or len(gate.queue) > (due is None)
@@ -90,10 +93,3 @@ def decide(
         limit=None if binding is None else binding.policy.limit,
         policy=None if binding is None else binding.policy,
     )
-
-
-def _order(policy: tuple[PolicyState, int, float]) -> tuple[float, float, int]:
-    """Return what orders policies, the one first that binds: see :class:`.Decision`."""
-    state, amount, capacity = policy
-    delay = state.retry_after if state.remaining < amount else 0.0
-    return -delay, state.remaining / capacity, state.remaining

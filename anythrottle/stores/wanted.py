@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
+from .._limiters.queue import TurnQueue
 from .exchange import Amounts, Grant, Want
 from .stock import Stock
+
+#: The longest part of the line that the server is told of, in turns and in runs of equal cost.
+TOLD_TURNS, _TOLD_RUNS = 2000, 64
 
 
 @final
@@ -40,6 +44,33 @@ class Wanted:
             self._told[grant.amounts] = left
         elif self._front == grant.amounts:
             self._front = None
+
+
+def wants_of(queue: TurnQueue) -> tuple[list[Want], int]:
+    """
+    Return what the turns in line want, from the front; of a long line, the first part.
+
+    Return, too, how many turns the server is to be told of at most, as costs vary in this line.
+    """
+    wants: list[Want] = []
+    amounts: Amounts | None = None
+    count = 0
+    for turn in queue.ranked(0, TOLD_TURNS):
+        if turn.amounts == amounts:
+            count += 1
+            continue
+
+        if amounts is not None:
+            wants.append(Want(amounts, count))
+            if len(wants) == _TOLD_RUNS:
+                return wants, sum(want.count for want in wants)
+
+        amounts, count = tuple(turn.amounts), 1
+
+    if amounts is not None:
+        wants.append(Want(amounts, count))
+
+    return wants, TOLD_TURNS
 
 
 def by_amounts(wants: Sequence[Want]) -> dict[Amounts, int]:

@@ -12,7 +12,8 @@ from anyio.abc import SocketAttribute, SocketStream
 
 from anythrottle import StoreError
 from anythrottle.stores.exchange import Push, Reply, Request
-from anythrottle.stores.redis_links import Client, Script
+from anythrottle.stores.redis_links import Client
+from anythrottle.stores.redis_script import Script
 from anythrottle.stores.redis_server import RedisServer
 from tests.stores.servers import HOST, Server
 
