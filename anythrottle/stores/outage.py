@@ -1,4 +1,4 @@
-"""While a server does not serve a limiter: what its callers get, and who is told."""
+"""What the callers of a limiter get while the server does not serve it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Outage:
     :param insurance: whose calls come back when the server answers again
     :param opens: whether calls pass uncharged meanwhile
 
-    :ivar refusal: makes the error of who asks in vain; ``None`` while the server answers
+    :ivar refusal: makes the error of callers; ``None`` while the server answers
     """
 
     __slots__ = ("_gate", "_insurance", "_line", "_opens", "_reports", "_since", "refusal")

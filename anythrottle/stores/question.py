@@ -1,4 +1,4 @@
-"""What is asked of a server on behalf of somebody who waits for the answer."""
+"""A question to the server, whose task waits for the answer."""
 
 from __future__ import annotations
 

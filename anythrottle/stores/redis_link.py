@@ -42,7 +42,7 @@ class Asked(Protocol):
         ...
 
     def invalidate(self) -> None:
-        """Break it: all who wait for an answer get an error."""
+        """Break it: all tasks that wait for an answer get an error."""
         ...
 
 
@@ -54,12 +54,13 @@ class Link(Generic[C]):
     """
     A connection to a server, which may owe any number of answers.
 
-    Whoever is cancelled while he waits leaves the connection to the others. It is broken if it owes
-    answers and delivers none for as long as a server may take: then it is dead, and nobody is told.
+    A task that is cancelled while it waits leaves the connection to the others. The connection is
+    broken if it owes answers and delivers none for as long as a server may take: then it is dead,
+    although its socket does not say so.
 
     :param connection: the connection
     :param tasks: where it is watched
-    :param turnstile: where those stand who want to ask over it
+    :param turnstile: where requests wait that are to be sent over it
     :param timeout: for how long the server may be silent, in seconds
     """
 
@@ -136,7 +137,7 @@ class Link(Generic[C]):
         self._asked.set()
 
     async def _outlive(self, asked: Answer) -> None:
-        """Wait for an answer that nobody wants any more."""
+        """Wait for an answer whose task has been cancelled."""
         with suppress(Exception):
             await asked
 

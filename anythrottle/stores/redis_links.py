@@ -313,7 +313,7 @@ class Links:
         self._turnstiles = defaultdict[Place, Turnstile](Turnstile)
 
     def turnstile(self, key: str) -> Turnstile:
-        """Return where those stand in line who want to ask the server that keeps a key."""
+        """Return where requests wait for the server that keeps a key."""
         return self._turnstiles[self.servers.place_of(key)]
 
     async def evaluate(self, script: Script, key: str, args: Sequence[RedisValueT]) -> object:

@@ -1,4 +1,4 @@
-"""Rules of a shared limiter in the words of whoever made it."""
+"""Rules of a shared limiter, written as its policies are."""
 
 from __future__ import annotations
 
