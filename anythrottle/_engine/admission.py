@@ -95,7 +95,8 @@ class Admission(Generic[I]):
         #: costs as much, whichever job that is.
         self._unused: _Unentered | None = None
         self._unused_cost: Cost | None = None
-        #: Whether it could not be entered at once, so that it is to be waited for.
+        #: Whether the next turn is to be waited for: the last one was not due at once, or a job was
+        #: throttled since; set by the attempt runner, too.
         self.turned_away = False
 
     def find_cost(self, record: JobRecord[I, T]) -> None:
@@ -195,10 +196,10 @@ class Admission(Generic[I]):
 
     def _permit(self, cost: Cost) -> _Unentered:
         """Return a permit of this cost: the one that is unused, or else a new one."""
+        self.turned_away = False
         unused = self._unused
         if unused is not None and self._unused_cost == cost:
             self._unused = None
-            self.turned_away = False
             return unused
 
         return self.limiter.permit(cost, priority=self._options.priority)

@@ -204,6 +204,7 @@ class AttemptRunner(Generic[I, T]):
     ) -> None:
         """Pause, and put a throttled job back to the front if it may go again; else end it."""
         tell_throttled(permit, self._admission.limiter, throttle.retry_after)
+        self._admission.turned_away = True
         _logger.info("%s: %s", record, error)
         record.throttles += 1
         if throttle.retry_after is None:

@@ -50,7 +50,7 @@ class Dispatcher(Generic[I, T]):
         "_runner",
         "_sink",
         "_time",
-        "called_back",
+        "is_short",
     )
 
     def __init__(
@@ -75,8 +75,8 @@ class Dispatcher(Generic[I, T]):
         self._observer = options.observer
         #: Whether a function returns what each job costs.
         self._costs_differ = admission.fixed_cost is None
-        #: Whether the last :meth:`try_start` failed because its turn was called back.
-        self.called_back = False
+        #: Whether the last :meth:`try_start` found no job or no room, though there may be soon.
+        self.is_short = False
 
     def try_start(self, worker: Worker) -> Start[I, T] | None:
         """
@@ -85,16 +85,20 @@ class Dispatcher(Generic[I, T]):
         :return: what to run; ``None`` if it must wait, or only :meth:`next_start` can find its cost
 
         """
-        self.called_back = False
-        if self._run.phase is not RUNNING:
+        self.is_short = False
+        if self._run.phase is not RUNNING or self._admission.turned_away:
             return None
 
         record = self._backlog.next_job(self._time, self._on_source_error)
-        if (
-            record is None
-            or (record.cost is None and self._costs_differ)
-            or (self._sink.bounded and not self._sink.has_room(record))
-        ):
+        if record is None:
+            self.is_short = not self._backlog.is_at_end()
+            return None
+
+        if self._sink.bounded and not self._sink.has_room(record):
+            self.is_short = True
+            return None
+
+        if record.cost is None and self._costs_differ:
             return None
 
         return self._start_at_once(record, worker)
@@ -120,7 +124,6 @@ class Dispatcher(Generic[I, T]):
             started = self._start(record, permit, held)
         finally:
             if not started:
-                self.called_back = held is not None and held.in_line
                 permit.withdraw()
 
         return (record, permit, permit) if started else None

@@ -100,8 +100,10 @@ class Runs(Generic[I, T]):
         :raises ~anyio.BusyResourceError: if so
 
         """
-        # A run does not count if its loop has ended, or was the parent process's.
-        self._clock.peek()
+        if self.current is not None:
+            # It does not count if its loop has ended, or was the parent process's.
+            self._clock.peek()
+
         if self.current is not None:
             raise anyio.BusyResourceError("running")
 

@@ -108,10 +108,11 @@ class ThrottlerResults(ResultSink[I, T]):
 
     def end_run(self) -> None:
         """Put back the results that the consumer was given and has not finished."""
-        waiting = set(self.processed.items())
-        for record in self._backlog.started:
-            if record not in waiting:
-                self.processed.put_back(record, record.position)
+        if self._backlog.started:
+            waiting = set(self.processed.items())
+            for record in self._backlog.started:
+                if record not in waiting:
+                    self.processed.put_back(record, record.position)
 
         self.close()
         if unread := len(self.failures):

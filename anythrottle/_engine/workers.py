@@ -176,10 +176,9 @@ class WorkerPool(Generic[I, T]):
         while True:
             start = self._start_now(me) if jobs else None
             if start is None:
-                if jobs and not self._dispatcher.called_back:
+                if jobs and self._dispatcher.is_short:
                     # The consumer may be about to make room, or the source to give an item: to look
-                    # again is cheaper than to be woken. A turn that was called back would lose its
-                    # place meanwhile.
+                    # again is cheaper than to be woken.
                     await self._come_again(me)
 
                 start = await self._next_start(me)

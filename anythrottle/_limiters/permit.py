@@ -281,19 +281,6 @@ class TurnPermit(Live, Turn):
         self._entered = enter_now(self._line, self, self._priority, begins=begins)
         return self._entered
 
-    def meet_loop(self) -> bool:
-        """
-        Note the loop that runs here as the limiter's, if none has used it yet.
-
-        :return: whether none had; then :meth:`enter_now` may do what it could not before
-        """
-        clock = self._line.clock
-        if clock.latest is not None:
-            return False
-
-        clock.now()
-        return True
-
     def begin(self) -> bool:
         """
         Begin the call, now that the turn is held.

@@ -27,7 +27,10 @@ def free_loop(line: WaitLine) -> EventLoop | None:
         return None
 
     loop = line.clock.latest
-    if loop is None or not loop.is_here():
+    if loop is None:
+        # No loop has used the limiter so far.
+        loop = line.clock.loop()
+    elif not loop.is_here():
         return None
 
     line.scheduler.arrivals += 1

@@ -41,17 +41,20 @@ def throttle_in(error: BaseException) -> Throttle | None:
         return None
 
     replacements = [signal.task for signal in signals if signal.task is not None]
+    longest = None
     try:
-        # The constructor checks it, but a derived class may not call that.
-        pauses = [check_retry_after(signal.retry_after) for signal in signals]
+        for signal in signals:
+            # The constructor checks it, but a derived class may not call that.
+            pause = check_retry_after(signal.retry_after)
+            if longest is None or (pause is not None and pause > longest):
+                longest = pause
     except BaseException as exc:
         for unused in replacements:
             discard(unused)
 
         raise exc from error
 
-    given = [pause for pause in pauses if pause is not None]
-    return Throttle(max(given, default=None), replacements, pure)
+    return Throttle(longest, replacements, pure)
 
 
 def go_again(

@@ -109,10 +109,7 @@ class RateLimitMiddleware:
             return
 
         permit = limiter.permit(cost, max_wait=self._max_wait)
-        # The second time for a limiter that is new.
-        if type(permit) is not TurnPermit or not (
-            permit.enter_now() or (permit.meet_loop() and permit.enter_now())
-        ):
+        if type(permit) is not TurnPermit or not permit.enter_now():
             serving = self._serving(cost, scope, receive, send)
             method = serving.wait if self._may_wait(limiter, cost) else serving.enter
             await method(limiter, permit)

@@ -193,11 +193,11 @@ def test_they_come_to_what_the_long_way_comes_to(run: Run, kind: Kind, script: l
 
 @pytest.mark.timing
 class TestWhenTheyAreOpen:
-    async def test_once_the_limiter_knows_its_loop(self) -> None:
+    async def test_from_the_first_call_on(self) -> None:
         limiter = RateLimiter("5/10s")
-        assert free_loop(limiter._line) is None
-        await limiter.acquire()
+        assert limiter._line.clock.latest is None
         loop = free_loop(limiter._line)
+        assert loop is not None
         assert loop is limiter._line.clock.latest
 
     async def test_who_comes_to_wait_after_all_has_a_place_already(self) -> None:
