@@ -221,12 +221,8 @@ class WorkerPool(Generic[I, T]):
         if lead.is_taken and self._backlog.change.waiting is None:
             return None
 
-        start = self._dispatcher.try_start(worker)
-        # If it has kept the slot of its last job, there is a successor already.
-        if start is not None and not (lead.is_taken or self._admission.keeps_slots):
-            self._pass_lead_on()
-
-        return start
+        # If it starts, there is a leader, or one is coming, or all slots are taken.
+        return self._dispatcher.try_start(worker)
 
     async def _next_start(self, me: Worker) -> Start[I, T] | None:
         """Wait for the lead, then for a job, and start it; return ``None`` if there are no more."""

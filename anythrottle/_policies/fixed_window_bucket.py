@@ -122,7 +122,7 @@ class FixedWindowBucket(LevelBucket):
         # Ending before the reset would also admit the next window's quota, which is right only if
         # the server leaves enough for it.
         next_room = room - max(self._used - self._limit, 0)
-        if end < reset_at and self._end_from(end) < reset_at:
+        if self._end_from(end) < reset_at:
             # The end was put off, so that the one after it, at a set time, is near.
             next_room += room
 
