@@ -9,6 +9,7 @@ the fixture ``run``: each call is a new run with a new virtual clock.
 from __future__ import annotations
 
 import gc
+import signal
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -31,6 +32,13 @@ Run: TypeAlias = Callable[..., Any]
 _VIRTUAL = [pytest.param(backend, id=f"{backend[0]}-virtual") for backend in virtual_backends()]
 
 _UVLOOP = pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop")
+
+
+def pytest_configure() -> None:
+    # Processes that a shell starts in the background ignore Ctrl-C, and hand that on: those that
+    # tests start would not end by it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
