@@ -102,7 +102,7 @@ class Dialogue(Speaker):
             self._hear_pause(news, now)
 
         if push.recall:
-            # If it was given back, it would come on top of what the service's figures leave.
+            # If it were given back, it would come on top of what the service's figures leave.
             self.account.drop(now)
 
     def miss(self) -> None:

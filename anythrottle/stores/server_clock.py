@@ -70,7 +70,7 @@ class ServerClock:
         return min(ceil(instant * _MICRO + self._high + widened), NEVER)
 
     def when_surely(self, server: Micros) -> float:
-        """Return an instant at which the server's clock has surely come so far, the earliest."""
+        """Return the earliest instant at which the server's clock has surely come so far."""
         if server >= NEVER:
             return inf
 
@@ -78,7 +78,7 @@ class ServerClock:
         return instant + DRIFT * 1.001 * abs(instant - self._at)
 
     def still_before(self, server: Micros) -> float:
-        """Return an instant at which the server's clock is surely not further, the latest."""
+        """Return the latest instant at which the server's clock has surely not come further."""
         if server >= NEVER:
             return inf
 
