@@ -1,4 +1,4 @@
-"""The fields ``RateLimit`` and ``RateLimit-Policy``, as the IETF's drafts have them: read them."""
+"""Reads the fields ``RateLimit`` and ``RateLimit-Policy``, as the IETF's drafts have them."""
 
 from __future__ import annotations
 

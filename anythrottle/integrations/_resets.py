@@ -68,7 +68,7 @@ def limit_of(text: str) -> int | None:
 
 def used_of(text: str) -> tuple[int, int] | None:
     """
-    Return how much is used, rounded up, of which limit, by a text such as ``"32/40"``.
+    Return how much is used, rounded up, and of which limit, by a text such as ``"32/40"``.
 
     ``None`` if it tells none.
     """

@@ -1,4 +1,4 @@
-"""The fields ``RateLimit`` and ``RateLimit-Policy``, as the IETF's draft has them: write them."""
+"""Writes the fields ``RateLimit`` and ``RateLimit-Policy``, as the IETF's draft has them."""
 
 from __future__ import annotations
 

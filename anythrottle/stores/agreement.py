@@ -27,8 +27,8 @@ class Agreement:
         """
         Return the first instant, from ``instant`` on, to which all rules agree.
 
-        Only because of a fixed window's edge, a later instant may be unfit although an earlier one
-        was fit. If such edges leave no room between them, they are ignored.
+        A later instant may be unfit although an earlier one was fit, but only because of a fixed
+        window's edge. If such edges leave no room between them, they are ignored.
         """
         agreed = instant
         for _ in range(PASSES):

@@ -128,7 +128,7 @@ class Charged:
     Something is charged at once, due or not.
 
     :ivar at: when, or later
-    :ivar held: whether rules that hold charges hold this one, as it is a running call's
+    :ivar held: whether rules that hold charges hold this one, because it is a running call's
     """
 
     at: Micros

@@ -94,7 +94,7 @@ def _checked_options(parts: SplitResult) -> set[str]:
 
 
 def unreadable(url: str, error: OSError) -> ValueError:
-    """Return an error that names the files of a URL, of which one cannot be read."""
+    """Return an error that names the files of a URL, one of which cannot be read."""
     options = parse_qs(urlsplit(url).query)
     files = [f"{name}={options[name][0]}" for name in _FILES if name in options]
     return ValueError(

@@ -23,9 +23,9 @@ class ServerClock:
 
     The server has read its clock between the sending of a request and the arrival of its reply, so
     each exchange gives a lower and an upper bound of how far it is ahead; the tightest ones hold,
-    and widen with time, as clocks drift. This is Marzullo's intersection, "Maintaining the time in
-    a distributed system", 1984, with one source. If the bounds exclude one another, a clock has
-    stepped, and the latest exchange alone counts.
+    and widen with time, because clocks drift. This is Marzullo's intersection, "Maintaining the
+    time in a distributed system", 1984, with one source. If the bounds exclude one another, a clock
+    has stepped, and the latest exchange alone counts.
 
     :ivar round_trip: the mean duration of an exchange, in seconds
     :ivar known: whether there has been an exchange

@@ -1,4 +1,4 @@
-"""How many exchanges with one server are under way at once, and who is next."""
+"""How many exchanges with one server are under way at once, and which one is next."""
 
 from __future__ import annotations
 
