@@ -39,7 +39,7 @@ _logger = logging.getLogger("anythrottle")
 @final
 class JobProgress(Live):
     """
-    Shows in the terminal how far a throttler's jobs are; to be given to that as its observer.
+    Shows in the terminal how far a throttler's jobs are; to be given to it as its observer.
 
     >>> import anyio
     >>> from anythrottle import Throttler

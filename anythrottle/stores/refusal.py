@@ -6,7 +6,7 @@ from .._errors import StoreError
 
 
 def refusal_of(name: str, error: Exception) -> StoreError:
-    """Return the error for one caller of a limiter, made from what its server has raised."""
+    """Return the error for a limiter's caller, from what its server, or the way to it, raised."""
     if isinstance(error, StoreError):
         # A new one for each caller: an error that is raised twice gathers tracebacks.
         refusal = type(error)(name, *error.args[1:])
