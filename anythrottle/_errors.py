@@ -160,7 +160,7 @@ class StoreError(AnythrottleError):
 
     :ivar name: the name of the limiter
     :ivar reason: what went wrong, and what to do about it
-    :ivar is_mistake: whether it stays so until somebody changes program or settings, as with a
+    :ivar is_mistake: whether it stays so until the program or its settings are changed, as with a
         wrong password; else it may pass by itself, as when the server does not answer
     :param mistake: ``"mistake"`` if that is so, else nothing
 

@@ -199,14 +199,14 @@ class WorkerPool(Generic[I, T]):
             ):
                 await self._come_again(me)
                 self.run.cancellation.forget(task)
-                # Who has passed the lead on meanwhile has left it to this worker.
+                # A worker that has passed the lead on meanwhile has left it to this one.
                 jobs = 0
 
     async def _come_again(self, worker: Worker) -> None:
         """
         Come to a checkpoint on the way to the lead.
 
-        Else whoever starts a job meanwhile would make one more worker, and another the next time,
+        Else a worker that starts a job meanwhile would make another one, and again the next time,
         although a single job may be all there is, and goes again and again.
         """
         self._lead.coming.add(worker)

@@ -30,7 +30,7 @@ class Gate(Protocol):
     holds: bool
     """Whether anything is held while a call runs: a charge, or a slot."""
     counts_ends: bool
-    """Whether it has to know of each end of a call, even if nobody waits for it."""
+    """Whether it has to know of each end of a call, even if no turn waits for it."""
     credits: bool
     """Whether it matters since when a turn has been due."""
     slow: bool

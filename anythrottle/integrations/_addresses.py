@@ -1,4 +1,4 @@
-"""Whose request it is: addresses, and what proxies say of them."""
+"""Which client a request comes from: addresses, and what proxies say of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Address: TypeAlias = IPv4Address | IPv6Address
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
-#: The key of all who come without an address, by a socket of the file system.
+#: The key of all clients that come without an address, by a socket of the file system.
 UNIX: Final = "unix"
 
 #: How many bits an address of IPv6 has.
@@ -33,7 +33,7 @@ _MOST_HOPS, _MOST_BYTES = 32, 4096
 #: How long an address may be, with port and zone.
 _LONGEST = 128
 
-#: Of how many addresses it is remembered who they are.
+#: For how many addresses the hop is remembered.
 _REMEMBERED = 4096
 
 #: An element of ``Forwarded``, read backwards, because only what stands on the right was written by
@@ -48,7 +48,7 @@ _PORT = re.compile(r":(?:[0-9]{1,5}|_[\w.-]+)", re.ASCII)
 
 
 class Hop(NamedTuple):
-    """Who has sent something: the key, and whether what it says of others is believed."""
+    """A sender of a request: its key, and whether what it says of others is believed."""
 
     key: str
     trusted: bool
@@ -57,9 +57,9 @@ class Hop(NamedTuple):
 @final
 class Hops:
     """
-    Who is who.
+    The senders of requests, by their addresses.
 
-    :param trusted: whom to believe
+    :param trusted: the networks, or ``"unix"``, that are believed
     :param ipv6_prefix: how many bits of an address of IPv6 tell clients apart
     """
 
@@ -77,7 +77,7 @@ class Hops:
         self._networks = tuple([_network_of(each) for each in believed if each != UNIX])
         self._prefix = prefix
         self.unix = Hop(UNIX, UNIX in believed)
-        #: Returns who an address is, as a text; ``None`` if it is none.
+        #: Returns the hop of an address, given as a text; ``None`` if it is none.
         self.hop_of = lru_cache(maxsize=_REMEMBERED)(self._hop_of)
 
     def _hop_of(self, text: str) -> Hop | None:
@@ -99,7 +99,7 @@ def client_address(
     ipv6_prefix: int = 64,
 ) -> Callable[[Scope], str]:
     """
-    Return a function that returns the address of who has sent a request: a key for each client.
+    Return a function that returns the address of a request's sender: a key for each client.
 
     >>> whose = client_address(["10.0.0.0/8"])
     >>> whose({"client": ("192.0.2.7", 4711), "headers": []})
@@ -110,19 +110,20 @@ def client_address(
     >>> whose({"client": ("192.0.2.8", 4711), "headers": forwarded})
     '192.0.2.8'
 
-    That is who the server says has connected, unless it is in ``trusted``: then it is who the
-    trusted proxies say, the nearest first. What others have written into the header stands left of
-    that, and is not read. So whoever lies about an address gains nothing. What is malformed, or
-    names no address, counts as sent by the proxy that says so; at most 32 entries and 4 KiB are
-    looked at.
+    The sender is the address that the server says has connected, unless that is in ``trusted``:
+    then it is the one that the trusted proxies name, the nearest first. What others have written
+    into the header stands left of that, and is not read, so a client that lies about its address
+    gains nothing. What is malformed, or names no address, counts as sent by the proxy that says so;
+    at most 32 entries and 4 KiB are looked at.
 
-    Ports and zones are dropped, and an address of IPv4 in one of IPv6 is taken for what it is. Of
-    IPv6, a network counts as one client, since each has that many addresses. All who come without
-    an address, by a socket of the file system, have the key ``"unix"``.
+    Ports and zones are dropped, and an address of IPv4 in one of IPv6 is taken for what it is. A
+    network of IPv6 counts as one client, because each client has that many addresses. All clients
+    that come without an address, by a socket of the file system, have the key ``"unix"``.
 
-    :param trusted: whose header is believed: addresses and networks, such as ``"10.0.0.0/8"``, of
-        your own proxies and no others; ``"unix"`` for who comes by a socket of the file system
-    :param header: where they say whose request it is
+    :param trusted: the proxies whose header is believed: addresses and networks, such as
+        ``"10.0.0.0/8"``, of your own proxies and no others; ``"unix"`` for those that come by a
+        socket of the file system
+    :param header: where they say which client a request comes from
     :param ipv6_prefix: how many bits of an address of IPv6 tell clients apart, 1 to 128
     :raises TypeError: if ``trusted`` is a single text, or ``ipv6_prefix`` no int
     :raises ValueError: if a network is none, ``header`` is another one, or ``ipv6_prefix`` is out
@@ -155,7 +156,7 @@ def client_address(
 
 
 def _sender(peer: Hop, entries: Iterator[str], hops: Hops) -> str:
-    """Return the key of the first who is not trusted, or else of the last who is."""
+    """Return the key of the first hop that is not trusted, or else of the last that is."""
     for _, entry in zip(range(_MOST_HOPS), entries, strict=False):
         hop = hops.hop_of(entry) if 0 < len(entry) <= _LONGEST else None
         if hop is None:
@@ -183,9 +184,9 @@ def _x_forwarded_for(value: str) -> Iterator[str]:
 
 def _forwarded(value: str) -> Iterator[str]:
     """
-    Return who each element of ``Forwarded`` is for, the last one first; nothing if it is malformed.
+    Yield what each element of ``Forwarded`` is for, the last one first; nothing if malformed.
 
-    They are those of RFC 7239.
+    The elements are those of :rfc:`7239`.
     """
     backwards = value[::-1]
     start = 0
@@ -252,7 +253,7 @@ def address_of(text: str) -> Address | None:
 
 def _network_of(network: object) -> Network:
     """
-    Return a network, from what is one or says one.
+    Return the network that a text, a network or an address stands for.
 
     :raises TypeError: if it is of another type
     :raises ValueError: if it is none

@@ -43,7 +43,7 @@ class Wire(Protocol[A]):
 
     @property
     def idempotent(self) -> bool:
-        """Whether sending it twice is as once, by its method."""
+        """Whether, by its method, sending it twice does no more than sending it once."""
         ...
 
     @property
@@ -53,7 +53,7 @@ class Wire(Protocol[A]):
 
     @property
     def settles(self) -> bool:
-        """Whether it is told from the whole answer what the call has cost."""
+        """Whether the whole answer tells what the call has cost."""
         ...
 
     async def send(self) -> A:
@@ -93,18 +93,18 @@ class Wire(Protocol[A]):
         ...
 
     def turn_timeout(self, error: LimitExceeded) -> Exception:
-        """Return the error of a request that has not got its turn, as the library has it."""
+        """Return the library's error for a request that has not got its turn."""
         ...
 
     def store_away(self, error: StoreError) -> Exception:
-        """Return the error of a request that a store gives no turn, as the library has it."""
+        """Return the library's error for a request that a store gives no turn."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
     """
-    By what all exchanges of a client go.
+    The rules that all exchanges of a client follow.
 
     :ivar profile: how the server tells its figures
     :ivar max_throttles: how often a request is sent at most
@@ -124,8 +124,8 @@ class Exchange(Generic[A]):
 
     :param wire: the request
     :param hosts: the limiters of the client
-    :param key: whose limiter the request is for
-    :param rules: how it is done
+    :param key: the key of its limiter
+    :param rules: the rules that it follows
     :param cost: what it costs
     :param max_wait: how long it waits for each turn at most
     :param host: what the server is called in the log; ``None`` for its key
@@ -152,9 +152,9 @@ class Exchange(Generic[A]):
         self._host = key if host is None else host
         self._sends = 0
         self._waited = 0.0
-        #: Whether an error is none of the limiter's, but of the request that has got its turn.
+        #: Whether the request has its turn, so that an error is its own, and not the limiter's.
         self._has_turn = False
-        #: The answer to a request that was refused, and goes again.
+        #: The answer that has refused the request, which goes again.
         self._refusal: A | None = None
         #: The answer that is to be returned.
         self._answer: A | None = None
@@ -164,7 +164,7 @@ class Exchange(Generic[A]):
         Return the answer, which holds what its call does until the body is over.
 
         :raises Exception: :meth:`Wire.turn_timeout`, if the first turn does not come in time;
-            :meth:`Wire.store_away`, if the store does not answer that is to give it
+            :meth:`Wire.store_away`, if the store that is to give it does not answer
         :raises ~anythrottle.PolicyConflict: if others share the limiter with other policies
         :raises ~anythrottle.CostTooHigh: if a policy could never allow the cost
         :raises RuntimeError: if another event loop uses the client at the same time
@@ -178,7 +178,7 @@ class Exchange(Generic[A]):
             if first is None:
                 return await self._go(priority)
 
-            # The first request goes alone, up to its headers; the others go by what they say.
+            # The first request goes alone, until its answer's headers say how the others may go.
             async with first.permit(priority=priority, max_wait=self._max_wait) as permit:
                 self._waited += permit.waited
                 return await self._go(priority)
@@ -198,19 +198,19 @@ class Exchange(Generic[A]):
                 cost=self._countable(self._cost),
                 priority=priority,
                 max_wait=self._max_wait,
-                # We count them ourselves; but what is inside may throttle, too.
+                # The exchange counts its own; but a client inside of it may be throttled, too.
                 max_throttles=self._rules.max_throttles,
             )
         except BaseException as exc:
             if self._answer is not None:
-                # By a limiter of a user's own, which waits as a call leaves it.
+                # The error comes from a user's own limiter, which waits when a call leaves it.
                 await self._wire.close(self._answer)
             elif (
                 self._refusal is not None
                 and not self._has_turn
                 and isinstance(exc, (LimitExceeded, StoreError, ValueError))
             ):
-                # There is no second turn in time, or at all while a store is away, or none for that
+                # There is no second turn in time, or none while a store is away, or none for that
                 # cost by limits just learned.
                 return self._refusal
 
@@ -275,13 +275,13 @@ class Exchange(Generic[A]):
         known.note_answer()
 
     def _mark(self, permit: Permit) -> None:
-        """Say that the server has counted the call, in all units that it is not settled in."""
+        """Mark the call as counted by the server, in all units that it is not settled in."""
         if not self._wire.settles:
             permit.mark_counted()
             return
 
         units = units_of(self._limiter)
-        # Those that are about to be learned find it marked.
+        # Policies that are about to be learned find the call marked.
         if "calls" in units or (not units and self._known.learns):
             permit.mark_counted("calls")
 
@@ -289,10 +289,10 @@ class Exchange(Generic[A]):
         """
         Pause the limiter; if the server has done nothing, charge the call with nothing but itself.
 
-        In this order: what is given back in a pause is granted to nobody before figures that were
-        told with the refusal have tightened the limiter.
+        In this order, so that what is given back is not granted, because of the pause, before the
+        figures that came with the refusal have tightened the limiter.
 
-        :param again: whether the request is sent again, of which its permit is told by its run
+        :param again: whether the request is sent again; then the limiter's run tells its permit
         """
         most = self._rules.max_pause
         _logger.info("%r has refused a request: all pause for %.3g s", self._host, pause)
@@ -300,7 +300,7 @@ class Exchange(Generic[A]):
             self._hosts.pause_all(min(pause, most))
 
         if again:
-            # Now, because the body is drained before its run is told.
+            # At once, because the body is drained before the limiter's run() is told.
             self._limiter.pause(pause)
         else:
             if pause > most and figures.retry_after is not None:
@@ -345,7 +345,7 @@ class Exchange(Generic[A]):
         if figures.retry_after is not None:
             return figures.retry_after
 
-        # So many doublings are for ever; twice as many would be an error.
+        # So many doublings are for ever; 1024 would raise an error.
         return self._rules.profile.first_pause * 2.0 ** min(self._sends - 1, 500)
 
     def _hold(self, answer: A, permit: Permit, figures: Figures) -> None:
@@ -364,7 +364,7 @@ class Exchange(Generic[A]):
             self._wire.hold(answer, call)
 
     def _after(self, figures: Figures) -> Callable[[], None]:
-        """Return what lets the limiter go by figures again, when the call has been settled."""
+        """Return what tightens the limiter by the figures again, once the call is settled."""
         limiter, clock, max_pause = self._limiter, self._hosts.clock, self._rules.max_pause
         quotas = figures.quotas if figures.bucket in {None, self._known.bucket} else ()
         told = clock.now()
@@ -375,7 +375,7 @@ class Exchange(Generic[A]):
         return again
 
     def _counted_settle(self, settle: Settle) -> Settle:
-        """Return what settles in the units that are counted, if those are learned."""
+        """Return ``settle`` with its costs in the units that are counted, if those are learned."""
 
         def counted(body: bytes) -> Cost | None:
             cost = settle(body)

@@ -1,4 +1,4 @@
-"""What says of a request that it is not limited."""
+"""The value that says of a request that it is not limited."""
 
 from __future__ import annotations
 
@@ -15,6 +15,5 @@ class Exempt(Enum):
         return "EXEMPT"
 
 
-#: Says of a request that it is not limited; to be returned by a function that tells its cost or
-#: its key.
+#: Says that a request is not limited; to be returned by a function that tells its cost or its key.
 EXEMPT: Final = Exempt.EXEMPT

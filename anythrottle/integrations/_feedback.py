@@ -18,7 +18,7 @@ from .headers import Quota
 #: The unit by which a server tells how many calls may run at once.
 _CONCURRENCY = "concurrent-requests"
 
-#: What tells its policies; our own first, because to ask for a protocol costs microseconds.
+#: Limiters that tell their policies; our own first, because checking a protocol costs microseconds.
 _TELLS = (LineLimiter, QuotaLimiter)
 
 #: What a server has told of its limits: unit, limit and window of each; and how many at once.
@@ -31,7 +31,7 @@ def tighten(
     """
     Tighten a limiter by what a server has told: at most so much within so many seconds.
 
-    What is told of units that the limiter does not count is ignored. A limiter without policies
+    Figures for units that the limiter does not count are ignored. A limiter without policies
     pauses, if no call is left.
 
     :param max_pause: for how many seconds it pauses at most
@@ -65,7 +65,7 @@ def _rest(reset_after: float | None, longest: float, since: float) -> float | No
     """
     Return for how long a figure still holds, in seconds; ``None`` if that is unknown.
 
-    :param longest: for how long one holds at most that does not say
+    :param longest: for how long a figure holds at most that does not say
     :param since: how many seconds ago it was told
     """
     if reset_after is not None:
@@ -117,9 +117,9 @@ def units_of(limiter: Limiter) -> frozenset[str]:
 
 def counted_part(cost: Cost, limiter: Limiter) -> Cost:
     """
-    Return a cost without the units that a limiter does not count whose limits have been learned.
+    Return a cost without the units that a limiter, whose limits were learned, does not count.
 
-    When the cost was written, it was unknown which ones the server tells of.
+    When the cost was written, it was unknown which units the server tells of.
     """
     units = units_of(limiter)
     if isinstance(cost, int) or not units:

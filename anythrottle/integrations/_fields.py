@@ -1,4 +1,4 @@
-"""The fields ``RateLimit`` and ``RateLimit-Policy``, as the IETF's drafts have them: read them."""
+"""Reads the fields ``RateLimit`` and ``RateLimit-Policy``, as the IETF's drafts have them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Policies:
     """
     The policies that an answer tells of, each of which is joined with what is left by it.
 
-    By its name or, as in the drafts that have no names, by its limit.
+    They are joined by their names or, in the drafts that have no names, by their limits.
     """
 
     __slots__ = ("_joined", "_policies")
@@ -79,7 +79,7 @@ class Policies:
         """
         Return a quota with the limit, window and unit of its policy, if that is told.
 
-        It is the first of its name, or without a name, the only one of its limit.
+        Its policy is the first of its name or, without a name, the only one of its limit.
         """
         if name is None and quota.limit is None:
             return quota
@@ -208,7 +208,7 @@ def _seventh_draft(text: str) -> Told:
 
 
 def _list_of(text: str) -> list[_Item] | None:
-    """Return the items of a list, or ``None`` if it is none."""
+    """Return the items of a list, or ``None`` if a text is none."""
     try:
         items = http_sf.parse(text.encode("ascii"), tltype="list")
     except ValueError:

@@ -1,4 +1,4 @@
-"""Which limiter a request is for, and what it costs."""
+"""Finds which limiter a request is for, and what it costs."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Unsaid(Enum):
         return "<one of the same text>"
 
 
-#: Says of the limiter for newcomers that it is not said: that depends on the other one.
+#: Says that no limiter for newcomers was given, so that it depends on the other one.
 UNSAID: Final = Unsaid.UNSAID
 
 
 class Asked(NamedTuple):
-    """Whose request it is, and what it costs."""
+    """The key of a request, and what it costs."""
 
     key: Hashable
     cost: Cost
@@ -49,7 +49,7 @@ class Guard:
     The limiters of a server, and what a request asks of them.
 
     :param limiter: the limiter, or what makes one for each key
-    :param key: returns the key of a request; ``None`` for the address of who sends it
+    :param key: returns the key of a request; ``None`` for the address of its sender
     :param cost: what a request costs, or what returns that
     :param overflow: the limiter of newcomers that find no place; ``None`` refuses them
 
@@ -122,7 +122,7 @@ class Guard:
 
     def asked(self, scope: Scope) -> Asked | None:
         """
-        Return whose request it is, and what it costs; ``None`` if it is not limited.
+        Return the key of a request, and what it costs; ``None`` if it is not limited.
 
         :raises TypeError: if what a function of the user's has returned is of the wrong type:
             ``None`` is no way past a limit
@@ -138,7 +138,7 @@ class Guard:
 
         cost = self._cost
         if isinstance(cost, int):
-            # Most often; it was looked at before.
+            # The common case; it was checked by __init__().
             return Asked(key, cost)
 
         if callable(cost):
@@ -167,7 +167,7 @@ class Guard:
 
 def _check_cost(cost: object) -> Cost:
     """
-    Return a cost, if it is of the type of one; the limiter looks at it closer.
+    Return a cost if it has the type of one; the limiter checks the rest.
 
     :raises TypeError: if it is none: ``None`` is no way past a limit
     """

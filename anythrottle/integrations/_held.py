@@ -17,12 +17,12 @@ _logger = logging.getLogger("anythrottle")
 #: How much of a body is kept for ``settle``, in bytes.
 _MOST = 4 * 2**20
 
-#: What an event stream says at its end. Its reader need not wait for the connection to end, too.
+#: What an event stream says at its end: a reader need not wait for the end of the connection.
 _LAST_EVENT = re.compile(
     rb"^(data: ?\[DONE\]|event: ?(message_stop|response\.(completed|incomplete)))", re.MULTILINE
 )
 
-#: Returns what a call has cost, of the whole body as it came; ``None`` leaves the estimate.
+#: Returns what a call has cost, from the whole body as it came; ``None`` leaves the estimate.
 Settle: TypeAlias = Callable[[bytes], Cost | None]
 
 
@@ -113,7 +113,7 @@ class HeldCall:
         This may be called by the garbage collector, in any thread and at any time.
         """
         if not self._ended:
-            # First, because a warning may be an error.
+            # First, because a warning may be raised as an error.
             self._loop.post(self._end_lost)
             warnings.warn(
                 "an answer was dropped before it was read or closed: its call has held its slot "
@@ -126,5 +126,5 @@ class HeldCall:
         try:
             self.end()
         except Exception:
-            # Only by a permit of a user's own. An event loop has no caller to raise it to.
+            # Only a user's own permit raises. An event loop has no caller to raise it to.
             _logger.exception("a call whose answer was dropped could not be ended")

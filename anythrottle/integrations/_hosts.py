@@ -20,7 +20,7 @@ _logger = logging.getLogger("anythrottle")
 #: What a client may be given: a text form, one limiter for all, or one for each host or key.
 ClientLimiter: TypeAlias = "str | Limiter | KeyedLimiter[Any, Any]"  # pyright: ignore[reportExplicitAny] # of the user's own keys
 
-#: Of how many hosts it is remembered that a malformed field of theirs was logged.
+#: For how many hosts it is remembered that malformed fields of theirs were logged.
 _LOGGED = 1024
 
 
@@ -82,7 +82,7 @@ class Hosts:
         self._learn = learn
         self._limiter: Limiter | None = None
         self._keyed: KeyedLimiter[Hashable, Limiter] | None = None
-        #: Of the one limiter for all: it need not be what can be referred to weakly.
+        #: What is known of the one limiter for all, which need not support weak references.
         self._known_of_all = Known(learns=learn)
         if isinstance(limiter, str):
             policy = as_policy(limiter, "end")

@@ -16,7 +16,7 @@ T = TypeVar("T")
 #: How many bytes of a body are received while a request waits, and in how many messages.
 _MOST_BYTES, _MOST_MESSAGES = 64 * 1024, 4096
 
-#: What says that nobody waits for an answer any more.
+#: The messages that say that the client does not wait for an answer any more.
 _GONE = frozenset({"http.disconnect", "websocket.disconnect"})
 
 
@@ -55,7 +55,7 @@ class Early:
                     self.waiting.cancel()
                     return
 
-                # Some servers hand out what they have without one.
+                # Some servers hand out what they have without a checkpoint.
                 await checkpoint()
         except Exception as error:  # noqa: BLE001 - it is the application's, or the server's
             self.error = error
@@ -83,8 +83,8 @@ class Early:
     async def receive(self) -> Message:
         """Return what came while the request waited, and then what comes."""
         if not self._messages:
-            # A message that is on its way is not to be lost, whatever the server makes of a
-            # receive() that is cancelled.
+            # A message that is on its way must not be lost, whatever the server does when its
+            # receive() is cancelled.
             await self._heard.wait()
 
         if self._messages:

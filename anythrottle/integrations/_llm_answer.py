@@ -14,8 +14,8 @@ def usage_of(body: bytes) -> tuple[int, int] | None:
     """
     Return the tokens that count towards the provider's limits, read and written.
 
-    ``None`` if the answer doesn't tell them all, or tells of an error: what was written until then
-    is not told.
+    ``None`` if the answer doesn't tell them all, or tells of an error: then it doesn't tell what
+    was written before.
     """
     if len(body) > MOST_PARSED:
         return None
@@ -28,7 +28,7 @@ def usage_of(body: bytes) -> tuple[int, int] | None:
             if told is None:
                 return None
 
-            # Later events tell more, or the same again, up to date.
+            # Later events tell more, or newer counts.
             counts |= told
 
     return _charged(counts)
@@ -64,7 +64,7 @@ def _told(text: bytes) -> dict[str, int] | None:
             told |= _counts(holder.get("usage"))
 
     if document.get("type") == "message_start":
-        # Hardly anything is written yet. If no later event tells how much was, it is unknown.
+        # Hardly anything is written yet. Unless a later event tells how much was, it is unknown.
         told.pop("output_tokens", None)
 
     return told
@@ -93,7 +93,7 @@ def _charged(counts: dict[str, int]) -> tuple[int, int] | None:
         read += counts.get("cache_creation_input_tokens", 0)
         written = counts.get("output_tokens")
     elif (read := total) is not None:
-        # Only embeddings and the like tell nothing else.
+        # Answers that tell nothing else are embeddings and the like.
         written = 0
     else:
         return None
@@ -101,5 +101,5 @@ def _charged(counts: dict[str, int]) -> tuple[int, int] | None:
     if written is None and total is None:
         return None
 
-    # Some tell what was thought in the total only.
+    # Some providers count what the model thought in the total only.
     return read, max(written or 0, (total or 0) - read)

@@ -12,7 +12,7 @@ Json: TypeAlias = "dict[str, Json] | list[Json] | str | float | bool | None"
 #: The longest body, in bytes, that is parsed.
 MOST_PARSED = 4 * 2**20
 
-#: No count of tokens that is told is above this one: a larger one is taken as not told.
+#: The largest count of tokens that is believed: a larger one is taken as not told.
 _MOST_TOKENS = 10**15
 
 _BYTES_PER_TOKEN = 3
@@ -32,13 +32,13 @@ _ATTACHED = {
     *("computer_screenshot", "image_generation_call"),
 }
 
-#: Where in such an object the content is, or where it says whence it is to be taken.
+#: The members of such an object that hold the content, or say where it is.
 _CONTENT = {
     *("data", "url", "file", "image_url", "input_audio"),
     *("file_data", "file_id", "file_url", "result"),
 }
 
-#: The members that bound the answer; those of the first kind of API, and of the latest.
+#: The members that bound the answer, in older and in newer APIs.
 _BOUNDS = ("max_completion_tokens", "max_output_tokens", "max_tokens", "max_tokens_to_sample")
 
 #: Endpoints that have limits of their own, which count no tokens of a minute.
@@ -88,7 +88,7 @@ def count(value: object) -> int | None:
 
 def _parsed(body: bytes) -> Json:
     """
-    Return what a body says; ``None`` if that would be too much work, or is too deeply nested.
+    Return the JSON of a body; ``None`` if that would be too much work, or is too deeply nested.
 
     :raises ValueError: if it is no JSON
 
@@ -116,9 +116,9 @@ def _input(request: Json, attached_least: int) -> int:
     """
     Return the tokens of all that a request says.
 
-    Names of members are text as well: those of tools are told to the model, and those around a
-    message stand for the tokens that set it off. All that is no text is a token, as in prompts that
-    are lists of tokens.
+    Names of members are text as well: the model is told those of tools, and those around a message
+    stand for the tokens that set it off. All that is no text is a token, as in prompts that are
+    lists of tokens.
 
     :param attached_least: how many things are attached, at the least
 

@@ -35,10 +35,10 @@ L = TypeVar("L", bound=Limiter)
 #: How many names are taken from events: as each has metrics of its own, they must not be keys.
 MOST_NAMES: Final = 100
 
-#: What stands for the names that come on top.
+#: The name that stands for all names beyond these.
 OTHERS: Final = "(others)"
 
-#: The upper bounds of the buckets that seconds are counted in: from what is no wait to an hour.
+#: The upper bounds, in seconds, of the buckets of histograms: from what is no wait to an hour.
 BOUNDS: Final = (0.001, 0.01, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 
 _logger = logging.getLogger("anythrottle")
@@ -97,7 +97,7 @@ class Series(ABC):
 
     @abstractmethod
     def store_changed(self, *, lost: bool) -> None:
-        """Note that the store does not answer any more, which is counted, or does again."""
+        """Note that the store does not answer any more, which is counted, or answers again."""
 
     @abstractmethod
     def lease_expired(self, calls: int) -> None:
@@ -111,7 +111,7 @@ class MetricsObserver(Live, ABC):
 
     def __init__(self) -> None:
         self._watched = Watched()
-        #: By the name that stands for it: one that was given, or was taken from an event.
+        #: The metrics by their name: one that was given, or was taken from an event.
         self._named: dict[str | None, Series] = {}
         #: How many names were taken from events.
         self._taken = 0
@@ -132,8 +132,8 @@ class MetricsObserver(Live, ABC):
         """
         Return an observer that counts all its limiters as one, whatever their own names are.
 
-        It is for the limiters of a :class:`.KeyedLimiter`, where their own names are the keys. The
-        same name again: the same observer.
+        It is for the limiters of a :class:`.KeyedLimiter`, whose own names are the keys. The same
+        name gives the same observer.
 
         :param name: what to call all of them
         :raises TypeError: if ``name`` is no str
@@ -145,8 +145,8 @@ class MetricsObserver(Live, ABC):
         """
         Show, from now on, how many calls of a limiter wait and how many are active.
 
-        Active are those that hold something: a slot, or a charge by ``measure="end"``. The limiter
-        is not kept alive by this. Several of one name are shown as one.
+        Calls are active while they hold something: a slot, or a charge by ``measure="end"``. The
+        limiter is not kept alive by this. Several of one name are shown as one.
 
         :param limiter: a :class:`.RateLimiter`, a limiter of a store, or a :class:`.KeyedLimiter`,
             all of whose limiters are shown as one
@@ -162,7 +162,7 @@ class MetricsObserver(Live, ABC):
         """Return new metrics for a name."""
 
     def _series_named(self, name: str) -> Series:
-        """Return the metrics of a name, whoever has given it."""
+        """Return the metrics of a name, given by the program or taken from an event."""
         if name not in self._named:
             self._named[name] = self._new_series(name)
 

@@ -1,4 +1,4 @@
-"""What a throttled client is told: for all of its requests, and for one."""
+"""The options of a throttled client: for all of its requests, and for one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Asked(NamedTuple):
 @final
 class Options(Generic[R]):
     """
-    What is said for all requests of a client, checked.
+    The options for all requests of a client, checked.
 
     :param limiter: the limiter, or what makes one for each key
     :param key: returns the key of a request; ``None`` for its host
@@ -83,7 +83,7 @@ class Options(Generic[R]):
         """
         Return how a request waits; ``None`` if it is exempt.
 
-        :param host: whose limiter it is for, unless something else is said
+        :param host: the key of its limiter, unless something else is said
         :param said: what the request says of itself: a mapping
         :raises TypeError: if what is said, or returned by a function of the user's, is of the wrong
             type: ``None`` is no way past a limit
@@ -105,7 +105,7 @@ class Options(Generic[R]):
         if cost is not self._cost:
             _check_cost(cost)
 
-        # Now, and not when it happens to be needed.
+        # An error is raised now, and not only when the hash happens to be needed.
         hash(key)
         max_wait: MaxWait = self._max_wait
         if "max_wait" in special:
@@ -120,7 +120,7 @@ def key_of_host(scheme: str, host: str, port: int | None) -> str:
     """Return the key of an address: its host, with its port if that isn't the scheme's."""
     name = host.lower().rstrip(".")
     if ":" in name:
-        # Else an address of IPv6 could be another one, and a port.
+        # Else an address of IPv6 could be taken for another one and a port.
         name = f"[{name}]"
 
     return name if port is None or port == _PORTS.get(scheme) else f"{name}:{port}"

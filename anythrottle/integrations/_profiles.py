@@ -16,10 +16,10 @@ T = TypeVar("T")
 #: When a status is a refusal: always, or only if the answer tells when to come again.
 When: TypeAlias = Literal["always", "told"]
 
-#: The name of a header, as :rfc:`9110` has it.
+#: The name of a header, as :rfc:`9110` defines it.
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
-#: What is looked at under every profile.
+#: The headers that are looked at under every profile.
 _ALWAYS = ("date", "ratelimit", "ratelimit-policy", "x-should-retry")
 
 
@@ -32,7 +32,7 @@ class QuotaFields:
     QuotaFields(remaining='x-left', limit='x-most', reset=('x-reset',), unit='calls', window=60.0,
     used_of=None, flow=False, per_second=None)
 
-    Names of headers are the same in capitals. The form of a reset is told by its shape: a number
+    The case of header names does not matter. The form of a reset follows from its shape: a number
     below 1e9 is seconds to come, below 1e11 seconds since 1970, and else milliseconds since 1970;
     ``6m0s`` is a duration; instants are read in the form of :rfc:`3339`, and as HTTP dates.
 
@@ -113,14 +113,14 @@ class Profile:
     :param quotas: the headers that tell of each quota
     :param refusals: by status, from 100 to 599: ``"always"`` if such an answer is a refusal,
         ``"told"`` if it is one only with the time after which to come again, or with a quota that
-        has nothing left. What it is by default: ``{429: "always", 503: "told"}``
+        has nothing left. The default is ``{429: "always", 503: "told"}``
     :param doubtful: the statuses after which it is unknown whether the server did anything
     :param retry_after: the headers that tell how long to wait after a refusal, each with what its
         number is multiplied by to be seconds, above 0; the first that tells anything counts
     :param first_pause: the pause after the first refusal that tells nothing, in seconds, above 0
     :param bucket: the header that names the set of quotas that the others speak of
     :param everywhere: a header, and the value of it that says that a refusal is for all hosts and
-        keys; the same in capitals
+        keys; the case of the value does not matter
     :ivar known: the names of all headers that are looked at, in lower case
     :ivar rows: ``quotas``, and the headers of the older drafts if none of them is among those
     :raises TypeError: if a parameter is of the wrong type
@@ -179,7 +179,7 @@ class Profile:
 
 def profile_of(value: Profile | str) -> Profile:
     """
-    Return a profile as it is, and for the name of one of :data:`PROFILES` that one.
+    Return a profile as it is, or the one of :data:`PROFILES` by its name.
 
     :raises TypeError: if it is neither a profile nor a str
     :raises ValueError: if there is no profile of that name
@@ -199,7 +199,7 @@ def profile_of(value: Profile | str) -> Profile:
 
 
 def _tuple(name: str, value: Iterable[T], what: str) -> tuple[T, ...]:
-    """Return the elements of what is no text."""
+    """Return the elements of something that is no text."""
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise TypeError(f"{name} must be a tuple of {what}, not {value!r}")
 
@@ -254,7 +254,7 @@ def _checked_refusals(value: Mapping[int, When]) -> Mapping[int, When]:
 
 
 def _pair(name: str, value: Iterable[object], what: str) -> tuple[object, object]:
-    """Return two elements of what is no text."""
+    """Return the two elements of something that is no text."""
     pair = _tuple(name, value, what)
     if len(pair) != 2:  # noqa: PLR2004 - a pair
         raise ValueError(f"{name} must hold {what}, not {value!r}")
@@ -285,7 +285,7 @@ _EARLY_DRAFTS = QuotaFields("ratelimit-remaining", "ratelimit-limit", ("ratelimi
 
 
 def _usual(prefix: str, *resets: str, window: float | None = None) -> QuotaFields:
-    """Return the headers that most services send, which begin alike."""
+    """Return the headers that most services send, which begin with a prefix."""
     names = tuple(prefix + reset for reset in resets)
     return QuotaFields(prefix + "remaining", prefix + "limit", names, window=window)
 
@@ -304,8 +304,8 @@ def _anthropic(measured: str, unit: str) -> QuotaFields:
 
 _RETRY_AFTER_MS = (("retry-after-ms", 0.001), ("retry-after", 1.0))
 
-#: What most services send: GitLab, Slack, Spotify, Stripe, Cloudflare, Atlassian, Zendesk, Hugging
-#: Face and others.
+#: The headers that most services send: GitLab, Slack, Spotify, Stripe, Cloudflare, Atlassian,
+#: Zendesk, Hugging Face and others.
 PLAIN: Final = Profile(
     "plain",
     (

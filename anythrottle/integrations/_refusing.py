@@ -13,15 +13,15 @@ from .._policies.policy import Cost, Decision, PolicyState
 from ._asgi import Receive, Scope, Send
 from ._writing import policy_name, whole_seconds
 
-#: The most that is told to wait, in seconds: who comes after a day may ask again.
+#: The longest wait that a client is told, in seconds: it may ask again after a day.
 _DAY = 86_400
 
-#: What is told to wait while a store is away, in seconds: it is tried about as often.
+#: The wait that a client is told while a store is away, in seconds: it is tried about as often.
 _SOON = 1
 
 _PROBLEMS: Final = "https://iana.org/assignments/http-problem-types#"
 
-#: What a problem is called, by status: those of draft-ietf-httpapi-ratelimit-headers-11.
+#: The names of problems, by status: those of draft-ietf-httpapi-ratelimit-headers-11.
 _KINDS: Final = {
     429: ("quota-exceeded", "Request cannot be satisfied as assigned quota has been exceeded"),
     503: (
@@ -30,7 +30,7 @@ _KINDS: Final = {
     ),
 }
 
-#: What a server can do that lets an application answer a websocket's request.
+#: The extension of servers that let an application answer a websocket's request.
 _DENIAL: Final = "websocket.http.response"
 
 
@@ -41,9 +41,9 @@ class Refusal:
 
     It is not available while it is paused, and while its store is away.
 
-    :param error: why; ``None`` if the store does not answer that is to give the turn
+    :param error: why; ``None`` if the store that is to give the turn does not answer
     :param cost: what the request would have cost
-    :param before: of how many policies guards around this one tell
+    :param before: how many policies the guards around this one tell of
 
     """
 
@@ -112,7 +112,7 @@ def retry_after(decision: Decision) -> int:
         return _DAY
 
     if seconds == inf:
-        # When a call ends: nobody knows. But what counts for that long comes back a window later.
+        # When a call ends is unknown. But what counts until then comes back a window later.
         policy = decision.policy if decision.reason == "rate" else None
         seconds = 0.0 if policy is None else policy.window
 

@@ -10,7 +10,7 @@ from math import inf, isfinite
 
 from .._retry_after import instant_of
 
-#: More than this, of seconds or of anything that is counted, is nothing a server means.
+#: No server means more than this, of seconds or of anything that is counted.
 MOST = 10**15
 
 #: Numbers below are seconds to come; those from here on are seconds since 1970.
@@ -41,7 +41,7 @@ _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)([dhmnsuµ]s?)")
 
 _DURATION = re.compile(rf"(?:[0-9]+(?:\.[0-9]+)?(?:{'|'.join(sorted(_UNITS, key=len)[::-1])}))+")
 
-#: An instant as :rfc:`3339` has it; some leave out the seconds, or that it is UTC.
+#: An instant in the form of :rfc:`3339`; some services leave out the seconds, or that it is UTC.
 _TIMESTAMP = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?"
     r"(?:[Zz]|[+-][0-9]{2}:[0-9]{2})?"
@@ -68,9 +68,9 @@ def limit_of(text: str) -> int | None:
 
 def used_of(text: str) -> tuple[int, int] | None:
     """
-    Return how much is used, rounded up, of which limit, by a text such as ``"32/40"``.
+    Return how much is used, rounded up, and of which limit, by a text such as ``"32/40"``.
 
-    ``None`` if it tells nothing such.
+    ``None`` if it tells none.
     """
     match = _USED_OF.fullmatch(text)
     if match is None:
@@ -85,7 +85,7 @@ def reset_of(text: str, now: Callable[[], float]) -> float | None:
     """
     Return in how many seconds a reset is, 0 if it is past, or ``None`` if a text tells none.
 
-    The form is told by the shape: seconds to come, seconds or milliseconds since 1970, a duration
+    The form follows from the shape: seconds to come, seconds or milliseconds since 1970, a duration
     such as ``6m0s``, an instant of :rfc:`3339`, an HTTP date.
 
     :param now: returns the server's time, in seconds since 1970; asked only if it is needed
@@ -132,7 +132,7 @@ def date_of(text: str) -> float | None:
 
 
 def _timestamp_of(text: str) -> float | None:
-    """Return the instant that a text of :rfc:`3339` means, or ``None`` if there is none such."""
+    """Return the instant that a text of :rfc:`3339` means, or ``None`` if there is none."""
     try:
         instant = datetime.fromisoformat(text.upper())
     except ValueError:

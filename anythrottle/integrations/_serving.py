@@ -46,7 +46,7 @@ class Outage:
 @dataclass(frozen=True, slots=True)
 class Serving:
     """
-    A request, and what it asks of whom.
+    A request that has no turn at once, and what it takes to serve or refuse it.
 
     :ivar app: the application
     :ivar cost: what the request costs
@@ -67,7 +67,7 @@ class Serving:
     outage: Outage
 
     async def wait(self, limiter: Limiter, permit: AbstractAsyncContextManager[Permit]) -> None:
-        """Serve the request, or refuse it, and hear meanwhile whether it hangs up."""
+        """Serve the request, or refuse it; notice meanwhile if its client hangs up."""
         early = Early(self.receive)
         raised: BaseException | None = None
         try:
@@ -81,7 +81,7 @@ class Serving:
 
                 task_group.cancel_scope.cancel()
         finally:
-            # In place of a cancellation too, as it would be without the group.
+            # Even in place of a cancellation, as it would be raised without the group.
             if raised is not None:
                 raise raised
 
@@ -94,7 +94,7 @@ class Serving:
         """
         Serve the request once its permit is entered, or refuse it.
 
-        :param early: what hears whether it hangs up
+        :param early: notices if its client hangs up
         """
         refused: LimitExceeded | None = None
         away: StoreError | None = None
@@ -125,7 +125,7 @@ class Serving:
         """
         Answer that the request is refused.
 
-        :param error: why; ``None`` if the store does not answer that is to give the turn
+        :param error: why; ``None`` if the store that is to give the turn does not answer
         """
         refusal = Refusal(error, self.cost, told_by_others(self.scope))
         if self.headers:

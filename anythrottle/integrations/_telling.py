@@ -1,4 +1,4 @@
-"""The fields that tell a client what is left, on whatever answer an application gives."""
+"""Adds the fields that tell a client what is left to any answer of an application."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ..abc import Limiter, QuotaLimiter
 from ._asgi import ASGIApp, Message, Receive, Scope, Send
 from ._writing import write_fields
 
-#: Where it stands, in a scope, what is told on the answer: of all guards that stand one within the
-#: other, since a field must not tell of two policies by one name.
+#: The key in a scope of what is told on the answer, by all guards that stand one within the other,
+#: because a field must not tell of two policies by one name.
 _TOLD: Final = "anythrottle.told"
 
 #: The messages that bear the headers of an answer.
@@ -41,8 +41,8 @@ async def tell(
 
         return send(message)
 
-    # In the scope that is there, and not in a copy: who stands outside looks what those within,
-    # a router say, have put there.
+    # In the scope itself, not in a copy: an application around this one looks for what those
+    # within, a router for example, have put there.
     scope[_TOLD] = told
     try:
         await app(scope, receive, send_telling)  # type: ignore[arg-type]
@@ -51,7 +51,7 @@ async def tell(
 
 
 def told_by_others(scope: Scope) -> int:
-    """Return of how many policies guards around this one tell."""
+    """Return how many policies the guards around this one tell of."""
     return len(scope.get(_TOLD, ()))
 
 

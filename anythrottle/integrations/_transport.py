@@ -30,7 +30,7 @@ from .headers import Exempt, Profile
 #: How many seconds closing an answer that is not returned may take.
 _CLOSING = 1.0
 
-#: Where a request says what is special about it, and an answer how it came about.
+#: The extension by which a request says what is special about it, and an answer how it came about.
 _EXTENSION = "anythrottle"
 
 
@@ -116,7 +116,7 @@ class ClientClosed(RuntimeError):
 
 class HeldBody:
     """
-    The body of an answer that lets its call end when it has been read, or is closed.
+    The body of an answer, which ends its call when it has been read, or is closed.
 
     :param body: the library's own
     :param call: the call
@@ -134,7 +134,7 @@ class HeldBody:
                 call.take(part)
                 yield part
         except GeneratorExit:
-            # Its reader has had enough. The connection is there until the answer is closed.
+            # Its reader stops early. The connection is held until the answer is closed.
             raise
         except BaseException:
             call.end()
@@ -155,7 +155,7 @@ class HeldBody:
 
 
 async def _close_parts(parts: AsyncIterator[bytes]) -> None:
-    """Close what iterates over a body, if it is a generator: else Trio warns of it."""
+    """Close the iterator of a body if it is a generator, because Trio would warn of it."""
     if isinstance(parts, AsyncGenerator):
         await parts.aclose()
 
@@ -163,7 +163,7 @@ async def _close_parts(parts: AsyncIterator[bytes]) -> None:
 @dataclass(frozen=True, slots=True)
 class Library:
     """
-    What is needed of the library.
+    What a transport needs of its library.
 
     :ivar response: its class of answers
     :ivar bytes_body: its class of bodies that can be sent again
@@ -226,14 +226,14 @@ class _Request(Generic[Req, Res]):
         status, headers, request = answer.status_code, answer.headers.raw, self._request
 
         def settle_copy(body: bytes) -> Cost | None:
-            # A copy, because the answer is its reader's. It is decoded as that is.
+            # A copy, because the answer belongs to its reader. It is decoded like the answer.
             copy = response(status, headers=headers, content=body, request=request)
             return settle(cast("Res", copy))
 
         return settle_copy
 
     async def close(self, answer: Res) -> None:
-        # What went wrong before is what there is to tell.
+        # An error in closing must not hide the one that came before.
         with anyio.move_on_after(_CLOSING, shield=True), suppress(Exception):
             await answer.aclose()
 
@@ -285,9 +285,9 @@ class _Request(Generic[Req, Res]):
 
 class Throttled(Generic[Req, Res]):
     """
-    A transport whose requests wait for their turns, and which goes by what the server says.
+    A transport whose requests wait for their turns, and which follows what the server says.
 
-    The parameters are told where it has a name.
+    Its public subclasses document the parameters.
     """
 
     _library: ClassVar[Library]
@@ -351,14 +351,14 @@ class Throttled(Generic[Req, Res]):
 
     async def _send(self, request: Req) -> Res:
         if self._closed:
-            # Else it would open connections that stay open.
+            # Else it would open connections that are never closed.
             raise ClientClosed("the client was closed before this request had its turn")
 
         answer: Res = await self._transport.handle_async_request(request)
         return answer
 
     async def aclose(self) -> None:
-        """Close the transport inside of this one; what waits for its turn raises at its turn."""
+        """Close the inner transport; a request that waits raises an error when its turn comes."""
         self._closed = True
         await self._transport.aclose()
 

@@ -1,4 +1,4 @@
-"""The limiters whose calls are counted when somebody looks."""
+"""The limiters whose calls are counted when metrics are read."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class Watched:
     """
     Limiters, none of which is kept alive by being here, and the names that they are shown by.
 
-    Those who look may do so from any thread.
+    :meth:`load` may be called from any thread.
     """
 
     __slots__ = ("_limiters",)
 
     def __init__(self) -> None:
-        #: By their ids, which are theirs for as long as their references are here.
+        #: By their ids; a limiter that ends takes its entry with it, before its id is used again.
         self._limiters: dict[int, tuple[weakref.ref[_Any], str]] = {}
 
     def add(self, limiter: Watchable[K, L], name: str | None) -> None:
         """
-        Watch a limiter from now on; again, it has the new name only.
+        Watch a limiter from now on; one that is watched already has only its new name then.
 
         :param limiter: a limiter of this library, or a :class:`.KeyedLimiter`
         :param name: what to call it; ``None`` for its own name
@@ -58,7 +58,7 @@ class Watched:
         def forget(_: object) -> None:
             limiters.pop(number, None)
 
-        # Of what type the keys are makes no difference here.
+        # The type of the keys makes no difference here.
         limiters[number] = weakref.ref(cast("_Any", limiter), forget), name or ""
 
     def load(self) -> dict[str, tuple[int, int]]:

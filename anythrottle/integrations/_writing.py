@@ -1,4 +1,4 @@
-"""The fields ``RateLimit`` and ``RateLimit-Policy``, as the IETF's draft has them: write them."""
+"""Writes the fields ``RateLimit`` and ``RateLimit-Policy``, as the IETF's draft has them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from urllib.parse import quote
 
 from .._policies.policy import Policy, PolicyState
 
-#: Timers fire up to a millisecond early, so who is told when to come is told a little later, in
-#: milliseconds.
+#: How much later than needed a client is told to come, in milliseconds: its timer may fire up to a
+#: millisecond early.
 _LATE = 2
 
 #: The greatest whole number of a structured field.
 _MOST = 10**15 - 1
 
-#: A limit that is not whole is told as a whole one for up to so many times its window.
+#: A limit that is not whole is told as a whole one, for a window up to so many times as long.
 _MOST_WINDOWS = 1000
 
-#: What a String of a structured field can hold; what else is in a unit is written as in a URL.
+#: The characters of a String of a structured field; others in a unit are written as in a URL.
 _PLAIN = "".join(map(chr, range(0x20, 0x7F)))
 
 
@@ -35,10 +35,10 @@ def write_fields(states: Sequence[PolicyState]) -> tuple[tuple[bytes, bytes], ..
     ratelimit: "calls-0";r=20, "tokens-1";r=9000
 
     They are those of draft-ietf-httpapi-ratelimit-headers-11: a window is rounded up, what is left
-    is rounded down. ``t`` tells when there is more, rounded up and a little late, lest who comes
-    back by a timer that fires early is refused; our own parameter ``anythrottle-t`` tells the same
-    in milliseconds. Neither is there if nothing is missing, or if it depends on when a call ends.
-    A limit that is not whole is told for a longer window; one that is infinity, not at all.
+    is rounded down. ``t`` tells when there is more, rounded up and a little late, so that a client
+    whose timer fires early is not refused; our own parameter ``anythrottle-t`` tells the same in
+    milliseconds. Neither is there if nothing is missing, or if it depends on when a call ends. A
+    limit that is not whole is told for a longer window; one that is infinity, not at all.
 
     :param states: what each policy has left, in their order
     """
@@ -103,9 +103,9 @@ def _milliseconds(seconds: float) -> int:
 
 def _heads(policies: tuple[Policy, ...]) -> tuple[bytes, tuple[tuple[str, int], ...]]:
     """
-    Return ``RateLimit-Policy``, and for each policy the begin of its item in ``RateLimit``.
+    Return ``RateLimit-Policy``, and for each policy the start of its item in ``RateLimit``.
 
-    With it goes its limit. The begin is empty for a policy that is not told.
+    Its limit comes with that. The start is empty for a policy that is not told.
     """
     told: list[str] = []
     heads: list[tuple[str, int]] = []

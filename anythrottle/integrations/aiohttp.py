@@ -64,14 +64,14 @@ class StoreAway(  # pyright: ignore[reportUnsafeMultipleInheritance] # see its _
 
     :ivar name: the name of the limiter
     :ivar reason: what went wrong, and what to do about it
-    :ivar is_mistake: whether it stays so until somebody changes program or settings
+    :ivar is_mistake: whether it stays so until the program or its settings are changed
 
     """
 
 
 class ThrottledMiddleware:
     """
-    A middleware of aiohttp whose requests wait for their turns, and go by what the server says.
+    A middleware of aiohttp whose requests wait for their turns, and follow what the server says.
 
     >>> import asyncio, aiohttp
     >>> from anythrottle.integrations.aiohttp import ThrottledMiddleware
@@ -90,7 +90,7 @@ class ThrottledMiddleware:
     :param limiter: a text such as ``"20/10s"``: so much for each host, measured from the end of
         each call unless the text says otherwise; a limiter for all; or a
         :class:`~anythrottle.KeyedLimiter`
-    :param key: returns, for a request, whose limiter it is for; ``None`` for its host
+    :param key: returns the key of a request, which decides on its limiter; ``None`` for its host
     :param cost: what a request costs: calls, amounts by unit, a function of the request that
         returns either, or :data:`~anythrottle.integrations.headers.EXEMPT`
     :param profile: how the server tells its figures: a name of
@@ -158,7 +158,7 @@ class ThrottledMiddleware:
 class _Request:
     """A request, as an exchange knows it."""
 
-    #: What a call has cost is not told: an answer's body is its reader's, and there is no copy.
+    #: No answer tells what its call has cost: its body belongs to its reader, and there is no copy.
     settles = False
 
     def __init__(self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> None:
@@ -171,7 +171,7 @@ class _Request:
         return await self._handler(self._request)
 
     def never_left(self, error: BaseException) -> bool:
-        # Ours come of another middleware, within this one.
+        # Our own errors come from another middleware, within this one.
         return isinstance(error, (*_NEVER_LEFT, StoreAway, TurnTimeout))
 
     def head(self, answer: aiohttp.ClientResponse) -> tuple[int, Iterable[tuple[str, str]]]:
@@ -206,8 +206,8 @@ class _Request:
             if held is not None and held.closed:
                 call.end()
             else:
-                # It was dropped. That may be found by the garbage collector, in any thread and at
-                # any time.
+                # It was dropped. The garbage collector may find that, in any thread and at any
+                # time.
                 loop.post(call.end)
 
         connection.add_callback(released)
@@ -248,7 +248,7 @@ async def _small_body(answer: aiohttp.ClientResponse) -> aiohttp.StreamReader:
 
             whole = content.at_eof() and len(body) <= DRAINED
     except Exception as exc:
-        # Of an answer that is not returned; unless it is the time of the whole request.
+        # An answer that is not returned may fail, unless the time of the whole request is over.
         if isinstance(exc, TimeoutError) and not isinstance(exc, aiohttp.ClientError):
             raise
     finally:

@@ -39,26 +39,26 @@ class RateLimitMiddleware:
     >>> app = RateLimitMiddleware(app, "100/min")
 
     A text limits each client by its address. A :class:`.KeyedLimiter` has a limiter for each key,
-    made as you say; any other limiter is one for all. Beyond it a request is answered 429, with
-    ``Retry-After``, or 503 while the limiter is paused or its store does not answer; a websocket is
-    refused before it is accepted. Every other answer has the fields ``RateLimit-Policy`` and
-    ``RateLimit``: a client that is alone with its key and obeys them is never refused by a rate
-    measured from the start.
+    made as you say; any other limiter is one for all. A request beyond the limit is answered 429,
+    with ``Retry-After``, or 503 while the limiter is paused or its store does not answer; a
+    websocket is refused before it is accepted. Every other answer has the fields
+    ``RateLimit-Policy`` and ``RateLimit``: a client that is alone with its key and obeys them is
+    never refused by a rate measured from the start.
 
     A slot of the limiter is held until the application returns, so streams and websockets count
-    for as long as they last. What the application raises is raised.
+    for as long as they last. Errors that the application raises pass through.
 
     :param app: the application
     :param limiter: a text such as ``"100/min"``, a limiter, or one for each key
-    :param key: a function of the scope that returns whose request it is, or
-        :data:`~.headers.EXEMPT` for one that is not limited; ``None`` for :func:`client_address`
+    :param key: a function of the scope that returns the key of the client, or
+        :data:`~.headers.EXEMPT` for a request that is not limited; ``None`` for
+        :func:`client_address`
     :param cost: what a request costs, 0 or more, or amounts by unit; :data:`~.headers.EXEMPT`; or a
         function of the scope that returns one of these
     :param max_wait: for how many seconds a request waits for its turn at most, 0 or more; ``None``
-        for as long as it takes. Who hangs up meanwhile leaves the line
-    :param overflow: the limiter that all clients share who are new while there are as many keys as
-        there may be; ``None`` refuses them. With a text for ``limiter`` there is one of the same
-        text, unless something else is said
+        for as long as it takes. A client that hangs up meanwhile leaves the line
+    :param overflow: the limiter that new clients share while there are as many keys as there may
+        be; ``None`` refuses them. If ``limiter`` is a text, the default is a limiter of that text
     :param headers: whether answers have the fields
     :raises TypeError: if a parameter is of the wrong type
     :raises ValueError: if a text is no limit, or a number out of its range
@@ -115,7 +115,7 @@ class RateLimitMiddleware:
             await method(limiter, permit)
             return
 
-        # Most often there is a turn at once, and the server has checkpoints of its own.
+        # The common case: there is a turn at once. The server has checkpoints of its own.
         try:
             with as_current(permit):
                 if self._headers:
@@ -138,5 +138,5 @@ class RateLimitMiddleware:
         if max_wait is None or max_wait == "deadline" or type(limiter) is not RateLimiter:
             return True
 
-        # Else it is refused at once. A flood of such requests shall not start a task for each.
+        # Else it is refused at once: a flood of such requests must not start a task for each.
         return not max_wait < limiter.peek(cost).retry_after < inf

@@ -1,7 +1,7 @@
 """
 What HTTP headers tell of a service's limits: ``pip install anythrottle[httpx2]``.
 
-The extras ``httpx`` and ``aiohttp`` will do as well. Nothing here sends anything, or asks a clock.
+The extras ``httpx`` and ``aiohttp`` will do as well. This module sends nothing, and asks no clock.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Figures:
 
     :ivar quotas: what is left, at most 32
     :ivar refused: whether the answer is a refusal: the call may go again later
-    :ivar certain: whether the server has said by it that it did nothing
+    :ivar certain: whether the refusal says that the server did nothing
     :ivar final: whether the server has asked not to send this call again
     :ivar retry_after: after a refusal, the seconds until the call may go again, above 0; infinity
         if they are more than can be; ``None`` if none are told
@@ -89,9 +89,9 @@ def read_figures(
     >>> read_figures(429, [("Retry-After", "7")], utc=0).retry_after
     7.0
 
-    Nothing in them raises. What cannot be read, is negative or above 10^15 is taken for not told;
-    at most 1024 characters of a value are looked at. Of a header that comes more than once the
-    first counts; those that are lists are joined.
+    No header makes it raise. What cannot be read, is negative or above 10^15 is taken for not told;
+    at most 1024 characters of a value are looked at. If a header comes more than once, the first
+    one counts; headers that are lists are joined.
 
     :param status: the status of the answer
     :param headers: names and values as they came, each of those that came more than once
@@ -114,7 +114,7 @@ def read_figures(
 
 
 def _note(found: dict[str, str], name: str, value: str) -> None:
-    """Keep the value of a header; with what came before if it is a list."""
+    """Keep the value of a header, joined with what came before if it is a list."""
     if name not in found:
         found[name] = value[: _LONGEST + 1]
     elif name in _LISTS and len(found[name]) <= _LONGEST:
@@ -176,7 +176,7 @@ class _Reading:
         return self._utc if date is None else date
 
     def _retry_after(self) -> float | None:
-        """Return the seconds that the first header asks to wait which asks for any."""
+        """Return for how many seconds to wait, by the first header that asks for any."""
         for name, scale in self._profile.retry_after:
             told = self._read(name, partial(pause_of, scale=scale, now=self._now))
             if told:

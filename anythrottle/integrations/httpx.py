@@ -40,16 +40,16 @@ class StoreAway(StoreError, httpx.ConnectError):  # pyright: ignore[reportUnsafe
 
     :ivar name: the name of the limiter
     :ivar reason: what went wrong, and what to do about it
-    :ivar is_mistake: whether it stays so until somebody changes program or settings
+    :ivar is_mistake: whether it stays so until the program or its settings are changed
 
     """
 
-    #: As long as the client has not said which.
+    #: ``None`` until the client says which request it was.
     _request = None
 
 
 class _HeldBody(HeldBody, httpx.AsyncByteStream):
-    """A body that httpx takes for one."""
+    """A body that httpx accepts."""
 
 
 def _turn_timeout(error: LimitExceeded) -> TurnTimeout:
@@ -62,7 +62,7 @@ def _store_away(error: StoreError) -> StoreAway:
 
 class ThrottledTransport(Throttled[httpx.Request, httpx.Response], httpx.AsyncBaseTransport):
     """
-    A transport of httpx whose requests wait for their turns, and go by what the server says.
+    A transport of httpx whose requests wait for their turns, and follow what the server says.
 
     >>> import httpx
     >>> from anythrottle.integrations.httpx import ThrottledTransport
@@ -77,7 +77,7 @@ class ThrottledTransport(Throttled[httpx.Request, httpx.Response], httpx.AsyncBa
     :param limiter: a text such as ``"20/10s"``: so much for each host, measured from the end of
         each call unless the text says otherwise; a limiter for all; or a
         :class:`~anythrottle.KeyedLimiter`
-    :param key: returns, for a request, whose limiter it is for; ``None`` for its host
+    :param key: returns the key of a request, which decides on its limiter; ``None`` for its host
     :param cost: what a request costs: calls, amounts by unit, a function of the request that
         returns either, or :data:`~anythrottle.integrations.headers.EXEMPT`
     :param settle: returns, for a complete copy of an answer, what the call has really cost;
@@ -95,7 +95,7 @@ class ThrottledTransport(Throttled[httpx.Request, httpx.Response], httpx.AsyncBa
     :raises TypeError: if a parameter is of the wrong type
     :raises ValueError: if a parameter is out of its range
 
-    Each request can say otherwise of itself, by
+    A request can have options of its own, by
     ``extensions={"anythrottle": {"cost": 2, "priority": -1, "max_wait": 5, "key": "other"}}``. Its
     answer tells in ``extensions["anythrottle"]`` for how long it has ``waited``, in how many
     ``attempts`` it came, and its ``permit``.

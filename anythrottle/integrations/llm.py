@@ -13,7 +13,7 @@ __all__ = ("Request", "Response", "TokenCost")
 
 
 class Request(Protocol):
-    """What is looked at of a request: those of httpx2 and httpx are such."""
+    """What is looked at of a request, as those of httpx2 and httpx have it."""
 
     @property
     def method(self) -> str:
@@ -27,12 +27,12 @@ class Request(Protocol):
 
     @property
     def content(self) -> bytes:
-        """Its body; raises an error of any kind if that is not at hand, as one that is streamed."""
+        """Its body; raises an error of any kind if that is not at hand, such as a stream."""
         ...
 
 
 class Response(Protocol):
-    """What is looked at of an answer: those of httpx2 and httpx are such."""
+    """What is looked at of an answer, as those of httpx2 and httpx have it."""
 
     @property
     def status_code(self) -> int:
@@ -54,7 +54,7 @@ class TokenCost:
     Its two methods are for a throttled transport of httpx2 or httpx, which the SDKs of OpenAI and
     Anthropic take by ``http_client=``: ``ThrottledTransport(..., cost=tokens.estimate,
     settle=tokens.used)``. They know chat completions, responses, completions and embeddings, as
-    OpenAI has them and many others, and the messages of Anthropic.
+    OpenAI and many others have them, and the messages of Anthropic.
 
     >>> import httpx2
     >>> tokens = TokenCost()
@@ -94,7 +94,7 @@ class TokenCost:
         other scripts about three. Each image, recording or file, whether it is in the body or
         named by an address or id, is 1600 tokens: what a large image costs, whatever its bytes.
 
-        What is answered: the most that the request allows (``max_tokens`` and its like), or
+        What its answer says: the most that the request allows (``max_tokens`` and its like), or
         ``default_output``; times the answers it asks for (``n``, ``best_of``, several prompts).
         Embeddings and moderations are answered without tokens.
 
@@ -102,10 +102,10 @@ class TokenCost:
         low lets too much through. What the guess doesn't know, such as long files, the history of a
         conversation that the provider keeps, and its own tools, is counted when the answer tells.
 
-        No tokens cost what isn't a ``POST``, has no JSON in its body or one that is not at hand
-        (an upload, a stream), and, as they have limits of their own, ``batches`` and
-        ``count_tokens``. A body of more than 4 MiB, images aside, is all measured as text, and its
-        ``max_tokens`` not looked for.
+        A request costs no tokens if it isn't a ``POST``, if its body is not JSON or not at hand (an
+        upload, a stream), or if it is for ``batches`` or ``count_tokens``, because these have
+        limits of their own. A body of more than 4 MiB, images aside, is all measured as text, and
+        its ``max_tokens`` not looked for.
         """
         body = _look(request, "content")
         if _look(request, "method") != "POST" or not isinstance(body, bytes):
@@ -125,9 +125,9 @@ class TokenCost:
         ``input_tokens``, and for most of its models they don't count; those that were written to
         the cache do.
 
-        Nothing is told by errors, by streams that break off or end in an error, by answers above
-        4 MiB, by those of requests that are known to be no ``POST`` (what an earlier call has cost
-        is told again by them), and by numbers that are negative, no ints, or above 10 ** 15.
+        Errors tell nothing; nor do streams that break off or end in an error, answers above 4 MiB,
+        those to requests that are known to be no ``POST`` (they tell again what an earlier call has
+        cost), and numbers that are negative, no ints, or above 10 ** 15.
         """
         body = _look(response, "content")
         status = _look(response, "status_code")
@@ -149,7 +149,7 @@ class TokenCost:
 
 
 def _look(at: object, name: str) -> object:
-    """Return an attribute; ``None`` if it isn't to be had, for whatever reason."""
+    """Return an attribute, or ``None`` if reading it raises an error."""
     try:
         value: object = getattr(at, name)
     except Exception:  # noqa: BLE001 - not read yet, not set, or a stand-in that lacks it
@@ -159,6 +159,6 @@ def _look(at: object, name: str) -> object:
 
 
 def _path(url: object) -> str:
-    """Return the path of an address; of a text, all that comes before a query."""
+    """Return the path of an address; if that is a text, all that comes before a query."""
     path = url if isinstance(url, str) else _look(url, "path")
     return path.partition("?")[0] if isinstance(path, str) else ""

@@ -51,14 +51,14 @@ _LEVELS: Final[Mapping[type[Event], int]] = {
     Failed: logging.ERROR,
 }
 
-#: What the library logs by itself, to the logger that the default one is below of.
+#: What the library logs by itself, to the parent of the default logger.
 _LOGGED_ANYHOW: Final = (StoreLost, StoreBack, LeaseExpired)
 
 
 @final
 class LoggingObserver:
     """
-    Writes a line to a log for each event; to be given to limiters, throttlers and their kin.
+    Writes a line to a log for each event; to be given to limiters, throttlers and the like.
 
     >>> import logging
     >>> from anythrottle import RateLimiter
@@ -70,11 +70,11 @@ class LoggingObserver:
 
     What goes well (turns, ends, corrections) is at level DEBUG; refusals and changes are at INFO;
     pauses, what was throttled or goes again, and a store that is lost, at WARNING; a job that has
-    failed at ERROR. Items are never written, as nobody knows what they hold.
+    failed at ERROR. Items are never written, because it is unknown what they hold.
 
     :param logger: where to write; ``None`` for ``logging.getLogger("anythrottle.events")``. There,
-        what is told of a store is at DEBUG, as the library logs it by itself
-    :raises TypeError: if ``logger`` is none
+        what is told of a store is at DEBUG, because the library logs it by itself
+    :raises TypeError: if ``logger`` is not a logger
 
     """
 
@@ -112,7 +112,7 @@ _Line: TypeAlias = tuple[str, tuple[object, ...]]
 
 
 def _line_of(event: Event) -> _Line:
-    """Return what to write of an event, and whom it is of in front."""
+    """Return what to write of an event, with the job or limiter that it is of in front."""
     match event:
         case Started() | Retried() | Finished() | Failed() | Throttled(index=int(_)):
             text, values = _of_job(event)
@@ -185,7 +185,7 @@ def _of_call(event: Event) -> _Line:
 
 
 def _words(cost: int | Mapping[str, int]) -> str:
-    """Return a cost as people say it."""
+    """Return a cost in words."""
     if cost == 1:
         return "1 call"
 

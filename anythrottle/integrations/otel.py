@@ -38,14 +38,14 @@ class OTelObserver(MetricsObserver):
     >>> metrics.watch(limiter)
 
     It needs OpenTelemetry's API only, and does next to nothing as long as the program has set no
-    provider of metrics. One that is set later is taken up then.
+    provider of metrics. It uses one that is set later from then on.
 
     The attribute ``anythrottle.limiter.name`` is the limiter's name, and empty if it has none. At
-    most 100 names are taken from events; what comes on top is measured together, as ``(others)``.
+    most 100 names are taken from events; all others are measured together, as ``(others)``.
 
     :param meter_provider: where the meter comes from, one observer for each; ``None`` for
         OpenTelemetry's global one
-    :raises TypeError: if ``meter_provider`` is none
+    :raises TypeError: if ``meter_provider`` is not a provider of meters
 
     """
 

@@ -36,10 +36,10 @@ class PrometheusObserver(MetricsObserver):
     1.0
 
     The label ``limiter`` is the limiter's name, and empty if it has none. At most 100 names are
-    taken from events; what comes on top is measured together, as ``(others)``.
+    taken from events; all others are measured together, as ``(others)``.
 
     :param registry: where to register the metrics; one observer for each
-    :raises TypeError: if ``registry`` is none
+    :raises TypeError: if ``registry`` is not a registry
     :raises ValueError: if metrics of these names are registered there already
 
     """
@@ -114,9 +114,9 @@ class _Series(Series):
         self._name = name
         self._granted = metrics.granted
         self._refused = metrics.refused
-        # Nothing is shown of a store that a limiter may not have.
+        # Without labels yet: nothing is shown of a store that a limiter may not have.
         self._down = metrics.down
-        # What is looked up once costs each event less, and is 0 before the first.
+        # Looked up once, they cost each event less, and are shown as 0 before the first event.
         self._calls = metrics.granted.labels(name, "calls")
         self._wait = metrics.wait.labels(name)
         self._hold = metrics.hold.labels(name)
@@ -163,7 +163,7 @@ class _Series(Series):
 
 @final
 class _Gauges(Collector):
-    """Tells of the limiters that are watched, when it is asked."""
+    """Returns the counts of the limiters that are watched, when it is asked."""
 
     def __init__(self, watched: Watched) -> None:
         self._watched = watched

@@ -30,7 +30,7 @@ __all__ = ("JobProgress",)
 
 _FRAMES_PER_SECOND = 4
 
-#: How often the log is told, where there is no terminal.
+#: The seconds from one line in the log to the next, where there is no terminal.
 _SECONDS_PER_LINE = 60
 
 _logger = logging.getLogger("anythrottle")
@@ -65,17 +65,17 @@ class JobProgress(Live):
     What is printed meanwhile appears above the line. When the block ends, the line remains as it is
     then, and nothing is drawn any more.
 
-    In a pipe, a file, a notebook or on a dumb terminal nothing is drawn. There, as long as the
+    Nothing is drawn in a pipe, a file, a notebook or on a dumb terminal. There, as long as the
     block lasts, a line a minute goes to the logger ``anythrottle`` (level INFO) that says how far
-    the jobs are. It is rich that decides what an interactive terminal is. With ``FORCE_COLOR`` in
-    the environment everything is one, unless there is ``TTY_INTERACTIVE=0`` as well.
+    the jobs are. Rich decides what an interactive terminal is. With ``FORCE_COLOR`` in the
+    environment everything is one, unless there is ``TTY_INTERACTIVE=0`` as well.
 
     A thread of rich's draws four times a second. The event loop waits for the terminal only where
     the block begins and ends. Time is the console's: the event loop may have another, virtual one.
 
-    A block may follow that enters the same display again, and carries on: a throttler's next run,
-    after one that was cancelled. One display is for one throttler at a time, as jobs are told apart
-    by their index. Of limiters there may be several, each with a name of its own.
+    A later block may enter the same display again, and carries on: for a throttler's next run,
+    after one that was cancelled. One display is for one throttler at a time, because jobs are told
+    apart by their index. There may be several limiters, each with a name of its own.
 
     :param total: how many jobs there are in all, at least 0, with those completed before; ``None``
         if that is not known
@@ -127,11 +127,12 @@ class JobProgress(Live):
         self._failed = 0
         self._throttled = 0
         self._retried = 0
-        #: By their index: who is cut off sends no record, but has the same one when it goes again.
+        #: The indexes of the jobs that run. A job that is cut off sends no record, but has the same
+        #: index when it goes again.
         self._running: set[int] = set()
-        #: By the limiter's name, an instant of the console's clock.
+        #: When each limiter's pause ends, by the limiter's name and the console's clock.
         self._paused_until: dict[str | None, float] = {}
-        #: When the log was told last, by the console's clock.
+        #: When the last line was logged, by the console's clock.
         self._logged_at = inf
 
     def __call__(self, event: Event) -> None:
@@ -200,7 +201,7 @@ class JobProgress(Live):
         """Draw for the last time."""
         self._entered = False
         self._logged_at = inf
-        # A run that was cancelled tells nobody of the jobs that it has cut off.
+        # A run that was cancelled sends no record of the jobs that it has cut off.
         self._running.clear()
         if self._drawn is not None:
             progress, task = self._drawn
@@ -212,7 +213,7 @@ class JobProgress(Live):
         return f"<JobProgress {self._counts()}>"
 
     def _show(self) -> None:
-        """Let the terminal show the counts, or the log now and then."""
+        """Show the counts in the terminal, or now and then in the log."""
         if self._drawn is not None:
             progress, task = self._drawn
             if self._running:
@@ -241,7 +242,7 @@ class JobProgress(Live):
         self._paused_until = {**under_way, name: now + seconds}
 
     def _update(self, progress: Progress, task: TaskID) -> None:
-        """Hand over the counts under rich's lock: it is another thread that draws them."""
+        """Hand over the counts under rich's lock, because another thread draws them."""
         progress.update(
             task,
             completed=self._ended,
@@ -324,8 +325,8 @@ def _jobs_per_second(task: Task) -> float | None:
     """
     Return the average so far, or ``None`` if nothing has ended yet.
 
-    Jobs under a limit come in bursts, of which rich's own estimate sees too few, and of each burst
-    too little.
+    Jobs under a limit come in bursts. Rich's own estimate sees too few of these, and too little of
+    each.
     """
     ended = task.completed - task.fields["ended_before"]
     return ended / task.elapsed if ended and task.elapsed else None

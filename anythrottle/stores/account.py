@@ -13,7 +13,7 @@ from .server_clock import ServerClock
 from .stock import Lot, Stock
 from .terms import Terms
 
-#: For how long something that nobody waits for may wait to be told, in seconds.
+#: How long news that no process waits for may stay untold, in seconds.
 _LINGER = 0.05
 
 
@@ -22,7 +22,7 @@ class Account:
     """
     The calls of this process under one limiter, from their grants on.
 
-    What happens to them goes into the outbox, for the server to be told.
+    What happens to them goes into the outbox, from which the server is told.
 
     :param terms: what is agreed on
     :param clock: what is known of the server's clock
@@ -76,7 +76,7 @@ class Account:
         claim.started = True
         self._ahead.note_use(lot.grant.amounts)
         claim.segment, new = self._outbox.note_start(lot, self._clock.latest(now))
-        # While nobody waits, it is told with whatever there is to say next.
+        # While no process waits, the start is told with whatever there is to say next.
         tells = new and self._terms.tells_starts and self.waiting > 0
         if tells:
             self._outbox.speak_by(now + self._terms.patience)
@@ -118,7 +118,7 @@ class Account:
             pieces.append(Piece(change, 0 if held else self._receipt(index, at, change)))
             amounts = self._only(index, change)
             if not held:
-                # What is held is told anew as a whole.
+                # What is held need not be remembered: it is told again as a whole.
                 self._remember(amounts, at)
 
             self._outbox.tell(Charged(at, amounts, held), now + _LINGER)
@@ -140,7 +140,7 @@ class Account:
         self.return_lots(self.stock.take_surplus({}), now)
 
     def drop(self, now: float) -> None:
-        """Give up what is in stock: it is not to be had any more. What is held goes back."""
+        """Drop what is in stock, because it cannot be had any more; give back what is held."""
         kinds = [rule.holds for rule in self._rules]
         for lot, count in self.stock.take_surplus({}):
             amounts = tuple(
@@ -151,7 +151,7 @@ class Account:
                 self._outbox.tell(GivenBack(amounts, lot.grant.receipts), now)
 
     def lacks_own(self, amounts: Sequence[int]) -> bool:
-        """Return whether the calls of this process hold so much that an amount is not left."""
+        """Return whether the calls of this process hold too much to leave an amount."""
         held = self.held()
         return any(
             rule.holds and held[index] + amounts[index] > rule.limit
@@ -183,14 +183,14 @@ class Account:
                 self._outbox.tell(GivenBack(amounts, lot.grant.receipts), now + patience)
 
     def adopt(self) -> None:
-        """Go over to another life, in which the server is told what the calls hold."""
+        """Begin another life, in which the server is told what the calls hold."""
         self.life += 1
         self.stock.clear()
         for claim in self.running:
             claim.life = self.life
 
     def lose(self) -> int:
-        """Go over to another life, because the server has taken all; return how many calls held."""
+        """Begin another life, because the server has taken all; return how many calls held it."""
         self.life += 1
         self.stock.clear()
         for claim in self.running:
@@ -225,7 +225,7 @@ class Account:
         return at + int(passes)
 
     def _remember(self, amounts: Amounts, at: Micros) -> None:
-        """Remember what counts from an instant on, should the server forget it."""
+        """Remember what counts from an instant on, in case the server forgets it."""
         for index, amount in enumerate(amounts):
             if amount and self._rules[index].window:
                 self._outbox.remember(index, at + self._rules[index].window, amount)

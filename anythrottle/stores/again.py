@@ -1,4 +1,4 @@
-"""What of what has happened may be told again, to a server that may have forgotten it."""
+"""Which happenings may be told again, to a server that may have forgotten them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from .exchange import Amounts, Charged, Ended, GivenBack, Happening, Started
 
-#: What must not be told twice, nor to a server that has taken what it is about. (What was charged
-#: may be: too much is the safe side.)
+#: Happenings that must not be told twice, nor to a server that has taken what they are about. (A
+#: charge may be: to count too much is safe.)
 FRAGILE = (Started, GivenBack, Ended)
 
 
@@ -23,7 +23,7 @@ def charged(happening: Happening) -> Happening:
 
 
 def held_by(happenings: Sequence[Happening]) -> Amounts:
-    """Return what a process holds that held nothing before what has happened."""
+    """Return what a process holds after some happenings, if it held nothing before."""
     held: list[int] = []
     for each in happenings:
         if isinstance(each, Charged) and each.held:

@@ -1,4 +1,4 @@
-"""What the rules of a shared limiter agree to, all of them."""
+"""When, and to how many calls, all rules of a shared limiter agree."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Agreement:
 
     def first(self, amounts: Amounts, instant: Micros, grace: Micros, *, buckets: bool) -> Micros:
         """
-        Return the first instant, not before another one, to which all rules agree.
+        Return the first instant, from ``instant`` on, to which all rules agree.
 
-        Only the edges of fixed windows may make an instant unfit that was fit before. If they leave
-        no room between them, they are left out of account.
+        A later instant may be unfit although an earlier one was fit, but only because of a fixed
+        window's edge. If such edges leave no room between them, they are ignored.
         """
         agreed = instant
         for _ in range(PASSES):
@@ -46,10 +46,10 @@ class Agreement:
         self, amounts: Amounts, when: tuple[Micros, Micros], latest: Micros, turns: int
     ) -> int:
         """
-        Return how many calls, alike, are a turn's part of what is there.
+        Return how many equal calls are one turn's part of what is there.
 
         :param when: since when the first one has been due, and its instant
-        :param latest: the instant that the last one may have, should they go one by one
+        :param latest: the instant that the last one may have, if they go one by one
         """
         since, instant = when
         there = self._fits(amounts, since, instant, instant)
@@ -59,8 +59,8 @@ class Agreement:
         return -(-there // turns)
 
     def _fits(self, amounts: Amounts, since: Micros, instant: Micros, latest: Micros) -> int:
-        """Return how many calls, alike, may go at an instant, or until the latest: at least 1."""
-        # What overflows while calls wait for several buckets is hard to tell.
+        """Return how many equal calls may go at an instant, or until the latest: at least 1."""
+        # How much overflows while calls wait for several buckets is hard to tell.
         until = latest if self._bucket_of(amounts) else since
         there = ANY_NUMBER
         for rule, amount in zip(self.rules, amounts, strict=True):

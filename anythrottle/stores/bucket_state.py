@@ -12,9 +12,9 @@ from .rule_state import ANY_NUMBER, RuleState
 @final
 class BucketState(RuleState):
     """
-    A token bucket: there were ``level`` tokens at the instant ``at``, and they flow in since.
+    A token bucket: there were ``level`` tokens at the instant ``at``, and more flow in since then.
 
-    Before that instant nothing flows in, should it be yet to come.
+    Nothing flows in before that instant, if it is still to come.
     """
 
     def __init__(self, rule: Rule) -> None:
@@ -37,7 +37,7 @@ class BucketState(RuleState):
         return min(floor((self._due_level_at(since) + flow) / amount), ANY_NUMBER)
 
     def due_from(self, amount: int, since: Micros) -> Micros:
-        """Return when an amount will have been there, if what flows in since then is taken."""
+        """Return when an amount is complete, if what flows in from ``since`` on is all taken."""
         missing = max(amount - self._due_level_at(since), 0)
         return max(since, self.at) + ceil(missing / self.limit * self.window) if missing else since
 
@@ -63,7 +63,7 @@ class BucketState(RuleState):
             self.at = max(self.at, reset - floor(missing / self.limit * self.window))
 
     def remember(self, amount: int, receipt: Micros, now: Micros) -> None:
-        # As if nothing of it had flowed in yet, for that is counted once, not for each process.
+        # As if nothing of it had flowed in yet, because that counts once, not for each process.
         if receipt > now:
             self.charge(amount, now, 0)
 
@@ -85,10 +85,10 @@ class BucketState(RuleState):
 
     def _due_level_at(self, instant: Micros) -> float:
         """
-        Return the level at which a call is granted that is due at an instant.
+        Return the level from which a call is charged that is due at an instant.
 
-        That was rounded up. So what overflows within less than a microsecond is kept: of fast
-        buckets it is a good part of all.
+        The instant was rounded up, so what overflows within less than a microsecond is kept: in a
+        fast bucket that is a good part of the tokens.
         """
         if instant <= self.at:
             return self.level

@@ -16,7 +16,7 @@ class Piece:
 
     :ivar amount: how much of it has not been given back
     :ivar receipt: when it comes back; 0 while it is held
-    :ivar segment: what the call started in, if it comes back a window after that was
+    :ivar segment: the segment that the call started in, if it comes back a window after that
     """
 
     __slots__ = ("amount", "receipt", "segment")
@@ -32,7 +32,7 @@ class Piece:
         return not self.receipt and self.segment is None
 
     def receipt_now(self, window: Micros) -> Micros:
-        """Return when it comes back, for good: no other start is told together with this one."""
+        """Return when it comes back, for good: no other start may join its segment any more."""
         if self.segment is not None:
             self.segment.closed = True
             self.receipt = self.segment.last + window
@@ -48,7 +48,7 @@ class Claim:
 
     :ivar lot: the lot
     :ivar life: in which life of the process with the server it is known there
-    :ivar segment: what it started in; ``None`` before, or if starts are not told of
+    :ivar segment: the segment that it started in; ``None`` before it has started
     :ivar started: whether it has started
     :ivar lost: whether the server has taken away what it held
     """

@@ -47,8 +47,8 @@ class Courier:
     :param gate: its gate
     :param server: the server, or its substitute
     :param open_if_lost: whether calls pass uncharged while the server does not answer
-    :param reports: is told what fails, to be logged
-    :param insurance: whose calls come back when the server answers again
+    :param reports: logs what fails
+    :param insurance: the limiter that stands in; its calls come back when the server answers again
 
     :ivar failures: how often an exchange has failed
     :ivar exchanges: how many have been answered
@@ -100,7 +100,7 @@ class Courier:
         self.failures = 0
 
     def ask(self) -> None:
-        """See to it that the courier looks at once whether an exchange is to be made."""
+        """Make the courier look at once whether an exchange is to be made."""
         self._asked = True
         if self._sleeper.parked is not None and self.loop is not None:
             self.loop.wake(self._sleeper)
@@ -131,18 +131,18 @@ class Courier:
                 until = now + max(_IDLE, self.gate.dialogue.terms.attention)
                 await loop.park_until(self._sleeper, until)
                 if not self._asked and loop.time() >= until:
-                    # Who asks from now on is heard when nobody listens any more.
+                    # run() notices what is asked for from now on, when it has stopped listening.
                     return
 
     async def leave(self) -> None:
-        """Give back what is not used, in one last exchange or two; answer no more questions."""
+        """Give back what is not used, in a few last exchanges; answer no more questions."""
         dialogue, name = self.gate.dialogue, self._name
         self._refuse(lambda: StoreError(name, "the store was left while the call waited"))
         loop = self.loop
         if loop is None or not (dialogue.clock.known or dialogue.pending):
             return
 
-        # That the server was away before is known.
+        # If nothing is held, a server that is known to be away need not be reported again.
         matters = dialogue.holds_something() or self._outage.refusal is None
         dialogue.fetch_no_more()
         if not dialogue.has_last_words():
@@ -203,7 +203,7 @@ class Courier:
         return question.reply
 
     async def _exchange(self, loop: EventLoop) -> None:
-        """Make one exchange, again until it is answered."""
+        """Make one exchange, and try again until it is answered."""
         turnstile = self._server.turnstile(self._name)
         retry = _FIRST_RETRY
         while True:
@@ -235,18 +235,18 @@ class Courier:
         began = loop.time()
         deadline = began + dialogue.terms.deadline
         retry = _FIRST_RETRY
-        # Why an attempt has failed: an attempt that is cut off says nothing of it.
+        # The latest failure with a reason: an attempt that is cut off has none.
         cause: Exception | None = None
         while True:
             now = loop.time()
             if dialogue.has_lapsed(now):
                 self._note_lease_lost(dialogue.lapse(now))
-                # Not to be heard of again before the server has noticed it too.
+                # This process must stay silent until the server has noticed it too.
                 await anyio.sleep(max(dialogue.surely_lapsed_at() - now, 0.0))
                 continue
 
             if not dialogue.clock.known:
-                # Else what is granted first would be over when it comes, if the server is far away.
+                # Else the first grants would be over when they come, if the server is far away.
                 dialogue.clock.round_trip = turnstile.round_trip
 
             request = self._request(now)
@@ -267,10 +267,10 @@ class Courier:
             self.failures += 1
             error = cause or silence(dialogue.terms.deadline)
             self._reports.note_failure(error)
-            # What will not pass by itself is not waited for.
+            # A mistake does not pass by itself, so it is not tried again here.
             is_mistake = isinstance(failure, StoreError) and failure.is_mistake
             if gate.is_lost or is_mistake or received + retry >= deadline:
-                # Those in line would fare no better, if nobody else was answered meanwhile.
+                # Exchanges in line would fail too, unless another one was answered meanwhile.
                 turnstile.refuse(error, began)
                 return error
 
@@ -318,7 +318,7 @@ class Courier:
             self._line.dismiss(turn, self._line.refuse(turn, received))
 
         if hopeless:
-            # Who stood behind one of them may go.
+            # Turns that stood behind one of them may go.
             self._line.serve_anew(received)
 
     def _hear(self, push: Push) -> None:
@@ -330,7 +330,7 @@ class Courier:
         self.ask()
 
     def _note_conflict(self, reply: Reply, now: float) -> None:
-        """Note that others have other rules, which is an error of all who wait."""
+        """Note that others have other rules: all calls that wait get an error."""
         name = self._name
         ours, theirs = in_words(self.gate.dialogue.text), in_words(reply.theirs)
 
@@ -354,7 +354,7 @@ class Courier:
         self.ask()
 
     def _note_lease_lost(self, lost: int) -> None:
-        """Note that the server has taken what so many calls of this process hold, or may have."""
+        """Report that the server has taken, or may have, what so many calls here hold."""
         if lost:
             _logger.warning("limiter %r: the lease of %d calls is over", self._name, lost)
             self._line.tell(LeaseExpired, lost)

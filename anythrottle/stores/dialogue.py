@@ -22,7 +22,7 @@ from .exchange import (
 from .speaker import Speaker
 from .stock import Lot
 
-#: For how long what is wanted for nobody may wait to be withdrawn, in seconds.
+#: How long a want behind which there is no call may wait to be withdrawn, in seconds.
 _LINGER = 0.05
 
 
@@ -35,7 +35,7 @@ class Dialogue(Speaker):
         Note the answer to the request that is pending.
 
         :param sent: when it was sent, by the own clock
-        :return: whether it is an answer to those in line, too
+        :return: whether it is an answer to the turns in line, too
         """
         request = self.pending
         assert request is not None
@@ -67,12 +67,12 @@ class Dialogue(Speaker):
             self._begin_life(news)
 
         come = self.clock.when_surely(news.come)
-        # What had come before it was sent is older for sure, even if a clock has stepped back.
+        # News from before the request was sent are older for sure, even if a clock stepped back.
         newest = self._news_at <= sent or news.now >= self._news
         self._come = come if newest else min(self._come, come)
         self._hear(news, received, newest=newest)
         self.account.stock.note_all_seen(news.grants)
-        # What was over when it came says nothing of what is to be had.
+        # A grant that was over when it came says nothing of what is to be had.
         over = any(self.clock.still_before(g.due + g.grace) < received for g in news.grants)
         return not (self._withholds or over)
 
@@ -89,7 +89,7 @@ class Dialogue(Speaker):
 
             return
 
-        # Else it was overtaken.
+        # Else newer news have overtaken these.
         newest = news.now >= self._news
         if push.node:
             self._hear(news, now, newest=newest)
@@ -102,12 +102,12 @@ class Dialogue(Speaker):
             self._hear_pause(news, now)
 
         if push.recall:
-            # Given back, it would come on top of what the service has left by its figures.
+            # If it were given back, it would come on top of what the service's figures leave.
             self.account.drop(now)
 
     def miss(self) -> None:
         """Note that pushes may have been missed: what they said is asked for."""
-        # What a request that is pending brings may be all that is wanted.
+        # No exchange is made for that at once: the pending one may bring all that is wanted.
         self._missed = True
 
     def surely_lapsed_at(self) -> float:
@@ -122,7 +122,7 @@ class Dialogue(Speaker):
         """
         Note that the lease is over; return how many calls held something.
 
-        Grants of before count as well: what is on its way must be neither used nor given back.
+        This goes for earlier grants too: those on their way must be neither used nor given back.
         """
         self._lapsed = self._contact.sent
         return self.lose_all(self.clock.latest(now))
@@ -157,7 +157,7 @@ class Dialogue(Speaker):
         self.lose_all(self._began)
 
     def take_over(self, before: Dialogue) -> None:
-        """Take over what was said before anybody listened."""
+        """Take over what was said before the store was entered."""
         unheard = before.pending.happenings if before.pending is not None else ()
         self._outbox.take_over(before._outbox, tuple(map(charged, unheard)))
         self._pauses.here = before._pauses.here
@@ -174,7 +174,7 @@ class Dialogue(Speaker):
 
         for grant in news.grants:
             self._received.append(grant.number)
-            # Who waits and does not acknowledge what it was granted is passed over.
+            # The server passes over a process that waits and does not acknowledge its grants.
             acknowledged_by = self.clock.still_before(grant.due + grant.grace + self._horizon)
             self._acknowledge_by = min(self._acknowledge_by, acknowledged_by)
             if self.account.stock.add(grant, self.account.life, self.clock, now):
@@ -187,7 +187,7 @@ class Dialogue(Speaker):
         self._pauses.hear(until, all_told=not self._outbox.pauses and self.pending is None)
 
     def _begin_life(self, news: News) -> None:
-        """Go over to another life, with another state of the server's."""
+        """Begin another life, with another state of the server's."""
         self._epoch = news.epoch
         self._began = news.now
         self._received.clear()

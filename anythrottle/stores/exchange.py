@@ -1,5 +1,5 @@
 """
-What a process and the store say to one another: frozen records.
+The messages between a process and the store: frozen records.
 
 An exchange is one request and its reply; a push comes unasked. All instants are whole microseconds
 of the server's clock, since the Unix epoch. Amounts and receipts are tuples with one number for
@@ -39,7 +39,7 @@ class Rule:
     :ivar window: the window's length, 0 for slots
     :ivar extra: of a bucket the burst; of a fixed window the offset from UTC, -1 if it starts with
         its first call; else 0
-    :ivar unit: what is counted, for the comparison of two processes alone
+    :ivar unit: what is counted; it serves only to compare the rules of two processes
 
     """
 
@@ -107,7 +107,7 @@ class GivenBack:
     """
     Something that was charged or held comes back, as far as it is still out.
 
-    A grant that was not used, whose charges count as if never made; or a correction.
+    It is a grant that was not used, whose charges count as if never made, or a correction.
     """
 
     amounts: Amounts
@@ -128,7 +128,7 @@ class Charged:
     Something is charged at once, due or not.
 
     :ivar at: when, or later
-    :ivar held: whether rules that hold charges hold this one, as it is a running call's
+    :ivar held: whether rules that hold charges hold this one, because it is a running call's
     """
 
     at: Micros
@@ -151,7 +151,7 @@ class Resumed:
 @dataclass(frozen=True, slots=True)
 class Tightened:
     """
-    A service's figures: of a rule, at most ``remaining`` may be charged before ``reset``.
+    A service's figures: at most ``remaining`` of a rule may be charged before ``reset``.
 
     :ivar rule: which rule, by its index
     :ivar reset: when the service counts anew; -1 if that is unknown
@@ -200,17 +200,17 @@ class Request:
     :ivar node: the process
     :ivar number: ascending by one; a request that is repeated keeps it
     :ivar epoch: which state the process knows, empty for none
-    :ivar fresh: how the state is called if there is none yet
+    :ivar fresh: the name of the state, if there is none yet
     :ivar expires: after which instant the request is not carried out, because it was given up
     :ivar grace: for how long after its instant a grant shall be valid
     :ivar horizon: how far ahead grants may reach
     :ivar lease: for how long the process may be silent before it counts as dead
     :ivar hold_back: for how long nothing is granted if this request finds the state lost
     :ivar alive: whether the server must know the process, because its lease cannot be over
-    :ivar holds: whether the process believes to hold something
+    :ivar holds: whether the process believes that it holds something
     :ivar census: how many of its calls wait, run and are kept, for :attr:`count_all` of others
     :ivar count_all: whether the censuses of all processes are asked for
-    :ivar probe: what a call would be charged that asks when it could go; empty for no question
+    :ivar probe: the amounts of a call, to ask when it could go; empty for no such question
     :ivar received: the grants that have come, by number
     :ivar wants: what the calls in line want, from the front
     :ivar happenings: what has happened since the last request, in order
@@ -261,7 +261,7 @@ class News:
     :ivar now: the server's instant
     :ivar paused_until: until when nothing may start; in the past if there is no pause
     :ivar come: when the process shall come again if it still waits, :data:`NEVER` if it need not
-    :ivar due: the earliest instant for the next grant to anybody, as foreseen
+    :ivar due: the earliest instant for the next grant to any process, as foreseen
     :ivar waiting: how many processes wait
     :ivar grants: what was granted to the process and not acknowledged yet
     :ivar served: how many processes waited before something was granted
@@ -292,8 +292,8 @@ class Reply:
     :ivar news: what the server says
     :ivar quotas: what each rule has left
     :ivar census: the sum of the censuses of all processes, if it was asked for
-    :ivar probed: when the call of the probe could go if nobody waited, :data:`NEVER` if not before
-        a call ends
+    :ivar probed: when the probe's call could go if no process waited, :data:`NEVER` if not before a
+        call ends
     :ivar theirs: the rules of the others, if there is a conflict
 
     """

@@ -111,7 +111,7 @@ class FixedState(RuleState):
         return self._end_from(instant) if self.extra >= 0 else 0
 
     def _roll(self, now: Micros) -> None:
-        """Note which window it is; after the end of one, another follows only to carry debt."""
+        """Note which window is under way; after one, another follows only to carry debt."""
         passed = self._edges_passed(now)
         if not passed:
             return

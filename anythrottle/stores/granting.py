@@ -1,4 +1,4 @@
-"""How what falls due is granted to the processes that wait, in turn."""
+"""Grants what falls due to the processes that wait, in turn."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .agreement import Agreement
 from .exchange import NEVER, Amounts, Grant, Micros, Request, Want
 from .rule_states import BucketState, rules_of, state_of
 
-#: After how many grants an exchange ends; the watcher comes at once for what is due yet.
+#: After how many grants an exchange ends; the watcher comes at once for what is still due.
 MOST_GRANTS = 100
 
 #: How long calls wait for those behind them if a bucket would let them go one after the other.
@@ -28,11 +28,12 @@ class Node:
     A process, as the server knows it.
 
     :ivar number: the number of its latest request
-    :ivar buried: the number of the request that it was told so by, -1 for none
+    :ivar buried: the number of the request whose reply said that what the process held is lost, -1
+        for none
     :ivar lease: until when it is alive, if it says nothing more
     :ivar grace: for how long its grants shall be valid
     :ivar horizon: how far ahead they may reach
-    :ivar silent_at: when it surely has not noticed what it was granted, unless it acknowledges
+    :ivar silent_at: when it counts as silent, unless it acknowledges what it was granted
     :ivar came: since when it has been waiting
     :ivar held: what it holds, for each rule
     :ivar census: how many of its calls wait, run and are kept: as it has told, and as follows from
@@ -54,7 +55,7 @@ class Node:
     wants: list[Want] = field(default_factory=list[Want])
 
     def patience_from(self, due: Micros) -> Micros:
-        """Return when it surely has not noticed a grant."""
+        """Return until when it may leave a grant unacknowledged that is due at an instant."""
         return due + self.grace + 2 * self.horizon + SILENCE
 
 
@@ -64,7 +65,7 @@ class Turns:
     """
     How far the turns of an exchange have come.
 
-    :ivar left: how many have a turn yet, of those that share what falls due at an instant
+    :ivar left: how many of the processes that share what falls due at an instant have a turn yet
     :ivar at: that instant
     :ivar used: which part of this turn is used
     :ivar made: how many grants were made
@@ -84,10 +85,10 @@ class Granting:
     :param now: the server's instant
 
     :ivar nodes: the processes that are alive
-    :ivar queue: those that wait, the next one first
+    :ivar queue: the processes that wait, the next one first
     :ivar last: the latest instant that was granted
-    :ivar due_since: since when the next call has been due, or will be; :data:`.NEVER` if nobody
-        waits, or for the end of a call
+    :ivar due_since: since when the next call has been due, or will be; :data:`.NEVER` if no process
+        waits, or if it waits for the end of a call
     :ivar granted: the number of the latest grant
     """
 
@@ -101,14 +102,14 @@ class Granting:
         self.nodes: dict[str, Node] = {}
         self.queue: list[str] = []
         self.paused_until: Micros = 0
-        # Whoever knew a former state has made grants that may start yet, or be told of.
+        # If there was a former state, calls that it granted may still start, or be told of.
         self.held_back_until = now + request.hold_back if request.epoch else 0
         self.last: Micros = 0
         self.due_since: Micros = NEVER
         self.granted = 0
 
     def _want(self, name: str, node: Node, wants: list[Want], now: Micros) -> None:
-        """Note what a process wants; it joins the queue, or leaves it, by that."""
+        """Note what a process wants; it joins or leaves the queue accordingly."""
         if wants and not node.wants:
             node.came = now
             self.queue.append(name)
@@ -121,11 +122,11 @@ class Granting:
         """
         Grant what is due within the horizon, in turn.
 
-        :return: what was granted to whom, and when the next process is due
+        :return: what each process was granted, and when the next one is due
         """
         granted: dict[str, list[Grant]] = {}
         turns = Turns()
-        # What held the next call up until now is credited to no call.
+        # No call is credited for the time in which the next one was held up.
         self.due_since = min(self.due_since, now)
         while self.queue:
             name = self.queue[0]
@@ -157,13 +158,13 @@ class Granting:
 
     def _share(self, turns: Turns, node: Node, when: tuple[Micros, Micros], now: Micros) -> int:
         """
-        Return how many calls of those that it wants first a process is granted in its turn.
+        Return how many of the calls that it wants first a process is granted in its turn.
 
         :param when: since when they have been due, and their instant
         """
         _, instant = when
         if not turns.left or instant > turns.at:
-            # What falls due at one instant is shared by all that wait.
+            # All processes that wait share what falls due at one instant.
             turns.left, turns.at = len(self.queue), instant
 
         want = node.wants[0]
@@ -179,7 +180,7 @@ class Granting:
         """
         Return since when a call has been due, or will be, and the instant that it can have.
 
-        :param since: before which it could not go for other reasons
+        :param since: the instant before which it could not go for other reasons
         """
         since = max(since, self.paused_until, self.held_back_until)
         since = self.agreement.first(amounts, since, node.grace, buckets=True)
@@ -192,7 +193,7 @@ class Granting:
 
     def _grant(self, node: Node, count: int, when: tuple[Micros, Micros], now: Micros) -> Grant:
         """
-        Grant a process so many calls of those that it wants first.
+        Grant a process so many of the calls that it wants first.
 
         :param when: since when they have been due, and their instant
         """
@@ -209,7 +210,7 @@ class Granting:
             receipt = 0
             if amount:
                 at = since if isinstance(rule, BucketState) else instant
-                # Not before: what has come back tells since when this call has been due.
+                # Not earlier, because entries that have come back tell since when it has been due.
                 rule.forget(now)
                 receipt = rule.charge(amount * count, at, node.grace)
 
@@ -223,7 +224,7 @@ class Granting:
         grant = Grant(self.granted, instant, node.grace, amounts, tuple(receipts), count)
         node.inbox.append(grant)
         node.silent_at = min(node.silent_at, node.patience_from(instant))
-        # Until the process speaks again.
+        # An estimate, which holds until the process speaks again.
         waiting, running, kept = node.census
         begin = count if any(rule.holds for rule in self.rules) else 0
         node.census = (max(waiting - count, 0), running + begin, kept)

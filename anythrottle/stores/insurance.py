@@ -56,8 +56,8 @@ class InsuredPermit:
     """
     The permit of one call, of a shared limiter or, if its store does not answer, of another one.
 
-    Entering it returns the permit of whichever that is. A call that still waits for the other one
-    when the store answers again is called back, and waits for the shared limiter.
+    Entering it returns the permit of the limiter that gave the turn. A call that still waits for
+    the other one when the store answers again is called back, and waits for the shared limiter.
 
     :param permit: the permit of the shared limiter
     :param insurance: the other limiter
@@ -112,7 +112,7 @@ class InsuredPermit:
         return entered
 
     async def _enter(self) -> Permit:
-        """Enter a permit, of whichever limiter has a turn."""
+        """Enter a permit of the limiter that gives a turn."""
         while True:
             try:
                 return await self._permit.__aenter__()
@@ -120,7 +120,7 @@ class InsuredPermit:
                 if error.is_mistake:
                     raise
 
-                # The store is away, for longer than to the next step of this task.
+                # The store is still away: it is not tried again before this task goes on.
 
             other = self._insurance.limiter.permit(
                 self._permit.cost, priority=self._priority, max_wait=self._left()
@@ -146,7 +146,7 @@ class InsuredPermit:
         finally:
             moved.pop(self, None)
             if self._again is not None:
-                # It has got a turn after all, or is cancelled, or refused.
+                # The call has got a turn there after all, or was cancelled or refused.
                 self._again.leave()
                 self._again = None
 
@@ -178,7 +178,7 @@ class InsuredPermit:
         return self._insurance.line.clock
 
     def _left(self) -> MaxWait:
-        """Return what is left of the bound for waiting, which is one for all of its waits."""
+        """Return what is left of the bound for waiting, which all of its waits share."""
         return remaining_wait(self._max_wait, self._clock.now() - self._began)
 
 

@@ -8,14 +8,14 @@ be run with thousands of processes in virtual time; the scripts are its twin.
    start within ``grace`` of that instant, and until its start is reported it counts as if it
    started at the last moment. So no window of the starts holds more than its limit: of the starts
    in a window, take the one that was granted last; all others were still counted then.
-2. The processes that wait stand in a queue. Whoever comes, all that falls due within the horizon is
-   granted to them in turn, each an equal part; what others than the caller get is pushed to them.
+2. The processes that wait stand in a queue. Each request grants all that falls due within the
+   horizon to them, in turn and in equal parts; what others than the caller get is pushed to them.
    A turn goes on, for calls of whatever cost, until its part is used, or what is next is not due.
    What flows into a bucket before a grant's instant goes with it, credited as if one by one.
-3. One of them, the watcher, comes again when the next grant is near. The others stand in for it,
-   one after the other, should it not come.
+3. One of them, the watcher, comes again when the next grant is near. If it does not come, the
+   others stand in for it, one after the other.
 4. A process that is silent for its lease is dead. What it holds counts from then on. One that does
-   not even acknowledge what it was granted is told again, and loses its place in the queue.
+   not acknowledge what it was granted is told again, and loses its place in the queue.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from .exchange import (
 )
 from .granting import Granting, Node
 
-#: By how much the first of those that stand in comes after the watcher should have.
+#: How much later than the watcher should have come the first process stands in for it.
 STAND_IN: Micros = 50_000
 
 #: How much later the next one comes, at least.
@@ -65,11 +65,11 @@ class Ledger(Granting):
     :param now: the server's instant
 
     :ivar text: the rules, as :func:`.rules_text` has them
-    :ivar epoch: how the state is called
-    :ivar is_new: whether nobody has been told yet that there is a new state
+    :ivar epoch: the name of the state
+    :ivar is_new: whether no process has been told yet that there is a new state
     :ivar served: how many processes waited before something was granted, in this exchange
-    :ivar watcher: who comes again first, and when; empty for nobody
-    :ivar expires_at: from when on nothing of what it says matters, if nobody comes until then
+    :ivar watcher: the process that comes again first, at ``watch_at``; empty for none
+    :ivar expires_at: from when on the state does not matter any more, if no request comes before
     """
 
     def _begin(self, request: Request, now: Micros) -> None:
@@ -109,7 +109,7 @@ class Ledger(Granting):
 
         recall = self._note(node, request, now, status)
         if self.is_new:
-            # Those who knew a former state have to tell what they were charged there.
+            # Processes that knew a former state have to tell what they were charged there.
             recall, self.is_new = bool(recall), False
 
         silent = self._pass_over_silent(now)
@@ -151,7 +151,7 @@ class Ledger(Granting):
         return "buried" if buried else "done"
 
     def _live_on(self, now: Micros) -> None:
-        """Keep the state alive until nothing of what it says matters."""
+        """Keep the state until it does not matter any more."""
         until = max(self.paused_until, self.held_back_until, self.leased)
         for rule in self.rules:
             until = max(until, rule.full_at(now), now + rule.window)
@@ -172,7 +172,7 @@ class Ledger(Granting):
                     rule.count(held, now)
 
     def _pass_over_silent(self, now: Micros) -> list[str]:
-        """Take those out of the queue that have not noticed what they were granted; return them."""
+        """Take processes that have not acknowledged their grants out of the queue; return them."""
         silent = sorted(
             (node.silent_at, name) for name, node in self.nodes.items() if node.silent_at < now
         )
@@ -273,7 +273,7 @@ class Ledger(Granting):
     def _pushes(
         self, caller: str, granted: dict[str, list[Grant]], due: Micros, now: Micros
     ) -> list[Push]:
-        """Return the news for others, and see to it that somebody watches the clock."""
+        """Return the news for others; make one of those that wait the watcher, and tell it."""
         told = [name for name in granted if name != caller]
         if self.queue:
             horizon = self.nodes[self.queue[0]].horizon
@@ -302,12 +302,12 @@ class Ledger(Granting):
         ]
 
     def _reminder(self, name: str, due: Micros, now: Micros) -> Push:
-        """Return the news for a process that has not noticed what it was granted."""
+        """Return the news for a process that has not acknowledged what it was granted."""
         news = self._news(now, name, due, tuple(self.nodes[name].inbox))
         return Push(name, replace(news, come=now))
 
     def _first_silence(self) -> Micros:
-        """Return when something may be let go of which its process says nothing."""
+        """Return when a silent process may lose its place or what it holds, so that others go."""
         silences = [node.silent_at for node in self.nodes.values()]
         leases = [node.lease for node in self.nodes.values() if any(node.held)]
         return min(min((*silences, *leases), default=NEVER) + 1, NEVER)
@@ -317,7 +317,7 @@ class Ledger(Granting):
         if name == self.watcher:
             return self.watch_at
 
-        # Until a call ends, nobody but the watcher has a reason to come.
+        # Until a call ends, only the watcher has a reason to come.
         due = self.watch_at if due == NEVER else due
         if name not in self.queue or due == NEVER:
             return NEVER

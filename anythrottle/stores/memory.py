@@ -115,7 +115,7 @@ class MemoryServer:
 
         ledger = known or Ledger(request, now)
         reply, pushes = ledger.exchange(request, now)
-        # What was given up begins nothing.
+        # A request that was given up begins no state.
         if known or reply.status != "stale":
             self._ledgers[name] = ledger
 
@@ -126,14 +126,14 @@ class MemoryServer:
         self._ledgers.pop(name, None)
 
     def listen(self, name: str, node: str, on_push: Callable[[Push], None] | None) -> None:
-        """Note what sends pushes to a process on their way; ``None`` for nothing any more."""
+        """Note what sends a process its pushes; ``None`` to send it none any more."""
         if on_push is None:
             self._listeners.pop((name, node), None)
         else:
             self._listeners[name, node] = on_push
 
     def publish(self, name: str, push: Push) -> None:
-        """Send a push to whom it is for."""
+        """Send a push to the process that it is for, or to all."""
         self.pushes += 1
         for (each, node), on_push in list(self._listeners.items()):
             if each == name and push.node in ("", node):

@@ -22,8 +22,8 @@ class Outage:
 
     :param line: the line of the limiter
     :param gate: its gate
-    :param reports: is told of it, to log it
-    :param insurance: whose calls come back when the server answers again
+    :param reports: logs it
+    :param insurance: the limiter that stands in; its calls come back when the server answers again
     :param opens: whether calls pass uncharged meanwhile
 
     :ivar refusal: makes the error of callers; ``None`` while the server answers
@@ -69,7 +69,7 @@ class Outage:
         self._gate.is_lost = self._gate.open = False
         self._gate.refusal = self.refusal = None
         if self._insurance is not None:
-            # Before the observer is told, who may let others come.
+            # Before the observer is told, because it may let newcomers in.
             self._insurance.call_back()
 
         self._reports.note_back(self._gate.name)
@@ -77,9 +77,9 @@ class Outage:
 
     def _note_reason(self, error: Exception) -> Callable[[], StoreError]:
         """
-        Refuse calls from now on, or let them pass, but not after a mistake.
+        Refuse calls from now on; or let them pass, if so set and the error is no mistake.
 
-        Return what makes the error.
+        :return: what makes the error
         """
         name = self._gate.name
 

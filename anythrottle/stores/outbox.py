@@ -27,16 +27,16 @@ from .stock import Lot, Segment
 #: The part of the shortest window by which starts that are told together may lie apart.
 _SPREAD = 1 / 200
 
-#: How many charges are remembered for each rule, should the server forget them.
+#: How many charges are remembered for each rule, in case the server forgets them.
 _LOGGED = 256
 
 
 @final
 class Local:
     """
-    What happened at an instant of the process's own clock, or is to.
+    Something that happened, or is to happen, at an instant of the process's own clock.
 
-    :ivar make: makes of it what the server is told, given that instant by its clock
+    :ivar make: returns what the server is told, given that instant by its clock
     """
 
     __slots__ = ("instant", "make")
@@ -92,7 +92,7 @@ class Outbox:
         """
         Note that a call starts.
 
-        :return: what it started in, and whether that is new
+        :return: the segment that it started in, and whether that is new
         """
         segment = lot.segments[-1] if lot.segments else None
         if segment is not None and not segment.closed and at - segment.first <= self._spread:
@@ -123,7 +123,7 @@ class Outbox:
         return tuple(happenings)
 
     def remember(self, index: int, receipt: Micros, amount: int) -> None:
-        """Remember what a rule was charged, should the server forget it."""
+        """Remember what a rule has charged, in case the server forgets it."""
         self._logs[index].note(receipt, amount)
 
     def hold_nothing(self) -> None:
@@ -134,7 +134,7 @@ class Outbox:
 
     def begin_anew(self, now: Micros, unheard: Sequence[Happening]) -> None:
         """
-        Tell a server that has forgotten all what it has to know, before what was to be told.
+        Keep only what a server that has forgotten all has to know: charges, then what lasts.
 
         :param unheard: what it was told in vain
         """
@@ -155,7 +155,7 @@ class Outbox:
 
     def take_over(self, before: Outbox, unheard: Sequence[Happening]) -> None:
         """
-        Take over what was said before anybody listened.
+        Take over what was said before the store was entered.
 
         :param unheard: what has been sent, perhaps in vain
         """
@@ -172,7 +172,7 @@ class Outbox:
         ]
 
     def _remember_charged(self, happening: Happening) -> None:
-        """Remember what was charged though no call was."""
+        """Remember a charge that belongs to no call."""
         if isinstance(happening, Charged):
             for index, amount in enumerate(happening.amounts):
                 if amount and self._rules[index].window:
@@ -187,7 +187,7 @@ class Outbox:
         ]
 
     def _close_starts(self) -> None:
-        """Close what calls have started in to others, and remember what they were charged."""
+        """Close the segments of the started calls, and remember what those were charged."""
         for lot in self._started:
             for segment in lot.segments:
                 segment.closed = True

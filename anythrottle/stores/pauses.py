@@ -32,7 +32,7 @@ class Pauses:
     def resume(self, now: float) -> bool:
         """Note that this process ends any pause; return whether there was one."""
         until = self.until
-        # The instants are kept: nobody is credited for a pause.
+        # The instants are kept, because no call is credited for a pause.
         self.here = self.there = min(until, now)
         return until > now
 

@@ -14,7 +14,7 @@ class Question:
     """
     A question for the server.
 
-    :ivar probe: what a call would be charged that asks when it could go; empty for no such question
+    :ivar probe: the amounts of a call, to ask when it could go; empty for no such question
     :ivar count_all: whether the calls of all processes are to be counted
     :ivar answered: set when there is a reply or an error
     """

@@ -19,9 +19,9 @@ class ReadAhead:
     """
     How many turns to fetch ahead, by how many were used lately.
 
-    Twice as many while all are used and nobody else waits; half when some went back; none while
-    others wait and for one window after that, or once no call comes any more: who fetches ahead
-    asks for more than who does not, and would get more.
+    The number doubles while all are used and no other process waits, and is halved when some went
+    back. None are fetched once no call comes any more; nor while others wait and for one window
+    after that, because a process that fetches ahead asks for more than others, and would get more.
 
     :param fixed: how many, if the user has said so; else ``None``
     :param window: the shortest window, in seconds
@@ -35,7 +35,7 @@ class ReadAhead:
     def __init__(self, fixed: int | None, window: float) -> None:
         self._fixed = fixed
         self._window = window
-        #: From when on nobody else has waited for a window.
+        #: From when on no other process has waited for a window.
         self._alone_from = -inf
         self._count = 0
         self._used = 0

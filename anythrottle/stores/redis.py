@@ -55,7 +55,7 @@ class RedisStore(Store[RedisRateLimiter]):
     ``anythrottle[redis]``.
 
     :param server: a URL (``redis://``, ``rediss://``, ``valkey://``, ``valkeys://`` or
-        ``unix://``), or a client of coredis, which whoever made it enters, before this
+        ``unix://``), or a client of coredis, which its owner enters, before this
     :param prefix: what the names of all keys begin with: 1 to 200 printable characters without
         spaces and braces
     :param deadline: by when an exchange with the server is to be answered, in seconds, above 0,

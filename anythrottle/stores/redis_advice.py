@@ -1,4 +1,4 @@
-"""What users are told about errors of servers and of coredis, without importing that."""
+"""What users are told about errors of servers and of coredis, without importing coredis."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class _Case:
     A kind of error.
 
     :ivar kind: the name of a class that the error is of, or what has caused it at first
-    :ivar what: what to do about it, with ``{prefix}`` for that of keys
+    :ivar what: what to do about it, with ``{prefix}`` for the prefix of the keys
     :ivar pattern: what is found in its text
-    :ivar is_mistake: whether it stays until somebody does that
+    :ivar is_mistake: whether it stays until that is done
     :ivar said: what is said of it; if empty, its text
     """
 
@@ -37,12 +37,12 @@ class _Case:
     said: str = ""
 
 
-#: The first that fits counts. What is in none of them may pass by itself.
+#: The first that fits counts. An error that fits none may pass by itself.
 _CASES = (
     _Case("AuthenticationRequiredError", _LOGIN, said="it asks for a password"),
     _Case("AuthenticationError", _LOGIN),
     _Case("AuthorizationError", _RIGHTS),
-    # Of 7.0, and of later ones.
+    # The texts of Redis 7.0, and of later versions.
     _Case("ResponseError", _RIGHTS, r"The user executing the script can't|ACL failure in script"),
     _Case(
         "ResponseError",
@@ -111,7 +111,7 @@ _CASES = (
     _Case("ConnectionError", "see that it runs", is_mistake=False),
 )
 
-#: Where what a server says stops to be of use: names of scripts, arguments of commands.
+#: Where what a server says stops being of use: names of scripts, arguments of commands.
 _REST = re.compile(r"(?: script: (?:\w+, )?on @|,? with args\b).*|\.$", re.DOTALL)
 
 

@@ -1,4 +1,4 @@
-"""What servers publish: connections that listen, and that are made anew without end."""
+"""Connections that listen to what servers publish, made again each time they break."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SILENCE = 10.0
 
 @final
 class _Ear:
-    """A connection that listens, and the channels that it was told of."""
+    """A connection that listens, and the channels that it has asked for."""
 
     __slots__ = ("channels", "connection", "since")
 
@@ -68,7 +68,7 @@ class Channels:
         self._hears: dict[str, list[Hear]] = {}
         self._ears: dict[Place, _Ear] = {}
         self._changed = anyio.Event()
-        #: The channels to which subscriptions may not be as they have to be.
+        #: The channels whose subscriptions may not be as they have to be.
         self._amiss: set[str] = set()
         self._broken = False
         self._delay = _FIRST_DELAY
@@ -79,8 +79,8 @@ class Channels:
         """
         Call a function with each message of a channel, once that is subscribed to.
 
-        It is called with ``None`` when that is so, first and after each break: what was published
-        before was not heard.
+        It is called with ``None`` when the channel is subscribed to, first and after each break:
+        what was published before was not heard.
         """
         hears = self._hears.setdefault(channel, [])
         hears.append(hear)
@@ -94,7 +94,7 @@ class Channels:
                 self._look_at({channel})
 
     def _look_at(self, channels: AbstractSet[str]) -> None:
-        """See to it that the subscriptions to some channels are looked at."""
+        """Make :meth:`run` look at the subscriptions to some channels."""
         self._amiss |= channels
         self._changed.set()
 
@@ -121,7 +121,7 @@ class Channels:
                 await self._ping()
 
     async def _subscribe(self) -> None:
-        """Make subscriptions what they have to be, as to the channels that may be amiss."""
+        """Begin and end the subscriptions to channels that may be amiss, as they have to be."""
         amiss, self._amiss = self._amiss, set()
         try:
             self._end(amiss - self._hears.keys())
@@ -157,7 +157,7 @@ class Channels:
         return ear
 
     async def _hear(self, place: Place, ear: _Ear) -> None:
-        """Hand on what is published, until the connection ends; if it broke, say so."""
+        """Hand on what is published, until the connection ends; if it broke, have it replaced."""
         try:
             async with aclosing(ear.connection.push_messages) as messages:
                 async for message in messages:
@@ -185,12 +185,12 @@ class Channels:
                 hear(None)
 
         elif channel in ear.channels:
-            # Nobody here has asked for the end: a cluster keeps the channel elsewhere now.
+            # This process has not asked for the end, so a cluster keeps the channel elsewhere now.
             ear.channels.discard(channel)
             self._look_at({channel})
 
     async def _hear_refusals(self, place: Place, ear: _Ear) -> None:
-        """Break the connection if a subscription is refused, of which it does not say which."""
+        """Break the connection if a subscription is refused: the answer does not say which one."""
         try:
             async with aclosing(ear.connection.streamed_messages) as answers:
                 async for answer in answers:
@@ -203,7 +203,7 @@ class Channels:
             return
 
     async def _ping(self) -> None:
-        """Break the connections that are dead without a word."""
+        """Break the connections that do not answer a ping, because they are dead."""
         for ear in tuple(self._ears.values()):
             try:
                 with anyio.fail_after(self._links.timeout):

@@ -11,11 +11,11 @@ class HungUp(Exception):
 
 
 class FallenSilent(TimeoutError):
-    """A server answers no more on a connection on which it has answered before."""
+    """A server does not answer any more on a connection on which it has answered before."""
 
 
 class SpeaksOtherwise(Exception):
-    """What a server has answered is no answer of a Redis."""
+    """A server has answered something that is no answer of a Redis."""
 
 
 class TooOld(Exception):
@@ -23,11 +23,11 @@ class TooOld(Exception):
 
 
 class OneOfMany(Exception):
-    """A server belongs to a cluster, of which the client does not know."""
+    """A server belongs to a cluster, which the client does not know."""
 
 
 def plainer(error: Exception) -> Exception:
-    """Return an error of connecting so that it tells what has happened."""
+    """Return an error of connecting, or in its place one that says more plainly what happened."""
     if isinstance(error.__cause__, _STUMBLES):
         told: Exception = SpeaksOtherwise("the server speaks something else")
     elif str(error).startswith("Connection lost"):

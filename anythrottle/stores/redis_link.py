@@ -1,4 +1,4 @@
-"""A connection that many ask over at once, and that is alive as long as it delivers answers."""
+"""A connection that many tasks use at once, and that counts as alive while it brings answers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from .redis_faults import FallenSilent
 from .turnstile import Turnstile
 
-#: How often the event loop goes round before what has not come counts as not there: it may lie
-#: there already, if this process was busy.
+#: How often the event loop goes round before an answer counts as missing: if this process was busy,
+#: the answer may have come already.
 _ROUNDS = 5
 
-#: By how much instants may differ that are alike, in seconds.
+#: By how much equal instants may differ, in seconds.
 _ROUNDING = 1e-6
 
 
@@ -59,7 +59,7 @@ class Link(Generic[C]):
     although its socket does not say so.
 
     :param connection: the connection
-    :param tasks: where it is watched
+    :param tasks: the task group in which it is watched
     :param turnstile: where requests wait that are to be sent over it
     :param timeout: for how long the server may be silent, in seconds
     """
@@ -116,12 +116,12 @@ class Link(Generic[C]):
         return answer
 
     async def _await(self, asked: Answer, since: float) -> object:
-        """Wait for an answer; if that is cancelled it may be there, or goes on being owed."""
+        """Return an answer; if this is cancelled before it comes, it goes on being owed."""
         try:
             return await asked
         except get_cancelled_exc_class():
             if not await _comes_after_all(asked, min(self._late(since), self._timeout)):
-                # It goes on taking up the server's time.
+                # The request goes on taking up the server's time.
                 self._turnstile.occupy()
                 self._tasks.start_soon(self._outlive, asked)
                 raise
@@ -133,7 +133,7 @@ class Link(Generic[C]):
         self._since = anyio.current_time()
 
     def close(self) -> None:
-        """Note that another one takes the place of this one, which has broken."""
+        """Note that another connection takes the place of this one, which has broken."""
         self._asked.set()
 
     async def _outlive(self, asked: Answer) -> None:
@@ -162,7 +162,7 @@ class Link(Generic[C]):
                     return
 
     def _late(self, since: float) -> float:
-        """Return for how much longer it has been since an instant than a server may take."""
+        """Return by how much the time since an instant exceeds what a server may take."""
         return anyio.current_time() - since - self._timeout
 
 
@@ -182,7 +182,7 @@ async def _comes_after_all(asked: Answer, late: float) -> bool:
 
 
 def close_streams(connection: object) -> None:
-    """Close what coredis leaves open if no connection comes about: it would be warned of."""
+    """Close what coredis leaves open if no connection comes about: AnyIO would warn of it."""
     for part in vars(connection).values():
         if isinstance(part, MemoryObjectSendStream | MemoryObjectReceiveStream):
             part.close()

@@ -1,8 +1,8 @@
 """
 Connections of our own to servers that speak the protocol of Redis, by coredis.
 
-No other module imports coredis. Of a client, its settings are used, and what it knows of its
-servers; its pool of connections is not. A connection that breaks while it is on loan is lost to
+No other module imports coredis. This one uses a client's settings, and what it knows of its
+servers, but not its pool of connections. A connection that breaks while it is on loan is lost to
 that pool, and so is one whose making is cancelled: when all 64 are, its users wait for ever.
 Besides, a call by way of client and pool costs half as much again.
 """
@@ -117,7 +117,7 @@ def _pool_of(url: str) -> _Pool:
 
 
 class _OneServer:
-    """Keeps everything."""
+    """A single server, which keeps all keys."""
 
     __slots__ = ()
 
@@ -181,12 +181,12 @@ class _Cluster:
 
     def failed(self, place: Place, error: RedisError) -> None:
         assert place is not None
-        # A task of the pool asks anew who keeps what, after the second error.
+        # After the second error, a task of the pool asks again which server keeps what.
         self._layout.report_errors(self._layout.node_for_location(place), error)
 
 
 def _params(params: BaseConnectionParams) -> BaseConnectionParams:
-    """Return what a connection needs that waits for answers and pushes, however long."""
+    """Return the settings of a connection that waits for answers and pushes, however long."""
     params = params.copy()
     params["noreply"] = False
     params["decode_responses"] = False
@@ -196,8 +196,8 @@ def _params(params: BaseConnectionParams) -> BaseConnectionParams:
     return params
 
 
-#: The part of the time that a server may take by which a connection has to stand: a little sooner
-#: than its users give up, so that they are told what they have waited for.
+#: The part of the time that a server may take within which a connection has to stand: a little less
+#: than all, so that its users are told why it does not before they give up.
 _IN_TIME = 0.9
 
 
@@ -221,7 +221,7 @@ class _Opening(TaskStatus[None]):
         Make the connection, and keep it until it ends.
 
         It ends with this task, if it does not break before. Nothing is raised: coredis turns
-        some cancellations into errors, and errors are for those who wait.
+        some cancellations into errors, and errors are for the tasks in :meth:`wait`.
         """
         connection = None
         try:
@@ -249,7 +249,7 @@ class _Opening(TaskStatus[None]):
                 self._error = error if self._ended else plainer(error)
 
     async def _end(self, connection: Connection) -> None:
-        """End a connection when this is cancelled, so that coredis has nothing to say of it."""
+        """End a connection when this is cancelled, in such a way that coredis logs nothing."""
         try:
             await anyio.sleep_forever()
         finally:
@@ -257,13 +257,13 @@ class _Opening(TaskStatus[None]):
             if connection.stream is None or self.done.is_set():
                 self._running.cancel()
             else:
-                # Were it cancelled while the server is greeted, coredis would log an error, with a
-                # traceback, as if the fault were its own.
+                # If it were cancelled while the server is greeted, coredis would log an error, with
+                # a traceback, as if the fault were its own.
                 with anyio.CancelScope(shield=True):
                     await connection.stream.aclose()
 
     def started(self, value: None = None) -> None:  # noqa: ARG002 - coredis says nothing
-        """Hear from coredis that the connection stands."""
+        """Note that the connection stands: coredis calls this."""
         self._scope.deadline = inf
         self.done.set()
 
@@ -271,7 +271,7 @@ class _Opening(TaskStatus[None]):
         if self._scope.cancel_called:
             self._error = TimeoutError(f"no answer within {self._timeout:g} s")
 
-        # A cluster's client asks who serves instead after errors of this kind alone.
+        # A cluster's client asks which server serves instead only after errors of this kind.
         servers.failed(place, NotConnected(str(self._error)))
         self.done.set()
 
@@ -296,7 +296,7 @@ class Links:
     """
     A connection to each server that is asked, made when it is needed, and again when it breaks.
 
-    :param tasks: where the connections run; they end when it is cancelled
+    :param tasks: the task group in which the connections run; they end when it is cancelled
     :ivar servers: the servers
     :ivar timeout: for how long a server may take to answer a connection, in seconds
 
@@ -320,10 +320,10 @@ class Links:
         """
         Return what a script answers.
 
-        Who is cancelled here leaves the connection to others. It is broken when it owes answers and
-        delivers none for as long as a server may take.
+        A task that is cancelled here leaves the connection to others. The connection is broken when
+        it owes answers and delivers none for as long as a server may take.
 
-        :param key: which decides about the server
+        :param key: the key that decides which server is asked
         :raises ~coredis.exceptions.RedisError: if it was not carried out, or there is no answer
         :raises TimeoutError: if a server takes a connection and does not answer
 
@@ -335,7 +335,7 @@ class Links:
         await self._ask(None, keys[0], b"UNLINK", *keys)
 
     async def open(self, place: Place) -> Connection:
-        """Return a new connection to a place, for nobody else."""
+        """Return a new connection to a place, which the caller does not share."""
         opening = _Opening(self.timeout * _IN_TIME)
         self._tasks.start_soon(opening.run, self.servers, place)
         return await opening.wait()
@@ -343,7 +343,7 @@ class Links:
     async def _ask(
         self, script: Script | None, key: str, command: bytes, *args: RedisValueT
     ) -> object:
-        """Return the answer to a command of whoever keeps a key, and has the script."""
+        """Return the answer of the server that keeps a key; send it the script if it lacks that."""
         place = self.servers.place_of(key)
         asking = False
         attempt = 0
@@ -377,12 +377,12 @@ class Links:
                 asking = not isinstance(error, MovedError)
                 place = TCPLocation(error.host, error.port)
             except ReadOnlyError:
-                # It was a primary once. The next connection goes to who is it now.
+                # The server was the primary once. The next connection goes to the present one.
                 link.connection.invalidate()
                 raise
 
     async def _connect(self, place: Place) -> Link[Connection]:
-        """Return a connection for all, which goes on being made if one who waits is cancelled."""
+        """Return the shared connection; it goes on being made if a task that waits is cancelled."""
         opening = self._openings.get(place)
         if opening is None or opening.done.is_set():
             opening = self._openings[place] = _Opening(self.timeout * _IN_TIME)

@@ -24,7 +24,8 @@ from .wire import push_of, reply_of, request_args
 
 _logger = logging.getLogger("anythrottle")
 
-#: A limiter's keys, by what follows the first one's name: windows, processes, two queues.
+#: A limiter's keys, by what follows the first one's name: windows, processes, the queue, leases,
+#: processes that hold something, and silent ones.
 _PARTS = ("", *(f":w{i}" for i in range(17)), ":n", ":q", ":a", ":h", ":s")
 
 
@@ -158,7 +159,7 @@ class RedisServer(AsyncContextManagerMixin):
         return self._links
 
     def _key(self, name: str) -> str:
-        """Return a limiter's first key; what is in braces decides who of a cluster keeps them."""
+        """Return a limiter's first key; its braces decide which server of a cluster keeps all."""
         return f"{{{self._prefix}:{name}}}"
 
 
@@ -168,7 +169,7 @@ def _hand_on(
     on_ready: Callable[[], None] | None,
     message: bytes | None,
 ) -> None:
-    """Call a function with a push, if the message is one; another one if pushes are heard now."""
+    """Call ``on_push`` with a message's push; ``on_ready`` if pushes are heard from now on."""
     if message is None:
         if on_ready is not None:
             on_ready()
@@ -185,5 +186,5 @@ def _hand_on(
 
 @cache
 def script_of_package() -> Script:
-    """Return the script that an exchange is."""
+    """Return the script that carries out an exchange."""
     return Script.of(script())

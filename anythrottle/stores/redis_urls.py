@@ -35,7 +35,7 @@ def redis_url(url: str) -> str:
     """
     Return a URL as coredis wants it.
 
-    :raises ValueError: if it makes no sense; it is not quoted, as a password may be in it
+    :raises ValueError: if it makes no sense; it is not quoted, because it may hold a password
 
     """
     scheme, _, rest = url.partition("://")
@@ -59,7 +59,7 @@ def redis_url(url: str) -> str:
 
     options = _checked_options(parts)
     if parts.scheme == "rediss" and not options & {"ssl_check_hostname", "ssl_cert_reqs"}:
-        # By itself coredis takes any certificate that is valid, whosever it is.
+        # By default coredis takes any valid certificate, whatever host it is for.
         url += ("&" if parts.query else "?") + "ssl_check_hostname=true"
 
     return url
@@ -94,7 +94,7 @@ def _checked_options(parts: SplitResult) -> set[str]:
 
 
 def unreadable(url: str, error: OSError) -> ValueError:
-    """Return an error that names the files of a URL, of which one cannot be read."""
+    """Return an error that names the files of a URL, one of which cannot be read."""
     options = parse_qs(urlsplit(url).query)
     files = [f"{name}={options[name][0]}" for name in _FILES if name in options]
     return ValueError(

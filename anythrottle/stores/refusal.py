@@ -6,9 +6,9 @@ from .._errors import StoreError
 
 
 def refusal_of(name: str, error: Exception) -> StoreError:
-    """Return the error of a caller of a limiter, from what its server, or the way to it, raised."""
+    """Return the error for a limiter's caller, from what its server, or the way to it, raised."""
     if isinstance(error, StoreError):
-        # Anew for each caller: an error that is raised twice gathers tracebacks.
+        # A new one for each caller: an error that is raised twice gathers tracebacks.
         refusal = type(error)(name, *error.args[1:])
         refusal.__cause__ = error.__cause__
     else:

@@ -25,7 +25,7 @@ class Owner(Protocol):
     """What a gate wants of its store."""
 
     def ask(self, gate: RemoteGate) -> None:
-        """See to it that the courier looks at once whether an exchange is to be made."""
+        """Make the courier look at once whether an exchange is to be made."""
 
     def idle_in(self, gate: RemoteGate, now: float) -> float:
         """Return in how many seconds its courier goes if there is nothing to do; 0 without one."""
@@ -38,16 +38,17 @@ class RemoteGate:
     A :class:`.Gate` over the stock of a dialogue with the server.
 
     It never waits. Where there is nothing in stock it answers "not before something comes", and
-    sees to it that the courier asks for more.
+    makes the courier ask for more.
 
     :param policies: the policies, each of which must agree to a call
     :param slots: the slots that this process holds
     :param queue: the turns in line
     :param dialogue: what is said to the server, and what it has said
     :param name: the limiter's name
-    :param owner: the store, which sees to it that a courier talks to the server
+    :param owner: the store, whose courier talks to the server
 
-    :ivar refusal: makes the error of whoever would have to wait; ``None`` while the server answers
+    :ivar refusal: makes the error of a call that would have to wait; ``None`` while the server
+        answers
     :ivar is_lost: whether the server does not answer
     :ivar open: whether calls pass uncharged that would have to wait
     :ivar askers: the turns that wait for an answer, each with its latest instant, and the number of
@@ -113,7 +114,7 @@ class RemoteGate:
             self._one = self.amounts(1)
 
     def _ask(self) -> None:
-        """See to it that the courier looks at once whether an exchange is to be made."""
+        """Make the courier look at once whether an exchange is to be made."""
         self._owner.ask(self)
 
     @property
@@ -167,7 +168,7 @@ class RemoteGate:
         return self.dialogue.next_at(now, needed, met, front)
 
     def await_answer(self, turn: Turn, latest: float) -> None:
-        """Note that a turn must go by an instant, which the server has to be asked for."""
+        """Note that a turn must go by an instant, and ask the server whether it can."""
         self.askers[turn] = (latest, self.dialogue.number)
         self.dialogue.speak_by(-inf)
         self._ask()
@@ -178,7 +179,7 @@ class RemoteGate:
 
         :param number: that of the request
         """
-        # What is in stock may be due sooner than the next grant; and the end of a call is unknown.
+        # What is in stock may be due sooner than the next grant; and when a call ends is unknown.
         due = self.dialogue.clock.when_surely(self.dialogue.due)
         due = now if self.dialogue.account.stock.total or due == inf else due
         return [
@@ -214,7 +215,7 @@ class RemoteGate:
         lot = self.dialogue.first(tuple(turn.amounts), now)
         asked = self.askers.pop(turn, None)
         if asked is not None and asked[0] <= now:
-            # It has its answer: should it be called back, it has waited for as long as it may.
+            # It has its answer: if it is called back, it has waited for as long as it may.
             turn.give_up = asked[0]
 
         turn.slot = None if lot is None else self.dialogue.account.claim(lot)
@@ -238,7 +239,7 @@ class RemoteGate:
             return True
 
         if turn.give_up <= now:
-            # It may go by the answer that it has had, for which this process was too busy.
+            # The answer let it go, but this process was too busy to start it: ask for another one.
             self.await_answer(turn, turn.give_up)
             turn.give_up = inf
 
@@ -310,11 +311,11 @@ class RemoteGate:
         if not dialogue.account.quotas:
             return tuple(PolicyState(p, floor(p.limit), 0.0, 0.0) for p in self.policies)
 
-        # Of the slots, the last one, nobody asks.
+        # The last quota is that of the slots, which no policy has: it is left out.
         return tuple(
             PolicyState(
                 policy,
-                # What is in stock was taken from the server, but by nobody yet.
+                # What is in stock was taken from the server, but by no call yet.
                 quota.remaining + dialogue.account.stock.amount(index),
                 self.wait_until(quota.more, now),
                 self.wait_until(quota.full, now),

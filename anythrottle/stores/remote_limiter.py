@@ -51,7 +51,7 @@ class RemotePermit(TurnPermit):
 
     @property
     def lost(self) -> bool:
-        """Whether others may have got what the call holds, as this process was silent too long."""
+        """Whether others may have what the call holds, because this process was silent too long."""
         turn = self._kept or self
         gate = self._line.gate
         assert isinstance(gate, RemoteGate)
@@ -172,7 +172,7 @@ class RemoteRateLimiter(LineLimiter):
         :param cost: what the call costs, 0 or more, or amounts by unit
         :param priority: lower goes first, among the calls of this process
         :param max_wait: for how many seconds to wait at most, 0 or more: 0 for one answer of the
-            server, though others may be asked for before; ``"deadline"`` for until the deadline of
+            server, though other answers may come before; ``"deadline"`` for until the deadline of
             the enclosing cancel scope; ``None`` for as long as it takes
         :param strict: whether leaving the permit raises :exc:`.LeaseLost` if this process was
             silent for so long that others may have got what the call held; else that is logged
@@ -190,7 +190,7 @@ class RemoteRateLimiter(LineLimiter):
             return permit
 
         insured = InsuredPermit(permit, self._insurance, priority=priority)
-        # While the store is away, it is what the insurance hands out.
+        # While the store is away, the caller gets what the other limiter hands out.
         return cast("AbstractAsyncContextManager[TurnPermit]", insured)
 
     def permit_again(self, permit: Permit, cost: Cost) -> TurnPermit | InsuredPermit | None:  # type: ignore[override]
@@ -249,7 +249,7 @@ class RemoteRateLimiter(LineLimiter):
 
     def idle_in(self) -> float:
         """
-        Return in how many seconds nobody here uses the limiter any more, infinity if unknown.
+        Return in how many seconds this process no longer uses the limiter, infinity if unknown.
 
         What was charged does not count: the server remembers it.
         """

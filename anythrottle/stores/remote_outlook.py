@@ -21,7 +21,7 @@ class RemoteOutlook:
 
     __slots__ = ("_gate",)
 
-    #: Never empty, so that newcomers are told of.
+    #: Never empty, so that the scheduler tells of newcomers.
     tables: tuple[object, ...] = (None,)
 
     def __init__(self, gate: RemoteGate) -> None:
@@ -59,14 +59,14 @@ def decide(
 
     :param gate: the gate
     :param amounts: what the turn costs, for each policy
-    :param due: when it is due, if the server was asked; else as the next one to go is
+    :param due: when it is due, if the server was asked; ``None`` for when the next grant is due
     """
     dialogue = gate.dialogue
     states = gate.quotas(now, here=True)
     left = [state.remaining for state in states]
     delays = [
         state.retry_after if state.remaining < amount else 0.0
-        # The slots, which come last in the amounts, are no policy.
+        # Amounts end with that of the slots, which are no policy.
         for state, amount in zip(states, amounts, strict=False)
     ]
     binding = states[binding_of(delays, left, gate.capacities)] if states else None

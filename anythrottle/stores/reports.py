@@ -18,7 +18,7 @@ class Reports:
     An outage hits all limiters alike, and there may be thousands. So the first one is named, others
     only if something else has happened to them; and it is said when all are served again.
 
-    :ivar last_error: why the latest exchange has failed that did
+    :ivar last_error: the error of the latest exchange that has failed
     """
 
     __slots__ = ("_kinds", "_lost", "_most", "_unheard", "last_error")
@@ -27,9 +27,9 @@ class Reports:
         self.last_error: Exception | None = None
         #: The limiters that are not served.
         self._lost: set[str] = set()
-        #: How many they have been at most in this outage.
+        #: How many there have been at once in this outage, at most.
         self._most = 0
-        #: What has been logged in it.
+        #: The kinds of errors that have been logged in it.
         self._kinds: set[str] = set()
         self._unheard: list[tuple[str, Exception]] = []
 
@@ -80,5 +80,5 @@ class Reports:
 
 
 def _kind(error: StoreError) -> str:
-    """Return what is alike in errors of different limiters."""
+    """Return what errors of one kind have in common, whatever their limiters."""
     return type(error.__cause__).__name__

@@ -1,8 +1,8 @@
 """
 A rule of a shared limiter, as the server counts.
 
-Each decides as the bucket of its policy does in one process, in whole microseconds, instants being
-rounded later. The scripts are its twins, a file for each kind.
+Each decides as the bucket of its policy does in one process, but in whole microseconds: instants
+are rounded up. The scripts are its twins, a file for each kind.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import final
 
 from .exchange import NEVER, Micros, Quota, Rule
 
-#: More calls than anybody asks for at once.
+#: More calls than a process asks for at once.
 ANY_NUMBER = 2**31
 
 
@@ -38,7 +38,7 @@ class RuleState(ABC):
 
     @abstractmethod
     def fits(self, amount: int, instant: Micros) -> int:
-        """Return for how many calls an amount each, above 0, is to be had at an instant."""
+        """Return how many calls can have an amount each, above 0, at an instant."""
 
     @abstractmethod
     def charge(self, amount: int, instant: Micros, grace: Micros) -> Micros:

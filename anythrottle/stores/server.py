@@ -21,7 +21,7 @@ class Server(Protocol):
         """
         Carry a request out.
 
-        It may be cancelled at any time, and be repeated with the same number then.
+        It may be cancelled at any time, and then be repeated with the same number.
 
         :param name: the name of the limiter
         :raises Exception: if no answer has come; the request may have been carried out all the same
@@ -48,7 +48,7 @@ class Server(Protocol):
         Return a context in which a function is called with each push for a process, or for all.
 
         Entering it does not wait for the server. What is sent while the connection is broken is
-        lost, and it is connected anew without end.
+        lost; the connection is made again each time it breaks.
 
         :param on_push: called with each push
         :param on_ready: called when pushes are heard, first and after each break

@@ -23,9 +23,9 @@ class ServerClock:
 
     The server has read its clock between the sending of a request and the arrival of its reply, so
     each exchange gives a lower and an upper bound of how far it is ahead; the tightest ones hold,
-    and widen with time, as clocks drift. This is Marzullo's intersection, "Maintaining the time in
-    a distributed system", 1984, with one source. If the bounds exclude one another, a clock has
-    stepped, and the latest exchange alone counts.
+    and widen with time, because clocks drift. This is Marzullo's intersection, "Maintaining the
+    time in a distributed system", 1984, with one source. If the bounds exclude one another, a clock
+    has stepped, and the latest exchange alone counts.
 
     :ivar round_trip: the mean duration of an exchange, in seconds
     :ivar known: whether there has been an exchange
@@ -70,7 +70,7 @@ class ServerClock:
         return min(ceil(instant * _MICRO + self._high + widened), NEVER)
 
     def when_surely(self, server: Micros) -> float:
-        """Return an instant at which the server's clock has surely come so far, the earliest."""
+        """Return the earliest instant at which the server's clock has surely come so far."""
         if server >= NEVER:
             return inf
 
@@ -78,7 +78,7 @@ class ServerClock:
         return instant + DRIFT * 1.001 * abs(instant - self._at)
 
     def still_before(self, server: Micros) -> float:
-        """Return an instant at which the server's clock is surely not further, the latest."""
+        """Return the latest instant at which the server's clock has surely not come further."""
         if server >= NEVER:
             return inf
 

@@ -24,9 +24,9 @@ _MICRO = 1_000_000
 
 def check_name(parameter: str, name: str) -> str:
     """
-    Return a name, or raise if it is none.
+    Return a name, or raise an error if it is not one.
 
-    :raises TypeError: if it is no str
+    :raises TypeError: if it is not a str
     :raises ValueError: if it is empty, too long, or has other characters than it may
 
     """
@@ -44,7 +44,7 @@ def check_name(parameter: str, name: str) -> str:
 
 def check_on_store_error(value: object) -> object:
     """
-    Return what is to happen while the server does not answer, or raise if it is nothing known.
+    Return what is to happen while the server does not answer, or raise an error if that is unknown.
 
     :raises TypeError: if it is neither a str nor a limiter
     :raises ValueError: if it is another str
@@ -62,7 +62,7 @@ def rules_for(policies: tuple[Policy, ...], concurrency: int | None) -> tuple[Ru
     """
     Return the rules by which a server keeps to policies, and to a concurrency.
 
-    :raises TypeError: if a policy is none that a server can keep to
+    :raises TypeError: if a server cannot keep to a policy
     :raises ValueError: if a limit or a window is too great, or ``concurrency`` below 1
 
     """

@@ -35,7 +35,7 @@ from .server_clock import ServerClock
 from .terms import Terms
 from .wanted import Wanted, by_amounts, unmet
 
-#: For how long what is wanted for nobody may wait to be withdrawn, in seconds.
+#: How long a want behind which there is no call may wait to be withdrawn, in seconds.
 _LINGER = 0.05
 
 
@@ -45,12 +45,12 @@ class Speaker:
 
     :param terms: what is agreed on: rules, lease, deadline
     :param node: the name of the process
-    :param fresh: the name of the state, should the server have none
+    :param fresh: the name of the state, if the server has none
     :param read_ahead: how many grants to keep in stock; ``None`` for as many as have been of use
 
     :ivar clock: what is known of the server's clock
     :ivar account: what the calls of the process were charged, and hold
-    :ivar due: when the next grant to anybody is due, by the server's clock
+    :ivar due: when the next grant to any process is due, by the server's clock
     :ivar number: the number of the latest request
     :ivar pending: that request, until it is answered
     """
@@ -60,7 +60,7 @@ class Speaker:
         self.rules = terms.rules
         self.node = node
         self._fresh = fresh
-        #: How many states have had the name that this process has for the next one.
+        #: How many states have had a name from this process; the next name has this number.
         self._states = 0
         self.text = rules_text(terms.rules)
         self.clock = ServerClock()
@@ -73,14 +73,14 @@ class Speaker:
         self.number = 0
         self.pending: Request | None = None
         self._epoch = ""
-        #: By when a push must have been sent to belong to an earlier life.
+        #: Pushes that were sent up to this instant belong to an earlier life.
         self._began: Micros = 0
-        #: When the request was sent after whose lease all was given up.
+        #: When the request was sent whose lease was over when all was given up.
         self._lapsed = -inf
         #: The grants that have come and were not acknowledged.
         self._received: list[int] = []
         self._wanted = Wanted()
-        #: Whether the pending request says nothing of those in line, who are to wait for the next.
+        #: Whether the pending request leaves out the turns in line, which wait for the next one.
         self._withholds = False
         #: Whether pushes may have been missed since the latest request.
         self._missed = False
@@ -97,7 +97,7 @@ class Speaker:
     # What happens to all calls
 
     def penalize(self, amounts: Amounts, now: float) -> None:
-        """Note that something is charged that no call was."""
+        """Note a charge that belongs to no call."""
         self.account.recall(now)
         self._outbox.tell(Local(now, lambda at: Charged(at, amounts, held=False)), now)
 
@@ -136,15 +136,15 @@ class Speaker:
     # What it tells
 
     def fetch_no_more(self) -> None:
-        """Note that the process leaves: it wants nothing ahead, lest it stand in others' way."""
+        """Note that the process leaves, and so wants nothing ahead, which others would wait for."""
         self._ahead.end()
 
     def has_last_words(self) -> bool:
         """
         Return whether the server has to hear something before the process leaves.
 
-        When calls have started it may hear, so that their charges come back up to a grace sooner;
-        but only for others who wait is that worth an exchange.
+        If it hears of starts, their charges come back up to a grace sooner; but that is worth an
+        exchange only while other processes wait.
         """
         wants = self.pending is not None or bool(self._wanted.count)
         return wants or self.holds_something() or self.account.waiting > 0
@@ -179,7 +179,7 @@ class Speaker:
             return now
 
         if self.terms.holds and stock.total > met:
-            # Nobody else gets what is held until it is given back.
+            # No other process gets what is held until it is given back.
             return now
 
         if self._missed if told else self._ahead.is_low(stock.total):
@@ -192,12 +192,12 @@ class Speaker:
         if told and needed:
             instant = min(instant, self._come, self._acknowledge_by)
         elif told:
-            # It stands in the way of others, for nobody.
+            # No call here waits for it, but it stands in the way of others.
             instant = min(instant, self._contact.heard + _LINGER)
 
         over = stock.over_at()
         if not (needed or self.account.waiting or self.terms.holds):
-            # What is of no use any more is missing to nobody yet.
+            # What is of no use any more need not go back at once: no process lacks it yet.
             over += self.terms.return_patience
 
         return min(instant, over)
@@ -217,7 +217,7 @@ class Speaker:
         :param wants: what the calls in line want, from the front
         :param census: how many calls wait, run and are kept
         :param count_all: whether the censuses of all processes are asked for
-        :param probe: what a call would be charged that asks when it could go; empty for none
+        :param probe: the amounts of a call, to ask when it could go; empty for no such question
         """
         lapsed = self.is_lapsed(now)
         request = self.pending
@@ -234,7 +234,7 @@ class Speaker:
             request = self._new_request(asked, happenings, now)
             request = replace(request, census=census, count_all=count_all, probe=probe)
         else:
-            # What happens is told as before, but it is wanted what is wanted now.
+            # The happenings stay as they were told before, but the wants are those of now.
             request = replace(request, wants=self._asked(wants, now))
             if lapsed:
                 # It may have been carried out, and the server may have forgotten that since.
@@ -242,7 +242,7 @@ class Speaker:
                 request = replace(request, happenings=kept, holds=False)
 
         expires = self.clock.latest(now + self.terms.deadline) if self.clock.known else 0
-        # A copy that comes late, but before it expires, must not ask for more than is known there.
+        # A copy may come as late as it expires, and the server may have buried the process by then.
         alive = self._contact.sent > -inf and not self.is_lapsed(now + self.terms.deadline)
         self.pending = replace(request, expires=expires, alive=alive)
         return self.pending
@@ -257,7 +257,7 @@ class Speaker:
             rules=self.text,
             node=self.node,
             number=self.number,
-            # A state may be gone because nobody needed it any more: then it was not lost.
+            # A state that was not needed any more may be gone: then it was not lost.
             epoch="" if now > self._contact.sent + self.terms.memory else self._epoch,
             fresh=self._fresh_epoch(),
             expires=0,
@@ -289,8 +289,8 @@ class Speaker:
             lasted=now - self._contact.heard,
             round_trip=self.clock.round_trip,
         )
-        # The server is to hear first what holds for those who wait, for which its clock has to be
-        # known.
+        # The server is to hear of happenings before wants, and its clock must be known for them: so
+        # this request only asks for the time.
         self._withholds = bool(self._outbox) and not self.clock.known
         if self._withholds:
             wants, ahead = (), 0
@@ -309,5 +309,5 @@ class Speaker:
         return self._contact.is_lapsed(now)
 
     def _fresh_epoch(self) -> str:
-        """Return how the state is called if the server has none: as no former one was."""
+        """Return the name of the state if the server has none: a name that no former one had."""
         return f"{self._fresh}-{self._states}"

@@ -85,7 +85,7 @@ class Stock:
         # may be over.
         ready = clock.when_surely(grant.due)
         if ready - now < ROUNDING:
-            # It was due when the server has sent it.
+            # It was due when the server sent it.
             ready = min(ready, now)
 
         until = clock.still_before(grant.due + grant.grace)
@@ -146,7 +146,7 @@ class Stock:
         return self._take_out([lot for lot in self._all() if lot.until < now])
 
     def take_surplus(self, wanted: dict[Amounts, int]) -> list[tuple[Lot, int]]:
-        """Take out what nobody wants, the latest first; return the lots, and how many of each."""
+        """Take out what no call wants, the latest first; return the lots, and how many of each."""
         surplus: list[tuple[Lot, int]] = []
         for amounts, lots in list(self._lots.items()):
             excess = sum(lot.left for lot in lots) - wanted.get(amounts, 0)

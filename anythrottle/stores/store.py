@@ -43,7 +43,7 @@ class StoreStatistics:
     :ivar int exchanges: how many exchanges the server has answered since the store was entered
     :ivar int failures: how many it has not
     :ivar float round_trip: how long one takes, in seconds: the longest mean of a limiter in use
-    :ivar last_error: why the latest exchange has failed that did
+    :ivar last_error: the error of the latest exchange that has failed
     :ivar bool connected: whether the store is entered, and the server answers, as far as is known
     :ivar int limiters: how many limiters are in use
 
@@ -113,7 +113,8 @@ class Store(ABC, Generic[L]):
         """
         Return the limiter that has this name in all processes that use the same server.
 
-        The same name again, with the same settings: the same object, as long as somebody holds it.
+        The same name with the same settings gives the same object, as long as a reference to it
+        exists.
 
         :param name: its name: 1 to 200 printable characters without spaces and braces
         :param policies: what limits the rate: policies, or texts such as ``"20/10s"``; the same in
@@ -130,12 +131,11 @@ class Store(ABC, Generic[L]):
             are never fetched ahead
         :param on_store_error: what happens to calls that would have to wait while the server does
             not answer: ``"raise"``: :exc:`.StoreError`; ``"open"``: they pass, uncharged; a
-            limiter: they take their turns there, and who still waits for one when the server
-            answers again has its old place in the shared line. An answer that is a refusal, as of
+            limiter: they take their turns there, and those that still wait when the server answers
+            again have their old places in the shared line. An answer that is a refusal, such as of
             a wrong password, is a :exc:`.StoreError` in any case
         :param observer: a function that is told of :type:`events <anythrottle.abc.Event>`
-        :raises TypeError: if a parameter is of the wrong type, or a policy is none that a server
-            can keep to
+        :raises TypeError: if a parameter is of the wrong type, or a server cannot keep to a policy
         :raises ValueError: if a parameter is out of its range, or the limiter exists with other
             settings
         :raises ~anythrottle.PolicyConflict: if it exists with other policies
@@ -183,7 +183,7 @@ class Store(ABC, Generic[L]):
 
     async def forget(self, name: str) -> None:
         """
-        Delete all that the server knows of a limiter that nobody uses: the name starts afresh.
+        Delete all that the server knows of a limiter that is not in use: its name starts afresh.
 
         :raises RuntimeError: if the store is not entered
         :raises ~anythrottle.StoreError: if the server does not answer, or refuses
@@ -217,7 +217,7 @@ class Store(ABC, Generic[L]):
         )
 
     def ask(self, gate: RemoteGate) -> None:
-        """See to it that the courier looks at once whether an exchange is to be made."""
+        """Make the courier look at once whether an exchange is to be made."""
         courier = self._couriers.get(gate)
         if courier is None and self._tasks is not None and gate.refusal is None:
             limiter = self._limiters.get(gate.name)
@@ -283,7 +283,7 @@ class Store(ABC, Generic[L]):
 
         tasks.cancel_scope.cancel()
         try:
-            # Not with the body's error, which is to leave it bare, in no group.
+            # Not with the body's error: it must leave this as it is, in no exception group.
             await stack.__aexit__(None, None, None)
         finally:
             self._server = None

@@ -14,7 +14,7 @@ _SPREAD = 1 / 200
 #: The part of the shortest window after which starts are told of at the latest.
 _PATIENCE = 1 / 4
 
-#: For how long what was granted and is not used may wait to be given back while nobody is known to
+#: How long what was granted and is not used may wait to be given back while no process is known to
 #: wait, in seconds: tokens; and what is held, which never comes back by itself.
 _RETURN_PATIENCE, _RELEASE_PATIENCE = 1.0, 0.05
 
@@ -28,17 +28,17 @@ _HORIZON_TRIPS, _GRACE_TRIPS = 2, 4
 #: How long a grant is valid at least, in seconds: event loops are late by that now and then.
 _LEAST_GRACE = 0.02
 
-#: For how long a process that is idle listens whether the state is lost, in seconds.
+#: How long a process that is idle listens for the loss of the state at most, in seconds.
 _LONGEST_ATTENTION = 600.0
 
-#: The shortest window if there is none, in seconds, as that of a pause is.
+#: What counts as the shortest window if no rule has one, in seconds.
 _NO_WINDOW = 1.0
 
 
 @final
 class Terms:
     """
-    The rules of a shared limiter, and how soon what has to happen.
+    The rules of a shared limiter, and the times within which things have to happen.
 
     :param rules: what must agree to each call
     :param lease: for how long the process may be silent before it counts as dead, in seconds
@@ -51,7 +51,7 @@ class Terms:
     :ivar return_patience: for how long what is given back may wait to be told, in seconds
     :ivar memory: for how long after a request the server keeps the state, if no other one comes, in
         seconds: less a good part of its margin, for the way
-    :ivar attention: for how long after its calls a process listens whether the server has lost its
+    :ivar attention: for how long after its calls a process listens for the loss of the server's
         state, in seconds: for the longest window, but ten minutes at most
     :ivar shortest: the shortest window, in seconds
     :ivar spread: how far starts that are told together may lie apart, in microseconds

@@ -1,4 +1,4 @@
-"""How many exchanges with one server are under way at once, and who is next."""
+"""How many exchanges with one server are under way at once, and which one is next."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Waiter:
 @final
 class Turnstile:
     """
-    Lets so many exchanges begin, and the next one when one is over.
+    Lets a number of exchanges begin, and the next one when one is over.
 
     Thousands at once would be in one another's way: each would wait for the answers to all that
     were sent before it, and for as long as this process takes to send them, while its deadline
@@ -40,7 +40,7 @@ class Turnstile:
     There are two lines, each in order of arrival, which take turns: limiters that were served
     before do not stand behind a thousand new ones.
 
-    :ivar heard_at: when the server has answered any of them; minus infinity if it never has
+    :ivar heard_at: when the server has answered one last; minus infinity if it never has
     :ivar round_trip: how long an exchange has taken lately, in seconds; 0 if none has been answered
     """
 
@@ -48,7 +48,7 @@ class Turnstile:
 
     def __init__(self, places: int = PLACES) -> None:
         self._free = places
-        #: Of those that are new, and of those that were served before.
+        #: The line of limiters that are new, and that of those that were served before.
         self._lines: tuple[deque[_Waiter], deque[_Waiter]] = (deque(), deque())
         self._next = True
         self.heard_at = -inf
@@ -62,7 +62,7 @@ class Turnstile:
         :return: ``None``, or why none is to be had
         """
         if self._free > 0:
-            # Then nobody waits.
+            # No exchange waits while a place is free.
             self._free -= 1
             return None
 
@@ -81,7 +81,7 @@ class Turnstile:
         return waiter.error
 
     def occupy(self) -> None:
-        """Take a place, free or not: something that was given up goes on."""
+        """Take a place, free or not, for an exchange that was given up and goes on."""
         self._free -= 1
 
     def leave(self) -> None:
@@ -102,9 +102,9 @@ class Turnstile:
 
     def refuse(self, error: Exception, since: float) -> None:
         """
-        Tell all in line that the server does not answer, unless it has answered any since then.
+        Refuse all in line because the server does not answer, unless it has answered since then.
 
-        :param since: when the exchange was begun that it did not answer
+        :param since: when the exchange began that it did not answer
         """
         if self.heard_at >= since:
             return

@@ -25,7 +25,7 @@ class Wanted:
 
     @property
     def count(self) -> int:
-        """For how many calls."""
+        """How many calls want something."""
         return sum(self._told.values())
 
     def knows(self, front: Amounts) -> bool:
@@ -50,7 +50,7 @@ def wants_of(queue: TurnQueue) -> tuple[list[Want], int]:
     """
     Return what the turns in line want, from the front; of a long line, the first part.
 
-    Return, too, how many turns the server is to be told of at most, as costs vary in this line.
+    Return also how many turns the server is to be told of at most, by how costs vary in this line.
     """
     wants: list[Want] = []
     amounts: Amounts | None = None

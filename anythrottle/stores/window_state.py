@@ -61,7 +61,7 @@ class WindowState(RuleState):
 
     def give_back(self, amount: int, receipt: Micros, now: Micros) -> None:
         self.forget(now)
-        # Its return may have been moved, by merging or by tighten(), but never to an earlier one.
+        # Its return may have been moved, by merging or by tighten(), but never to an earlier time.
         if receipt > now:
             self.remove(amount, receipt, NEVER)
 
@@ -77,7 +77,7 @@ class WindowState(RuleState):
             return
 
         reset = min(reset, now + self.window)
-        # What would come back before the reset comes back with it, but for what is to spare.
+        # What would come back before the reset comes back with it, except for what is to spare.
         for end, amount in self.entries[: bisect_right(self.entries, (reset, ANY_NUMBER))]:
             part = min(amount, spare)
             spare -= part

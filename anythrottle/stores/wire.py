@@ -1,4 +1,4 @@
-"""The flat wire form of what a process and the store say to one another."""
+"""The flat wire form of the messages between a process and the store."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _NONE = "-"
 
 
 def numbers(values: Sequence[float]) -> str:
-    """Return numbers as one argument, by commas."""
+    """Return numbers as one argument, separated by commas."""
     return ",".join(map(str, values))
 
 
@@ -125,7 +125,7 @@ def push_of(node: str, message: str) -> Push:
     """
     Return the push that was published to a process, or to all.
 
-    Its parts, by spaces: 1 for a recall, else 0; the news.
+    Its parts, separated by spaces: 1 for a recall, else 0; the news.
     """
     parts = iter(message.split(" "))
     recall = next(parts) == "1"
