@@ -22,9 +22,6 @@ from .exchange import (
 from .speaker import Speaker
 from .stock import Lot
 
-#: How long a want behind which there is no call may wait to be withdrawn, in seconds.
-_LINGER = 0.05
-
 
 @final
 class Dialogue(Speaker):

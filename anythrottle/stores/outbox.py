@@ -24,9 +24,6 @@ from .exchange import (
 from .server_clock import ServerClock
 from .stock import Lot, Segment
 
-#: The part of the shortest window by which starts that are told together may lie apart.
-_SPREAD = 1 / 200
-
 #: How many charges are remembered for each rule, in case the server forgets them.
 _LOGGED = 256
 

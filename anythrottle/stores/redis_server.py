@@ -19,6 +19,7 @@ from .redis_channels import Channels
 from .redis_links import Client, Links, is_client, servers_of
 from .redis_script import Script
 from .redis_urls import redis_url
+from .settings import MOST_POLICIES
 from .turnstile import Turnstile
 from .wire import push_of, reply_of, request_args
 
@@ -26,7 +27,7 @@ _logger = logging.getLogger("anythrottle")
 
 #: A limiter's keys, by what follows the first one's name: windows, processes, the queue, leases,
 #: processes that hold something, and silent ones.
-_PARTS = ("", *(f":w{i}" for i in range(17)), ":n", ":q", ":a", ":h", ":s")
+_PARTS = ("", *(f":w{i}" for i in range(MOST_POLICIES)), ":n", ":q", ":a", ":h", ":s")
 
 
 @final

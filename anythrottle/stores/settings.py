@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import Literal
+from typing import Final, Literal
 
 from .._policies.checks import check_count
 from .._policies.fixed_window import FixedWindow
@@ -18,6 +18,9 @@ _LONGEST = 200
 
 #: The greatest limit: amounts up to this, and sums of some, are exact in the server's numbers.
 _MOST = 2**48
+
+#: The most policies: a server keeps keys for each of them, which are deleted by their names.
+MOST_POLICIES: Final = 16
 
 _MICRO = 1_000_000
 
@@ -63,9 +66,15 @@ def rules_for(policies: tuple[Policy, ...], concurrency: int | None) -> tuple[Ru
     Return the rules by which a server keeps to policies, and to a concurrency.
 
     :raises TypeError: if a server cannot keep to a policy
-    :raises ValueError: if a limit or a window is too great, or ``concurrency`` below 1
+    :raises ValueError: if there are more than 16 policies, if a limit or a window is too great, or
+        ``concurrency`` below 1
 
     """
+    if len(policies) > MOST_POLICIES:
+        raise ValueError(
+            f"a shared limiter takes at most {MOST_POLICIES} policies, not {len(policies)}"
+        )
+
     rules = [_rule(policy) for policy in policies]
     if concurrency is not None:
         slots = check_count("concurrency", concurrency)

@@ -293,6 +293,9 @@ def test_bad_parameters() -> None:
     with pytest.raises(ValueError, match="too great"):
         store.limiter("api", WindowTokenBucket(2**49, 1))
 
+    with pytest.raises(ValueError, match="at most 16 policies, not 17"):
+        store.limiter("api", *(f"{limit}/s" for limit in range(1, 18)))
+
     with pytest.raises(ValueError, match="deadline"):
         MemoryStore(deadline=0)
 

@@ -64,7 +64,7 @@ local FIRST_WANT = 18
 -- The limiter's own, as Ledger has it, and:
 -- `tail`: the score of who joined the queue last; `known` and `waiting`: how many processes there
 -- are, and wait; `leased`: the end of the latest lease that there was; `quiet_until`: no lease is
--- over before, and nobody silent; `kept_until`: until when the keys live, but for the first.
+-- over before, and no process silent; `kept_until`: until when the keys live, but for the first.
 local state
 local rules = {}
 
@@ -140,7 +140,7 @@ function E.begin()
     state = {
         is_new = true,
         epoch = request.fresh,
-        -- Whoever knew a former state has made grants that may start yet, or be told of.
+        -- A process that knew a former state has made grants that may start yet, or be told of.
         held_back_until = request.epoch ~= '' and now + request.hold_back or 0,
         watcher = '',
         paused_until = 0,
@@ -913,7 +913,7 @@ function E.first_of(key)
     return tonumber(call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]) or NEVER
 end
 
--- See to it that somebody watches the clock; `told` may get one more.
+-- Make one process watch the clock; `told` may get one more.
 function E.set_watch(told, due, first)
     if not first then
         state.watcher, state.watch_at = '', NEVER
@@ -952,7 +952,7 @@ function E.when_to_come(name, due)
         return state.watch_at
     end
 
-    -- Until a call ends, nobody but the watcher has a reason to come.
+    -- Until a call ends, only the watcher has a reason to come.
     due = due == NEVER and state.watch_at or due
     if due == NEVER or nodes[name].wants == '' then
         return NEVER
@@ -1087,7 +1087,7 @@ function E.exchange()
 
     local recall = E.note(node, status)
     if state.is_new then
-        -- Those who knew a former state have to tell what they were charged there.
+        -- Processes that knew a former state have to tell what they were charged there.
         recall = recall or false
     end
 
