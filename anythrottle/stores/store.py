@@ -117,8 +117,8 @@ class Store(ABC, Generic[L]):
         exists.
 
         :param name: its name: 1 to 200 printable characters without spaces and braces
-        :param policies: what limits the rate: at most 16 policies, or texts such as ``"20/10s"``; the
-            same in all processes
+        :param policies: what limits the rate: at most 16 policies, or texts such as ``"20/10s"``;
+            the same in all processes
         :param concurrency: how many calls may run at once, in all processes together, at least 1;
             ``None`` for no bound
         :param max_waiting: how many may wait in line in this process, at least 0, those included
