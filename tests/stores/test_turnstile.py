@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 import anyio
 import pytest
-from anyio.abc import TaskStatus
+from anyio.abc import TaskGroup, TaskStatus
+from hypothesis import given
+from hypothesis import strategies as st
 
 from anythrottle.stores.turnstile import Turnstile
 from anythrottle.testing import wait_idle
+from tests.conftest import Run
+from tests.properties import examples
 
 pytestmark = pytest.mark.timing
 
@@ -157,3 +162,135 @@ async def test_those_in_line_go_on_waiting_if_others_are_answered() -> None:
         turnstile.leave()
 
     assert visits.entered == ["n1", "n2"]
+
+
+class Reference:
+    """A turnstile as it is to be: two lines that take turns, and a list of who is inside."""
+
+    def __init__(self, places: int) -> None:
+        self.free = places
+        self.lines: dict[str, deque[str]] = {"n": deque(), "k": deque()}
+        self.last = "n"
+        self.inside: list[str] = []
+        self.entered: list[str] = []
+        self.errors: list[str] = []
+
+    def come(self, name: str) -> None:
+        if self.free > 0:
+            self.enter(name)
+        else:
+            self.lines[name[0]].append(name)
+
+    def enter(self, name: str) -> None:
+        self.free -= 1
+        self.inside.append(name)
+        self.entered.append(name)
+
+    def leave(self, *, but: str = "") -> None:
+        """Free a place; one in line, if any is named, has been cancelled in the same step."""
+        self.free += 1
+        self.admit(but=but)
+        if but in self.inside:
+            self.inside.remove(but)
+            self.entered.remove(but)
+            self.free += 1
+            self.admit()
+        elif but:
+            self.lines[but[0]].remove(but)
+
+    def admit(self, *, but: str = "") -> None:
+        while self.free > 0 and (self.lines["n"] or self.lines["k"]):
+            other = "k" if self.last == "n" else "n"
+            self.last = other if self.lines[other] else self.last
+            name = self.lines[self.last].popleft()
+            self.enter(name)
+            if name == but:
+                # It finds out only later, and then leaves.
+                return
+
+    def refuse(self) -> None:
+        for line in self.lines.values():
+            self.errors += [f"{name}: broken" for name in line]
+            line.clear()
+
+
+class Course:
+    """The same course of events at a turnstile and at its reference."""
+
+    def __init__(self, places: int, tasks: TaskGroup) -> None:
+        self.turnstile = Turnstile(places)
+        self.visits = Visits(self.turnstile)
+        self.reference = Reference(places)
+        self.occupied = 0
+        self.scopes: dict[str, anyio.CancelScope] = {}
+        self.tasks = tasks
+
+    async def go(self, number: int, act: str, pick: int) -> None:
+        waiting = [*self.reference.lines["n"], *self.reference.lines["k"]]
+        chosen = waiting[pick % len(waiting)] if waiting else ""
+        if act in {"n", "k"}:
+            name = f"{act}{number}"
+            self.scopes[name] = await self.tasks.start(self.visits.come, name)
+            self.reference.come(name)
+        elif act == "occupy":
+            self.turnstile.occupy()
+            self.reference.free -= 1
+            self.occupied += 1
+        elif act == "refuse":
+            self.turnstile.refuse(ConnectionError("broken"), 0.0)
+            self.reference.refuse()
+        elif act == "cancel" and chosen:
+            self.scopes[chosen].cancel()
+            self.reference.lines[chosen[0]].remove(chosen)
+        elif self.occupied or self.reference.inside:
+            if act == "cancel and leave" and chosen:
+                self.scopes[chosen].cancel()
+
+            if self.occupied:
+                self.occupied -= 1
+            else:
+                self.reference.inside.pop(0)
+
+            self.turnstile.leave()
+            self.reference.leave(but=chosen if act == "cancel and leave" else "")
+
+        await wait_idle()
+
+
+acts = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [
+                *("n", "n", "n", "k", "k", "leave", "leave", "cancel", "cancel and leave"),
+                *("occupy", "refuse"),
+            ]
+        ),
+        st.integers(0, 5),
+    ),
+    max_size=25,
+)
+
+
+@examples(150)
+@given(st.integers(1, 3), acts)
+def test_is_as_its_reference(run: Run, places: int, script: list[tuple[str, int]]) -> None:
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            course = Course(places, tasks)
+            for number, (act, pick) in enumerate(script):
+                await course.go(number, act, pick)
+                assert course.visits.entered == course.reference.entered
+                assert sorted(course.visits.errors) == sorted(course.reference.errors)
+
+            # No place is lost, or there twice.
+            while course.occupied or course.reference.inside:
+                await course.go(0, "leave", 0)
+
+            for number in range(places + 1):
+                await course.go(len(script) + number, "n", 0)
+
+            assert len(course.reference.inside) == places
+            assert course.visits.entered == course.reference.entered
+            tasks.cancel_scope.cancel()
+
+    run(main)
