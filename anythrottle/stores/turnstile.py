@@ -87,7 +87,7 @@ class Turnstile:
     def leave(self) -> None:
         """Leave a place to the next one."""
         self._free += 1
-        while self._free > 0 and any(self._lines):
+        if self._free > 0 and any(self._lines):
             line = self._lines[self._next] or self._lines[not self._next]
             self._next = line is self._lines[False]
             waiter = line.popleft()
