@@ -67,18 +67,16 @@ async def calls(server: RedisServer, name: str = "api") -> int:
 
 async def again(server: RedisServer, name: str = "api") -> Reply:
     """Make an exchange, again and again until it is answered."""
-    with anyio.fail_after(20):
-        while True:
-            try:
-                return await server.exchange(name, request())
-            except StoreError:
-                await anyio.sleep(0.02)
+    while True:
+        try:
+            return await server.exchange(name, request())
+        except StoreError:
+            await anyio.sleep(0.02)
 
 
 async def until(true: Callable[[], object]) -> None:
-    with anyio.fail_after(10):
-        while not true():
-            await anyio.sleep(0.01)
+    while not true():
+        await anyio.sleep(0.01)
 
 
 def published(server: Server, channel: str, message: str) -> int:
@@ -92,12 +90,11 @@ class Heard(list[Push]):
     async def hears(self, server: Server, channel: str) -> None:
         """Publish until it is heard here: what is sent while the connection is broken is lost."""
         count = len(self)
-        with anyio.fail_after(10):
-            while len(self) == count:
-                published(server, channel, PUSH.format(until=count))
-                with anyio.move_on_after(0.1):
-                    while len(self) == count:
-                        await anyio.sleep(0.005)
+        while len(self) == count:
+            published(server, channel, PUSH.format(until=count))
+            with anyio.move_on_after(0.1):
+                while len(self) == count:
+                    await anyio.sleep(0.005)
 
 
 #: What the fakes say of themselves, as a server of Redis 7 does.
@@ -129,10 +126,5 @@ async def fake(*answers: bytes, hello: bytes = HELLO) -> AsyncIterator[str]:
 
 
 def run(backend: str, main: Callable[[], Awaitable[None]]) -> None:
-    """Run an async function on a loop, for a minute at most."""
-
-    async def bounded() -> None:
-        with anyio.fail_after(60):
-            await main()
-
-    anyio.run(bounded, backend=backend)
+    """Run an async function on a loop."""
+    anyio.run(main, backend=backend)

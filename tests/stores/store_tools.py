@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
@@ -16,20 +16,10 @@ from tests.stores.redis_tools import until
 from tests.stores.servers import Server
 
 #: By when an exchange is to be answered where no test waits for that: machines may be slow.
-PATIENT = 20.0
+PATIENT = 60.0
 
 #: The same where it is waited for.
 IMPATIENT = 0.5
-
-
-def run(backend: str, main: Callable[[], Awaitable[None]]) -> None:
-    """Run an async function on a loop, for two minutes at most."""
-
-    async def bounded() -> None:
-        with anyio.fail_after(120):
-            await main()
-
-    anyio.run(bounded, backend=backend)
 
 
 async def passes(limiter: Limiter, most: int = 20) -> int:

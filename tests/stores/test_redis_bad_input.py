@@ -15,14 +15,13 @@ from anythrottle import (
 from anythrottle.abc import Bucket, Policy
 from anythrottle.stores.redis import RedisStore
 from tests.stores import servers
-from tests.stores.redis_tools import HELLO, both_backends, fake, until
+from tests.stores.redis_tools import HELLO, both_backends, fake, run, until
 from tests.stores.servers import HOST, Server
 from tests.stores.store_tools import (
     IMPATIENT,
     PATIENT,
     again,
     passes,
-    run,
     wait_for_listeners,
 )
 

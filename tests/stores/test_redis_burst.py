@@ -11,9 +11,9 @@ import pytest
 from anythrottle import KeyedLimiter, StoreError
 from anythrottle.stores.redis import RedisRateLimiter, RedisStore
 from tests.stores import servers
-from tests.stores.redis_tools import both_backends
+from tests.stores.redis_tools import both_backends, run
 from tests.stores.servers import HOST, Server
-from tests.stores.store_tools import PATIENT, run
+from tests.stores.store_tools import PATIENT
 
 #: So many that sent at once, and broken off one by one, they would break each other's connection.
 MANY = 2000

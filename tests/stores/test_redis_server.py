@@ -150,11 +150,10 @@ class TestExchange:
             ):
                 assert await calls(entered) == 1
                 proxy.forsake()
-                with anyio.fail_after(5):
-                    with pytest.raises(StoreError, match="no answer within 1 s; see that it is no"):
-                        await calls(entered)
+                with pytest.raises(StoreError, match="no answer within 1 s; see that it is no"):
+                    await calls(entered)
 
-                    assert await calls(entered) == 3
+                assert await calls(entered) == 3
 
         run(backend, main)
 
@@ -236,7 +235,7 @@ class TestExchange:
 @both_backends
 class TestForget:
     def test_deletes_all_of_a_name(self, server: Server, backend: str) -> None:
-        keys = ["{test:api}" + part for part in ("", ":w0", ":w16", ":n", ":q", ":a", ":h", ":s")]
+        keys = ["{test:api}" + part for part in ("", ":w0", ":w15", ":n", ":q", ":a", ":h", ":s")]
 
         async def main() -> None:
             for key in [*keys, "{test:other}"]:
@@ -327,8 +326,7 @@ class TestClient:
                 async with store(client) as entered:
                     assert await calls(entered) == 4
 
-                with anyio.fail_after(5):
-                    await client.set("mine", 1)
+                await client.set("mine", 1)
 
                 assert client.connection_pool.connection_kwargs["noreply"] is True
 
