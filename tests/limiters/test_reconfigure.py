@@ -30,7 +30,17 @@ from anythrottle._policies.fixed_window_bucket import FixedWindowBucket
 from anythrottle.abc import Bucket, Event, Policy
 from anythrottle.testing import wait_idle
 from tests.conftest import Run
-from tests.limiters.tools import BLOWS, Blow, Crowd, Victim, left, permit_of, sweep_with, tasks
+from tests.limiters.tools import (
+    BLOWS,
+    Blow,
+    Crowd,
+    Victim,
+    left,
+    left_at,
+    permit_of,
+    sweep_with,
+    tasks,
+)
 from tests.properties import examples
 from tests.stopwatch import RealTime
 
@@ -128,12 +138,10 @@ class TestTighterAndLooser:
         await limiter.acquire(5)
         await anyio.sleep(1)
         await limiter.acquire(4)
-        await anyio.sleep_until(2.5)
-        assert left(limiter) == [5]
+        assert await left_at(limiter, 2.5) == [5]
         limiter.reconfigure("12/10s")
         assert left(limiter) == [3]
-        await anyio.sleep_until(10)
-        assert left(limiter) == [8]
+        assert await left_at(limiter, 10) == [8]
         # And so does another one after this.
         limiter.reconfigure("12/20s")
         assert left(limiter) == [3]
@@ -257,8 +265,7 @@ class TestOtherKinds:
         assert left(limiter) == [remaining]
         await anyio.sleep_until(full_at - 0.01)
         assert left(limiter)[0] < 6
-        await anyio.sleep_until(full_at + 1e-6)
-        assert left(limiter) == [6]
+        assert await left_at(limiter, full_at + 1e-6) == [6]
 
     async def test_debt_goes_on(self) -> None:
         limiter = RateLimiter("5/10s")
@@ -347,8 +354,7 @@ class TestOtherKinds:
         limiter.tighten(remaining=1, reset_after=5)
         limiter.reconfigure("6/10s")
         assert left(limiter) == [2]
-        await anyio.sleep_until(10)
-        assert left(limiter) == [6]
+        assert await left_at(limiter, 10) == [6]
 
     async def test_an_added_policy_of_a_unit_that_was_counted(self) -> None:
         limiter = RateLimiter("5/10s", "100 tokens/10s")
@@ -372,10 +378,8 @@ class TestOtherKinds:
         await limiter.acquire(2)
         limiter.reconfigure("11/20s")
         assert left(limiter) == [0]
-        await anyio.sleep_until(20 + 1e-6)
-        assert left(limiter) == [9]
-        await anyio.sleep_until(30 + 1e-6)
-        assert left(limiter) == [11]
+        assert await left_at(limiter, 20 + 1e-6) == [9]
+        assert await left_at(limiter, 30 + 1e-6) == [11]
 
     async def test_of_several_one_that_has_just_begun_anew_is_not_asked(self) -> None:
         limiter = RateLimiter("5/10s", FixedWindow(100, 60), TokenBucket(10**6, 3600))
@@ -1061,12 +1065,10 @@ class TestCallsThatRun:
             await anyio.sleep_until(4)
             limiter.reconfigure(new)
             assert left(limiter) == [2]
-            await anyio.sleep_until(10)
-            assert left(limiter) == [at_10]
+            assert await left_at(limiter, 10) == [at_10]
 
         assert left(limiter) == [at_10]
-        await anyio.sleep_until(20)
-        assert left(limiter) == [5]
+        assert await left_at(limiter, 20) == [5]
 
     async def test_what_they_have_ended_is_remembered_beside_a_longer_window(self) -> None:
         limiter = RateLimiter(ending(2, 3), "100/10s")
@@ -1125,8 +1127,7 @@ class TestCallsThatRun:
             await anyio.sleep_until(1000)
             limiter.reconfigure(ending(5, 10))
             assert left(limiter) == [2]
-            await anyio.sleep_until(2000)
-            assert left(limiter) == [2]
+            assert await left_at(limiter, 2000) == [2]
 
     async def test_a_call_that_has_ended_gives_back_no_more_than_it_took(self) -> None:
         limiter = RateLimiter("5/10s")
