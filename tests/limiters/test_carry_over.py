@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from anythrottle import FixedWindow, RateLimiter, TokenBucket, WindowTokenBucket
 from anythrottle.abc import Policy
 from tests.conftest import Run
-from tests.limiters.tools import Crowd, left, pass_at_once, tasks
+from tests.limiters.tools import Crowd, left, left_at, pass_at_once, tasks
 from tests.properties import examples
 
 
@@ -289,8 +289,7 @@ class TestHistory:
         limiter.reconfigure("60/min")
         assert left(limiter) == [3]
         for until, remaining in ((60, 33), (70, 53), (71, 60)):
-            await anyio.sleep_until(until)
-            assert left(limiter) == [remaining]
+            assert await left_at(limiter, until) == [remaining]
 
     async def test_calls_that_count_from_their_end_still_do(self) -> None:
         limiter = RateLimiter(WindowTokenBucket(9, 10, measure="end"), TokenBucket(9, 1))
@@ -304,10 +303,8 @@ class TestHistory:
             limiter.reconfigure("9/10s")
             # Four ended at 20, and three were held until 21.
             assert left(limiter) == [2]
-            await anyio.sleep_until(30)
-            assert left(limiter) == [6]
-            await anyio.sleep_until(31)
-            assert left(limiter) == [9]
+            assert await left_at(limiter, 30) == [6]
+            assert await left_at(limiter, 31) == [9]
 
     async def test_a_call_that_is_held_again_leaves_alone_what_has_ended_meanwhile(self) -> None:
         policy = WindowTokenBucket(9, 10, measure="end")
@@ -321,8 +318,7 @@ class TestHistory:
             limiter.reconfigure(TokenBucket(9, 2))
             limiter.reconfigure(policy)
             assert left(limiter) == [2]
-            await anyio.sleep_until(15)
-            assert left(limiter) == [5]
+            assert await left_at(limiter, 15) == [5]
 
     async def test_a_call_that_runs_is_held_once_by_a_window_that_comes_then(self) -> None:
         limiter = RateLimiter(TokenBucket(9, 9))
@@ -519,8 +515,7 @@ class TestFixedWindow:
         await anyio.sleep(5)
         limiter.reconfigure(windows(50))
         assert left(limiter) == [30]
-        await anyio.sleep_until(110)
-        assert left(limiter) == [50]
+        assert await left_at(limiter, 110) == [50]
 
     async def test_a_higher_limit(self, windows: Callable[[int], FixedWindow]) -> None:
         limiter = RateLimiter(windows(3))
@@ -587,10 +582,8 @@ class TestFixedWindow:
         limiter.reconfigure(windows(7))
         await limiter.acquire(max_wait=0)
         assert left(limiter) == [2]
-        await anyio.sleep_until(12.9)
-        assert left(limiter) == [2]
-        await anyio.sleep_until(13)
-        assert left(limiter) == [7]
+        assert await left_at(limiter, 12.9) == [2]
+        assert await left_at(limiter, 13) == [7]
 
     async def test_who_is_at_its_checkpoint_is_charged_once(
         self, windows: Callable[[int], FixedWindow]
@@ -638,8 +631,7 @@ class TestFixedWindow:
             permit.settle(2)
             limiter.reconfigure("9/min")
             assert left(limiter) == [4]
-            await anyio.sleep_until(60)
-            assert left(limiter) == [7]
+            assert await left_at(limiter, 60) == [7]
 
     async def test_a_call_of_an_earlier_window_gets_nothing_back(
         self, windows: Callable[[int], FixedWindow]
@@ -698,10 +690,8 @@ class TestFixedWindow:
         await anyio.sleep(1)
         limiter.reconfigure(new)
         assert left(limiter) == [10]
-        await anyio.sleep_until(until - 0.1)
-        assert left(limiter) == [10]
-        await anyio.sleep_until(until)
-        assert left(limiter) == [50]
+        assert await left_at(limiter, until - 0.1) == [10]
+        assert await left_at(limiter, until) == [50]
 
     async def test_other_units_have_nothing_to_do_with_it(self) -> None:
         limiter = RateLimiter(FixedWindow(100, 10))

@@ -24,15 +24,9 @@ from anythrottle.abc import Policy
 from anythrottle.testing import wait_idle
 from anythrottle.testing._backends import stall
 from tests.conftest import Run
-from tests.limiters.tools import Crowd, permit_of, tasks
+from tests.limiters.tools import Crowd, left, left_at, permit_of, tasks
 from tests.properties import examples
 from tests.stopwatch import RealTime
-
-
-def left(limiter: RateLimiter) -> list[int]:
-    """Return what is left by each policy."""
-    now = limiter._line.clock.peek()
-    return [bucket.remaining(now) for bucket in limiter._gate.buckets]
 
 
 @pytest.fixture(autouse=True)
@@ -59,10 +53,8 @@ class TestPenalize:
         await anyio.sleep(4)
         limiter.penalize(2)
         assert left(limiter) == [2]
-        await anyio.sleep_until(10)
-        assert left(limiter) == [3]
-        await anyio.sleep_until(14)
-        assert left(limiter) == [5]
+        assert await left_at(limiter, 10) == [3]
+        assert await left_at(limiter, 14) == [5]
 
     async def test_may_exceed_the_limit(self) -> None:
         limiter = RateLimiter("5/10s", TokenBucket(10, 10, burst=5), FixedWindow(5, 10))
@@ -114,8 +106,7 @@ class TestPenalize:
             limiter.penalize(3)
             assert left(limiter) == [1]
             assert limiter.statistics().borrowed_tokens == 1
-            await anyio.sleep_until(10)
-            assert left(limiter) == [4]
+            assert await left_at(limiter, 10) == [4]
 
     async def test_a_window_of_utc_is_told_first_what_utc_is(self) -> None:
         limiter = RateLimiter(FixedWindow(5, 10, align="utc"))
@@ -373,8 +364,7 @@ class TestTighten:
         limiter.tighten(remaining=2, reset_after=50)
         assert left(limiter) == [2, 2]
         await limiter.acquire(2)
-        await anyio.sleep_until(10)
-        assert left(limiter) == [5, 0]
+        assert await left_at(limiter, 10) == [5, 0]
         await limiter.acquire()
         assert anyio.current_time() == 50.0
 
@@ -441,12 +431,9 @@ class TestTighten:
             assert left(limiter) == [1]
             await anyio.sleep(1)
 
-        await anyio.sleep_until(5)
-        assert left(limiter) == [1]
-        await anyio.sleep_until(6)
-        assert left(limiter) == [3]
-        await anyio.sleep_until(11)
-        assert left(limiter) == [5]
+        assert await left_at(limiter, 5) == [1]
+        assert await left_at(limiter, 6) == [3]
+        assert await left_at(limiter, 11) == [5]
 
     async def test_what_was_granted_already_passes(self) -> None:
         limiter = RateLimiter("5/10s")

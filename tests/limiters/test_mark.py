@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -17,9 +19,9 @@ from anythrottle import (
     current_permit,
 )
 from anythrottle._limiters.turn import Turn
-from anythrottle.abc import Policy
+from anythrottle.abc import Permit, Policy
 from anythrottle.testing import wait_idle
-from tests.limiters.tools import tasks
+from tests.limiters.tools import left, tasks
 
 pytestmark = [pytest.mark.timing, pytest.mark.promise("G2")]
 
@@ -38,10 +40,27 @@ class World:
     def now(self) -> float:
         return anyio.current_time() - self.start
 
+    @property
+    def remaining(self) -> int | None:
+        return self.limiter.peek().remaining
+
     async def call(self, name: str, cost: Any = 1, seconds: float = 0) -> None:
         async with self.limiter.permit(cost):
             self.begun[name] = self.now
             await anyio.sleep(seconds)
+
+    async def next_begins(self, cost: Any = 1) -> float:
+        """Make a call, and return when it has begun."""
+        await self.call("next", cost)
+        return self.begun["next"]
+
+    @asynccontextmanager
+    async def marked(self, cost: int = 1) -> AsyncIterator[Permit]:
+        """Hold a call that marks itself at 1."""
+        async with self.limiter.permit(cost) as permit:
+            await self.until(1)
+            permit.mark_counted()
+            yield permit
 
     async def until(self, instant: float) -> None:
         await anyio.sleep(instant - self.now)
@@ -96,50 +115,41 @@ async def test_after_the_end_it_changes_nothing() -> None:
 
     await world.until(8)
     permit.mark_counted()
-    await world.call("next")
-    assert world.begun == {"next": 15}
+    assert await world.next_begins() == 15
 
 
 async def test_what_settle_adds_is_held_until_the_end() -> None:
     world = World("4/10s end")
-    async with world.limiter.permit() as permit:
-        await world.until(1)
-        permit.mark_counted()
+    async with world.marked() as permit:
         permit.settle(3)
         await world.until(5)
 
     await world.until(11)
-    assert world.limiter.peek().remaining == 2
-    await world.call("all", 4)
-    assert world.begun == {"all": 15}
+    assert world.remaining == 2
+    assert await world.next_begins(4) == 15
 
 
 async def test_or_until_it_is_marked_too() -> None:
     world = World("4/10s end")
-    async with world.limiter.permit() as permit:
-        await world.until(1)
-        permit.mark_counted()
+    async with world.marked() as permit:
         permit.settle(3)
         await world.until(3)
         permit.mark_counted()
         await world.until(5)
 
-    await world.call("all", 4)
-    assert world.begun == {"all": 13}
+    assert await world.next_begins(4) == 13
 
 
 async def test_what_settle_gives_back_comes_back_at_once() -> None:
     world = World("4/10s end")
-    async with world.limiter.permit(4) as permit:
-        await world.until(1)
-        permit.mark_counted()
+    async with world.marked(4) as permit:
         permit.settle(1)
-        assert world.limiter.peek().remaining == 3
+        assert world.remaining == 3
         await world.until(5)
 
-    assert world.limiter.peek().remaining == 3
+    assert world.remaining == 3
     await world.until(11)
-    assert world.limiter.peek().remaining == 4
+    assert world.remaining == 4
 
 
 async def test_a_unit_on_its_own() -> None:
@@ -150,12 +160,8 @@ async def test_a_unit_on_its_own() -> None:
         await world.until(5)
 
     await world.until(11)
-    assert [bucket.remaining(anyio.current_time()) for bucket in world.limiter._gate.buckets] == [
-        4,
-        0,
-    ]
-    await world.call("next", {"tokens": 100})
-    assert world.begun == {"next": 15}
+    assert left(world.limiter) == [4, 0]
+    assert await world.next_begins({"tokens": 100}) == 15
 
 
 async def test_a_unit_that_is_not_counted() -> None:
@@ -240,29 +246,13 @@ async def test_the_slot_stays() -> None:
 async def test_who_was_cut_off_after_it_counts_from_it() -> None:
     world = World(END)
     with anyio.move_on_after(5):
-        async with world.limiter.permit(2) as permit:
-            await world.until(1)
-            permit.mark_counted()
+        async with world.marked(2):
             await anyio.sleep_forever()
 
-    await world.call("next")
-    assert world.begun == {"next": 11}
+    assert await world.next_begins() == 11
 
 
 class TestReconfigure:
-    async def mark_and_change(self, before: str, after: str, *units: str) -> World:
-        """Mark a call of cost 2 at 1, exchange the policies at 3, and let it end at 5."""
-        world = World(before)
-        async with world.limiter.permit(2) as permit:
-            await world.until(1)
-            permit.mark_counted(*units)
-            await world.until(3)
-            world.limiter.reconfigure(after)
-            await world.until(5)
-
-        await world.call("next", 2)
-        return world
-
     @pytest.mark.parametrize("units", [(), ("calls",)])
     @pytest.mark.parametrize(
         ("before", "after", "begun"),
@@ -276,14 +266,19 @@ class TestReconfigure:
     async def test_what_comes_takes_the_call_as_counted_there(
         self, before: str, after: str, begun: float, units: tuple[str, ...]
     ) -> None:
-        world = await self.mark_and_change(before, after, *units)
-        assert world.begun == {"next": begun}
+        world = World(before)
+        async with world.limiter.permit(2) as permit:
+            await world.until(1)
+            permit.mark_counted(*units)
+            await world.until(3)
+            world.limiter.reconfigure(after)
+            await world.until(5)
+
+        assert await world.next_begins(2) == begun
 
     async def test_and_back_again(self) -> None:
         world = World("2/10s")
-        async with world.limiter.permit(2) as permit:
-            await world.until(1)
-            permit.mark_counted()
+        async with world.marked(2):
             world.limiter.reconfigure("2/20s end")
             await world.until(2)
             world.limiter.reconfigure("2/30s")
@@ -291,36 +286,29 @@ class TestReconfigure:
             world.limiter.reconfigure("2/40s end")
             await world.until(5)
 
-        await world.call("next", 2)
-        assert world.begun == {"next": 41}
+        assert await world.next_begins(2) == 41
 
     async def test_what_is_given_back_later_comes_back(self) -> None:
         world = World("2/10s end")
-        async with world.limiter.permit(2) as permit:
-            await world.until(1)
-            permit.mark_counted()
+        async with world.marked(2) as permit:
             world.limiter.reconfigure("2/20s end")
             permit.settle(1)
-            assert world.limiter.peek().remaining == 1
+            assert world.remaining == 1
             await world.until(5)
 
-        assert world.limiter.peek().remaining == 1
-        await world.call("next", 2)
-        assert world.begun == {"next": 21}
+        assert world.remaining == 1
+        assert await world.next_begins(2) == 21
 
     async def test_what_is_added_after_the_mark_is_held_further(self) -> None:
         world = World("4/10s end")
-        async with world.limiter.permit(1) as permit:
-            await world.until(1)
-            permit.mark_counted()
+        async with world.marked(1) as permit:
             permit.settle(4)
             world.limiter.reconfigure("4/20s end")
             await world.until(5)
 
         await world.until(21)
-        assert world.limiter.peek().remaining == 1
-        await world.call("next", 4)
-        assert world.begun == {"next": 25}
+        assert world.remaining == 1
+        assert await world.next_begins(4) == 25
 
     @pytest.mark.parametrize(("after", "begun"), [("2/20s end", 21), ("2/20s", 20)])
     async def test_a_unit_that_was_not_counted_before(self, after: str, begun: float) -> None:
@@ -331,11 +319,10 @@ class TestReconfigure:
             permit.mark_counted()
             await world.until(3)
             world.limiter.reconfigure(after)
-            assert world.limiter.peek().remaining == 1
+            assert world.remaining == 1
             await world.until(5)
 
-        await world.call("next", 2)
-        assert world.begun == {"next": begun}
+        assert await world.next_begins(2) == begun
 
     async def test_nor_in_one_that_comes_after_that(self) -> None:
         world = World("9 tokens/10s end")
@@ -350,8 +337,7 @@ class TestReconfigure:
             world.limiter.reconfigure("2/30s end")
             await world.until(5)
 
-        await world.call("next", 2)
-        assert world.begun == {"next": 31}
+        assert await world.next_begins(2) == 31
 
     async def test_what_is_given_back_is_its_own(self) -> None:
         world = World("4/10s")
@@ -365,7 +351,7 @@ class TestReconfigure:
             await world.until(2)
 
         await world.until(20.5)
-        assert world.limiter.peek().remaining == 3
+        assert world.remaining == 3
 
     async def test_a_mark_of_one_unit_is_none_of_another(self) -> None:
         world = World("9 tokens/10s end")
@@ -375,8 +361,7 @@ class TestReconfigure:
             world.limiter.reconfigure("1/20s end")
             await world.until(5)
 
-        await world.call("next", 1)
-        assert world.begun == {"next": 25}
+        assert await world.next_begins(1) == 25
 
 
 async def test_marks_out_of_order_are_taken_over_in_order() -> None:
@@ -390,9 +375,8 @@ async def test_marks_out_of_order_are_taken_over_in_order() -> None:
             first.mark_counted()
             world.limiter.reconfigure("2/10s end")
 
-    await world.call("next")
-    await world.call("last")
-    assert world.begun == {"next": 12, "last": 19}
+    assert await world.next_begins() == 12
+    assert await world.next_begins() == 19
 
 
 async def test_what_was_added_after_a_mark_is_held_by_a_policy_that_comes_later() -> None:
@@ -407,9 +391,8 @@ async def test_what_was_added_after_a_mark_is_held_by_a_policy_that_comes_later(
         await world.until(8)
 
     await world.until(10)
-    assert world.limiter.peek().remaining == 1
-    await world.call("next", 5)
-    assert world.begun == {"next": 18}
+    assert world.remaining == 1
+    assert await world.next_begins(5) == 18
 
 
 async def test_and_what_was_marked_later_counts_from_then() -> None:
@@ -425,9 +408,8 @@ async def test_and_what_was_marked_later_counts_from_then() -> None:
         await world.until(8)
 
     await world.until(10)
-    assert world.limiter.peek().remaining == 2
-    await world.call("next", 5)
-    assert world.begun == {"next": 13}
+    assert world.remaining == 2
+    assert await world.next_begins(5) == 13
 
 
 async def test_many_corrections_are_all_held_by_a_policy_that_comes_later() -> None:
@@ -441,11 +423,11 @@ async def test_many_corrections_are_all_held_by_a_policy_that_comes_later() -> N
 
         world.limiter.reconfigure("200/10s end")
         # 60 of them came back 10 seconds after their mark.
-        assert world.limiter.peek().remaining == 70
+        assert world.remaining == 70
         await anyio.sleep(20)
-        assert world.limiter.peek().remaining == 130
+        assert world.remaining == 130
 
-    assert world.limiter.peek().remaining == 130
+    assert world.remaining == 130
 
 
 class OwnBucket:
@@ -480,12 +462,9 @@ class OwnPolicy:
 async def test_a_bucket_of_one_s_own_is_told_once_that_a_call_has_ended() -> None:
     policy = OwnPolicy()
     world = World(policy)
-    async with world.limiter.permit(2) as permit:
-        await world.until(1)
-        permit.mark_counted()
+    async with world.marked(2) as permit:
         permit.mark_counted()
         await world.until(5)
 
     assert policy.made[0].released == 1
-    await world.call("next")
-    assert world.begun == {"next": 11}
+    assert await world.next_begins() == 11

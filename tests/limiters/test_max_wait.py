@@ -10,6 +10,7 @@ from unittest import mock
 
 import anyio
 import pytest
+from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,6 +51,17 @@ class Refusals:
         except LimitExceeded as exc:
             self.at[name] = anyio.current_time()
             self.decisions[name] = exc.decision
+
+
+class Impatient(Crowd):
+    """A crowd in which some wait with a bound, and are refused."""
+
+    def __init__(self, limiter: RateLimiter, task_group: TaskGroup) -> None:
+        super().__init__(limiter, task_group)
+        self.refusals = Refusals()
+
+    async def _call(self, name: object, cost: int, options: dict[str, Any]) -> None:
+        await self.refusals.call(name, partial(super()._call, name, cost, options))
 
 
 class TestAgainstATwinWithoutABound:
@@ -149,61 +161,52 @@ class TestTheEndOfPatience:
 
     async def test_a_better_priority_that_comes_in_between(self) -> None:
         limiter = RateLimiter("1/s")
-        refusals = Refusals()
         async with tasks() as task_group:
-            crowd = Crowd(limiter, task_group)
+            crowd = Impatient(limiter, task_group)
             await crowd.join("first")
-            call = partial(limiter.acquire, max_wait=1.5)
-            task_group.start_soon(refusals.call, "second", call)
-            await wait_idle()
+            await crowd.join("second", max_wait=1.5)
             await crowd.join("third")
             await crowd.join("urgent", priority=-1)
 
-        assert refusals.at == {"second": 1.5}
+        assert crowd.refusals.at == {"second": 1.5}
         # One in line, and one token out until 2.0, when that one takes it.
-        assert refusals.decisions["second"].reason == "line"
-        assert refusals.decisions["second"].retry_after == 1.5
+        assert crowd.refusals.decisions["second"].reason == "line"
+        assert crowd.refusals.decisions["second"].retry_after == 1.5
         assert crowd.granted == {"first": 0.0, "urgent": 1.0, "third": 2.0}
 
     async def test_a_pause_that_comes_in_between(self) -> None:
         limiter = RateLimiter("1/s")
-        refusals = Refusals()
         async with tasks() as task_group:
-            crowd = Crowd(limiter, task_group)
+            crowd = Impatient(limiter, task_group)
             await crowd.join("first")
             for name, seconds in [("head", 1), ("behind", 3), ("last", 5)]:
-                call = partial(limiter.acquire, max_wait=seconds)
-                task_group.start_soon(refusals.call, name, call)
-                await wait_idle()
+                await crowd.join(name, max_wait=seconds)
 
             await crowd.join("patient")
             await anyio.sleep(0.5)
             limiter.pause(10)
 
-        assert refusals.at == {"head": 1.0, "behind": 3.0, "last": 5.0}
+        assert crowd.refusals.at == {"head": 1.0, "behind": 3.0, "last": 5.0}
         # After the patient one: the others give up before the pause is over.
-        waits = [refusals.decisions[name].retry_after for name in ("head", "behind", "last")]
+        waits = [crowd.refusals.decisions[name].retry_after for name in ("head", "behind", "last")]
         assert waits == [10.5, 8.5, 6.5]
-        assert {decision.reason for decision in refusals.decisions.values()} == {"pause"}
+        assert {decision.reason for decision in crowd.refusals.decisions.values()} == {"pause"}
         assert crowd.granted == {"first": 0.0, "patient": 10.5}
 
     @pytest.mark.promise("G7")
     async def test_who_gives_up_before_a_pause_is_over_is_in_nobodys_way(self) -> None:
         limiter = RateLimiter("1/10s")
-        refusals = Refusals()
         async with tasks() as task_group:
-            crowd = Crowd(limiter, task_group)
+            crowd = Impatient(limiter, task_group)
             await crowd.join("first")
-            task_group.start_soon(refusals.call, "head", partial(limiter.acquire, max_wait=12))
-            await wait_idle()
+            await crowd.join("head", max_wait=12)
             limiter.pause(60)
             assert limiter.peek().retry_after == 60.0
             await crowd.join("in time", max_wait=60)
             assert limiter.peek().retry_after == 70.0
-            call = partial(limiter.acquire, max_wait=69)
-            task_group.start_soon(refusals.call, "too late", call)
+            await crowd.join("too late", max_wait=69)
 
-        assert refusals.at == {"head": 12.0, "too late": 0.0}
+        assert crowd.refusals.at == {"head": 12.0, "too late": 0.0}
         assert crowd.granted == {"first": 0.0, "in time": 60.0}
 
     @pytest.mark.promise("G7")
@@ -234,46 +237,39 @@ class TestTheEndOfPatience:
     @pytest.mark.promise("G7")
     async def test_who_gives_up_because_of_a_newcomer_is_in_nobodys_way(self) -> None:
         limiter = RateLimiter("1/10s")
-        refusals = Refusals()
         async with tasks() as task_group:
-            crowd = Crowd(limiter, task_group)
+            crowd = Impatient(limiter, task_group)
             await crowd.join("first")
-            task_group.start_soon(refusals.call, "batch", partial(limiter.acquire, max_wait=12))
-            await wait_idle()
+            await crowd.join("batch", max_wait=12)
             await crowd.join("urgent", priority=-1)
             await crowd.join("third", max_wait=20)
-            call = partial(limiter.acquire, max_wait=29)
-            task_group.start_soon(refusals.call, "fourth", call)
+            await crowd.join("fourth", max_wait=29)
 
-        assert refusals.at == {"batch": 12.0, "fourth": 0.0}
+        assert crowd.refusals.at == {"batch": 12.0, "fourth": 0.0}
         assert crowd.granted == {"first": 0.0, "urgent": 10.0, "third": 20.0}
 
     async def test_until_somebody_gives_up_those_behind_wait(self) -> None:
         limiter = RateLimiter(WindowTokenBucket(10, 10))
-        refusals = Refusals()
         async with tasks() as task_group:
-            crowd = Crowd(limiter, task_group)
+            crowd = Impatient(limiter, task_group)
             await crowd.join("first", 5)
-            call = partial(limiter.acquire, 10, max_wait=10.5)
-            task_group.start_soon(refusals.call, "large", call)
+            await crowd.join("large", 10, max_wait=10.5)
             await anyio.sleep(2)
             # Now the large one could go at 12 only, and will have given up by 10.5.
             limiter.penalize(1)
             assert limiter.peek(4).retry_after == 8.5
             await crowd.join("small", 4)
 
-        assert refusals.at == {"large": 10.5}
+        assert crowd.refusals.at == {"large": 10.5}
         assert crowd.granted["small"] == 10.5
 
     async def test_a_penalty_that_comes_in_between(self) -> None:
         limiter = RateLimiter("2/s")
-        refusals = Refusals()
         await limiter.acquire(2)
         async with tasks() as task_group:
+            crowd = Impatient(limiter, task_group)
             for name in range(3):
-                call = partial(limiter.acquire, max_wait=2)
-                task_group.start_soon(refusals.call, name, call)
-                await wait_idle()
+                await crowd.join(name, max_wait=2)
 
             await anyio.sleep(0.5)
             # All of it is back a window later, and then there are two tokens.
@@ -281,8 +277,8 @@ class TestTheEndOfPatience:
             await anyio.sleep(1.25)
             assert limiter.statistics().tasks_waiting == 1
 
-        assert refusals.at == {2: 2.0}
-        assert refusals.decisions[2].retry_after == 0.5
+        assert crowd.refusals.at == {2: 2.0}
+        assert crowd.refusals.decisions[2].retry_after == 0.5
 
     async def test_due_exactly_at_the_end(self) -> None:
         limiter = RateLimiter("2/s")
@@ -337,24 +333,17 @@ class TestTheEndOfPatience:
 
     async def test_after_a_stall_who_is_due_is_let_in_and_who_is_not_is_refused(self) -> None:
         limiter = RateLimiter("1/s")
-        refusals = Refusals()
-        granted: list[float] = []
-
-        async def call(seconds: float) -> None:
-            await limiter.acquire(max_wait=seconds)
-            granted.append(anyio.current_time())
-
         async with tasks() as task_group:
             await limiter.acquire()
+            crowd = Impatient(limiter, task_group)
             for name in (1, 2, 3):
-                task_group.start_soon(refusals.call, name, partial(call, name))
-                await wait_idle()
+                await crowd.join(name, max_wait=name)
 
             # One token is back; the two others have no patience left.
             stall(50)
 
-        assert granted == [50.0]
-        assert refusals.at == {2: 50.0, 3: 50.0}
+        assert crowd.granted == {1: 50.0}
+        assert crowd.refusals.at == {2: 50.0, 3: 50.0}
 
     async def test_infinite_patience_is_none(self) -> None:
         limiter = RateLimiter("1/h")
@@ -382,13 +371,11 @@ class TestTheEndOfPatience:
 
     async def test_patience_ends_in_a_pause_without_end(self) -> None:
         limiter = RateLimiter("1/s")
-        refusals = Refusals()
         async with tasks() as task_group:
             await limiter.acquire()
+            crowd = Impatient(limiter, task_group)
             for name in (2, 3):
-                call = partial(limiter.acquire, max_wait=name)
-                task_group.start_soon(refusals.call, name, call)
-                await wait_idle()
+                await crowd.join(name, max_wait=name)
 
             limiter.pause(math.inf)
             with pytest.raises(LimitExceeded) as raised:
@@ -396,7 +383,7 @@ class TestTheEndOfPatience:
 
             assert raised.value.retry_after == math.inf
 
-        assert refusals.at == {2: 2.0, 3: 3.0}
+        assert crowd.refusals.at == {2: 2.0, 3: 3.0}
 
     async def test_observers_are_told_of_one_refusal_and_of_nothing_else(self) -> None:
         events: list[Event] = []
@@ -406,10 +393,8 @@ class TestTheEndOfPatience:
             await limiter.acquire(max_wait=0.5)
 
         async with tasks() as task_group:
-            refusals = Refusals()
-            call = partial(limiter.acquire, max_wait=1)
-            task_group.start_soon(refusals.call, "late", call)
-            await wait_idle()
+            crowd = Impatient(limiter, task_group)
+            await crowd.join("late", max_wait=1)
             limiter.penalize(1)
             limiter.pause(2)
 
@@ -417,7 +402,7 @@ class TestTheEndOfPatience:
         assert told == [
             Granted("x", 1, 0.0),
             Refused("x", 1, at_once.value.decision),
-            Refused("x", 1, refusals.decisions["late"]),
+            Refused("x", 1, crowd.refusals.decisions["late"]),
         ]
 
 
@@ -448,20 +433,18 @@ class TestGrantsThatAPauseTakesBack:
 
     async def test_when_it_was_in_line(self) -> None:
         limiter = RateLimiter("2/s")
-        refusals = Refusals()
         async with tasks() as task_group:
             await limiter.acquire(2)
+            crowd = Impatient(limiter, task_group)
             for name in (2, 3):
-                call = partial(limiter.acquire, max_wait=name)
-                task_group.start_soon(refusals.call, name, call)
-                await wait_idle()
+                await crowd.join(name, max_wait=name)
 
             stall(1)
             limiter.resume()
             assert limiter.statistics().tasks_waiting == 0
             limiter.pause(100)
 
-        assert refusals.at == {2: 2.0, 3: 3.0}
+        assert crowd.refusals.at == {2: 2.0, 3: 3.0}
         assert limiter.peek(2).retry_after == 98.0
 
     async def test_with_a_deadline(self) -> None:
@@ -696,37 +679,31 @@ class TestGivingUp:
     @pytest.mark.timing
     async def test_the_head_that_sleeps(self) -> None:
         limiter = RateLimiter("1/10s")
-        refusals = Refusals()
         async with tasks() as task_group:
-            crowd = Crowd(limiter, task_group)
+            crowd = Impatient(limiter, task_group)
             await crowd.join("first")
-            call = partial(limiter.acquire, max_wait=10)
-            task_group.start_soon(refusals.call, "head", call)
-            await wait_idle()
+            await crowd.join("head", max_wait=10)
             await crowd.join_all("next", "last")
             await anyio.sleep(2)
             limiter.penalize(1)
             await anyio.sleep(1)
             assert limiter.statistics().tasks_waiting == 3
 
-        assert refusals.at == {"head": 10.0}
+        assert crowd.refusals.at == {"head": 10.0}
         # The penalty is paid back at 12.0.
         assert crowd.granted == {"first": 0.0, "next": 12.0, "last": 22.0}
 
     @pytest.mark.timing
     async def test_the_second_in_line(self) -> None:
         limiter = RateLimiter("1/s")
-        refusals = Refusals()
         async with tasks() as task_group:
-            crowd = Crowd(limiter, task_group)
+            crowd = Impatient(limiter, task_group)
             await crowd.join_all("first", "head")
-            call = partial(limiter.acquire, max_wait=2)
-            task_group.start_soon(refusals.call, "second", call)
-            await wait_idle()
+            await crowd.join("second", max_wait=2)
             await crowd.join("last")
             limiter.pause(3)
 
-        assert refusals.at == {"second": 2.0}
+        assert crowd.refusals.at == {"second": 2.0}
         assert crowd.granted == {"first": 0.0, "head": 3.0, "last": 4.0}
 
     @pytest.mark.timing

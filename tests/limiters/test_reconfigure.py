@@ -30,15 +30,19 @@ from anythrottle._policies.fixed_window_bucket import FixedWindowBucket
 from anythrottle.abc import Bucket, Event, Policy
 from anythrottle.testing import wait_idle
 from tests.conftest import Run
-from tests.limiters.tools import BLOWS, Blow, Crowd, Victim, permit_of, sweep_with, tasks
+from tests.limiters.tools import (
+    BLOWS,
+    Blow,
+    Crowd,
+    Victim,
+    left,
+    left_at,
+    permit_of,
+    sweep_with,
+    tasks,
+)
 from tests.properties import examples
 from tests.stopwatch import RealTime
-
-
-def left(limiter: RateLimiter) -> list[int]:
-    """Return what is left by each policy."""
-    now = limiter._line.clock.peek()
-    return [bucket.remaining(now) for bucket in limiter._gate.buckets]
 
 
 def ending(limit: int, window: float) -> WindowTokenBucket:
@@ -96,15 +100,26 @@ class TestTighterAndLooser:
 
         assert list(crowd.granted.values()) == [10.0, 11.0, 11.0]
 
-    async def test_those_in_line_go_by_it(self) -> None:
-        limiter = RateLimiter("3/10s")
+    @pytest.mark.parametrize(
+        ("old", "seconds", "new", "granted"),
+        [
+            ("3/10s", 5, ["2/10s"], [0.0] * 3 + [10.0] * 2 + [20.0] * 2),
+            ("1/10s", 1, ["1/4s"], [0.0, 4.0, 8.0]),
+            ("1/h", 5, [], [0.0] + [5.0] * 4),
+        ],
+        ids=["they go by it", "a shorter window lets go sooner", "without policies all go"],
+    )
+    async def test_those_in_line(
+        self, old: str, seconds: float, new: list[str], granted: list[float]
+    ) -> None:
+        limiter = RateLimiter(old)
         async with tasks() as task_group:
             crowd = Crowd(limiter, task_group)
-            await crowd.join_all(*range(7))
-            await anyio.sleep(5)
-            limiter.reconfigure("2/10s")
+            await crowd.join_all(*range(len(granted)))
+            await anyio.sleep(seconds)
+            limiter.reconfigure(*new)
 
-        assert list(crowd.granted.values()) == [0.0] * 3 + [10.0] * 2 + [20.0] * 2
+        assert list(crowd.granted.values()) == granted
 
     async def test_a_looser_one_lets_go_at_once_who_is_due(self) -> None:
         limiter = RateLimiter("1/10s")
@@ -118,40 +133,18 @@ class TestTighterAndLooser:
 
         assert list(crowd.granted.values()) == [0.0, 5.0, 5.0, 10.0, 15.0, 15.0]
 
-    async def test_a_shorter_window_lets_go_sooner(self) -> None:
-        limiter = RateLimiter("1/10s")
-        async with tasks() as task_group:
-            crowd = Crowd(limiter, task_group)
-            await crowd.join_all(*range(3))
-            await anyio.sleep(1)
-            limiter.reconfigure("1/4s")
-
-        assert list(crowd.granted.values()) == [0.0, 4.0, 8.0]
-
     async def test_a_longer_window_counts_what_had_come_back(self) -> None:
         limiter = RateLimiter("5/s")
         await limiter.acquire(5)
         await anyio.sleep(1)
         await limiter.acquire(4)
-        await anyio.sleep_until(2.5)
-        assert left(limiter) == [5]
+        assert await left_at(limiter, 2.5) == [5]
         limiter.reconfigure("12/10s")
         assert left(limiter) == [3]
-        await anyio.sleep_until(10)
-        assert left(limiter) == [8]
+        assert await left_at(limiter, 10) == [8]
         # And so does another one after this.
         limiter.reconfigure("12/20s")
         assert left(limiter) == [3]
-
-    async def test_without_policies_all_go(self) -> None:
-        limiter = RateLimiter("1/h")
-        async with tasks() as task_group:
-            crowd = Crowd(limiter, task_group)
-            await crowd.join_all(*range(5))
-            await anyio.sleep(5)
-            limiter.reconfigure()
-
-        assert list(crowd.granted.values()) == [0.0] + [5.0] * 4
 
     async def test_a_pause_stays(self) -> None:
         limiter = RateLimiter("1/h")
@@ -272,8 +265,7 @@ class TestOtherKinds:
         assert left(limiter) == [remaining]
         await anyio.sleep_until(full_at - 0.01)
         assert left(limiter)[0] < 6
-        await anyio.sleep_until(full_at + 1e-6)
-        assert left(limiter) == [6]
+        assert await left_at(limiter, full_at + 1e-6) == [6]
 
     async def test_debt_goes_on(self) -> None:
         limiter = RateLimiter("5/10s")
@@ -362,8 +354,7 @@ class TestOtherKinds:
         limiter.tighten(remaining=1, reset_after=5)
         limiter.reconfigure("6/10s")
         assert left(limiter) == [2]
-        await anyio.sleep_until(10)
-        assert left(limiter) == [6]
+        assert await left_at(limiter, 10) == [6]
 
     async def test_an_added_policy_of_a_unit_that_was_counted(self) -> None:
         limiter = RateLimiter("5/10s", "100 tokens/10s")
@@ -387,10 +378,8 @@ class TestOtherKinds:
         await limiter.acquire(2)
         limiter.reconfigure("11/20s")
         assert left(limiter) == [0]
-        await anyio.sleep_until(20 + 1e-6)
-        assert left(limiter) == [9]
-        await anyio.sleep_until(30 + 1e-6)
-        assert left(limiter) == [11]
+        assert await left_at(limiter, 20 + 1e-6) == [9]
+        assert await left_at(limiter, 30 + 1e-6) == [11]
 
     async def test_of_several_one_that_has_just_begun_anew_is_not_asked(self) -> None:
         limiter = RateLimiter("5/10s", FixedWindow(100, 60), TokenBucket(10**6, 3600))
@@ -861,25 +850,29 @@ class TestInTheSameInstant:
         assert len(errors) == 1
 
 
-#: What happens to a limiter, and what is left by each policy: each line a verb, and its arguments.
+#: What happens to a limiter, and what is left by each policy: each line an instant, a verb, and its
+#: arguments.
 Course = list[tuple[Any, ...]]
 
 
 async def follow(limiter: RateLimiter, course: Course) -> None:
     """Let it happen; calls run until they end, by name, and nobody has to wait."""
     permits: dict[str, TurnPermit] = {}
-    for number, (verb, *arguments) in enumerate(course):
-        match verb, *arguments:
+    for number, (instant, *step) in enumerate(course):
+        now = anyio.current_time()
+        assert instant >= now, f"somebody has waited: {course[: number + 1]}"
+        if instant > now:
+            await anyio.sleep_until(instant)
+
+        match step:
             case "begin", str(name), cost:
                 permits[name] = await limiter.permit(cost, max_wait=0).__aenter__()
             case "end", str(name):
                 await permits[name].__aexit__(None, None, None)
             case "acquire", cost:
                 await limiter.acquire(cost)
-            case (("refund" | "settle"), str(name), *cost):
+            case (("refund" | "settle") as verb, str(name), *cost):
                 getattr(permits[name], verb)(*cost)
-            case "until", float(instant):
-                await anyio.sleep_until(instant)
             case "left", *amounts:
                 assert left(limiter) == amounts, course[: number + 1]
             case "become", *policies:
@@ -887,170 +880,148 @@ async def follow(limiter: RateLimiter, course: Course) -> None:
             case "tighten", remaining, float(reset_after):
                 limiter.tighten(remaining=remaining, reset_after=reset_after)
             case _:
-                pytest.fail(f"{verb!r} is no verb")
+                pytest.fail(f"{step!r} is no step")
 
 
 RUNNING: dict[str, tuple[list[Policy | str], Course]] = {
     "a charge is held from now on, instead of counting from the start": (
         ["5/10s"],
         [
-            ("begin", "call", 3),
-            ("until", 4.0),
-            ("become", ending(5, 10)),
-            ("left", 2),
-            ("begin", "other", 2),
-            ("end", "other"),
-            ("until", 50.0),
-            ("left", 2),
-            ("end", "call"),
-            ("until", 59.0),
-            ("left", 2),
-            ("until", 60.0),
-            ("left", 5),
+            (0.0, "begin", "call", 3),
+            (4.0, "become", ending(5, 10)),
+            (4.0, "left", 2),
+            (4.0, "begin", "other", 2),
+            (4.0, "end", "other"),
+            (50.0, "left", 2),
+            (50.0, "end", "call"),
+            (59.0, "left", 2),
+            (60.0, "left", 5),
         ],
     ),
     "a charge that was held counts from now on": (
         [ending(5, 10)],
         [
-            ("begin", "call", 3),
-            ("until", 4.0),
-            ("become", "5/10s"),
-            ("left", 2),
-            ("until", 13.0),
-            ("left", 2),
-            ("until", 14.0),
-            ("left", 5),
-            ("end", "call"),
-            ("left", 5),
+            (0.0, "begin", "call", 3),
+            (4.0, "become", "5/10s"),
+            (4.0, "left", 2),
+            (13.0, "left", 2),
+            (14.0, "left", 5),
+            (14.0, "end", "call"),
+            (14.0, "left", 5),
         ],
     ),
     "a charge that is held is so by the new limit too": (
         [ending(5, 10)],
         [
-            ("begin", "call", 2),
-            ("begin", "other", 2),
-            ("end", "other"),
-            ("until", 8.0),
-            ("become", ending(6, 20)),
-            ("left", 2),
-            ("until", 20.0),
-            ("left", 4),
-            ("end", "call"),
-            ("until", 39.0),
-            ("left", 4),
-            ("until", 40.0),
-            ("left", 6),
+            (0.0, "begin", "call", 2),
+            (0.0, "begin", "other", 2),
+            (0.0, "end", "other"),
+            (8.0, "become", ending(6, 20)),
+            (8.0, "left", 2),
+            (20.0, "left", 4),
+            (20.0, "end", "call"),
+            (39.0, "left", 4),
+            (40.0, "left", 6),
         ],
     ),
     "a charge that was held and then counted is held once": (
         [ending(5, 10)],
         [
-            ("begin", "call", 3),
-            ("begin", "other", 2),
-            ("end", "other"),
-            ("until", 10.0),
-            ("become", "5/10s"),
-            ("left", 2),
-            ("become", ending(5, 10)),
-            ("left", 2),
-            ("end", "call"),
-            ("until", 20.0),
-            ("left", 5),
+            (0.0, "begin", "call", 3),
+            (0.0, "begin", "other", 2),
+            (0.0, "end", "other"),
+            (10.0, "become", "5/10s"),
+            (10.0, "left", 2),
+            (10.0, "become", ending(5, 10)),
+            (10.0, "left", 2),
+            (10.0, "end", "call"),
+            (20.0, "left", 5),
         ],
     ),
     "a charge that had come back and is held again counts once": (
         [ending(5, 5)],
         [
-            ("begin", "call", 3),
-            ("until", 2.0),
-            ("become", "5/10s"),
-            ("until", 7.0),
-            ("become", ending(5, 5)),
-            ("left", 2),
-            ("become", "5/10s"),
-            ("left", 2),
-            ("end", "call"),
-            ("until", 17.0),
-            ("left", 5),
+            (0.0, "begin", "call", 3),
+            (2.0, "become", "5/10s"),
+            (7.0, "become", ending(5, 5)),
+            (7.0, "left", 2),
+            (7.0, "become", "5/10s"),
+            (7.0, "left", 2),
+            (7.0, "end", "call"),
+            (17.0, "left", 5),
         ],
     ),
     "a charge of which a server has moved a part is held once": (
         ["5/10s"],
         [
-            ("begin", "call", 3),
-            ("until", 4.0),
-            ("tighten", 3, 9.0),
-            ("become", ending(5, 20)),
-            ("left", 2),
-            ("end", "call"),
+            (0.0, "begin", "call", 3),
+            (4.0, "tighten", 3, 9.0),
+            (4.0, "become", ending(5, 20)),
+            (4.0, "left", 2),
+            (4.0, "end", "call"),
         ],
     ),
     "what was charged later is given back of what counts from then": (
         ["5/10s"],
         [
-            ("begin", "call", 1),
-            ("acquire", 1),
-            ("until", 4.0),
-            ("settle", "call", 3),
-            ("become", "5/20s"),
-            ("refund", "call"),
-            ("left", 4),
-            ("end", "call"),
-            ("until", 20.0),
-            ("left", 5),
+            (0.0, "begin", "call", 1),
+            (0.0, "acquire", 1),
+            (4.0, "settle", "call", 3),
+            (4.0, "become", "5/20s"),
+            (4.0, "refund", "call"),
+            (4.0, "left", 4),
+            (4.0, "end", "call"),
+            (20.0, "left", 5),
         ],
     ),
     "of two that run, each gets back its own": (
         ["5/10s"],
         [
-            ("begin", "early", 2),
-            ("until", 4.0),
-            ("begin", "late", 2),
-            ("become", "5/20s"),
-            ("refund", "late"),
-            ("until", 20.0),
-            ("left", 5),
-            ("end", "late"),
-            ("end", "early"),
+            (0.0, "begin", "early", 2),
+            (4.0, "begin", "late", 2),
+            (4.0, "become", "5/20s"),
+            (4.0, "refund", "late"),
+            (20.0, "left", 5),
+            (20.0, "end", "late"),
+            (20.0, "end", "early"),
         ],
     ),
     "a refund of what had come back gives nothing": (
         ["5/20s"],
         [
-            ("begin", "call", 3),
-            ("until", 10.0),
-            ("acquire", 2),
-            ("become", "5/4s"),
-            ("left", 3),
-            ("refund", "call"),
-            ("left", 3),
-            ("end", "call"),
+            (0.0, "begin", "call", 3),
+            (10.0, "acquire", 2),
+            (10.0, "become", "5/4s"),
+            (10.0, "left", 3),
+            (10.0, "refund", "call"),
+            (10.0, "left", 3),
+            (10.0, "end", "call"),
         ],
     ),
     "a unit that was not counted before can be settled": (
         ["5/10s"],
         [
-            ("begin", "call", 2),
-            ("become", "5/10s", "100 tokens/10s"),
-            ("left", 3, 100),
-            ("settle", "call", {"tokens": 30}),
-            ("left", 3, 70),
-            ("settle", "call", {"tokens": 20}),
-            ("left", 3, 80),
-            ("end", "call"),
+            (0.0, "begin", "call", 2),
+            (0.0, "become", "5/10s", "100 tokens/10s"),
+            (0.0, "left", 3, 100),
+            (0.0, "settle", "call", {"tokens": 30}),
+            (0.0, "left", 3, 70),
+            (0.0, "settle", "call", {"tokens": 20}),
+            (0.0, "left", 3, 80),
+            (0.0, "end", "call"),
         ],
     ),
     "units that are not counted any more": (
         ["5/10s", "9 tokens/10s"],
         [
-            ("begin", "call", {"tokens": 3}),
-            ("become", "5/10s"),
-            ("refund", "call"),
-            ("left", 5),
-            ("become", "5/10s", "9 tokens/10s"),
-            ("refund", "call"),
-            ("left", 5, 9),
-            ("end", "call"),
+            (0.0, "begin", "call", {"tokens": 3}),
+            (0.0, "become", "5/10s"),
+            (0.0, "refund", "call"),
+            (0.0, "left", 5),
+            (0.0, "become", "5/10s", "9 tokens/10s"),
+            (0.0, "refund", "call"),
+            (0.0, "left", 5, 9),
+            (0.0, "end", "call"),
         ],
     ),
 }
@@ -1083,19 +1054,21 @@ class TestCallsThatRun:
             permit.mark_counted("requests")
             assert left(limiter) == [80]
 
-    @pytest.mark.parametrize("ends", [False, True])
-    async def test_are_charged_for_a_unit_that_was_not_counted_before(self, ends: bool) -> None:
+    @pytest.mark.parametrize(
+        ("new", "at_10"), [("5/10s", 5), (ending(5, 10), 2)], ids=["by start", "by end"]
+    )
+    async def test_are_charged_for_a_unit_that_was_not_counted_before(
+        self, new: Policy | str, at_10: int
+    ) -> None:
         limiter = RateLimiter(concurrency=5)
         async with limiter, limiter.permit({"calls": 2}), limiter.permit(0):
             await anyio.sleep_until(4)
-            limiter.reconfigure(ending(5, 10) if ends else "5/10s")
+            limiter.reconfigure(new)
             assert left(limiter) == [2]
-            await anyio.sleep_until(10)
-            assert left(limiter) == [2 if ends else 5]
+            assert await left_at(limiter, 10) == [at_10]
 
-        assert left(limiter) == [2 if ends else 5]
-        await anyio.sleep_until(20)
-        assert left(limiter) == [5]
+        assert left(limiter) == [at_10]
+        assert await left_at(limiter, 20) == [5]
 
     async def test_what_they_have_ended_is_remembered_beside_a_longer_window(self) -> None:
         limiter = RateLimiter(ending(2, 3), "100/10s")
@@ -1154,8 +1127,7 @@ class TestCallsThatRun:
             await anyio.sleep_until(1000)
             limiter.reconfigure(ending(5, 10))
             assert left(limiter) == [2]
-            await anyio.sleep_until(2000)
-            assert left(limiter) == [2]
+            assert await left_at(limiter, 2000) == [2]
 
     async def test_a_call_that_has_ended_gives_back_no_more_than_it_took(self) -> None:
         limiter = RateLimiter("5/10s")

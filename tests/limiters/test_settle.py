@@ -25,17 +25,11 @@ from anythrottle._limiters.permit import TurnPermit
 from anythrottle.abc import Permit, Policy
 from anythrottle.testing import wait_idle
 from tests.conftest import Run
-from tests.limiters.tools import Crowd, permit_of, tasks
+from tests.limiters.tools import Crowd, left, left_at, permit_of, tasks
 from tests.properties import examples
 
 #: The grid on which the plain reference reckons; in floats, its instants and their sums are exact.
 TICK = 0.5
-
-
-def left(limiter: RateLimiter) -> list[int]:
-    """Return what is left by each policy."""
-    now = limiter._line.clock.peek()
-    return [bucket.remaining(now) for bucket in limiter._gate.buckets]
 
 
 @pytest.mark.timing
@@ -47,12 +41,9 @@ class TestUp:
             permit.settle(4)
             assert left(limiter) == [1]
 
-        await anyio.sleep_until(10)
-        assert left(limiter) == [3]
-        await anyio.sleep_until(math.nextafter(13, 0))
-        assert left(limiter) == [3]
-        await anyio.sleep_until(13)
-        assert left(limiter) == [5]
+        assert await left_at(limiter, 10) == [3]
+        assert await left_at(limiter, math.nextafter(13, 0)) == [3]
+        assert await left_at(limiter, 13) == [5]
 
     async def test_later_calls_wait_until_a_debt_is_paid_back(self) -> None:
         limiter = RateLimiter("5/10s")
@@ -95,8 +86,7 @@ class TestUp:
         await anyio.sleep(4)
         permit.settle(5)
         assert left(limiter) == [0]
-        await anyio.sleep_until(10)
-        assert left(limiter) == [2]
+        assert await left_at(limiter, 10) == [2]
 
     async def test_long_after_the_window(self) -> None:
         limiter = RateLimiter("5/10s")
@@ -114,16 +104,13 @@ class TestUp:
         async with limiter.permit(2) as permit:
             await anyio.sleep_until(1)
             permit.settle(4)
-            await anyio.sleep_until(50)
-            assert left(limiter) == [1]
+            assert await left_at(limiter, 50) == [1]
 
         await anyio.sleep_until(55)
         permit.settle(5)
         assert left(limiter) == [0]
-        await anyio.sleep_until(60)
-        assert left(limiter) == [4]
-        await anyio.sleep_until(65)
-        assert left(limiter) == [5]
+        assert await left_at(limiter, 60) == [4]
+        assert await left_at(limiter, 65) == [5]
 
     async def test_a_token_bucket_flows_from_below_zero(self) -> None:
         limiter = RateLimiter(TokenBucket(10, 10, burst=5))
@@ -197,8 +184,7 @@ class TestDown:
             await anyio.sleep_until(5)
             permit.settle(4)
             permit.settle(3)
-            await anyio.sleep_until(10)
-            assert left(limiter) == [4]
+            assert await left_at(limiter, 10) == [4]
             permit.settle(1)
             assert left(limiter) == [5]
 
@@ -211,8 +197,7 @@ class TestDown:
         await anyio.sleep_until(9)
         permit.settle(2)
         assert left(limiter) == [3]
-        await anyio.sleep_until(10)
-        assert left(limiter) == [5]
+        assert await left_at(limiter, 10) == [5]
 
     async def test_what_is_held_comes_back_too(self) -> None:
         limiter = RateLimiter(WindowTokenBucket(5, 10, measure="end"))
@@ -221,10 +206,8 @@ class TestDown:
             permit.settle(2)
             assert left(limiter) == [3]
 
-        await anyio.sleep_until(59)
-        assert left(limiter) == [3]
-        await anyio.sleep_until(60)
-        assert left(limiter) == [5]
+        assert await left_at(limiter, 59) == [3]
+        assert await left_at(limiter, 60) == [5]
 
     async def test_a_token_bucket_gets_back_what_has_not_flowed_in(self) -> None:
         limiter = RateLimiter(TokenBucket(10, 10, burst=5))
@@ -273,10 +256,8 @@ class TestAgainAndAgain:
             await anyio.sleep_until(4)
             permit.settle(3)
 
-        await anyio.sleep_until(10)
-        assert left(limiter) == [2]
-        await anyio.sleep_until(14)
-        assert left(limiter) == [5]
+        assert await left_at(limiter, 10) == [2]
+        assert await left_at(limiter, 14) == [5]
 
     async def test_after_a_refund(self) -> None:
         limiter = RateLimiter("5/10s", "9 tokens/10s")

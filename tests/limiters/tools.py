@@ -108,6 +108,12 @@ def left(limiter: RateLimiter) -> list[int]:
     return [bucket.remaining(now) for bucket in limiter._gate.buckets]
 
 
+async def left_at(limiter: RateLimiter, instant: float) -> list[int]:
+    """Wait until an instant, and return what is left by each policy then."""
+    await anyio.sleep_until(instant)
+    return left(limiter)
+
+
 def pass_at_once(limiter: RateLimiter) -> int:
     """Take one after the other until one is refused; return how many have passed."""
     passed = 0

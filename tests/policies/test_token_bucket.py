@@ -43,6 +43,11 @@ def costs(policy: TokenBucket) -> range:
     return range(1, math.floor(burst_of(policy)) + 1)
 
 
+def gaps(policy: TokenBucket, most: float = 3.0) -> st.SearchStrategy[float]:
+    """Return spans of time, up to so many times that of the policy."""
+    return st.floats(0.0, most).map(lambda part: part * policy.per)
+
+
 @dataclass
 class Charge:
     """An amount and the instant since which it was due."""
@@ -106,6 +111,25 @@ def follow(bucket: TokenBucketState, course: Course) -> None:
         else:
             getattr(bucket, method)(*arguments)
 
+
+CREDIT: dict[str, tuple[TokenBucket, Course]] = {
+    "without credit a late grant shifts those that follow": (
+        TokenBucket(10, 1, burst=1),
+        [("spend", 0.0, 1), ("take", 0.15, 1), ("delay", 0.15, 1, pytest.approx(0.1))],
+    ),
+    "with credit it does not": (
+        TokenBucket(10, 1, burst=1),
+        [("spend", 0.0, 1), ("take", 0.15, 1, 0.1), ("delay", 0.15, 1, pytest.approx(0.05))],
+    ),
+    "no credit from before the last charge": (
+        TokenBucket(10, 1, burst=2),
+        [("take", 5.0, 1), ("take", 6.0, 2, 1.0), ("delay", 5.0, 1, pytest.approx(0.2))],
+    ),
+    "nor from times to come": (
+        TokenBucket(10, 1, burst=2),
+        [("take", 5.0, 2, 7.0), ("delay", 5.0, 1, pytest.approx(0.1))],
+    ),
+}
 
 TIGHTENED: dict[str, Course] = {
     "nothing flows in before the reset": [
@@ -310,8 +334,8 @@ class TestGrants:
         bucket = policy.bucket()
         calls = [(0.0, 1)] * 20
         if data is not None:
-            gaps = st.floats(0.0, 3.0).map(lambda part: part * policy.per)
-            calls_ = st.tuples(st.one_of(st.just(0.0), gaps), st.sampled_from(costs(policy)))
+            some_time = st.one_of(st.just(0.0), gaps(policy))
+            calls_ = st.tuples(some_time, st.sampled_from(costs(policy)))
             calls = data.draw(st.lists(calls_, max_size=30), "calls")
 
         charges = []
@@ -337,8 +361,7 @@ class TestGrants:
         self, policy: TokenBucket, now: float, data: st.DataObject
     ) -> None:
         bucket, plain = policy.bucket(), PlainLevel(policy)
-        gaps = st.floats(0.0, 3.0).map(lambda part: part * policy.per)
-        calls = st.tuples(gaps, st.integers(1, 15))
+        calls = st.tuples(gaps(policy), st.integers(1, 15))
         charges: list[Charge] = []
         for gap, cost in data.draw(st.lists(calls, max_size=20), "calls"):
             now += gap
@@ -365,9 +388,9 @@ class TestGrants:
         self, policy: TokenBucket, now: float, data: st.DataObject
     ) -> None:
         bucket = policy.bucket()
-        steps = st.tuples(st.floats(0.0, 1.0), st.integers(0, 12))
-        for part, cost in data.draw(st.lists(steps, max_size=20), "steps"):
-            now += part * policy.per
+        steps = st.tuples(gaps(policy, 1.0), st.integers(0, 12))
+        for gap, cost in data.draw(st.lists(steps, max_size=20), "steps"):
+            now += gap
             bucket.take(now, cost)
             remaining = bucket.remaining(now)
             assert remaining == 0 or bucket.delay(now, remaining) == 0.0
@@ -498,24 +521,9 @@ class TestCredit:
         assert bucket.remaining(100.0) == 2
         assert self.chain(bucket, 1_000, 100.0, [100.0]) == 2
 
-    def test_without_credit_a_late_grant_shifts_those_that_follow(self) -> None:
-        bucket = TokenBucket(10, 1, burst=1).bucket()
-        spend(bucket, 0.0, 1)
-        bucket.take(0.15, 1)
-        assert bucket.delay(0.15, 1) == pytest.approx(0.1)
-        bucket = TokenBucket(10, 1, burst=1).bucket()
-        spend(bucket, 0.0, 1)
-        bucket.take(0.15, 1, 0.1)
-        assert bucket.delay(0.15, 1) == pytest.approx(0.05)
-
-    def test_no_credit_from_before_the_last_charge_nor_from_times_to_come(self) -> None:
-        bucket = TokenBucket(10, 1, burst=2).bucket()
-        bucket.take(5.0, 1)
-        bucket.take(6.0, 2, 1.0)
-        assert bucket.delay(5.0, 1) == pytest.approx(0.2)
-        bucket = TokenBucket(10, 1, burst=2).bucket()
-        bucket.take(5.0, 2, 7.0)
-        assert bucket.delay(5.0, 1) == pytest.approx(0.1)
+    @pytest.mark.parametrize(("policy", "course"), CREDIT.values(), ids=CREDIT)
+    def test_one_by_one(self, policy: TokenBucket, course: Course) -> None:
+        follow(policy.bucket(), course)
 
     @examples(100)
     @given(policies, origins, st.data())
@@ -523,8 +531,7 @@ class TestCredit:
         self, policy: TokenBucket, now: float, data: st.DataObject
     ) -> None:
         bucket = policy.bucket()
-        lateness = st.floats(0.0, 2.0).map(lambda part: part * policy.per)
-        steps = st.tuples(lateness, st.sampled_from(costs(policy)))
+        steps = st.tuples(gaps(policy, 2.0), st.sampled_from(costs(policy)))
         charges: list[Charge] = []
         due = now
         for late, cost in data.draw(st.lists(steps, max_size=30), "steps"):
@@ -548,7 +555,7 @@ class TestGivingBack:
         bucket = policy.bucket()
         cost = data.draw(st.sampled_from(costs(policy)), "cost")
         bucket.take(now, cost)
-        later = now + data.draw(st.floats(0.0, 3.0), "later") * policy.per
+        later = now + data.draw(gaps(policy), "later")
         bucket.give_back(later, cost, None)
         assert bucket.reset_after(later) <= slack(policy, now, later) * policy.per / policy.limit
         assert bucket.delay(later, math.floor(burst_of(policy)) + 1) == math.inf
@@ -559,8 +566,7 @@ class TestGivingBack:
         self, policy: TokenBucket, now: float, data: st.DataObject
     ) -> None:
         bucket, plain = policy.bucket(), PlainLevel(policy)
-        gaps = st.floats(0.0, 3.0).map(lambda part: part * policy.per)
-        calls = st.tuples(gaps, st.integers(1, 15))
+        calls = st.tuples(gaps(policy), st.integers(1, 15))
         charges: list[Charge] = []
         receipt = math.nan
         for gap, cost in data.draw(st.lists(calls, min_size=1, max_size=10), "calls"):
@@ -568,7 +574,7 @@ class TestGivingBack:
             receipt = spend(bucket, now, cost)
             charges.append(Charge(now, cost))
 
-        now += data.draw(gaps, "later")
+        now += data.draw(gaps(policy), "later")
         expected = float(plain.level(charges[:-1], now))
         bucket.give_back(now, charges[-1].cost, receipt)
         tolerance = 3 * slack(policy, now, receipt, *(c.instant for c in charges)) * len(charges)
@@ -580,8 +586,7 @@ class TestGivingBack:
         self, policy: TokenBucket, now: float, data: st.DataObject
     ) -> None:
         bucket, plain = policy.bucket(), PlainLevel(policy)
-        gaps = st.floats(0.0, 2.0).map(lambda part: part * policy.per)
-        calls = st.tuples(gaps, st.integers(1, 8))
+        calls = st.tuples(gaps(policy, 2.0), st.integers(1, 8))
         charges: list[Charge] = []
         receipts = []
         for gap, cost in data.draw(st.lists(calls, min_size=1, max_size=10), "calls"):
@@ -589,7 +594,7 @@ class TestGivingBack:
             receipts.append(spend(bucket, now, cost))
             charges.append(Charge(now, cost))
 
-        now += data.draw(gaps, "later")
+        now += data.draw(gaps(policy, 2.0), "later")
         index = data.draw(st.integers(0, len(charges) - 1), "index")
         others = charges[:index] + charges[index + 1 :]
         before = bucket._level_at(now)
@@ -652,16 +657,14 @@ class TestTighten:
         self, policy: TokenBucket, now: float, data: st.DataObject
     ) -> None:
         bucket = policy.bucket()
-        parts = st.floats(0.0, 2.0)
-        steps = st.tuples(parts, st.integers(0, 12))
-        for part, cost in data.draw(st.lists(steps, max_size=6), "steps"):
-            now += part * policy.per
+        steps = st.tuples(gaps(policy, 2.0), st.integers(0, 12))
+        for gap, cost in data.draw(st.lists(steps, max_size=6), "steps"):
+            now += gap
             spend(bucket, now, cost)
 
         before = bucket.ahead(now)
         remaining = data.draw(st.integers(0, 12), "remaining")
-        reset = data.draw(st.one_of(st.none(), parts), "reset")
-        reset_after = None if reset is None else reset * policy.per
+        reset_after = data.draw(st.one_of(st.none(), gaps(policy, 2.0)), "reset_after")
         bucket.tighten(now, remaining, reset_after)
         tolerance = slack(policy, now) * 10
         for part in (0.0, 0.1, 0.5, 0.9, 1.0, 1.5, 5.0, 50.0):
@@ -846,9 +849,9 @@ class TestState:
         self, policy: TokenBucket, now: float, data: st.DataObject
     ) -> None:
         bucket = policy.bucket()
-        steps = st.tuples(st.floats(0.0, 1.0), st.integers(1, 12))
-        for part, cost in data.draw(st.lists(steps, max_size=6), "steps"):
-            now += part * policy.per
+        steps = st.tuples(gaps(policy, 1.0), st.integers(1, 12))
+        for gap, cost in data.draw(st.lists(steps, max_size=6), "steps"):
+            now += gap
             spend(bucket, now, cost)
 
         successor = policy.bucket()
