@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from math import inf
+from typing import Any, TypeVar
 
 import anyio
 import pytest
@@ -20,6 +21,8 @@ from anythrottle.testing._virtual_loop import VirtualEventLoop
 from tests.conftest import Run
 from tests.properties import examples
 from tests.sweep import Strike, sweep
+
+T = TypeVar("T")
 
 
 class Model:
@@ -298,6 +301,13 @@ def run_on_asyncio(main: Callable[[], object]) -> None:
     anyio.run(main, backend_options={"loop_factory": VirtualEventLoop})  # type: ignore[arg-type]
 
 
+async def waiting(call: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Return a task in which a call has come to wait."""
+    task = asyncio.create_task(call)
+    await wait_idle()
+    return task
+
+
 class TestWokenAndNativelyCancelled:
     """On asyncio, a task can be cancelled when it has been handed an item but has not resumed."""
 
@@ -305,10 +315,8 @@ class TestWokenAndNativelyCancelled:
         async def main() -> None:
             send, receive = create_front_stream[str]()
             with send, receive:
-                first = asyncio.create_task(receive.receive_numbered())
-                await wait_idle()
-                second = asyncio.create_task(receive.receive_numbered())
-                await wait_idle()
+                first = await waiting(receive.receive_numbered())
+                second = await waiting(receive.receive_numbered())
                 send.send_nowait("a")
                 first.cancel()
                 assert await second == (0, "a")
@@ -320,8 +328,7 @@ class TestWokenAndNativelyCancelled:
         async def main() -> None:
             send, receive = create_front_stream[str](1)
             with send, receive:
-                task = asyncio.create_task(receive.receive())
-                await wait_idle()
+                task = await waiting(receive.receive())
                 send.send_nowait("a")
                 send.send_nowait("b")
                 task.cancel()
@@ -334,10 +341,8 @@ class TestWokenAndNativelyCancelled:
         async def main() -> None:
             send, receive = create_front_stream[str]()
             with receive:
-                first = asyncio.create_task(receive.receive())
-                await wait_idle()
-                second = asyncio.create_task(receive.receive())
-                await wait_idle()
+                first = await waiting(receive.receive())
+                second = await waiting(receive.receive())
                 send.send_nowait("a")
                 send.close()
                 with pytest.raises(WouldBlock):
@@ -352,10 +357,8 @@ class TestWokenAndNativelyCancelled:
         async def main() -> None:
             send, receive = create_front_stream[str]()
             with receive:
-                first = asyncio.create_task(receive.receive())
-                await wait_idle()
-                second = asyncio.create_task(receive.receive())
-                await wait_idle()
+                first = await waiting(receive.receive())
+                second = await waiting(receive.receive())
                 send.send_nowait("a")
                 send.close()
                 assert await first == "a"
@@ -368,8 +371,7 @@ class TestWokenAndNativelyCancelled:
         async def main() -> None:
             send, receive = create_front_stream[str]()
             with receive:
-                task = asyncio.create_task(receive.receive())
-                await wait_idle()
+                task = await waiting(receive.receive())
                 send.close()
                 task.cancel()
                 await asyncio.wait([task])
