@@ -25,6 +25,13 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(autouse=True)
+def _empty(request: pytest.FixtureRequest) -> None:
+    """Let no test find what another has left on the server."""
+    if "server" in request.fixturenames:
+        request.getfixturevalue("server").flush()
+
+
 @pytest.fixture(scope="session", params=PROGRAMS)
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     with servers.cluster(request.param) as cluster:

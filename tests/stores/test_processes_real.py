@@ -12,12 +12,6 @@ from tests.stores.worker import Task
 from tests.stores.working import crowd, wait_until, worst_window
 
 
-@pytest.fixture(autouse=True)
-def _empty(request: pytest.FixtureRequest) -> None:
-    if "server" in request.fixturenames:
-        request.getfixturevalue("server").flush()
-
-
 def test_no_window_is_over_while_processes_die_stand_still_and_join(
     server: Server, tmp_path: Path
 ) -> None:

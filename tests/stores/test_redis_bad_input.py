@@ -26,12 +26,6 @@ from tests.stores.store_tools import (
 )
 
 
-@pytest.fixture(autouse=True)
-def _empty(request: pytest.FixtureRequest) -> None:
-    if "server" in request.fixturenames:
-        request.getfixturevalue("server").flush()
-
-
 async def refused(url: str, reason: str) -> None:
     """
     Assert that a store at a URL says so of why it does not answer.

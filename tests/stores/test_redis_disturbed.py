@@ -31,12 +31,6 @@ from tests.stores.store_tools import (
 )
 
 
-@pytest.fixture(autouse=True)
-def _empty(request: pytest.FixtureRequest) -> None:
-    if "server" in request.fixturenames:
-        request.getfixturevalue("server").flush()
-
-
 @both_backends
 class TestLostState:
     """A window may be held back, but none has more than it may."""

@@ -32,12 +32,6 @@ from tests.stores.redis_tools import (
 from tests.stores.servers import HOST, Sentinel, Server
 
 
-@pytest.fixture(autouse=True)
-def _empty(request: pytest.FixtureRequest) -> None:
-    if "server" in request.fixturenames:
-        request.getfixturevalue("server").flush()
-
-
 def clients(server: Server) -> list[str]:
     """Return what the server says of each of its clients."""
     lines: list[str] = server.ask("CLIENT", "LIST").decode().splitlines()

@@ -41,12 +41,6 @@ from tests.stores.store_tools import (
 )
 
 
-@pytest.fixture(autouse=True)
-def _empty(request: pytest.FixtureRequest) -> None:
-    if "server" in request.fixturenames:
-        request.getfixturevalue("server").flush()
-
-
 @both_backends
 def test_a_limiter_without_rules_can_be_paused(server: Server, backend: str) -> None:
     async def main() -> None:
