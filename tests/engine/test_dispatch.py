@@ -29,6 +29,7 @@ from anythrottle import (
     amap,
 )
 from anythrottle._jobs import JobOf
+from anythrottle._limiters.permit import TurnPermit
 from anythrottle.abc import Event
 from anythrottle.testing._backends import stall
 from anythrottle.testing._virtual_loop import VirtualEventLoop
@@ -431,3 +432,24 @@ async def test_a_turn_that_is_called_back_at_its_start_keeps_its_place(at: int) 
         await amap(job, range(5), limiter=limiter, cost=2, observer=observe)
 
     assert order == expected
+
+
+async def test_after_a_throttled_job_others_need_not_wait_in_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held: list[TurnPermit] = []
+    hold = TurnPermit.hold
+
+    async def note_and_hold(permit: TurnPermit) -> None:
+        held.append(permit)
+        await hold(permit)
+
+    monkeypatch.setattr(TurnPermit, "hold", note_and_hold)
+    throttled = [ThrottleException(retry_after=1)]
+
+    async def job(_: int) -> None:
+        if throttled:
+            raise throttled.pop()
+
+    await amap(job, range(50), limiter=RateLimiter("100/s"))
+    assert len(held) == 1
