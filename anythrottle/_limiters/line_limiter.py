@@ -61,63 +61,54 @@ class LineLimiter(Controls):
 
         """
         line, gate = self._line, self._line.gate
-        # Most often the line is empty and nothing is paused: a short way for that.
-        if (
-            type(cost) is int  # A mapping may be the user's own, and do what it likes.
-            and max_wait is None
-            and type(priority) is int
-            and gate.has_short_way
-            and line.observer is None
-            and (loop := free_loop(line)) is not None
-        ):
-            only = gate.only
-            if only is None or cost <= 0 or not only.take_free(cost):
-                amounts, now = gate.amounts(cost), loop.time()
-                delay = gate.hold(amounts, now)
-                if delay > 0:
-                    turn = Turn(cost, amounts, ends=False)
-                    turn.place = (priority, line.scheduler.arrivals)
-                    turn.loop, turn.came = loop, now
-                    await line.wait(turn, fast=self._fast, due=now + delay)
-                    return
-            elif self._fast:
-                only.start(loop.time(), cost)
-                return
-            else:
-                amounts = (cost,)
-
-            place, held = (priority, line.scheduler.arrivals), gate.buckets
-            try:
-                if not self._fast:
-                    await loop.checkpoint()
-                    if loop.suspect is not None and loop.is_alarmed():
-                        await loop.look()
-            except BaseException:
-                give_back_held(line, loop, held, amounts)
-                raise
-
-            now = loop.time()
-            if loop is line.clock.latest and gate.start_held(held, amounts, now):
-                if line.scheduler.arrivals != place[1]:
-                    # Other tasks may be at the same point, and of the same task group.
-                    loop.note_actor()
-
-                if line.queue.head is not None:
-                    line.look_again(now)
-
-                return
-
-            # A pause has begun, or another loop or other policies: it waits after all.
-            give_back_held(line, loop, held, amounts)
-            turn = Turn(cost, self._amounts_without_hold(cost, "acquire"), ends=False)
-            turn.place = place
-            await line.wait(turn, fast=True, newcomer=False)
+        # Most often the line is empty and nothing is paused: a short way for that, but not for a
+        # mapping, which may be of the user's own making, and do what it likes.
+        plain = type(cost) is type(priority) is int and max_wait is None and line.observer is None
+        loop = free_loop(line) if plain and gate.has_short_way else None
+        if loop is None or not isinstance(cost, int):
+            check_priority(priority)
+            turn = self._turn(cost, line.scheduler.new_place(priority))
+            await line.wait(turn, fast=self._fast, max_wait=check_max_wait(max_wait))
             return
 
-        check_priority(priority)
-        turn = Turn(cost, self._amounts_without_hold(cost, "acquire"), ends=False)
-        turn.place = line.scheduler.new_place(priority)
-        await line.wait(turn, fast=self._fast, max_wait=check_max_wait(max_wait))
+        only = gate.only
+        if only is None or cost <= 0 or not only.take_free(cost):
+            amounts, now = gate.amounts(cost), loop.time()
+            delay = gate.hold(amounts, now)
+            if delay > 0:
+                turn = Turn(cost, amounts, ends=False)
+                turn.place = (priority, line.scheduler.arrivals)
+                turn.loop, turn.came = loop, now
+                await line.wait(turn, fast=self._fast, due=now + delay)
+                return
+        elif self._fast:
+            only.start(loop.time(), cost)
+            return
+        else:
+            amounts = (cost,)
+
+        place, held = (priority, line.scheduler.arrivals), gate.buckets
+        try:
+            if not self._fast:
+                await loop.checkpoint()
+                if loop.suspect is not None and loop.is_alarmed():
+                    await loop.look()
+        except BaseException:
+            give_back_held(line, loop, held, amounts)
+            raise
+
+        now = loop.time()
+        if loop is line.clock.latest and gate.start_held(held, amounts, now):
+            if line.scheduler.arrivals != place[1]:
+                # Other tasks may be at the same point, and of the same task group.
+                loop.note_actor()
+
+            if line.queue.head is not None:
+                line.look_again(now)
+        else:
+            # A pause has begun, or another loop or other policies: it waits after all.
+            give_back_held(line, loop, held, amounts)
+            await line.wait(self._turn(cost, place), fast=True, newcomer=False)
 
     def permit(
         self, cost: Cost = 1, *, priority: int = 0, max_wait: MaxWait = None
@@ -194,6 +185,12 @@ class LineLimiter(Controls):
         if turn is not None:
             assert isinstance(turn, Turn)
             end_call(self._line, turn)
+
+    def _turn(self, cost: Cost, place: tuple[float, int]) -> Turn:
+        """Return the turn of a call that holds nothing once it has begun."""
+        turn = Turn(cost, self._amounts_without_hold(cost, "acquire"), ends=False)
+        turn.place = place
+        return turn
 
     def _amounts_without_hold(self, cost: Cost, verb: str) -> tuple[int, ...]:
         """Return what a cost charges; raise if the limiter has to know of the end of a call."""
