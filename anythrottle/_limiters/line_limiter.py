@@ -74,11 +74,9 @@ class LineLimiter(Controls):
         only = gate.only
         if only is None or cost <= 0 or not only.take_free(cost):
             amounts, now = gate.amounts(cost), loop.time()
-            delay = gate.hold(amounts, now)
-            if delay > 0:
+            if (delay := gate.hold(amounts, now)) > 0:
                 turn = Turn(cost, amounts, ends=False)
-                turn.place = (priority, line.scheduler.arrivals)
-                turn.loop, turn.came = loop, now
+                turn.place, turn.loop, turn.came = (priority, line.scheduler.arrivals), loop, now
                 await line.wait(turn, fast=self._fast, due=now + delay)
                 return
         elif self._fast:
