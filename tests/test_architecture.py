@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -53,3 +56,29 @@ def test_modules_without_a_test_file_are_named(folder: str) -> None:
     part = named[start:].split(";")[0]
     told = set(re.findall(r"`(\w+)`", part)) - {folder} if folder in named else set()
     assert without_tests(folder) == told
+
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def test_no_module_is_too_long_to_be_read_at_once() -> None:
+    assert MODULES
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
+    assert not {str(path): length for path, length in lengths.items() if length > 400}
+
+
+def lines_of_code(function: Function, lines: Sequence[str]) -> int:
+    """Return how many lines a function has, without its head, docstring and comments."""
+    first = function.body[1 if ast.get_docstring(function) and function.body[1:] else 0]
+    body = [line.strip() for line in lines[first.lineno - 1 : function.end_lineno]]
+    return sum(bool(line) and not line.startswith("#") for line in body)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(PACKAGE)) for path in MODULES])
+def test_no_function_is_too_long_to_be_read_at_once(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, Function)]
+    lengths = {each.name: lines_of_code(each, text.splitlines()) for each in functions}
+    assert not {name: length for name, length in lengths.items() if length >= 40}
