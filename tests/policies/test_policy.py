@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from anythrottle import WindowTokenBucket
-from anythrottle._policies.policy import Decision, Policy, seconds_until
+from anythrottle._policies.policy import Decision, Policy, binding_of, seconds_until
 from tests.properties import examples
 
 instants = st.floats(-1e15, 1e15)
@@ -69,3 +69,22 @@ class TestPolicy:
     def test_is_recognised_at_run_time(self) -> None:
         assert isinstance(WindowTokenBucket(1, 1), Policy)
         assert not isinstance("20/10s", Policy)
+
+
+@pytest.mark.parametrize(
+    ("delays", "left", "capacities", "binding"),
+    [
+        ([0.0, 2.0, 1.0], [1, 5, 5], [9, 9, 9], 1),
+        # of those that make it wait as long, the one with the least part left
+        ([0.0, 0.0], [5, 3], [10, 4], 0),
+        ([3.0, 3.0], [7, 5], [8, 10], 1),
+        # then the one with the least left, then the first
+        ([0.0, 0.0], [4, 2], [8, 4], 1),
+        ([0.0, 0.0], [2, 2], [4, 4], 0),
+        ([0.0, 0.0], [0, 0], [100, 4], 0),
+    ],
+)
+def test_the_policy_that_binds(
+    delays: list[float], left: list[int], capacities: list[float], binding: int
+) -> None:
+    assert binding_of(delays, left, capacities) == binding
