@@ -74,7 +74,7 @@ def raisable(error: BaseException, job: str) -> Exception:
     if isinstance(error, Exception):
         return error
 
-    told = RuntimeError(f"{job} was cancelled by somebody else")
+    told = RuntimeError(f"{job} was cancelled by other code")
     told.__cause__ = error
     return told
 

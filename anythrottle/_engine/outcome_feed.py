@@ -137,7 +137,7 @@ class OutcomeFeed(Live, Parked, ResultSink[I, T]):
         for outcome in waiting.values() if isinstance(waiting, dict) else waiting:
             if outcome.error is not None:
                 _logger.error(
-                    "job %d has failed, and nobody has asked for its outcome",
+                    "job %d has failed, and its outcome was never asked for",
                     outcome.index,
                     exc_info=outcome.error,
                 )

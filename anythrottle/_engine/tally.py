@@ -86,11 +86,7 @@ class Tally:
     def per_second(self, now: float) -> float:
         """Return how many jobs have ended per second of late."""
         since = max(now - _SECONDS, self._since)
-        count = 0.0
-        for end, ended in self._ends:
-            if end > now - _SECONDS:
-                count += ended
-
+        count = sum(count for end, count in self._ends if end > now - _SECONDS)
         if count < _MANY:
             since, count = self._since, self._count
 

@@ -334,4 +334,4 @@ async def cancelled_by_others() -> NoReturn:
 
     """
     await checkpoint()
-    raise RuntimeError("the tasks of the run were cancelled by somebody else")
+    raise RuntimeError("the tasks of the run were cancelled by other code")

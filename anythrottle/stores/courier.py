@@ -323,7 +323,7 @@ class Courier:
 
     def _hear(self, push: Push) -> None:
         """Note news that came unasked."""
-        assert self.loop is not None, "nobody listens before"
+        assert self.loop is not None, "nothing listens before"
         now = self.loop.time()
         self.gate.dialogue.hear_push(push, now)
         self._line.serve_anew(now)

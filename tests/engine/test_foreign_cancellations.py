@@ -82,7 +82,7 @@ class TestOfAThrottler:
         with pytest.raises(RuntimeError) as caught:
             await finish(throttler)
 
-        check(caught.value, "consumer_fn was cancelled by somebody else")
+        check(caught.value, "consumer_fn was cancelled by other code")
         assert "which had the result of job 0" in caught.value.__notes__[0]
         # What has raised has consumed.
         assert throttler.statistics().done == 1
@@ -99,7 +99,7 @@ class TestOfAThrottler:
         with pytest.raises(RuntimeError) as caught:
             await finish(throttler)
 
-        check(caught.value, "the source was cancelled by somebody else")
+        check(caught.value, "the source was cancelled by other code")
         # It has failed by itself, and was not cut off.
         await finish(throttler)
         assert diary.consumed == [0]
@@ -116,7 +116,7 @@ class TestOfAThrottler:
         with pytest.raises(RuntimeError) as caught:
             await Throttler(items).aclose()
 
-        check(caught.value, "the source was cancelled by somebody else")
+        check(caught.value, "the source was cancelled by other code")
 
     async def test_its_limiter(self, foreign: Foreign) -> None:
         limiter: Any = Refusing(foreign)
@@ -124,7 +124,7 @@ class TestOfAThrottler:
         with pytest.raises(RuntimeError) as caught:
             await finish(throttler)
 
-        check(caught.value, "was cancelled by somebody else")
+        check(caught.value, "was cancelled by other code")
         assert len(throttler.remaining()) == 3
 
     async def test_goes_through_a_task_group(self, foreign: Foreign) -> None:
@@ -137,7 +137,7 @@ class TestOfAThrottler:
             async with anyio.create_task_group() as task_group:
                 task_group.start_soon(Throttler(Diary().jobs(3), consume).run)
 
-        check(caught.value.exceptions[0], "consumer_fn was cancelled by somebody else")
+        check(caught.value.exceptions[0], "consumer_fn was cancelled by other code")
 
 
 @pytest.mark.parametrize("foreign", [ask_a_cancelled_future, raise_an_old_one])
@@ -203,7 +203,7 @@ class TestOfItsKin:
         with pytest.raises(RuntimeError) as caught:
             await amap(Calls(1), self.source(foreign))
 
-        check(caught.value, "the source was cancelled by somebody else")
+        check(caught.value, "the source was cancelled by other code")
 
     async def test_the_source_of_first(self, foreign: Foreign) -> None:
         assert (await first(Calls(1), self.source(foreign))).item == 0
@@ -211,7 +211,7 @@ class TestOfItsKin:
         with pytest.raises(RuntimeError) as caught:
             await first(calls, self.source(foreign))
 
-        check(caught.value, "the source was cancelled by somebody else")
+        check(caught.value, "the source was cancelled by other code")
 
     async def test_the_source_of_amap_outcomes_comes_after_the_outcomes(
         self, foreign: Foreign
@@ -222,7 +222,7 @@ class TestOfItsKin:
                 async for outcome in outcomes:
                     found.append(outcome.item)  # noqa: PERF401 - before the error
 
-        check(caught.value, "the source was cancelled by somebody else")
+        check(caught.value, "the source was cancelled by other code")
         assert found == [0]
 
     async def test_a_source_that_is_closed(self, foreign: Foreign) -> None:
@@ -232,7 +232,7 @@ class TestOfItsKin:
             ) as outcomes:
                 await anext(outcomes)
 
-        check(caught.value, "the source was cancelled by somebody else")
+        check(caught.value, "the source was cancelled by other code")
 
     async def test_the_limiter(self, foreign: Foreign) -> None:
         limiter: Any = Refusing(foreign)
@@ -240,7 +240,7 @@ class TestOfItsKin:
             with pytest.raises(RuntimeError) as caught:
                 await function(Calls(), [0], limiter=limiter)
 
-            check(caught.value, "was cancelled by somebody else")
+            check(caught.value, "was cancelled by other code")
 
     async def test_an_error_of_the_block_s_own_leaves_it_as_it_is(self, foreign: Foreign) -> None:
         """And is no reason to cut off what the source does at its end."""
@@ -280,7 +280,7 @@ class TestOfASequence:
         with pytest.raises(RuntimeError) as caught:
             await amap(Calls(1), self.Odd([0, 1, 2]))
 
-        check(caught.value, "the source was cancelled by somebody else")
+        check(caught.value, "the source was cancelled by other code")
 
     async def test_of_amap_outcomes(self) -> None:
         found: list[object] = []
@@ -289,7 +289,7 @@ class TestOfASequence:
                 async for outcome in outcomes:
                     found.append(outcome.item)  # noqa: PERF401 - before the error
 
-        check(caught.value, "the source was cancelled by somebody else")
+        check(caught.value, "the source was cancelled by other code")
         assert found == [0]
 
     async def test_of_a_throttler(self) -> None:
@@ -299,7 +299,7 @@ class TestOfASequence:
             with pytest.raises(RuntimeError) as caught:
                 await finish(throttler)
 
-            check(caught.value, "the source was cancelled by somebody else")
+            check(caught.value, "the source was cancelled by other code")
 
     async def test_of_an_iterator(self) -> None:
         def generate() -> Iterator[int]:
@@ -309,7 +309,7 @@ class TestOfASequence:
         with pytest.raises(RuntimeError) as caught:
             await amap(Calls(1), generate())
 
-        check(caught.value, "the source was cancelled by somebody else")
+        check(caught.value, "the source was cancelled by other code")
 
 
 class TestNativelyOnAsyncio:
@@ -328,7 +328,7 @@ class TestNativelyOnAsyncio:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(Throttler(Diary().jobs(3), consume).run())
 
-            check(caught.value.exceptions[0], "consumer_fn was cancelled by somebody else")
+            check(caught.value.exceptions[0], "consumer_fn was cancelled by other code")
 
         self.run(main)
 
@@ -348,7 +348,7 @@ class TestNativelyOnAsyncio:
                 with pytest.raises(RuntimeError) as caught:
                     await throttler.run()
 
-                check(caught.value, "the source was cancelled by somebody else")
+                check(caught.value, "the source was cancelled by other code")
 
             task = asyncio.create_task(run())
             await wait_idle()

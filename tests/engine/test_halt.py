@@ -240,7 +240,7 @@ class TestErrorsOfItsOwn:
             raise CancelledError
 
         throttler = Throttler(failing(Diary(), 3), halt=halt)
-        with pytest.raises(RuntimeError, match=r"^halt was cancelled by somebody else$"):
+        with pytest.raises(RuntimeError, match=r"^halt was cancelled by other code$"):
             await throttler.run()
 
         failures(throttler)

@@ -352,8 +352,8 @@ class TestCancellationsOfOthers:
             await first(job, range(2))
 
         assert [str(error) for error in caught.value.exceptions] == [
-            "job 0 was cancelled by somebody else",
-            "job 1 was cancelled by somebody else",
+            "job 0 was cancelled by other code",
+            "job 1 was cancelled by other code",
         ]
 
 

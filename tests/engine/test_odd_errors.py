@@ -51,7 +51,7 @@ class TestCancelledErrorsOfFunctions:
         (failed,) = (outcome for outcome in found if outcome.error is not None)
         assert failed.index == 1
         assert isinstance(failed.error, asyncio.CancelledError)
-        with pytest.raises(RuntimeError, match="job 1 was cancelled by somebody else"):
+        with pytest.raises(RuntimeError, match="job 1 was cancelled by other code"):
             assert failed.value
 
     async def test_of_retry_on(self) -> None:
@@ -160,7 +160,7 @@ class TestWhileTheHostCleansUp:
                 async for _ in outcomes:
                     pass
 
-        with pytest.raises(RuntimeError, match="cancelled by somebody else"):
+        with pytest.raises(RuntimeError, match="cancelled by other code"):
             on_asyncio(main)
 
 

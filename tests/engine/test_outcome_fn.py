@@ -196,7 +196,7 @@ class TestRunsThatEndEarly:
             raise asyncio.CancelledError
 
         throttler = Throttler(three(Diary()), outcome_fn=fail_on_trio)
-        with pytest.raises(RuntimeError, match=r"^outcome_fn was cancelled by somebody else"):
+        with pytest.raises(RuntimeError, match=r"^outcome_fn was cancelled by other code"):
             await throttler.run()
 
     @pytest.mark.parametrize("quarters", range(16))

@@ -100,7 +100,7 @@ class TestTypes:
 
     @pytest.mark.parametrize("retry_on", [Exception, lambda error: True])
     def test_never_what_is_no_exception(self, retry_on: RetryOn) -> None:
-        # A task of the job's own that was cancelled by somebody else, for instance.
+        # A task of the job's own that was cancelled by other code, for instance.
         for error in (KeyboardInterrupt(), BaseException(), BaseExceptionGroup("", [SystemExit()])):
             assert retrying(retry_on).delay_before_next(error, 1) is None
 

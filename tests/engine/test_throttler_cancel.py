@@ -636,10 +636,10 @@ async def test_nor_if_somebody_else_has_cancelled_them(monkeypatch: pytest.Monke
         pass
 
     monkeypatch.setattr(WorkerPool, "begin", die_at_once)
-    with pytest.raises(RuntimeError, match="cancelled by somebody else"):
+    with pytest.raises(RuntimeError, match="cancelled by other code"):
         await Throttler(Diary().jobs(1)).run()
 
-    with pytest.raises(RuntimeError, match="cancelled by somebody else"):
+    with pytest.raises(RuntimeError, match="cancelled by other code"):
         await amap(anyio.sleep, [1])
 
 
