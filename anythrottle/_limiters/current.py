@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextvars import ContextVar, Token
-from typing import final
+from typing import TypeAlias, final
 
 from ..abc import Permit
 
 #: The permits of the jobs within which the caller runs, the innermost one first.
 _current: ContextVar[tuple[Permit, ...]] = ContextVar("anythrottle permits", default=())
+
+Current: TypeAlias = Token[tuple[Permit, ...]]
 
 
 def current_permit() -> Permit:
@@ -53,28 +55,33 @@ def current_permits() -> tuple[Permit, ...]:
     return _current.get()
 
 
-def make_current(permit: Permit) -> None:
-    """Make a permit the current one from now on, in a context of its own."""
-    _current.set((permit, *_current.get()))
+def make_current(permit: Permit) -> Current:
+    """Make a permit the current one; return what :func:`no_longer_current` needs."""
+    return _current.set((permit, *_current.get()))
+
+
+def no_longer_current(current: Current) -> None:
+    """Make the permit the current one again that was it before."""
+    # A coroutine that was never finished is closed in whatever context there is.
+    try:  # noqa: SIM105 - suppress() costs as much as all the rest
+        _current.reset(current)
+    except ValueError:
+        pass
 
 
 @final
 class as_current:  # noqa: N801 - reads as the function that it could be, at a third of its cost
     """Makes a permit the current one within a ``with`` block."""
 
-    _token: Token[tuple[Permit, ...]]
+    _before: Current
 
-    __slots__ = ("_permit", "_token")
+    __slots__ = ("_before", "_permit")
 
     def __init__(self, permit: Permit) -> None:
         self._permit = permit
 
     def __enter__(self) -> None:
-        self._token = _current.set((self._permit, *_current.get()))
+        self._before = make_current(self._permit)
 
     def __exit__(self, *_: object) -> None:
-        # A coroutine that was never finished is closed in whatever context there is.
-        try:  # noqa: SIM105 - suppress() costs as much as all the rest
-            _current.reset(self._token)
-        except ValueError:
-            pass
+        no_longer_current(self._before)

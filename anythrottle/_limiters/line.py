@@ -361,9 +361,11 @@ class WaitLine:
 
     def quotas(self) -> tuple[PolicyState, ...]:
         """Return what each policy has left."""
-        now = self.clock.peek()
-        here = self.clock.latest is not None and self.clock.latest.is_current()
-        return self.gate.quotas(now, here=here)
+        loop = self.clock.latest
+        if loop is not None and loop.is_current():
+            return self.gate.quotas(loop.time(), here=True)
+
+        return self.gate.quotas(self.clock.peek(), here=False)
 
     def refuse(self, turn: Turn, now: float) -> LimitExceeded:
         """Return the error of a turn that would have to wait but may not; tell the observer."""

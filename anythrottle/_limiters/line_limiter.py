@@ -136,11 +136,11 @@ class LineLimiter(Controls):
         :raises ~anythrottle.CostTooHigh: if a policy could never allow ``cost``
 
         """
-        if max_wait is not None:
+        # What is not most often given needs a closer look, which costs a call.
+        if not (max_wait is None or (type(max_wait) is float and max_wait >= 0)):
             max_wait = check_max_wait(max_wait)
 
         if type(priority) is not int:
-            # Any other needs a closer look, which costs a call.
             check_priority(priority)
 
         return self.permit_type(self, self._line, cost, priority, max_wait, fast=self._fast)

@@ -307,22 +307,19 @@ class LocalGate:
 
     def quotas(self, now: float, *, here: bool) -> tuple[PolicyState, ...]:
         states: list[PolicyState] = []
-        for policy, bucket in zip(self.policies, self.buckets, strict=True):
+        for index, bucket in enumerate(self.buckets):
             if here:
                 # What has come back is dropped, so that asking often costs little.
                 bucket.drop_due(now)
 
             asked = bucket
-            if goes_by_utc(bucket):
+            if self.utc_buckets and goes_by_utc(bucket):
                 # A copy, because a question changes nothing.
                 asked = bucket.ahead(now)
                 assert goes_by_utc(asked)
                 asked.set_utc(now, self.clock.utc(now))
 
-            remaining = asked.remaining(now)
-            fits = remaining + 1 <= bucket.capacity
-            more = asked.delay(now, remaining + 1) if fits else 0.0
-            states.append(PolicyState(policy, remaining, more, asked.reset_after(now)))
+            states.append(PolicyState(self.policies[index], *asked.left(now)))
 
         return tuple(states)
 

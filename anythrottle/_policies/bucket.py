@@ -167,6 +167,16 @@ class Bucket(Protocol):
         """
         return self.ahead(now, ended=True).delay(now, floor(self.capacity))
 
+    def left(self, now: float) -> tuple[int, float, float]:
+        """
+        Return what is left: :meth:`remaining`, the delay of one more, and :meth:`reset_after`.
+
+        The delay is 0 if no more than that can be charged at once.
+        """
+        remaining = self.remaining(now)
+        more = self.delay(now, remaining + 1) if remaining + 1 <= self.capacity else 0.0
+        return remaining, more, self.reset_after(now)
+
     def drop_due(self, now: float) -> None:
         """Forget what has come back by ``now``; nothing that can be asked later changes by it."""
         return

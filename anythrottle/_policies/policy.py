@@ -106,7 +106,10 @@ def binding_of(delays: Sequence[float], left: Sequence[int], capacities: Sequenc
 
 def seconds_until(now: float, instant: float) -> float:
     """Return the delay until ``instant``, such that ``now + delay`` is not before it, or 0."""
-    delay = max(instant - now, 0.0)
+    delay = instant - now
+    if delay <= 0:
+        return 0.0
+
     while now + delay < instant:
         delay = nextafter(delay, inf)
 

@@ -224,8 +224,18 @@ class WindowBucket(Bucket):
 
         return seconds_until(now, last)
 
+    def left(self, now: float) -> tuple[int, float, float]:
+        if self._entries and self._free >= 0:
+            back_at, amount, _ = self._entries[0]
+            if amount and back_at > now:
+                # The common case, at a third of the cost.
+                return self._free, seconds_until(now, back_at), self.reset_after(now)
+
+        return super().left(now)
+
     def drop_due(self, now: float) -> None:
-        self._note_returns(now)
+        if self._entries and self._entries[0][0] <= now:
+            self._note_returns(now)
 
     def history(self, now: float) -> list[tuple[float, int]]:
         entries = [(instant, amount) for _, amount, instant in self._entries if amount]

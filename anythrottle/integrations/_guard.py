@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Mapping
 from enum import Enum
 from inspect import iscoroutinefunction
 from types import CoroutineType
-from typing import Any, Final, NamedTuple, TypeAlias, cast, final
+from typing import Any, Final, TypeAlias, cast, final
 
 from .._errors import LimitExceeded
 from .._limiters.cost import by_unit
@@ -34,13 +34,6 @@ class Unsaid(Enum):
 
 #: Says that no limiter for newcomers was given, so that it depends on the other one.
 UNSAID: Final = Unsaid.UNSAID
-
-
-class Asked(NamedTuple):
-    """The key of a request, and what it costs."""
-
-    key: Hashable
-    cost: Cost
 
 
 @final
@@ -120,7 +113,7 @@ class Guard:
 
         return overflow
 
-    def asked(self, scope: Scope) -> Asked | None:
+    def asked(self, scope: Scope) -> tuple[Hashable, Cost] | None:
         """
         Return the key of a request, and what it costs; ``None`` if it is not limited.
 
@@ -139,12 +132,12 @@ class Guard:
         cost = self._cost
         if isinstance(cost, int):
             # The common case; it was checked by __init__().
-            return Asked(key, cost)
+            return key, cost
 
         if callable(cost):
             cost = cost(scope)
 
-        return None if cost is EXEMPT else Asked(key, _check_cost(cost))
+        return None if cost is EXEMPT else (key, _check_cost(cost))
 
     def limiter_of(self, key: Hashable) -> Limiter:
         """

@@ -49,11 +49,12 @@ def write_fields(states: Sequence[PolicyState]) -> tuple[tuple[bytes, bytes], ..
         # A policy of a user's own that has no hash.
         field, heads = _heads(policies)
 
-    items = [
-        head + _left(state, limit)
-        for state, (head, limit) in zip(states, heads, strict=True)
-        if head
-    ]
+    items: list[str] = []
+    for index, state in enumerate(states):
+        head, limit = heads[index]
+        if head:
+            items.append(head + _left(state, limit))
+
     if not items:
         return ()
 
@@ -85,10 +86,9 @@ def _string(text: str) -> str:
 
 def _left(state: PolicyState, limit: int) -> str:
     """Return how much is left by one policy, and when there is more, as it stands behind ``r=``."""
-    remaining = state.remaining
+    told = state.remaining if state.remaining < _MOST else _MOST  # noqa: FURB136 - half of min()
     after = state.retry_after
-    told = min(remaining, _MOST)
-    if not after or remaining == limit or after == inf:
+    if not after or state.remaining == limit or after == inf:
         return str(told)
 
     exact = _milliseconds(after)

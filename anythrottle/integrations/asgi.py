@@ -11,7 +11,7 @@ from math import inf
 from typing import final
 
 from .._errors import LimitExceeded
-from .._limiters.current import as_current
+from .._limiters.current import make_current, no_longer_current
 from .._limiters.max_wait import MaxWait, check_max_wait
 from .._limiters.permit import TurnPermit
 from .._limiters.rate_limiter import RateLimiter
@@ -101,9 +101,9 @@ class RateLimitMiddleware:
             await self._app(scope, receive, send)
             return
 
-        cost = asked.cost
+        key, cost = asked
         try:
-            limiter = self._guard.limiter_of(asked.key)
+            limiter = self._guard.limiter_of(key)
         except LimitExceeded as error:
             await self._serving(cost, scope, receive, send).refuse(error)
             return
@@ -116,13 +116,14 @@ class RateLimitMiddleware:
             return
 
         # The common case: there is a turn at once. The server has checkpoints of its own.
+        current = make_current(permit)
         try:
-            with as_current(permit):
-                if self._headers:
-                    await tell(self._app, scope, receive, send, permit.quotas)
-                else:
-                    await self._app(scope, receive, send)
+            if self._headers:
+                await tell(self._app, scope, receive, send, permit.quotas)
+            else:
+                await self._app(scope, receive, send)
         finally:
+            no_longer_current(current)
             permit.leave()
 
     def _serving(self, cost: Cost, scope: Scope, receive: Receive, send: Send) -> Serving:

@@ -155,6 +155,7 @@ class TestWhatIsInherited:
         for seconds, cost in steps:
             now += seconds
             assert least.remaining(now) == ours.remaining(now)
+            assert least.left(now) == pytest.approx(ours.left(now))
             assert least.reset_after(now) == pytest.approx(ours.reset_after(now))
             assert not least.take_free(cost)
             for bucket in (least, ours):

@@ -12,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from anythrottle import WindowTokenBucket
+from anythrottle._policies.bucket import Bucket
 from anythrottle._policies.window import WindowBucket
 from tests.properties import examples
 
@@ -167,6 +168,8 @@ class Pair:
     def compare(self) -> None:
         free = self.plain.free(self.now)
         assert self.bucket.remaining(self.now) == free
+        # As each bucket finds it, by three questions.
+        assert self.bucket.left(self.now) == Bucket.left(self.bucket, self.now)
         for cost in range(1, self.policy.limit + 1):
             assert (self.bucket.delay(self.now, cost) == 0.0) == (free >= cost)
 
@@ -554,6 +557,7 @@ class TestCapacityAndDebt:
                 plain.charges.append(Charge(cost, bucket.start(now, cost), now + 8.0))
 
             assert bucket.remaining(now) == max(plain.free(now), 0)
+            assert bucket.left(now) == Bucket.left(bucket, now)
             for amount in range(1, limit + 1):
                 assert now + bucket.delay(now, amount) == plain.due(now, amount)
 
