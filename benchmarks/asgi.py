@@ -5,6 +5,11 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from fastapi_limiter.depends import RateLimiter as FastapiLimiter
+from pyrate_limiter import Duration, Rate
+from pyrate_limiter import Limiter as PyrateLimiter
 from ratelimit import RateLimitMiddleware as AsgiRatelimit
 from ratelimit import Rule
 from ratelimit.backends.simple import MemoryBackend
@@ -12,6 +17,7 @@ from slowapi import Limiter
 from slowapi.middleware import SlowAPIASGIMiddleware
 from slowapi.util import get_remote_address
 from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -61,6 +67,21 @@ def asgi_ratelimit() -> App:
     return AsgiRatelimit(app, whose, backend(), rules)
 
 
+def fastapi_limiter() -> tuple[App, dict[str, Any]]:
+    """
+    Return an application that asks fastapi-limiter first, and what that wants to find in a scope.
+
+    It is no middleware but a dependency of FastAPI's routes, which costs more than to call it.
+    """
+    limit = FastapiLimiter(PyrateLimiter(Rate(10**9, Duration.HOUR)))
+
+    async def guarded(scope: Any, receive: Any, send: Any) -> None:
+        await limit(Request(scope, receive), Response())
+        await app(scope, receive, send)
+
+    return guarded, {"app": FastAPI(routes=[APIRoute("/", page)])}
+
+
 def ours(*texts: str, **options: Any) -> App:
     return RateLimitMiddleware(app, KeyedLimiter(lambda _: RateLimiter(*texts)), **options)
 
@@ -81,6 +102,7 @@ def contenders(loop: str) -> dict[str, tuple[App, dict[str, Any]]]:
     }
     if loop != "trio":
         found["asgi-ratelimit, no headers"] = (asgi_ratelimit(), {})
+        found["fastapi-limiter, one for all, no headers"] = fastapi_limiter()
 
     return found
 
