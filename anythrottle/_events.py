@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from ._policies.policy import Decision, Policy
+from ._policies.records import setters
 
 _logger = logging.getLogger("anythrottle")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Granted:
     """
     A call has its turn, and holds it. It begins next, unless the limiter is paused before it does.
@@ -27,6 +28,14 @@ class Granted:
     name: str | None
     cost: int | Mapping[str, int]
     waited: float
+
+    def __init__(self, name: str | None, cost: int | Mapping[str, int], waited: float) -> None:
+        _set_name(self, name)
+        _set_cost(self, cost)
+        _set_waited(self, waited)
+
+
+_set_name, _set_cost, _set_waited = setters(Granted)
 
 
 @dataclass(frozen=True, slots=True)

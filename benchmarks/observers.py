@@ -1,8 +1,9 @@
 """
 What observers add to a grant, in time of the processor, to that of a limiter without one.
 
-Any observer costs something, because the record has to be built, and because the short way past an
-empty line is for limiters without one. The observer that does nothing shows how much that is.
+Any observer costs something: the record has to be built, and as the observer may do whatever it
+likes, the call has to look once more, at the clock, at pauses and at its cancel scope, before it
+begins. The observer that does nothing shows how much that is.
 """
 
 from collections.abc import Awaitable, Callable

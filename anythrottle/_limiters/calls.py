@@ -36,19 +36,20 @@ def end_call(line: WaitLine, turn: Turn) -> None:
         line.leave(turn)
     elif turn.granted and turn.loop is line.clock.latest:
         waited_for = line.queue.head is not None
-        if not (waited_for or gate.counts_ends or (gate.holds and line.observer)):
+        told = gate.holds and line.observer is not None
+        now = line.clock.estimate() if waited_for or gate.counts_ends or told else turn.began
+        if waited_for or gate.counts_ends:
+            line.scheduler.end(turn, now)
+        else:
             gate.slots.let_go(turn)
-            return
 
-        now = line.clock.estimate()
-        line.scheduler.end(turn, now)
         if waited_for and not gate.slots.may_have_one():
             # Still not: there were more slots when it began.
             line.wake_all()
         elif waited_for:
             line.serve(now)
 
-        if gate.holds:
+        if told:
             line.tell(Ended, now - turn.began)
 
 

@@ -380,9 +380,10 @@ class WaitLine:
 
     def tell_granted(self, turn: Turn, waited: float) -> None:
         """Report to the observer, which exists, that a turn is granted, and held."""
+        assert self.observer is not None
         turn.told = True
         try:
-            self.tell(Granted, turn.cost, waited)
+            tell(self.observer, Granted(self.name, turn.cost, waited))
         except BaseException:
             # The error ends the program, and the call does not begin.
             self.leave(turn)

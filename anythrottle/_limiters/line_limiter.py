@@ -15,7 +15,7 @@ from .line import WaitLine
 from .max_wait import MaxWait, check_max_wait, check_priority
 from .permit import TurnPermit
 from .scheduling import HOLDS
-from .short_ways import free_loop, give_back_held
+from .short_ways import free_loop, give_back_held, pass_watched
 from .turn import FRONT, NOWHERE, Turn
 
 
@@ -63,7 +63,7 @@ class LineLimiter(Controls):
         line, gate = self._line, self._line.gate
         # Most often the line is empty and nothing is paused: a short way for that, but not for a
         # mapping, which may be of the user's own making, and do what it likes.
-        plain = type(cost) is type(priority) is int and max_wait is None and line.observer is None
+        plain = type(cost) is type(priority) is int and max_wait is None
         loop = free_loop(line) if plain and gate.has_short_way else None
         if loop is None or not isinstance(cost, int):
             check_priority(priority)
@@ -71,29 +71,29 @@ class LineLimiter(Controls):
             await line.wait(turn, fast=self._fast, max_wait=check_max_wait(max_wait))
             return
 
-        only = gate.only
-        if only is None or cost <= 0 or not only.take_free(cost):
+        amounts: tuple[int, ...] = (cost,)
+        place, held = (priority, line.scheduler.arrivals), gate.buckets
+        if (only := gate.only) is None or cost <= 0 or not only.take_free(cost):
             amounts, now = gate.amounts(cost), loop.time()
             if (delay := gate.hold(amounts, now)) > 0:
                 turn = Turn(cost, amounts, ends=False)
-                turn.place, turn.loop, turn.came = (priority, line.scheduler.arrivals), loop, now
+                turn.place, turn.loop, turn.came = place, loop, now
                 await line.wait(turn, fast=self._fast, due=now + delay)
                 return
-        elif self._fast:
+        elif self._fast and line.observer is None:
             only.start(loop.time(), cost)
             return
-        else:
-            amounts = (cost,)
 
-        place, held = (priority, line.scheduler.arrivals), gate.buckets
-        try:
-            if not self._fast:
+        if line.observer is not None:
+            await pass_watched(line, loop, held, amounts, cost, fast=self._fast)
+        elif not self._fast:
+            try:
                 await loop.checkpoint()
                 if loop.suspect is not None and loop.is_alarmed():
                     await loop.look()
-        except BaseException:
-            give_back_held(line, loop, held, amounts)
-            raise
+            except BaseException:
+                give_back_held(line, loop, held, amounts)
+                raise
 
         now = loop.time()
         if loop is line.clock.latest and gate.start_held(held, amounts, now):

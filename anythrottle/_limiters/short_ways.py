@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .._events import Abandoned, Granted, tell
 from .._loops.event_loop import EventLoop
 from .._policies.bucket import Bucket
 from .calls import begin_call
@@ -103,6 +104,45 @@ def take_now(line: WaitLine, turn: Turn) -> None:
         finally:
             # Its traceback leads here.
             turn.error = None
+
+
+async def pass_watched(
+    line: WaitLine,
+    loop: EventLoop,
+    held: tuple[Bucket, ...],
+    amounts: Sequence[int],
+    cost: int,
+    *,
+    fast: bool,
+) -> None:
+    """
+    Tell the observer that a call without a turn is granted, and holds that; then it may begin.
+
+    Not if a pause has begun meanwhile, or there are another loop or other policies: then the call
+    has to wait after all.
+
+    :param held: the buckets in which its cost is held
+    :param amounts: what it costs in each of them
+    :param fast: whether this shall be no checkpoint
+    """
+    gate, came = line.gate, loop.time()
+    try:
+        if not fast:
+            await loop.checkpoint()
+            if loop.suspect is not None and loop.is_alarmed():
+                await loop.look()
+
+        if loop is line.clock.latest and held is gate.buckets and gate.paused_until == NEVER:
+            assert line.observer is not None
+            tell(line.observer, Granted(line.name, cost, loop.time() - came))
+            if not fast and loop.is_cancelled():
+                # By the observer.
+                await loop.look()
+    except BaseException:
+        give_back_held(line, loop, held, amounts)
+        # No refusal: such a call only ends so if it is cancelled, or the program ends.
+        line.tell(Abandoned, cost, line.clock.estimate() - came)
+        raise
 
 
 def give_back_held(

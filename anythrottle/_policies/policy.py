@@ -8,6 +8,7 @@ from math import inf, nextafter
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from .bucket import Bucket
+from .records import setters
 
 #: What a call costs: an amount of calls, or amounts by unit in which calls default to 1.
 Cost: TypeAlias = int | Mapping[str, int]
@@ -74,7 +75,7 @@ class Decision:
     policy: Policy | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class PolicyState:
     """
     What one policy of a limiter has left, regardless of the calls in line.
@@ -91,6 +92,17 @@ class PolicyState:
     remaining: int
     retry_after: float
     reset_after: float
+
+    def __init__(
+        self, policy: Policy, remaining: int, retry_after: float, reset_after: float
+    ) -> None:
+        _set_policy(self, policy)
+        _set_remaining(self, remaining)
+        _set_retry_after(self, retry_after)
+        _set_reset_after(self, reset_after)
+
+
+_set_policy, _set_remaining, _set_retry_after, _set_reset_after = setters(PolicyState)
 
 
 def binding_of(delays: Sequence[float], left: Sequence[int], capacities: Sequence[float]) -> int:

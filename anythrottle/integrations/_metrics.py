@@ -41,6 +41,9 @@ OTHERS: Final = "(others)"
 #: The upper bounds, in seconds, of the buckets of histograms: from what is no wait to an hour.
 BOUNDS: Final = (0.001, 0.01, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 
+#: The events that are of a job, and have no limiter's name.
+_OF_JOBS: Final = (Started, Finished, Failed, Retried)
+
 _logger = logging.getLogger("anythrottle")
 
 
@@ -125,7 +128,7 @@ class MetricsObserver(Live, ABC):
             :class:`~anythrottle.Throttled` is counted, without a name
 
         """
-        if not isinstance(event, Started | Finished | Failed | Retried):
+        if not isinstance(event, _OF_JOBS):
             (self._named.get(event.name) or self._series_of(event.name))(event)
 
     def named(self, name: str) -> Observer:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import anyio
@@ -11,10 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anythrottle import FixedWindow, LimitExceeded, RateLimiter, TokenBucket, WindowTokenBucket
+from anythrottle import (
+    FixedWindow,
+    Granted,
+    LimitExceeded,
+    RateLimiter,
+    Reconfigured,
+    TokenBucket,
+    WindowTokenBucket,
+)
 from anythrottle._limiters.short_ways import free_loop
 from anythrottle.abc import Event, Policy
 from anythrottle.testing import wait_idle
+from anythrottle.testing._backends import stall
+from anythrottle.testing._virtual_loop import VirtualEventLoop
 from tests.conftest import Run
 from tests.limiters.tools import Crowd, left, permit_of, tasks
 from tests.properties import examples
@@ -254,3 +266,70 @@ def test_not_in_another_loop(run: Run) -> None:
         assert free_loop(limiter._line) is None
 
     run(main)
+
+
+@pytest.mark.timing
+class TestTheObserver:
+    """It is told after the checkpoint, once for each call."""
+
+    @pytest.fixture
+    def told(self) -> list[Event]:
+        return []
+
+    @pytest.fixture
+    async def limiter(self, told: list[Event]) -> RateLimiter:
+        limiter = RateLimiter("5/10s", observer=told.append)
+        await limiter.acquire()
+        return limiter
+
+    @pytest.fixture
+    def meanwhile(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+        """Let something happen while calls of a limiter are at their checkpoints."""
+
+        def meanwhile(limiter: RateLimiter, function: Callable[[], object]) -> None:
+            loop = limiter._line.clock.latest
+            assert loop is not None
+            checkpoint = loop.checkpoint
+
+            async def passed() -> None:
+                await checkpoint()
+                function()
+
+            monkeypatch.setattr(loop, "checkpoint", passed)
+
+        return meanwhile
+
+    async def test_a_stall_is_a_wait(
+        self, limiter: RateLimiter, told: list[Event], meanwhile: Callable[..., None]
+    ) -> None:
+        meanwhile(limiter, lambda: stall(2))
+        await limiter.acquire(3)
+        assert told[1:] == [Granted(None, 3, 2.0)]
+
+    async def test_other_policies_are_waited_for_anew(
+        self, limiter: RateLimiter, told: list[Event], meanwhile: Callable[..., None]
+    ) -> None:
+        meanwhile(limiter, lambda: limiter.reconfigure("1/10s", concurrency=None))
+        await limiter.acquire()
+        assert [type(event) for event in told[1:]] == [Reconfigured, Granted]
+        assert told[-1] == Granted(None, 1, 10.0)
+
+
+def test_an_observer_is_told_once_of_a_call_in_a_loop_that_was_left() -> None:
+    told: list[Event] = []
+    limiter = RateLimiter("5/10s", observer=told.append)
+    left, other = VirtualEventLoop(), VirtualEventLoop()
+
+    async def start() -> asyncio.Task[None]:
+        # The loop stands still when the call is at its checkpoint.
+        return asyncio.create_task(limiter.acquire(2))
+
+    async def finish(call: asyncio.Task[None]) -> None:
+        await call
+
+    with closing(left), closing(other):
+        call = left.run_until_complete(start())
+        other.run_until_complete(limiter.acquire())
+        assert told == [Granted(None, 1, 0.0)]
+        left.run_until_complete(finish(call))
+        assert told[1:] == [Granted(None, 2, 0.0)]
