@@ -61,11 +61,12 @@ def amounts_of(cost: Cost, units: Sequence[str], capacities: Sequence[float]) ->
             f"its units, and no other, in a mapping (calls default to 1)"
         )
 
-    for unit, capacity in zip(units, capacities, strict=True):
-        if amounts[unit] > capacity:
-            raise CostTooHigh(amounts[unit], capacity, unit)
+    charged = [amounts[unit] for unit in units]
+    for index, capacity in enumerate(capacities):
+        if charged[index] > capacity:
+            raise CostTooHigh(charged[index], capacity, units[index])
 
-    return tuple(amounts[unit] for unit in units)
+    return tuple(charged)
 
 
 def named_amounts(cost: Cost, units: Sequence[str], known: Collection[str] = ()) -> dict[str, int]:

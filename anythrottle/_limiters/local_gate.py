@@ -36,7 +36,6 @@ class LocalGate:
     __slots__ = (
         "_one",
         "buckets",
-        "capacities",
         "clock",
         "counts_ends",
         "credits",
@@ -68,8 +67,6 @@ class LocalGate:
         # The same tuple for most limiters, of which there may be many.
         self.units = _CALLS if units == _CALLS else units
         self.buckets = tuple(buckets)
-        #: The most that can be charged at once, for each policy.
-        self.capacities = tuple(bucket.capacity for bucket in buckets)
         #: The buckets that have to be told what UTC is.
         self.utc_buckets = tuple(bucket for bucket in buckets if goes_by_utc(bucket))
         self.holds_charges = any(policy.holds for policy in policies)
@@ -86,6 +83,11 @@ class LocalGate:
         if all(unit == "calls" for unit in self.units):
             one = amounts_of(1, self.units, self.capacities)
             self._one = _ONE if one == _ONE else one
+
+    @property
+    def capacities(self) -> tuple[float, ...]:
+        """The most that can be charged at once, for each policy; not kept, to save memory."""
+        return tuple([bucket.capacity for bucket in self.buckets])
 
     def pause_until(self, instant: float) -> None:
         self.paused_until = max(self.paused_until, instant)

@@ -13,6 +13,9 @@ from .turn import Place, Turn
 #: How many turns a block may hold.
 _MOST = 1024
 
+#: The blocks of a queue that no turn has joined. Never changed, so that one list serves for all.
+_NO_BLOCKS: list[list[Turn]] = []
+
 #: The place of a turn that has one.
 place_of: Callable[[Turn], Place] = attrgetter("place")
 
@@ -34,7 +37,7 @@ class TurnQueue:
         #: The turn that is next.
         self.head: Turn | None = None
         #: None of the blocks is empty: so there are none if and only if no turn is in line.
-        self.blocks: list[list[Turn]] = []
+        self.blocks: list[list[Turn]] = _NO_BLOCKS
         #: For each block but the first: a place that separates it from the block before.
         self._starts: tuple[tuple[float, float], ...] = ()
         self._size = 0
@@ -51,7 +54,7 @@ class TurnQueue:
         self._size += 1
         blocks = self.blocks
         if not blocks:
-            blocks.append([turn])
+            self.blocks = [[turn]]
             self.head = turn
         elif place > blocks[-1][-1].place:
             # This is nearly always so; full blocks stay full.
@@ -124,7 +127,7 @@ class TurnQueue:
 
     def clear(self) -> None:
         """Forget all turns."""
-        self.blocks.clear()
+        self.blocks = _NO_BLOCKS
         self.head = None
         self._starts = ()
         self._size = 0

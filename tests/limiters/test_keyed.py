@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import tracemalloc
 import weakref
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
@@ -486,3 +487,30 @@ class TestMade:
         next(made)
         keyed._limiters.clear()
         assert [reference() is not None for reference in references] == [True, *[False] * 4]
+
+
+@pytest.mark.timing
+@pytest.mark.parametrize("how", ["acquire", "permit"])
+async def test_a_busy_key_costs_at_most_a_kilobyte_and_a_half(how: str) -> None:
+    async def call(limiter: RateLimiter) -> None:
+        if how == "acquire":
+            await limiter.acquire()
+        else:
+            async with limiter.permit():
+                pass
+
+    keyed: KeyedLimiter[str, RateLimiter] = KeyedLimiter(lambda _: RateLimiter("2/10s"))
+    await call(keyed["the first"])
+    keys = list(map(str, range(2000)))
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for key in keys:
+            await call(keyed[key])
+
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert len(keyed) == 2001
+    assert (after - before) / len(keys) < 1500
