@@ -117,7 +117,7 @@ def server(kind: str, *options: str, **parts: str) -> Iterator[Server]:
 
 
 class Cluster(NamedTuple):
-    """A cluster of primaries without replicas."""
+    """A cluster, and its primaries."""
 
     servers: list[Server]
 
@@ -151,6 +151,33 @@ def cluster(kind: str, count: int = 3) -> Iterator[Cluster]:
         yield Cluster(servers)
 
 
+@contextmanager
+def heir(kind: str, cluster: Cluster, primary: Server) -> Iterator[Server]:
+    """Run a replica of a cluster's server, which takes its place a second after that is gone."""
+    bus = free_port()
+    with server(kind, "--cluster-enabled", "yes", "--cluster-port", str(bus)) as replica:
+        for each in [*cluster.servers, replica]:
+            each.ask("CONFIG", "SET", "cluster-node-timeout", 1000)
+            # However long the replica has not heard of its primary.
+            each.ask("CONFIG", "SET", "cluster-replica-validity-factor", 0)
+
+        primary.ask("CLUSTER", "MEET", HOST, replica.port, bus)
+        # It can be of a server only that it knows.
+        number = primary.ask("CLUSTER", "MYID")
+        wait_until(lambda: replica.ask("CLUSTER", "REPLICATE", number))
+        wait_until(lambda: replica.ask("ROLE")[3] == b"connected")
+        for each in cluster.servers:
+            wait_until(partial(is_whole, each, len(cluster.servers) + 1))
+
+        yield replica
+
+
+def succeed(primary: Server, replica: Server) -> None:
+    """Kill a primary, and wait until the replica has its place."""
+    primary.kill()
+    wait_until(lambda: replica.ask("ROLE")[0] == b"master")
+
+
 def is_whole(server: Server, count: int) -> bool:
     info = server.ask("CLUSTER", "INFO")
     told = (
@@ -168,8 +195,7 @@ class Sentinel(NamedTuple):
 
     def fail_over(self) -> None:
         """Kill the primary, and wait until the replica is the new one."""
-        self.primary.kill()
-        wait_until(lambda: self.replica.ask("ROLE")[0] == b"master")
+        succeed(self.primary, self.replica)
         wait_until(lambda: self._port() == self.replica.port)
 
     def _port(self) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from math import inf
 
@@ -383,21 +384,44 @@ class TestElsewhere:
                 manager.primary_for("main") as client,
                 RedisStore(client, deadline=IMPATIENT) as store,
             ):
-                limiter = store.limiter("api", "3/2s")
-                starts = Starts(limiter)
-                await again(limiter)
-                await anyio.sleep(2)
-                for number in range(7):
-                    if number == 3:
-                        await to_thread.run_sync(sentinel.fail_over)
-
-                    await starts.take_in_the_end()
-
-                starts.assert_within(3, 2)
-                assert sentinel.replica.ask("EXISTS", "{anythrottle:api}") == 1
+                await self.outlives(store, sentinel.fail_over, sentinel.replica)
 
         with servers.sentinel("valkey") as sentinel:
             run(backend, lambda: main(sentinel))
+
+    def test_a_cluster_that_loses_a_server(self, backend: str) -> None:
+        # One kind for each is enough, because it takes long.
+        kind = "redis" if backend == "asyncio" else "valkey"
+
+        async def main(cluster: Cluster, keeper: Server, heir: Server) -> None:
+            places = [TCPLocation(HOST, server.port) for server in cluster.servers]
+            async with (
+                coredis.RedisCluster(startup_nodes=places) as client,
+                RedisStore(client, deadline=IMPATIENT) as store,
+            ):
+                await self.outlives(store, partial(servers.succeed, keeper, heir), heir)
+
+        with servers.cluster(kind) as cluster:
+            keeper = cluster.keeper(Key("{anythrottle:api}").slot)
+            with servers.heir(kind, cluster, keeper) as heir:
+                run(backend, partial(main, cluster, keeper, heir))
+
+    async def outlives(
+        self, store: RedisStore, fail_over: Callable[[], None], heir: Server
+    ) -> None:
+        """Keep to a limit while the server that keeps it fails, and its replica becomes the one."""
+        limiter = store.limiter("api", "3/2s")
+        starts = Starts(limiter)
+        await again(limiter)
+        await anyio.sleep(2)
+        for number in range(7):
+            if number == 3:
+                await to_thread.run_sync(fail_over)
+
+            await starts.take_in_the_end()
+
+        starts.assert_within(3, 2)
+        assert heir.ask("EXISTS", "{anythrottle:api}") == 1
 
     def test_tls(self, tls: Server, backend: str) -> None:
         tls.flush()
