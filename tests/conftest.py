@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
+from itertools import count
 from typing import Any, TypeAlias
 
 import anyio
@@ -31,6 +32,9 @@ Run: TypeAlias = Callable[..., Any]
 
 _VIRTUAL = [pytest.param(backend, id=f"{backend[0]}-virtual") for backend in virtual_backends()]
 
+#: Counts the tests that have run in this process.
+_ended = count(1)
+
 _UVLOOP = pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop")
 
 
@@ -42,7 +46,17 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_finish() -> None:
-    # What lives as long as the tests do need not be gone through at each collection.
+    freeze()
+
+
+def pytest_runtest_logfinish() -> None:
+    # Something is kept of each test, by pytest and others, and many tests collect all garbage.
+    if next(_ended) % 100 == 0:
+        freeze()
+
+
+def freeze() -> None:
+    """Take out of the garbage collector's rounds what lives as long as the tests do."""
     gc.collect()
     gc.freeze()
 
