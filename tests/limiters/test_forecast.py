@@ -344,7 +344,6 @@ class Script:
 class TestWhatIsKept:
     """A forecast that is kept says what one says that is made anew."""
 
-    @pytest.mark.untraced
     @examples(120)
     @given(st.data())
     def test_at_every_step(self, run: Run, data: st.DataObject) -> None:
@@ -656,14 +655,12 @@ class TestAgainstTheLineSimulatedAnew:
     may be seen too late.
     """
 
-    @pytest.mark.untraced
     @examples(200)
     @given(st.integers(0, 2**32))
     def test_with_small_numbers(self, seed: int) -> None:
         with small_numbers(6):
             RandomLine(seed, 6).play(80)
 
-    @pytest.mark.untraced
     def test_as_it_is(self) -> None:
         told = [RandomLine(seed, 64).play(250) for seed in range(40)]
         hard = sum(each.hard for each in told)
