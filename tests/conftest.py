@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import gc
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
+from itertools import count
 from typing import Any, TypeAlias
 
 import anyio
@@ -31,6 +33,9 @@ Run: TypeAlias = Callable[..., Any]
 
 _VIRTUAL = [pytest.param(backend, id=f"{backend[0]}-virtual") for backend in virtual_backends()]
 
+#: Counts the tests that have run in this process.
+_ended = count(1)
+
 _UVLOOP = pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop")
 
 
@@ -41,8 +46,33 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if item.get_closest_marker("untraced"):
+        item.runtest = partial(untraced, item.runtest)  # type: ignore[method-assign]
+
+
+def untraced(function: Callable[[], None]) -> None:
+    """Call a function out of sight of who measures the coverage."""
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    try:
+        function()
+    finally:
+        sys.settrace(tracer)
+
+
 def pytest_collection_finish() -> None:
-    # What lives as long as the tests do need not be gone through at each collection.
+    freeze()
+
+
+def pytest_runtest_logfinish() -> None:
+    # Something is kept of each test, by pytest and others, and many tests collect all garbage.
+    if next(_ended) % 100 == 0:
+        freeze()
+
+
+def freeze() -> None:
+    """Take out of the garbage collector's rounds what lives as long as the tests do."""
     gc.collect()
     gc.freeze()
 

@@ -230,6 +230,7 @@ functions = pytest.mark.parametrize(
 
 @functions
 class TestSweep:
+    @pytest.mark.untraced
     @pytest.mark.parametrize("source", ["sequence", "async"])
     @pytest.mark.parametrize("how", [by_scope, by_outer_scope])
     def test_by_scopes(
@@ -249,6 +250,7 @@ class TestSweep:
 
         gc.collect()
 
+    @pytest.mark.untraced
     @pytest.mark.parametrize("source", ["sequence", "async"])
     @pytest.mark.parametrize("woken", [False, True])
     @pytest.mark.parametrize("how", [natively, twice_natively, by_teardown])

@@ -975,6 +975,7 @@ class TestT9Lazy:
         assert len(tasks) == 1
         assert diary.consumed == list(range(10))
 
+    @pytest.mark.untraced
     @pytest.mark.timing
     async def test_a_long_generator_costs_the_memory_of_the_concurrency(self) -> None:
         async def job() -> None:

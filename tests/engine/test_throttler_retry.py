@@ -216,6 +216,7 @@ class TestDelays:
         assert diary.starts == [*range(50), *range(50)]
         assert diary.when("start") == [0] * 50 + [5] * 50
 
+    @pytest.mark.untraced
     @pytest.mark.parametrize("consumed", [True, False])
     async def test_memory_is_bounded_although_they_wait_outside(self, *, consumed: bool) -> None:
         diary = Diary()

@@ -249,6 +249,7 @@ class TestBounded:
         found = [(await ask(app, peer=peer(number))).status for number in range(3)]
         assert found == [200, 200, 429]
 
+    @pytest.mark.untraced
     @pytest.mark.parametrize(("options", "last"), [({}, 200), ({"overflow": None}, 429)])
     async def test_with_a_text_there_is_one(self, options: Any, last: int) -> None:
         app = RateLimitMiddleware(noop, "1/h", **options)
@@ -259,6 +260,7 @@ class TestBounded:
         assert (await ask(app, peer=peer(10_000))).status == last
         assert (await ask(app, peer=peer(10_001))).status == 429
 
+    @pytest.mark.untraced
     def test_a_flood_of_addresses_cannot_grow_memory(self, run: Run) -> None:
         """And who is known is served, and newcomers are not locked out."""
 

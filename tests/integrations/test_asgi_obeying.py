@@ -120,6 +120,7 @@ class TestNeverRefused:
 
         run(main)
 
+    @pytest.mark.untraced
     @examples(60)
     @given(
         st.lists(policies(), min_size=1, max_size=3),

@@ -145,6 +145,7 @@ def test_asking_changes_nothing(run: Run) -> None:
     assert limiter._line.clock.latest is loop is not None
 
 
+@pytest.mark.untraced
 def test_threads_that_look_while_keys_come_and_go() -> None:
     watched = Watched()
     keyed = KeyedLimiter[int, RateLimiter](lambda _: RateLimiter("9/s"), max_keys=50)

@@ -882,6 +882,7 @@ class TestCostOfManyPriorities:
         line.sleep(1e6)
         return CountingBucket.taken / count
 
+    @pytest.mark.untraced
     @pytest.mark.parametrize("patience", PATIENCE)
     @pytest.mark.parametrize(
         ("priority", "counts"),

@@ -41,7 +41,7 @@ PYTEST = [
     *("-q", "-s", "--import-mode=importlib", "--hypothesis-seed=0"),
     *("-p", "no:xdist", "-p", "no:cacheprovider"),
     # who hangs is ended by another alarm
-    *("-o", "timeout=0", "-o", "faulthandler_timeout=0"),
+    *("-o", "faulthandler_timeout=0"),
     *("--deselect", "tests/benchmarks", "--deselect", "tests/examples"),
     # servers outlive a fork, and are slow to tell what pure tests tell at once
     *("-m", "not servers"),

@@ -312,6 +312,7 @@ def expanded(grants: tuple[Grant, ...]) -> list[Grant]:
 
 @pytest.mark.parametrize(("pairs", "slots"), SETS)
 class TestAgainstOneProcess:
+    @pytest.mark.untraced
     @examples(40)
     @given(st.integers(0, 2**32))
     # What has come back says since when a call has been due that was not the first in line.

@@ -267,6 +267,7 @@ class TestFlow:
         assert sum(granted.values()) == 1 + 1000
         assert max(granted.values()) - min(granted.values()) <= 1 + GATHER // 10
 
+    @pytest.mark.untraced
     @pytest.mark.parametrize("rate", [700, 3000, 33_333, 100_000])
     @pytest.mark.parametrize("burst", [1, 2.5, 40])
     @pytest.mark.parametrize("limit", [None, 250])

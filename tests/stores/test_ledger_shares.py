@@ -68,6 +68,7 @@ class TestSaturated:
             shares = world.shares(since, since + 5)
             assert min(shares.values()) >= shares.total() / 8 / 2
 
+    @pytest.mark.untraced
     def test_what_a_dead_process_would_have_got_the_others_get(
         self, rules: list[Rule], takes: Micros, nominal: float
     ) -> None:

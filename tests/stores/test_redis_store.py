@@ -148,7 +148,9 @@ class TestSharing:
                         tasks.start_soon(call, limiters[number % 2])
 
                 assert most == 2
-                assert (await limiters[0].shared_statistics()).borrowed_tokens == 0
+                # what the other store gives back may be under way
+                while (await limiters[0].shared_statistics()).borrowed_tokens:
+                    await anyio.sleep(0.01)
 
         run(backend, main)
 

@@ -222,6 +222,16 @@ class TestFixedWindow:
         assert rule.earliest(1, start + SECOND, 0) == start + 2 * SECOND
         assert rule.quota(start + 3 * SECOND) == Quota(2, *[start + 3 * SECOND] * 2)
 
+    def test_edges_that_would_admit_more_than_remains_are_put_off(self) -> None:
+        rule = fixed_rule(2, 0)
+        start = 10 * SECOND
+        rule.charge(2, start, 0)
+        rule.tighten(0, start + SECOND * 3 // 2, start + SECOND * 3 // 4)
+        now, reset = start + SECOND * 6 // 5, start + SECOND * 11 // 5
+        # Two edges come before the reset, at 3/2 and at 2: 4 calls, and 3 remain.
+        rule.tighten(3, reset, now)
+        assert rule.earliest(1, now, 0) == reset
+
     def test_what_is_of_another_window_is_not_given_back(self) -> None:
         rule = fixed_rule(2)
         first = rule.charge(2, ORIGIN, 0)
