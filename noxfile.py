@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,6 @@ PYTHONS = nox.project.python_versions(PYPROJECT)
 ON_ALL_CORES = ("-n", str((os.cpu_count() or 1) + 2), "--dist", "worksteal")
 
 nox.needs_version = ">=2025.10.16"
-nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
 # a Python that is not installed is reported as skipped, under CI=true as well
 nox.options.error_on_missing_interpreters = False
@@ -77,8 +77,21 @@ def output_of(*command: str) -> str:
     return "" if result.returncode else result.stdout.strip()
 
 
+def fastest_backend() -> str:
+    """
+    Return what makes the environments: uv, if it is there and finds packages, else virtualenv.
+
+    It may not find them, because it does not read where pip is told to look.
+    """
+    question = ("uv", "pip", "install", "--dry-run", "--reinstall", "--no-deps", "nox")
+    command = (sys.executable, "-m", *question, "--python", sys.executable)
+    found = subprocess.run(command, capture_output=True, check=False)
+    return "virtualenv" if found.returncode else "uv"
+
+
 reveal_pyenv_interpreters()
 keep_bytecode()
+nox.options.default_venv_backend = fastest_backend()
 
 
 def group(name: str) -> tuple[str, ...]:
