@@ -43,7 +43,7 @@ def current_permit() -> Permit:
         raise RuntimeError(
             "no permit here: only jobs that are called by RateLimiter.run(), by a function made "
             "by RateLimiter.wrap(), by a Throttler, or by amap() and its kin, and requests behind "
-            "RateLimitMiddleware have a current one; "
+            "RateLimitMiddleware that are not exempt, have a current one; "
             "that of a block is 'async with limiter.permit() as permit'"
         )
 

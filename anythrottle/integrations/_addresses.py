@@ -24,6 +24,9 @@ Network: TypeAlias = IPv4Network | IPv6Network
 #: The key of all clients that come without an address, by a socket of the file system.
 UNIX: Final = "unix"
 
+#: The key of all clients whose address is none.
+UNKNOWN: Final = "unknown"
+
 #: How many bits an address of IPv6 has.
 _IPV6_BITS = 128
 
@@ -118,7 +121,8 @@ def client_address(
 
     Ports and zones are dropped, and an address of IPv4 in one of IPv6 is taken for what it is. A
     network of IPv6 counts as one client, because each client has that many addresses. All clients
-    that come without an address, by a socket of the file system, have the key ``"unix"``.
+    that come without an address, by a socket of the file system, have the key ``"unix"``; those of
+    whom the server says what is no address, ``"unknown"``.
 
     :param trusted: the proxies whose header is believed: addresses and networks, such as
         ``"10.0.0.0/8"``, of your own proxies and no others; ``"unix"`` for those that come by a
@@ -140,10 +144,10 @@ def client_address(
         client = scope.get("client")
         host = client[0] if client else None
         if host:
-            peer = hops.hop_of(host)
+            peer = hops.hop_of(host) if len(host) <= _LONGEST else None
             if peer is None:
-                # Whatever the server says: a client has no say in it.
-                return str(host)
+                # Perhaps a server has taken it from a header: a client could make up such keys.
+                return UNKNOWN
         else:
             peer = hops.unix
 

@@ -70,6 +70,9 @@ class Guard:
         if key is not None and not callable(key):
             raise TypeError(f"key must be a function of a scope, or None, not {key!r}")
 
+        if key is client_address:
+            raise TypeError("key must be a function of a scope, as client_address() returns one")
+
         if not callable(cost) and cost is not EXEMPT:
             by_unit(_check_cost(cost))
 

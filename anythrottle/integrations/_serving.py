@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import final
@@ -18,6 +18,9 @@ from ._asgi import ASGIApp, Receive, Scope, Send
 from ._in_line import Early
 from ._refusing import Refusal
 from ._telling import states_of, tell, told_by_others
+
+#: The status for a client that has hung up, as nginx logs it. No client gets it.
+_GONE = 499
 
 _logger = logging.getLogger("anythrottle")
 
@@ -98,6 +101,7 @@ class Serving:
         """
         refused: LimitExceeded | None = None
         away: StoreError | None = None
+        gone = False
         async with AsyncExitStack() as stack:
             enter = partial(stack.enter_async_context, permit)
             try:
@@ -111,6 +115,7 @@ class Serving:
                 away = error
             else:
                 self.outage.note_served()
+                gone = entered is None
                 if entered is not None:
                     receive = self.receive if early is None else early.receive
                     await self._call(entered, limiter, receive)
@@ -120,6 +125,8 @@ class Serving:
 
         if away is not None or refused is not None:
             await self.refuse(refused)
+        elif gone and self.scope["type"] == "http":
+            await self._answer_who_is_gone()
 
     async def refuse(self, error: LimitExceeded | None) -> None:
         """
@@ -133,6 +140,12 @@ class Serving:
             await tell(refusal, self.scope, self.receive, self.send, quotas)
         else:
             await refusal(self.scope, self.receive, self.send)
+
+    async def _answer_who_is_gone(self) -> None:
+        """Answer a client that has hung up, as applications around this one insist on an answer."""
+        with suppress(OSError):
+            await self.send({"type": "http.response.start", "status": _GONE, "headers": []})
+            await self.send({"type": "http.response.body", "body": b""})
 
     async def _call(self, permit: Permit, limiter: Limiter, receive: Receive) -> None:
         """Call the application, under a permit that is entered."""

@@ -311,19 +311,18 @@ class RemoteGate:
         if not dialogue.account.quotas:
             return tuple(PolicyState(p, floor(p.limit), 0.0, 0.0) for p in self.policies)
 
+        states: list[PolicyState] = []
         # The last quota is that of the slots, which no policy has: it is left out.
-        return tuple(
-            PolicyState(
-                policy,
-                # What is in stock was taken from the server, but by no call yet.
-                quota.remaining + dialogue.account.stock.amount(index),
-                self.wait_until(quota.more, now),
-                self.wait_until(quota.full, now),
-            )
-            for index, (policy, quota) in enumerate(
-                zip(self.policies, dialogue.account.quotas, strict=False)
-            )
-        )
+        for index, (policy, quota) in enumerate(
+            zip(self.policies, dialogue.account.quotas, strict=False)
+        ):
+            # What is in stock was taken from the server, but by no call yet.
+            due, more_at = dialogue.account.stock.amount(index, now)
+            more = min(self.wait_until(quota.more, now), seconds_until(now, more_at))
+            full = self.wait_until(quota.full, now)
+            states.append(PolicyState(policy, quota.remaining + due, more, full))
+
+        return tuple(states)
 
     def change_loops(self, shift: float) -> None:
         self.askers.clear()

@@ -7,7 +7,7 @@ from typing import final
 
 from .._limiters.turn import Turn
 from .._policies.policy import Decision, Reason, binding_of
-from .exchange import Micros
+from .exchange import NEVER, Micros
 from .remote_gate import RemoteGate
 
 
@@ -70,7 +70,17 @@ def decide(
         for state, amount in zip(states, amounts, strict=False)
     ]
     binding = states[binding_of(delays, left, gate.capacities)] if states else None
-    wait = gate.wait_until(max(dialogue.due if due is None else due, 0), now)
+    if due is not None:
+        wait = gate.wait_until(max(due, 0), now)
+    elif (lot := dialogue.first(tuple(amounts), now)) is not None:
+        # It was granted ahead, and is due soon.
+        wait = max(lot.ready - now, 0.0)
+    elif dialogue.due < NEVER or dialogue.account.lacks_slots():
+        wait = gate.wait_until(max(dialogue.due, 0), now)
+    else:
+        # No process waits for a grant, so there is none that would be the next one.
+        wait = max(delays, default=0.0)
+
     # The turn that is refused may be in line itself.
     waits = dialogue.others_wait or len(gate.queue) > (due is None)
     if due is not None and waits:

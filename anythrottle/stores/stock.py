@@ -104,9 +104,11 @@ class Stock:
         """Return for how many calls of a kind there is something in stock."""
         return sum(lot.left for lot in self._lots.get(amounts, ()))
 
-    def amount(self, index: int) -> int:
-        """Return how much of one rule there is in stock."""
-        return sum(lot.left * lot.grant.amounts[index] for lot in self._all())
+    def amount(self, index: int, now: float) -> tuple[int, float]:
+        """Return how much of one rule there is in stock and due, and when there is more of it."""
+        lots = [lot for lot in self._all() if lot.grant.amounts[index]]
+        due = sum(lot.left * lot.grant.amounts[index] for lot in lots if lot.ready <= now)
+        return due, min((lot.ready for lot in lots if lot.ready > now), default=inf)
 
     def first(self, amounts: Amounts, now: float) -> Lot | None:
         """Return the lot that a call of a kind would use: the first one that is not over."""

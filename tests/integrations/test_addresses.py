@@ -47,8 +47,13 @@ class TestPeer:
             ("fe80::1%eth0", "fe80::/64"),
             ("", "unix"),
             (None, "unix"),
-            # As a server's test client has it.
-            ("testclient", "testclient"),
+            # As a framework's test client has it.
+            ("testclient", "unknown"),
+            # As a server may have taken it from a header.
+            (";;", "unknown"),
+            ("192.0.2.7, 6.6.6.6", "unknown"),
+            ("06.06.06.06", "unknown"),
+            ("1" * 20_000, "unknown"),
         ],
     )
     def test_key(self, peer: str | None, key: str) -> None:
@@ -75,7 +80,7 @@ class TestPeer:
         said = "for=6.6.6.6" if header == "forwarded" else "6.6.6.6"
         assert whose(said, peer="192.0.2.7", header=header) == "192.0.2.7"
         assert whose(said, peer="192.0.2.7", header=header, trusted=()) == "192.0.2.7"
-        assert whose(said, peer="testclient", header=header) == "testclient"
+        assert whose(said, peer="testclient", header=header) == "unknown"
         assert whose(said, peer=None, header=header, trusted=["10.0.0.0/8"]) == "unix"
 
     def test_the_other_header_is_not_read(self) -> None:

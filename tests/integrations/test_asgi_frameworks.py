@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from anythrottle import KeyedLimiter, RateLimiter
 from anythrottle.integrations.asgi import EXEMPT, RateLimitMiddleware
+from tests.integrations.asgi_tools import GONE, Client, ask, body
 
 
 def whose(scope: Any) -> Any:
@@ -84,3 +85,18 @@ async def test_framework(make: Any) -> None:
             # Litestar's middlewares are behind its router, and see nothing of this.
             missing = await client.get("/missing")
             assert ("ratelimit" in missing.headers) == (make is not of_litestar)
+
+
+async def test_a_client_that_hangs_up_before_its_turn_is_no_error_of_a_middleware_around() -> None:
+    app = FastAPI()
+    limiter = RateLimiter("1/60s")
+    app.add_middleware(RateLimitMiddleware, limiter=limiter, max_wait=100)
+
+    @app.middleware("http")
+    async def around(request: Any, call_next: Any) -> Any:
+        return await call_next(request)
+
+    limiter.acquire_nowait()
+    client = await ask(app, Client([body(), GONE, GONE]))
+    assert client.status == 499
+    assert limiter.statistics().tasks_waiting == 0

@@ -100,12 +100,23 @@ class TestHangUp:
         began = anyio.current_time()
         client = await ask(app, Client(script))
         assert anyio.current_time() - began == 3
-        assert client.sent == []
+        # Applications around it insist on an answer, which goes nowhere.
+        assert (client.status, client.body) == (499, b"")
         assert len(echo.requests) == 1
         assert waiting(limiter) == 0
         # Its turn was not used.
         assert (await ask(app)).status == 200
         assert anyio.current_time() - began == pytest.approx(60)
+
+    async def test_a_server_may_raise_if_it_is_answered_all_the_same(self) -> None:
+        class Strict(Client):
+            async def send(self, message: Message) -> None:
+                await super().send(message)
+                raise OSError
+
+        app = RateLimitMiddleware(Echo(), RateLimiter("1/60s"), max_wait=100)
+        await ask(app)
+        assert (await ask(app, Strict([3, GONE]))).status == 499
 
     async def test_beyond_64_kib_nothing_more_is_received(self) -> None:
         """So nobody sees it, until the turn comes."""

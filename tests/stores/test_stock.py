@@ -82,7 +82,7 @@ def test_lots_are_used_up_and_put_back(clock: ServerClock) -> None:
     stock.use(lot)
     assert stock.first((1,), 0.0) is None
     assert (stock.total, stock.count((1,)), stock.count((5,))) == (1, 0, 1)
-    assert stock.amount(0) == 5
+    assert stock.amount(0, 0.0)[0] == 5
     stock.put_back(lot)
     stock.put_back(lot)
     assert stock.first((1,), 0.0) is lot
