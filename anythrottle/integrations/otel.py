@@ -104,7 +104,9 @@ class _Instruments:
             f"{_OURS}.pauses", "{pause}", "Pauses that have begun, infinite ones included"
         )
         self.outages = counter(
-            f"{_OURS}.store.outages", "{outage}", "How often the store has ceased to answer"
+            f"{_OURS}.store.outages",
+            "{outage}",
+            "How often the store has ceased to answer",
         )
         self.expired = counter(
             f"{_OURS}.lease.expired", "{call}", "Calls that have lost what they held in the store"

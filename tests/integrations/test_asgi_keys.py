@@ -210,6 +210,10 @@ class TestArguments:
         with pytest.raises(TypeError, match="key must be a function of a scope, or None, not 'a'"):
             RateLimitMiddleware(noop, "1/s", key="a")  # type: ignore[arg-type]
 
+    def test_a_key_that_was_not_called(self) -> None:
+        with pytest.raises(TypeError, match=r"as client_address\(\) returns one"):
+            RateLimitMiddleware(noop, "1/s", key=client_address)
+
     @pytest.mark.parametrize("max_wait", [-1, float("nan"), "soon"])
     def test_no_max_wait(self, max_wait: Any) -> None:
         with pytest.raises(ValueError, match="max_wait"):

@@ -80,9 +80,7 @@ class TestHowLongARefusedCallHasToWait:
 
             await anyio.sleep(1)
 
-    async def test_while_there_is_an_endless_pause(
-        self, branches: list[MemoryRateLimiter]
-    ) -> None:
+    async def test_while_there_is_an_endless_pause(self, branches: list[MemoryRateLimiter]) -> None:
         branches[0].pause(math.inf)
         assert (await refusal(branches[0])).retry_after == math.inf
 
