@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from anythrottle import FixedWindow, KeyedLimiter, RateLimiter, TokenBucket, WindowTokenBucket
 from anythrottle.abc import Policy
 from anythrottle.integrations.asgi import RateLimitMiddleware
-from anythrottle.integrations.headers import Quota
 from tests.conftest import Run
 from tests.integrations.asgi_tools import Client, Echo, ask
 from tests.integrations.tools import LIBRARIES
@@ -38,6 +37,7 @@ class Obeying:
 
     app: Any
     quota_of: dict[int, tuple[float, float]] = field(default_factory=dict)
+    sent: int = 0
     unanswered: int = 0
     served: int = 0
     refused: int = 0
@@ -55,12 +55,15 @@ class Obeying:
 
         return math.inf if not self.quota_of and self.unanswered else wait
 
-    def begin(self) -> None:
-        """Count a request that goes now."""
+    def begin(self) -> int:
+        """Count a request that goes now; return how many were answered before, and itself."""
+        self.sent += 1
+        answered = self.sent - self.unanswered
         self.unanswered += 1
         self.quota_of = {name: (left - 1, until) for name, (left, until) in self.quota_of.items()}
+        return answered
 
-    async def request(self, takes: float) -> None:
+    async def request(self, takes: float, answered: int) -> None:
         client = await ask(self.app, Client())
         await anyio.sleep(takes)
         self.unanswered -= 1
@@ -70,20 +73,28 @@ class Obeying:
             self.refused += 1
 
         for index, quota in enumerate(client.quotas):
-            self.note(index, quota)
+            assert quota.remaining is not None
+            # No t: nothing is missing. What is left then is left whenever it is asked for.
+            seconds = math.ceil(quota.reset_after) if quota.reset_after else 1e9
+            self.note(index, quota.remaining, anyio.current_time() + seconds, answered)
 
-    def note(self, index: int, quota: Quota) -> None:
-        assert quota.remaining is not None
+    def note(self, index: int, remaining: int, until: float, answered: int) -> None:
         now = anyio.current_time()
-        # No t: nothing is missing. What is left then is left whenever it is asked for.
-        until = now + (math.ceil(quota.reset_after) if quota.reset_after else 1e9)
-        left: float = quota.remaining - self.unanswered
+        left: float = remaining - self.unanswered
         before, before_until = self.quota_of.get(index, (math.inf, -math.inf))
         if now < before_until - EARLY:
             # Answers come out of order: only ever lowered within t.
             left, until = min(left, before), max(until, before_until)
 
         self.quota_of[index] = (left, until)
+
+
+class ByThePage(Obeying):
+    """A client that goes by the newest answer alone, as the page on servers says."""
+
+    def note(self, index: int, remaining: int, until: float, answered: int) -> None:
+        # Less all that it has sent since, and what was unanswered when it sent that request.
+        self.quota_of[index] = (remaining - (self.sent - answered), until)
 
 
 def policies() -> st.SearchStrategy[Policy]:
@@ -101,8 +112,7 @@ def policies() -> st.SearchStrategy[Policy]:
 async def one_at_a_time(client: Obeying, number: int, gaps: list[float]) -> None:
     for index in range(number):
         await anyio.sleep(client.may() + gaps[index % len(gaps)])
-        client.begin()
-        await client.request(0)
+        await client.request(0, client.begin())
 
 
 @pytest.mark.promise("H12")
@@ -126,23 +136,28 @@ class TestNeverRefused:
         st.lists(policies(), min_size=1, max_size=3),
         st.lists(st.floats(0, 0.5), min_size=1, max_size=8),
         st.floats(0, 0.5),
+        st.sampled_from([Obeying, ByThePage]),
     )
     def test_many(
-        self, run: Run, limits: list[Policy], latencies: list[float], takes: float
+        self,
+        run: Run,
+        limits: list[Policy],
+        latencies: list[float],
+        takes: float,
+        kind: type[Obeying],
     ) -> None:
         """Answers come out of order."""
 
         async def main() -> None:
             app = RateLimitMiddleware(Echo(takes=takes), RateLimiter(*limits))
-            client = Obeying(app)
+            client = kind(app)
             async with anyio.create_task_group() as task_group:
                 for index in range(60):
                     while (wait := client.may()) > 0:
                         await anyio.sleep(min(wait, 0.05))
 
                     latency = latencies[index % len(latencies)]
-                    client.begin()
-                    task_group.start_soon(client.request, latency)
+                    task_group.start_soon(client.request, latency, client.begin())
 
             assert (client.served, client.refused) == (60, 0)
 
