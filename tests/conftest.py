@@ -47,8 +47,15 @@ def pytest_configure() -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    if item.get_closest_marker("untraced"):
+    if item.get_closest_marker("untraced") or goes_known_ways(item):
         item.runtest = partial(untraced, item.runtest)  # type: ignore[method-assign]
+
+
+def goes_known_ways(item: pytest.Item) -> bool:
+    """Return whether a test goes the ways of one on asyncio: on uvloop, or a property on Trio."""
+    ids = item.name.rpartition("[")[2]
+    is_property = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+    return "uvloop" in ids or ("trio" in ids and is_property)
 
 
 def untraced(function: Callable[[], None]) -> None:
