@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from ._policies.policy import Decision, Policy
-from ._policies.records import setters
+from ._records import setters
 
 _logger = logging.getLogger("anythrottle")
 

@@ -523,6 +523,38 @@ class TestAbandoned:
         # A scope that is cancelled once the task is woken takes effect inside of the call.
         assert outcomes == {"Granted", "Abandoned"} or (blow.when_woken and not blow.native)
 
+    @pytest.mark.promise("G5")
+    @pytest.mark.parametrize("blow", BLOWS)
+    def test_on_the_short_way_too_and_then_it_has_taken_nothing(self, blow: Blow) -> None:
+        outcomes: set[str] = set()
+
+        async def scenario(victim: Victim) -> None:
+            witness = Witness()
+            limiter = witness.watch("20/h")
+            begun: list[int] = []
+
+            async def call() -> None:
+                await limiter.acquire(7)
+                begun.append(7)
+                await anyio.sleep(1)
+
+            async with tasks() as task_group:
+                task_group.start_soon(victim.run, call())
+
+            told = {type(event).__name__ for event in witness.events}
+            assert len(witness.events) == len(told)
+            if begun:
+                assert told == {"Granted"}
+            else:
+                # Cancelled before its first step, it was none.
+                assert told <= {"Abandoned"}
+
+            assert limiter.peek().remaining == (13 if begun else 20)
+            outcomes.update(told)
+
+        assert sweep_with(blow, scenario) >= 2
+        assert outcomes == {"Granted", "Abandoned"} or (blow.when_woken and not blow.native)
+
 
 @pytest.mark.timing
 class TestPausedAndResumed:

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar, cast, final
 
 from .._jobs import JobOf
 from .._policies.policy import Cost
-from .outcome import Draft, Outcome
+from .outcome import Outcome
 
 I = TypeVar("I")  # noqa: E741 - an item, beside T for its result
 T = TypeVar("T")
@@ -66,8 +66,6 @@ class JobRecord(Generic[I, T]):
     def outcome(self, error: BaseException | None = None) -> Outcome[I, T]:
         """Return the outcome of the job: a failure if there is an error, else a success."""
         result = self.value if error is None else None
-        draft: Draft[I, T] = Draft(
+        return Outcome(
             self.position, self.item, result, error, self.attempts, self.waited, self.duration
         )
-        draft.__class__ = Outcome  # type: ignore[assignment] # the same slots, frozen
-        return draft  # type: ignore[return-value]

@@ -6,15 +6,14 @@ from asyncio import CancelledError
 from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
+from .._records import setters
 from .cancellation import is_cancellation
 
 I_co = TypeVar("I_co", covariant=True)
 T_co = TypeVar("T_co", covariant=True)
-I = TypeVar("I")  # noqa: E741 - an item
-T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Outcome(Generic[I_co, T_co]):
     """
     What became of one job.
@@ -37,6 +36,24 @@ class Outcome(Generic[I_co, T_co]):
     waited: float
     duration: float
 
+    def __init__(  # noqa: PLR0917 - in the order of the fields
+        self,
+        index: int,
+        item: I_co,
+        result: T_co | None,
+        error: BaseException | None,
+        attempts: int,
+        waited: float,
+        duration: float,
+    ) -> None:
+        _set_index(self, index)
+        _set_item(self, item)
+        _set_result(self, result)
+        _set_error(self, error)
+        _set_attempts(self, attempts)
+        _set_waited(self, waited)
+        _set_duration(self, duration)
+
     @property
     def value(self) -> T_co:
         """
@@ -52,21 +69,9 @@ class Outcome(Generic[I_co, T_co]):
         return cast("T_co", self.result)
 
 
-@dataclass(slots=True)
-class Draft(Generic[I, T]):
-    """
-    An outcome that is not frozen yet: it has the same slots, and its class is then changed.
-
-    The constructor of a frozen dataclass takes three times as long.
-    """
-
-    index: int
-    item: I
-    result: T | None
-    error: BaseException | None
-    attempts: int
-    waited: float
-    duration: float
+_set_index, _set_item, _set_result, _set_error, _set_attempts, _set_waited, _set_duration = setters(
+    Outcome
+)
 
 
 def raisable(error: BaseException, job: str) -> Exception:

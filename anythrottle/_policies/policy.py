@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import inf, nextafter
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
+from .._records import setters
 from .bucket import Bucket
-from .records import setters
 
 #: What a call costs: an amount of calls, or amounts by unit in which calls default to 1.
 Cost: TypeAlias = int | Mapping[str, int]

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from anythrottle import Granted
+from anythrottle import Granted, Outcome
 from anythrottle._policies.policy import PolicyState
 
 
-@pytest.mark.parametrize("record", [Granted, PolicyState])
+@pytest.mark.parametrize("record", [Granted, Outcome, PolicyState])
 class TestARecord:
     def test_it_is_made_of_its_fields_in_their_order(self, record: Any) -> None:
         names = [field.name for field in fields(record)]
